@@ -1,0 +1,21 @@
+/* clock.h - the two clocks. Everything that waits uses the monotonic one; everything that is shown
+ * or stored uses the wall clock. Virtual time for tests lives in the loop (see loop.h). */
+#ifndef UNID_COMMON_CLOCK_H
+#define UNID_COMMON_CLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* CLOCK_MONOTONIC in microseconds. Any thread. */
+uint64_t un_clock_mono_us(void);
+
+/* CLOCK_REALTIME in microseconds since 1970-01-01 UTC. Any thread. */
+uint64_t un_clock_wall_us(void);
+
+enum { UN_CLOCK_TEXT_SIZE = 28 }; /* "2026-11-21T02:04:10.510083Z" and the terminating NUL */
+
+/* Writes the RFC 3339 form with microseconds, in UTC, into `buf` (UN_CLOCK_TEXT_SIZE bytes); returns
+ * `buf`. */
+char *un_clock_format(uint64_t wall_us, char *buf);
+
+#endif

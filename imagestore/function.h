@@ -1,0 +1,118 @@
+/* function.h - the registry: functions, their immutable numbered versions, and aliases.
+ *
+ * A deploy makes a new version; versions are never changed. The alias "live" is what a request without a
+ * qualifier gets; a deploy moves it to the new version, a rollback to an older one. A deploy that
+ * changes nothing gives the version that is live.
+ *
+ * Looked-up versions are kept in a bounded cache of the least recently used, so that thousands of
+ * functions cost rows, not memory. Loop thread throughout.
+ */
+#ifndef UNID_IMAGESTORE_FUNCTION_H
+#define UNID_IMAGESTORE_FUNCTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "imagestore/image.h"
+
+enum function_interface {
+    FUNCTION_FILTER,
+    FUNCTION_CGI,
+    FUNCTION_HTTP,
+    FUNCTION_LAMBDA,
+    FUNCTION_SDK
+};
+const char *function_interface_name(enum function_interface i);
+int function_interface_parse(const char *word); /* -1: unknown */
+
+struct function_config {
+    char image[IMAGE_DIGEST_SIZE];
+    enum function_interface interface;
+    uint32_t memory_mib;
+    uint32_t timeout_ms;
+    uint32_t concurrency; /* VMs at once, at least 1 */
+    char **args;          /* NULL-terminated, without the program's own name */
+    char **env;           /* NULL-terminated "K=V", sorted by key */
+};
+
+/* Defaults, and everything owned is NULL. */
+void function_config_init(struct function_config *c);
+void function_config_done(struct function_config *c);
+/* Reads the JSON of PUT /api/v1/functions/{name} over the defaults; unknown keys are refused. On success
+ * `ret` owns its strings (function_config_done). -EINVAL with the key and the reason, -ENOMEM. */
+int function_config_parse(const void *json, size_t len, struct function_config *ret,
+                          struct un_error *err);
+
+/* One version. Immutable; references are counted (any number of invocations may hold one after it has
+ * left the cache). */
+struct function_version {
+    char name[64];
+    uint64_t id; /* of the row; never used again */
+    uint32_t version;
+    enum image_kind kind;
+    uint64_t image_size;
+    uint64_t created_us;
+    struct function_config config;
+    unsigned refs; /* the registry's */
+};
+struct function_version *function_ref(struct function_version *v);
+void function_unref(struct function_version *v);
+
+/* 1 to 63 of [a-z0-9-], starting with a letter, not ending with '-' (a DNS label). */
+bool function_name_valid(const char *name);
+/* An alias: a name as above. A qualifier in a URL is a version number or an alias. */
+bool function_alias_valid(const char *alias);
+
+struct registry;
+/* Kept: both. The schema is part of imagestore_schema. */
+int registry_open(struct un_loop *loop, struct store *store, struct registry **ret,
+                  struct un_error *err);
+void registry_close(struct registry *r);
+
+/* Loop thread, once, never inside the call. The version is borrowed (function_ref to keep). */
+typedef void (*function_version_cb)(void *arg, int rc, struct function_version *v,
+                                    const struct un_error *err);
+typedef void (*function_done_cb)(void *arg, int rc, const struct un_error *err);
+
+/* Makes a version and moves "live" to it. `created`: the function's name is new. `config` is taken over
+ * in any case (the caller's becomes empty). -ENOENT no such image; -EINVAL image kind and interface do
+ * not go together. */
+typedef void (*function_deploy_cb)(void *arg, int rc, struct function_version *v, bool created,
+                                   const struct un_error *err);
+void function_deploy(struct registry *r, const char *name, struct function_config *config,
+                     function_deploy_cb cb, void *arg);
+
+/* `qualifier`: NULL ("live"), a version number, or an alias. -ENOENT. */
+void function_resolve(struct registry *r, const char *name, const char *qualifier,
+                      function_version_cb cb, void *arg);
+
+/* The function that is in the cache, or NULL: the request path's short cut. Borrowed. */
+struct function_version *function_peek(struct registry *r, const char *name, const char *qualifier);
+
+struct function_alias {
+    char alias[64];
+    uint32_t version;
+};
+typedef void (*function_list_cb)(void *arg, int rc, struct function_version *const *list, size_t count,
+                                 const struct un_error *err);
+typedef void (*function_aliases_cb)(void *arg, int rc, const struct function_alias *list, size_t count,
+                                    const struct un_error *err);
+
+/* Live versions by name, after `after` (NULL: from the start), at most `limit`. */
+void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
+                   void *arg);
+/* All versions of one function, newest first. -ENOENT. */
+void function_versions(struct registry *r, const char *name, function_list_cb cb, void *arg);
+void function_aliases(struct registry *r, const char *name, function_aliases_cb cb, void *arg);
+/* -ENOENT: the function or the version. */
+void function_set_alias(struct registry *r, const char *name, const char *alias, uint32_t version,
+                        function_done_cb cb, void *arg);
+/* Removes the function with all versions and aliases. Running invocations go on. */
+void function_remove(struct registry *r, const char *name, function_done_cb cb, void *arg);
+
+/* Called (loop thread) whenever a name's resolution may have changed: deploy, alias, remove. */
+void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);
+
+#endif

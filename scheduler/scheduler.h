@@ -1,0 +1,196 @@
+/* scheduler.h - who runs when, in which VM: admission, the waiting room, the pool of shells, time limits.
+ *
+ * The way of an invocation ("call"):
+ *
+ *     sched_call_start -> resolve the version -> admit: memory and the function's concurrency allow it?
+ *         no  -> wait in the function's queue, bounded in number and time, else refuse with Retry-After
+ *         yes -> take a shell from the pool, or make one -> bind and run -> stream -> free -> receipt
+ *
+ * Where things are: call.c the invocation's flow, instance.c the VM's state machine (the one place where
+ * an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure), queue.c the
+ * waiting room (policy: admission.c, pure), receipt.c what is written down, async.c the durable queue.
+ *
+ * The scheduler does not speak HTTP and does not know which hypervisor it drives. Loop thread.
+ */
+#ifndef UNID_SCHEDULER_SCHEDULER_H
+#define UNID_SCHEDULER_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/id.h"
+#include "common/loop.h"
+#include "common/workers.h"
+#include "hypervisor/hv.h"
+#include "imagestore/function.h"
+#include "imagestore/image.h"
+#include "store/store.h"
+
+/* --- the scheduler ----------------------------------------------------------------------------- */
+
+struct sched_settings {
+    uint64_t memory_mib;        /* of all VMs together; 0: half of the host's */
+    uint64_t shell_mib;         /* memory of a pool's shell; larger functions get shells of their own */
+    unsigned pool_min, pool_max; /* shells kept when idle (0 allowed); most while busy */
+    uint64_t pool_idle_us;      /* without a request for so long, one shell more than pool_min is let go */
+    unsigned queue_per_function, queue_total;
+    uint64_t queue_wait_us;
+    uint64_t max_request_bytes, max_response_bytes, max_log_bytes;
+    uint64_t receipts_max_rows, receipts_max_age_us;
+};
+void sched_settings_init(struct sched_settings *s); /* the defaults of common/limits.h */
+
+struct sched_spec {
+    struct un_loop *loop; /* all kept until sched_close */
+    struct un_workers *workers;
+    struct store *store; /* opened with scheduler_schema among its schemas */
+    struct imagestore *images;
+    struct registry *registry;
+    struct hv_driver *driver;
+    struct sched_settings settings; /* copied */
+};
+
+struct scheduler;
+extern const struct store_schema scheduler_schema;
+
+int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_error *err);
+
+/* New calls are refused from now on; `cb` comes when nothing runs and nothing waits, at the latest after
+ * `limit_us`, by then everything left has been ended (outcome SCHED_DRAINING). Queued async work stays in
+ * the database. */
+void sched_drain(struct scheduler *s, uint64_t limit_us, void (*cb)(void *arg), void *arg);
+
+/* After draining. Waits (running the loop) until all VMs are gone. NULL is allowed. */
+void sched_close(struct scheduler *s);
+
+/* --- a call ------------------------------------------------------------------------------------ */
+
+enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC };
+const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async" */
+
+enum sched_outcome_kind {
+    SCHED_OK,               /* the function answered with success */
+    SCHED_NO_FUNCTION,      /* no such function, version or alias */
+    SCHED_QUEUE_FULL,       /* too many wait, or the wait would be too long: retry_after_s */
+    SCHED_WAIT_EXPIRED,     /* waited queue_wait_us in vain: retry_after_s */
+    SCHED_REQUEST_TOO_LARGE,
+    SCHED_RESPONSE_TOO_LARGE,
+    SCHED_FAILED,           /* exit status not 0, fault, broken contract, lost VM: `exit` tells */
+    SCHED_TIMED_OUT,        /* the function's timeout */
+    SCHED_CANNOT_RUN,       /* no driver can run this image, or no shell can be made */
+    SCHED_DRAINING,
+    SCHED_CANCELLED,        /* by sched_call_cancel or by killing the instance */
+    SCHED_INTERNAL          /* our own: database, memory */
+};
+const char *sched_outcome_name(enum sched_outcome_kind k); /* "ok", "no-function", ... */
+
+/* Phases in microseconds; 0 for a phase that was not reached. They follow each other without gaps:
+ * queue (until a shell was there for it), bind (image, request into the VM), start (until the guest's
+ * first sign), first_byte (until the first byte of the response), run (until the end), teardown. */
+struct sched_phases {
+    uint64_t queue_us, shell_us, bind_us, start_us, first_byte_us, run_us, teardown_us;
+};
+
+struct sched_outcome {
+    enum sched_outcome_kind kind;
+    unsigned retry_after_s;
+    bool responded;          /* on_response has been called: a status line may be on its way already */
+    struct hv_exit exit;     /* for SCHED_FAILED */
+    const char *detail;      /* one sentence for people */
+    const char *log_tail;    /* the end of what the guest logged, at most 2 KiB, valid UTF-8 */
+    struct sched_phases phases;
+};
+
+struct sched_response {
+    struct hv_head head;
+    const struct sched_phases *phases; /* so far */
+    const void *data;
+    size_t len;
+    bool last; /* the response is complete with these bytes */
+};
+
+struct sched_call_events {
+    /* The body's source may go on: less than LIMIT_BODY_BUFFER_BYTES is waiting. */
+    void (*on_body_room)(void *arg);
+    /* The response's head with its first bytes (len may be 0), then more. Answer each with
+     * sched_call_data_done when the bytes have found room; they are borrowed until then. Only a
+     * successful function's output comes here, unless it had streamed before it failed. */
+    void (*on_response)(void *arg, const struct sched_response *response);
+    void (*on_data)(void *arg, const void *data, size_t len, bool last);
+    /* Once; the call is gone when this returns. Never inside sched_call_start. */
+    void (*on_end)(void *arg, const struct sched_outcome *outcome);
+};
+
+struct sched_call_spec {
+    const char *function, *qualifier; /* qualifier may be NULL; all borrowed */
+    enum sched_trigger trigger;
+    unsigned attempt;                 /* from 1 */
+    const char *id;                   /* NULL: a new one is made */
+    const char *method, *target;      /* of the request that the function sees */
+    const struct hv_field *fields;
+    size_t field_count;
+    int64_t content_length;           /* -1: not known */
+    const struct sched_call_events *events; /* kept */
+    void *arg;
+};
+
+struct sched_call;
+
+/* Starts a call; it is on its way when this returns 0 (everything else comes by on_end). -ENOMEM, -E2BIG
+ * the request head is larger than a guest can take. */
+int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec, struct sched_call **ret,
+                     struct un_error *err);
+const char *sched_call_id(const struct sched_call *c);
+/* Takes a copy. Returns 1 when the source may go on, 0 when it should wait for on_body_room. */
+int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof);
+void sched_call_data_done(struct sched_call *c);
+/* The client went away: the VM is destroyed, the receipt says so; on_end is not called. */
+void sched_call_cancel(struct sched_call *c);
+
+/* --- instances --------------------------------------------------------------------------------- */
+
+/*        +----------- shell wanted ----------+
+ *        v                                   |
+ *    STARTING --ready--> IDLE --taken--> BOUND --started--> RUNNING --exit--> ENDING --gone--> (freed)
+ *        |                 |                |                  |                ^
+ *        +-----failed------+----decayed-----+------failed------+----------------+
+ * Invariant: an instance is in exactly one list, that of its state; only BOUND and RUNNING have a call. */
+enum instance_state {
+    INSTANCE_STARTING,
+    INSTANCE_IDLE,
+    INSTANCE_BOUND,
+    INSTANCE_RUNNING,
+    INSTANCE_ENDING,
+    INSTANCE_STATES
+};
+const char *instance_state_name(enum instance_state s);
+
+struct sched_instance_info {
+    char id[UN_ID_SIZE];
+    enum instance_state state;
+    const char *driver;
+    uint64_t mem_mib;
+    int pid;
+    uint64_t age_us;
+    char function[64]; /* "" for a shell */
+    uint32_t version;
+    char invocation_id[UN_ID_SIZE];
+};
+/* Calls `fn` for each instance, borrowed. */
+void sched_instances(struct scheduler *s, void (*fn)(void *arg, const struct sched_instance_info *info),
+                     void *arg);
+/* -ENOENT. Its call ends with SCHED_CANCELLED. */
+int sched_instance_kill(struct scheduler *s, const char *id, struct un_error *err);
+
+struct sched_stats {
+    unsigned instances[INSTANCE_STATES];
+    unsigned waiting;
+    uint64_t memory_mib_used, memory_mib_limit;
+    uint64_t calls, calls_by_outcome[SCHED_INTERNAL + 1];
+    uint64_t shells_made, shells_failed;
+};
+void sched_get_stats(struct scheduler *s, struct sched_stats *ret);
+
+#endif
