@@ -1,10 +1,11 @@
-/* channel.h - the host's side of the guest channel (guest/include/unid/abi.h), the same for every driver.
+/* channel.h - the host's side of the guest channel (guest/include/unid/abi.h), the same for every
+ * driver.
  *
- * A channel is a view of the guest's shared pages, [UNID_BOOT_ADDR, UNID_CHANNEL_END), mapped in this
- * process. The guest may change them at any moment and may be hostile: each call is copied out once,
- * every length is checked, and nothing the guest writes is used as an address. The driver tells the
- * channel that the doorbell rang; the channel tells its user what the guest wants, by the events of
- * hv.h, and writes the answers.
+ * A channel is a view of the guest's shared pages, [UNID_BOOT_ADDR, UNID_CHANNEL_END), mapped in
+ * this process. The guest may change them at any moment and may be hostile: each call is copied out
+ * once, every length is checked, and nothing the guest writes is used as an address. The driver
+ * tells the channel that the doorbell rang; the channel tells its user what the guest wants, by the
+ * events of hv.h, and writes the answers.
  *
  * What a driver does with it:
  *
@@ -56,7 +57,8 @@ struct hv_channel {
     struct hv_exit why; /* once finished */
 };
 
-void hv_channel_init(struct hv_channel *ch, uint8_t *base, const struct hv_vm_events *events, void *arg);
+void hv_channel_init(struct hv_channel *ch, uint8_t *base, const struct hv_vm_events *events,
+                     void *arg);
 
 /* No callback comes from this channel any more, and `base` is not touched. */
 void hv_channel_done(struct hv_channel *ch);
