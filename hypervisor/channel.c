@@ -9,13 +9,14 @@
  *                                 v
  *                              on_exit (hv_channel_exit)
  *
- * Invariants: op != 0 only while the guest waits for an answer that somebody owes; output_out only while
- * the user holds bytes of the response window. After every callback `closed` is looked at, for the user
- * may have freed the VM in it.
+ * Invariants: op != 0 only while the guest waits for an answer that somebody owes; output_out only
+ * while the user holds bytes of the response window. After every callback `closed` is looked at,
+ * for the user may have freed the VM in it.
  *
- * Shared memory is read once, by single loads, into `struct call`; log bytes are copied before they are
- * handed out. Response bytes are handed out in place: a hostile guest may change them until they are
- * sent, which changes nothing but its own answer. The response head is copied before it is parsed.
+ * Shared memory is read once, by single loads, into `struct call`; log bytes are copied before they
+ * are handed out. Response bytes are handed out in place: a hostile guest may change them until
+ * they are sent, which changes nothing but its own answer. The response head is copied before it is
+ * parsed.
  */
 #include "hypervisor/channel.h"
 
@@ -96,8 +97,8 @@ static void finish(struct hv_channel *ch, const struct hv_exit *why)
 }
 
 /* Ends a guest that broke the contract or used up a limit. Output that is out is not waited for. */
-static void __attribute__((format(printf, 3, 4))) fail(struct hv_channel *ch, enum hv_exit_kind kind,
-                                                       const char *fmt, ...)
+static void __attribute__((format(printf, 3, 4)))
+fail(struct hv_channel *ch, enum hv_exit_kind kind, const char *fmt, ...)
 {
     struct hv_exit why = {.kind = kind, .fault_vector = ~0u};
     va_list ap;
@@ -109,7 +110,8 @@ static void __attribute__((format(printf, 3, 4))) fail(struct hv_channel *ch, en
     tell_exit(ch);
 }
 
-/* Hands out the log window's bytes. The host zeroes the length, so that none is handed out twice. */
+/* Hands out the log window's bytes. The host zeroes the length, so that none is handed out twice.
+ */
 static void take_log(struct hv_channel *ch, uint32_t len)
 {
     if (len == 0) {
@@ -244,7 +246,8 @@ static void dispatch(struct hv_channel *ch, const struct call *c)
     }
 }
 
-void hv_channel_init(struct hv_channel *ch, uint8_t *base, const struct hv_vm_events *events, void *arg)
+void hv_channel_init(struct hv_channel *ch, uint8_t *base, const struct hv_vm_events *events,
+                     void *arg)
 {
     *ch = (struct hv_channel){.base = base, .events = events, .arg = arg};
 }
@@ -282,7 +285,8 @@ static void put_fields(struct unid_call *c, const struct hv_run_spec *spec)
     un_random(c->entropy, sizeof(c->entropy));
 }
 
-int hv_channel_put_request(struct hv_channel *ch, const struct hv_run_spec *spec, struct un_error *err)
+int hv_channel_put_request(struct hv_channel *ch, const struct hv_run_spec *spec,
+                           struct un_error *err)
 {
     if (ch->request_put || ch->finished || ch->closed) {
         return un_error_set(err, -EALREADY, "the guest has its request already");
@@ -400,7 +404,8 @@ void hv_channel_exit(struct hv_channel *ch)
     }
 }
 
-/* --- response head ------------------------------------------------------------------------------ */
+/* --- response head ------------------------------------------------------------------------------
+ */
 
 /* RFC 9110, section 5.6.2. */
 static bool is_token_char(unsigned char c)
@@ -419,8 +424,8 @@ static bool is_value_char(unsigned char c)
 static bool is_reserved_name(const char *name)
 {
     static const char *const reserved[] = {
-        "connection",          "content-length", "keep-alive", "proxy-authenticate",
-        "proxy-authorization", "proxy-connection", "te",       "trailer",
+        "connection",          "content-length",   "keep-alive", "proxy-authenticate",
+        "proxy-authorization", "proxy-connection", "te",         "trailer",
         "transfer-encoding",   "upgrade",
     };
     for (size_t i = 0; i < UN_ARRAY_SIZE(reserved); i++) {
@@ -459,7 +464,8 @@ static int parse_field(char *line, size_t len, struct hv_field *ret, struct un_e
     return 0;
 }
 
-/* Finds the CRLF that ends the line at `from`, and puts a NUL there. Gives the line's length, -1 if none. */
+/* Finds the CRLF that ends the line at `from`, and puts a NUL there. Gives the line's length, -1 if
+ * none. */
 static ptrdiff_t cut_line(char *text, size_t len, size_t from)
 {
     const char *cr = memmem(text + from, len - from, "\r\n", 2);

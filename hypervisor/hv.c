@@ -1,5 +1,5 @@
-/* hv.c - what of the driver contract is the same for every driver. The table of drivers is elsewhere
- * (drivers.c). */
+/* hv.c - what of the driver contract is the same for every driver. The table of drivers is
+ * elsewhere (drivers.c). */
 #include "hypervisor/hv.h"
 
 #include "common/cleanup.h"

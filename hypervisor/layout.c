@@ -1,11 +1,11 @@
 /* layout.c - image, strings, boot block and page tables in guest-physical memory (see layout.h).
  *
- * The image is hostile until shown otherwise: un_elf_parse vouches for the file's own consistency, this
- * file for the addresses. It starts nothing and knows no CPU but by the page-table format (Intel SDM
- * vol. 3A, section 4.5).
+ * The image is hostile until shown otherwise: un_elf_parse vouches for the file's own consistency,
+ * this file for the addresses. It starts nothing and knows no CPU but by the page-table format
+ * (Intel SDM vol. 3A, section 4.5).
  *
- * The table pages are taken from the end of memory upwards; their number is bounded before anything is
- * written, so that the stack can be put right below them.
+ * The table pages are taken from the end of memory upwards; their number is bounded before anything
+ * is written, so that the stack can be put right below them.
  */
 #include "hypervisor/layout.h"
 
@@ -19,9 +19,9 @@
 #define PAGE_SIZE  UINT64_C(0x1000)
 #define LARGE_SIZE UINT64_C(0x200000)
 #define GIB        UINT64_C(0x40000000)
-#define MEM_MAX    (512 * GIB)          /* what one page-directory-pointer table spans */
-#define ADDR_MAX   (UINT64_C(1) << 47)  /* the canonical lower half */
-#define HEAP_MIN   UINT64_C(0x10000)    /* below this a memory size is refused, not tried */
+#define MEM_MAX    (512 * GIB)         /* what one page-directory-pointer table spans */
+#define ADDR_MAX   (UINT64_C(1) << 47) /* the canonical lower half */
+#define HEAP_MIN   UINT64_C(0x10000)   /* below this a memory size is refused, not tried */
 
 /* Page-table entry bits. Accessed and dirty are set from the start: the CPU need not write them. */
 #define PTE_PRESENT  (UINT64_C(1) << 0)
@@ -65,10 +65,10 @@ static int check_spec(const struct hv_layout_spec *spec, struct un_error *err)
     if (!spec->mem || spec->mem_bytes % PAGE_SIZE || spec->mem_bytes > MEM_MAX) {
         return un_error_set(err, -EINVAL, "guest memory of %" PRIu64 " bytes", spec->mem_bytes);
     }
-    if (spec->doorbell == HV_DOORBELL_PORT ? spec->doorbell_port > UINT16_MAX
-                                           : spec->doorbell_addr < spec->mem_bytes ||
-                                                 spec->doorbell_addr >= ADDR_MAX ||
-                                                 spec->doorbell_addr % 4) {
+    if (spec->doorbell == HV_DOORBELL_PORT
+            ? spec->doorbell_port > UINT16_MAX
+            : spec->doorbell_addr < spec->mem_bytes || spec->doorbell_addr >= ADDR_MAX ||
+                  spec->doorbell_addr % 4) {
         return un_error_set(err, -EINVAL, "doorbell at %#" PRIx64,
                             spec->doorbell == HV_DOORBELL_PORT ? spec->doorbell_port
                                                                : spec->doorbell_addr);
@@ -80,8 +80,10 @@ static int check_spec(const struct hv_layout_spec *spec, struct un_error *err)
 static int check_note(const struct hv_run_spec *run, const struct un_elf *elf, struct un_error *err)
 {
     struct un_elf_note note;
-    if (!un_elf_find_note(run->image, run->image_len, elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &note)) {
-        return un_error_set(err, -EINVAL, "the image was not made with the guest SDK: it lacks its note");
+    if (!un_elf_find_note(run->image, run->image_len, elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE,
+                          &note)) {
+        return un_error_set(err, -EINVAL,
+                            "the image was not made with the guest SDK: it lacks its note");
     }
     struct un_reader r = un_reader_of(run->image, run->image_len);
     un_read_seek(&r, note.offset);
@@ -91,8 +93,9 @@ static int check_note(const struct hv_run_spec *run, const struct un_elf *elf, s
         return un_error_set(err, -EINVAL, "the image's SDK note is cut off");
     }
     if (major != UNID_ABI_MAJOR) {
-        return un_error_set(err, -EINVAL, "the image was made for guest ABI %u.%u, this host has %u.%u",
-                            major, minor, UNID_ABI_MAJOR, UNID_ABI_MINOR);
+        return un_error_set(err, -EINVAL,
+                            "the image was made for guest ABI %u.%u, this host has %u.%u", major,
+                            minor, UNID_ABI_MAJOR, UNID_ABI_MINOR);
     }
     return 0;
 }
@@ -107,7 +110,8 @@ static int read_image(const struct hv_run_spec *run, struct un_elf *ret, struct 
     }
     if (!ret->is64 || ret->type != 2 /* ET_EXEC */ || ret->machine != 62 /* EM_X86_64 */ ||
         ret->has_interp || ret->has_dynamic || ret->segment_count == 0) {
-        return un_error_set(err, -EINVAL, "the image is not a static, fixed-address x86-64 ELF program");
+        return un_error_set(err, -EINVAL,
+                            "the image is not a static, fixed-address x86-64 ELF program");
     }
     return check_note(run, ret, err);
 }
@@ -121,17 +125,21 @@ static int check_segments(const struct un_elf *elf, uint64_t mem_bytes, uint64_t
         const struct un_elf_segment *s = &elf->segments[i];
         uint64_t end;
         if (s->vaddr < UNID_IMAGE_MIN || __builtin_add_overflow(s->vaddr, s->mem_size, &end)) {
-            return un_error_set(err, -EINVAL, "segment %zu at %#" PRIx64 " lies outside of [%#" PRIx64
-                                ", memory end)", i, s->vaddr, (uint64_t)UNID_IMAGE_MIN);
+            return un_error_set(err, -EINVAL,
+                                "segment %zu at %#" PRIx64 " lies outside of [%#" PRIx64
+                                ", memory end)",
+                                i, s->vaddr, (uint64_t)UNID_IMAGE_MIN);
         }
         if (end > mem_bytes) {
-            return un_error_set(err, -ENOMEM, "segment %zu ends at %#" PRIx64
-                                ", behind the function's %" PRIu64 " MiB of memory",
+            return un_error_set(err, -ENOMEM,
+                                "segment %zu ends at %#" PRIx64 ", behind the function's %" PRIu64
+                                " MiB of memory",
                                 i, end, mem_bytes >> 20);
         }
         if (page_down(s->vaddr) < free_from) {
-            return un_error_set(err, -EINVAL, "segment %zu at %#" PRIx64
-                                " shares a page with the one before", i, s->vaddr);
+            return un_error_set(err, -EINVAL,
+                                "segment %zu at %#" PRIx64 " shares a page with the one before", i,
+                                s->vaddr);
         }
         free_from = page_up(end);
         tables += (end - 1) / LARGE_SIZE - s->vaddr / LARGE_SIZE + 1;
@@ -148,8 +156,8 @@ static int make_plan(const struct un_elf *elf, uint64_t mem_bytes, struct plan *
     if (rc < 0) {
         return rc;
     }
-    /* Root, pointers, a directory for each GiB; tables for the channel, the image, the start of the heap,
-     * and the two that end of heap and stack may touch; three levels for the doorbell. */
+    /* Root, pointers, a directory for each GiB; tables for the channel, the image, the start of the
+     * heap, and the two that end of heap and stack may touch; three levels for the doorbell. */
     uint64_t tables = 2 + (mem_bytes + GIB - 1) / GIB + 1 + image_tables + 1 + 2 + 3;
     uint64_t above_heap = PAGE_SIZE + UNID_STACK_SIZE + tables * PAGE_SIZE;
     const struct un_elf_segment *last = &elf->segments[elf->segment_count - 1];
@@ -157,9 +165,10 @@ static int make_plan(const struct un_elf *elf, uint64_t mem_bytes, struct plan *
     p.image_end = last->vaddr + last->mem_size;
     p.heap_start = page_up(p.image_end);
     if (mem_bytes < p.heap_start || mem_bytes - p.heap_start < above_heap + HEAP_MIN) {
-        return un_error_set(err, -ENOMEM, "image, heap and stack do not fit into %" PRIu64
-                            " MiB: at least %" PRIu64 " are needed", mem_bytes >> 20,
-                            ((p.heap_start + above_heap + HEAP_MIN) >> 20) + 1);
+        return un_error_set(err, -ENOMEM,
+                            "image, heap and stack do not fit into %" PRIu64
+                            " MiB: at least %" PRIu64 " are needed",
+                            mem_bytes >> 20, ((p.heap_start + above_heap + HEAP_MIN) >> 20) + 1);
     }
     p.stack_top = mem_bytes - tables * PAGE_SIZE;
     p.stack_base = p.stack_top - UNID_STACK_SIZE;
@@ -179,8 +188,8 @@ static uint64_t table_new(struct tables *t)
     return at;
 }
 
-/* The entry for `addr` in the table of the given level (1: 4 KiB pages, 2: 2 MiB), making the levels above.
- * NULL when the table pages are used up. */
+/* The entry for `addr` in the table of the given level (1: 4 KiB pages, 2: 2 MiB), making the
+ * levels above. NULL when the table pages are used up. */
 static uint64_t *entry_for(struct tables *t, uint64_t addr, int level)
 {
     uint64_t table = t->root;
@@ -231,8 +240,8 @@ static int map_segments(struct tables *t, const struct un_elf *elf)
     return 0;
 }
 
-static int map_all(const struct hv_layout_spec *spec, const struct plan *p, const struct un_elf *elf,
-                   struct hv_layout *ret, struct un_error *err)
+static int map_all(const struct hv_layout_spec *spec, const struct plan *p,
+                   const struct un_elf *elf, struct hv_layout *ret, struct un_error *err)
 {
     struct tables t = {.mem = spec->mem, .next = p->stack_top, .end = p->mem_end};
     t.root = table_new(&t);
@@ -266,7 +275,8 @@ static int put_strings(uint8_t *area, const char *const *list, size_t *used, uin
     for (; list && list[count]; count++) {
         size_t size = strlen(list[count]) + 1;
         if (size > UNID_STRINGS_SIZE - *used) {
-            return un_error_set(err, -E2BIG, "arguments and environment are longer than %" PRIu64 " bytes",
+            return un_error_set(err, -E2BIG,
+                                "arguments and environment are longer than %" PRIu64 " bytes",
                                 (uint64_t)UNID_STRINGS_SIZE);
         }
         memcpy(area + *used, list[count], size);

@@ -33,16 +33,18 @@ struct hv_layout_spec {
 /* What the CPU starts with, and where things came to lie (guest-physical addresses). */
 struct hv_layout {
     uint64_t cr3, rip, rsp, rdi;
-    /* The page table of [0, 2 MiB). Its first 256 entries (the low 1 MiB) are empty: a driver that runs
-     * code of its own before the guest puts supervisor entries there (no user bit). */
+    /* The page table of [0, 2 MiB). Its first 256 entries (the low 1 MiB) are empty: a driver that
+     * runs code of its own before the guest puts supervisor entries there (no user bit). */
     uint64_t low_table;
-    /* The unmapped page between heap and stack: a fault in it is a heap or a stack that is used up. */
+    /* The unmapped page between heap and stack: a fault in it is a heap or a stack that is used up.
+     */
     uint64_t guard;
 };
 
-/* Lays `run->image` out in spec->mem_bytes of memory (run->mem_bytes is the driver's to hold against its
- * shell). Errors as hv.h, vm_run; also -EINVAL for a `spec` that makes no sense. On failure `mem` may
- * have been written in part. The CPU must run with EFER.NXE, CR4.PAE, CR4.OSFXSR and CR0.WP. Any thread. */
+/* Lays `run->image` out in spec->mem_bytes of memory (run->mem_bytes is the driver's to hold
+ * against its shell). Errors as hv.h, vm_run; also -EINVAL for a `spec` that makes no sense. On
+ * failure `mem` may have been written in part. The CPU must run with EFER.NXE, CR4.PAE, CR4.OSFXSR
+ * and CR0.WP. Any thread. */
 int hv_layout_build(const struct hv_layout_spec *spec, const struct hv_run_spec *run,
                     struct hv_layout *ret, struct un_error *err);
 
