@@ -56,9 +56,10 @@ int cli_fail_send(const struct cli_call *call, int rc, const struct un_error *er
 {
     switch (rc) {
     case -ECONNREFUSED:
-        return cli_fail(CLI_NO_DAEMON,
-                        "no daemon at %s (%s): start it with `unid`, or say where it is with --host",
-                        client_host(call->client), err->text);
+        return cli_fail(
+            CLI_NO_DAEMON,
+            "no daemon at %s (%s): start it with `unid`, or say where it is with --host",
+            client_host(call->client), err->text);
     case -ECONNRESET:
         return cli_fail(CLI_NO_DAEMON,
                         "the daemon at %s broke off without an answer (%s): see its log, and try "

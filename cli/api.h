@@ -1,7 +1,7 @@
 /* api.h - calls of unid's REST interface, and how what came of them is told to people and scripts.
  *
- * Everything that ends a verb early is reported here, once: on stderr for people, and with --json the
- * problem also as the one document on stdout. Functions that give an exit status have reported.
+ * Everything that ends a verb early is reported here, once: on stderr for people, and with --json
+ * the problem also as the one document on stdout. Functions that give an exit status have reported.
  */
 #ifndef UNID_CLI_API_H
 #define UNID_CLI_API_H
@@ -12,7 +12,8 @@
 #include "cli/verbs.h"
 #include "common/json.h"
 
-/* "unictl: ..." on stderr; the caller returns `exit`, which is given back. Foreign text is cleaned. */
+/* "unictl: ..." on stderr; the caller returns `exit`, which is given back. Foreign text is cleaned.
+ */
 int cli_fail(enum cli_exit exit, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* As cli_fail with CLI_USAGE, and points to the verb's help. */
 int cli_usage(const struct cli_call *call, const char *fmt, ...)
@@ -22,17 +23,20 @@ int cli_usage(const struct cli_call *call, const char *fmt, ...)
 int cli_fail_send(const struct cli_call *call, int rc, const struct un_error *err);
 /* Reports an answer of status 400 and above. */
 int cli_fail_response(const struct cli_call *call, const struct client_response *r);
-/* What exit status an HTTP error status means: 504 timed out, 502 the function failed, else refused. */
+/* What exit status an HTTP error status means: 504 timed out, 502 the function failed, else
+ * refused. */
 enum cli_exit cli_exit_of_status(long status);
 
-/* Makes a call with an optional JSON body and gives the JSON of its answer (NULL after 204). `path` is
- * encoded; NULL (out of memory while it was made) is reported. */
+/* Makes a call with an optional JSON body and gives the JSON of its answer (NULL after 204). `path`
+ * is encoded; NULL (out of memory while it was made) is reported. */
 int api_call(const struct cli_call *call, const char *method, const char *path, const json_t *body,
              json_t **ret);
-/* Follows a listing's pages up to `limit` items (0: all) and gives one {"items": [...], "next": ...}. */
+/* Follows a listing's pages up to `limit` items (0: all) and gives one {"items": [...], "next":
+ * ...}. */
 int api_list(const struct cli_call *call, const char *path, uint64_t limit, json_t **ret);
 
-/* printf into a new string (free with free()) where each %s is percent-encoded; only %s is known. */
+/* printf into a new string (free with free()) where each %s is percent-encoded; only %s is known.
+ */
 char *api_path(const char *fmt, ...);
 
 /* "/api/v1/functions/NAME<rest>" for an operand, or a usage error when it is no function's name. */

@@ -9,8 +9,8 @@
 #include "common/cleanup.h"
 
 enum {
-    LONG_BASE = 256,     /* getopt's values of long options start beyond all characters */
-    OPTIONS_MAX = 64,    /* in all tables of one verb */
+    LONG_BASE = 256,  /* getopt's values of long options start beyond all characters */
+    OPTIONS_MAX = 64, /* in all tables of one verb */
     NEAREST_WORD_MAX = 32
 };
 
@@ -33,7 +33,8 @@ static void flatten(const struct args_option *const *tables, enum args_mode mode
                     struct flat_options *f)
 {
     char *s = f->shorts;
-    /* '+': stop at the first operand; '-': hand operands out in their place. ':': we report errors. */
+    /* '+': stop at the first operand; '-': hand operands out in their place. ':': we report errors.
+     */
     *s++ = mode == ARGS_UNTIL_OPERAND ? '+' : '-';
     *s++ = ':';
     for (size_t t = 0; tables[t]; t++) {
@@ -227,7 +228,12 @@ static int read_unit(const char *text, const struct unit *units, size_t count, u
     }
     for (size_t i = 0; i < count; i++) {
         if (strcmp(end, units[i].name) == 0) {
-            return __builtin_mul_overflow(n, units[i].factor, ret) ? -ERANGE : 0;
+            uint64_t scaled;
+            if (__builtin_mul_overflow(n, units[i].factor, &scaled)) {
+                return -ERANGE;
+            }
+            *ret = scaled;
+            return 0;
         }
     }
     return -EINVAL;
@@ -236,8 +242,14 @@ static int read_unit(const char *text, const struct unit *units, size_t count, u
 int args_size(const char *text, uint64_t *ret_bytes, struct un_error *err)
 {
     static const struct unit units[] = {
-        {"", 1},           {"K", 1ull << 10},   {"M", 1ull << 20},   {"G", 1ull << 30},
-        {"T", 1ull << 40}, {"KiB", 1ull << 10}, {"MiB", 1ull << 20}, {"GiB", 1ull << 30},
+        {"", 1},
+        {"K", 1ull << 10},
+        {"M", 1ull << 20},
+        {"G", 1ull << 30},
+        {"T", 1ull << 40},
+        {"KiB", 1ull << 10},
+        {"MiB", 1ull << 20},
+        {"GiB", 1ull << 30},
         {"TiB", 1ull << 40},
     };
     int rc = read_unit(text, units, UN_ARRAY_SIZE(units), ret_bytes);
@@ -274,8 +286,8 @@ int args_count(const char *text, uint64_t least, uint64_t most, uint64_t *ret, s
     return 0;
 }
 
-/* The number of edits between two words of at most NEAREST_WORD_MAX letters: optimal string alignment
- * (Damerau 1964, without edits inside a swap). */
+/* The number of edits between two words of at most NEAREST_WORD_MAX letters: optimal string
+ * alignment (Damerau 1964, without edits inside a swap). */
 static unsigned edits(const char *a, const char *b)
 {
     size_t la = strlen(a), lb = strlen(b);

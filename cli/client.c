@@ -18,7 +18,7 @@
 #include "cli/progress.h"
 #include "common/cleanup.h"
 
-enum { WAIT_MS = 60000 };
+enum { WAIT_MS = 60000, BUFFER_BYTES = 256 * 1024 };
 
 struct client {
     char *host;
@@ -33,9 +33,9 @@ struct transfer {
     struct client_response *r;
     struct un_error *err;
     CURL *easy;
-    size_t sent;     /* of req->data */
-    bool waiting;    /* for fd to have something */
-    int failed;      /* negative errno of our own callbacks */
+    size_t sent;  /* of req->data */
+    bool waiting; /* for fd to have something */
+    int failed;   /* negative errno of our own callbacks */
 };
 
 static bool is_socket(const char *path)
@@ -208,8 +208,8 @@ static size_t on_body_data(char *data, size_t size, size_t count, void *arg)
     if (t->req->on_data && !client_is_problem(t->r)) {
         t->failed = t->req->on_data(t->req->arg, t->r, data, len, t->err);
     } else if (t->r->body.len + len > CLIENT_COLLECT_MAX) {
-        t->failed = un_error_set(t->err, -EFBIG, "the answer is larger than %d bytes",
-                                 CLIENT_COLLECT_MAX);
+        t->failed =
+            un_error_set(t->err, -EFBIG, "the answer is larger than %d bytes", CLIENT_COLLECT_MAX);
     } else if (un_buf_append(&t->r->body, data, len) < 0) {
         t->failed = un_error_set(t->err, -ENOMEM, "out of memory");
     }
@@ -266,12 +266,32 @@ static struct curl_slist *append_field(struct curl_slist *list, const char *fiel
     return longer ? longer : list;
 }
 
-static struct curl_slist *fields_of(const struct client *c, const struct client_request *req, bool *ok)
+/* Whether a field of this name is among the request's own. */
+static bool has_field(const struct client_request *req, const char *name)
+{
+    size_t len = strlen(name);
+    for (size_t i = 0; req->fields && req->fields[i]; i++) {
+        if (strncasecmp(req->fields[i], name, len) == 0 && req->fields[i][len] == ':') {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct curl_slist *fields_of(const struct client *c, const struct client_request *req,
+                                    bool *ok)
 {
     struct curl_slist *list = NULL;
     *ok = true;
     for (size_t i = 0; req->fields && req->fields[i]; i++) {
         list = append_field(list, req->fields[i], ok);
+    }
+    if (!has_field(req, "Content-Type")) {
+        /* Else curl claims that it is a form. */
+        list = append_field(list,
+                            req->has_fd || req->data ? "Content-Type: application/octet-stream"
+                                                     : "Content-Type:",
+                            ok);
     }
     if (c->authorization) {
         list = append_field(list, c->authorization, ok);
@@ -308,6 +328,8 @@ static void set_options(const struct client *c, struct transfer *t, const char *
     CURL *e = t->easy;
     curl_easy_setopt(e, CURLOPT_URL, url);
     curl_easy_setopt(e, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(e, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
+    curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES);
     /* A proxy from the environment is never meant for a daemon on this machine. */
     curl_easy_setopt(e, CURLOPT_PROXY, "");
     curl_easy_setopt(e, CURLOPT_USERAGENT, "unictl/" PACKAGE_VERSION);

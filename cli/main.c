@@ -18,32 +18,6 @@
 
 enum { TOKEN_FILE_MAX = 4096 };
 
-static int print_help(const struct cli_verb *verb)
-{
-    un_autobuf struct un_buf out = {0};
-    int rc = verb ? cli_help_verb(verb, &out) : cli_help_overview(&out);
-    return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
-}
-
-int verb_help(struct cli_call *call)
-{
-    if (call->args.operand_count == 0) {
-        return print_help(NULL);
-    }
-    char *words[2] = {NULL};
-    for (size_t i = 0; i < call->args.operand_count; i++) {
-        words[i] = (char *)call->args.operands[i];
-    }
-    int used = 0;
-    int count = (int)call->args.operand_count;
-    const struct cli_verb *verb = cli_find_verb(count, words, &used);
-    if (!verb || used != count) {
-        return cli_usage(call, "there is no verb '%s%s%s'", words[0], count > 1 ? " " : "",
-                         count > 1 ? words[1] : "");
-    }
-    return print_help(verb);
-}
-
 /* Reads the token without the newline behind it (free with free()). */
 static int read_token(const char *path, char **ret)
 {
@@ -116,7 +90,7 @@ static int run_verb(const struct args *front, const struct cli_verb *verb, int a
     call.json = args_has(front, "json") || args_has(&call.args, "json");
     int status;
     if (args_has(&call.args, "help")) {
-        status = print_help(verb);
+        status = cli_show_help(verb);
     } else {
         status = check_operands(&call);
         status = status == CLI_DONE ? open_client(front, &call) : status;
@@ -130,7 +104,8 @@ static int run_verb(const struct args *front, const struct cli_verb *verb, int a
 static int unknown_verb(int argc, char **argv)
 {
     const char *near = cli_suggest_verb(argc, argv);
-    const char *second = argc > 1 && argv[1][0] != '-' && strcmp(argv[0], "image") == 0 ? argv[1] : "";
+    const char *second =
+        argc > 1 && argv[1][0] != '-' && strcmp(argv[0], "image") == 0 ? argv[1] : "";
     cli_fail(CLI_USAGE, "there is no verb '%s%s%s'%s%s%s", argv[0], *second ? " " : "", second,
              near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
     fprintf(stderr, "See: unictl help\n");
@@ -155,7 +130,7 @@ static int run(int argc, char **argv)
     int status, words = 0;
     const struct cli_verb *verb = cli_find_verb(argc - used, argv + used, &words);
     if (args_has(&front, "help")) {
-        status = print_help(NULL);
+        status = cli_show_help(NULL);
     } else if (args_has(&front, "version")) {
         printf("unictl %s\n", PACKAGE_VERSION);
         status = CLI_DONE;

@@ -82,8 +82,8 @@ void table_row(struct table *t, const char *const *cells)
     }
 }
 
-/* Length of the UTF-8 character at `s` (1-4), or 0 when it is malformed; its code point in `*ret`. The
- * well-formed sequences are those of Unicode's table 3-7. */
+/* Length of the UTF-8 character at `s` (1-4), or 0 when it is malformed; its code point in `*ret`.
+ * The well-formed sequences are those of Unicode's table 3-7. */
 static size_t utf8_at(const unsigned char *s, uint32_t *ret)
 {
     if (s[0] < 0x80) {

@@ -63,7 +63,8 @@ const struct cli_verb cli_verbs[] = {
      "Show a function: configuration, aliases, image, recent receipts", NULL},
     {"rm", "NAME...", 1, VERB_ANY, false, no_options, verb_rm,
      "Remove functions with all their versions", NULL},
-    {"versions", "NAME", 1, 1, false, no_options, verb_versions, "List a function's versions", NULL},
+    {"versions", "NAME", 1, 1, false, no_options, verb_versions, "List a function's versions",
+     NULL},
     {"rollback", "NAME [VERSION]", 1, 2, false, no_options, verb_rollback,
      "Make an older version live again",
      "Without VERSION: the newest version that is older than the live one.\n"},
@@ -135,9 +136,10 @@ int cli_help_overview(struct un_buf *out)
                            o->value ? o->value : "", o->help);
     }
     return rc ? rc
-              : un_buf_append_str(out, "\nunictl VERB --help says more about a verb. Exit status: 0 "
-                                       "done, 1 refused, 2 usage,\n3 no daemon, 4 the function "
-                                       "failed, 5 timed out.\n");
+              : un_buf_append_str(out,
+                                  "\nunictl VERB --help says more about a verb. Exit status: 0 "
+                                  "done, 1 refused, 2 usage,\n3 no daemon, 4 the function "
+                                  "failed, 5 timed out.\n");
 }
 
 static int help_options(const struct args_option *options, struct un_buf *out)

@@ -1,7 +1,7 @@
 /* verbs.h - the one table of unictl's verbs, and what a handler gets.
  *
- * To add a verb: write its handler in a verb_*.c, declare it below, and add its row to verbs.c. Help, parsing
- * and dispatch follow from the row.
+ * To add a verb: write its handler in a verb_*.c, declare it below, and add its row to verbs.c.
+ * Help, parsing and dispatch follow from the row.
  */
 #ifndef UNID_CLI_VERBS_H
 #define UNID_CLI_VERBS_H
@@ -27,14 +27,14 @@ enum { VERB_ANY = -1 };
 struct cli_call;
 
 struct cli_verb {
-    const char *name;     /* one word, or two with one space ("image ls") */
-    const char *operands; /* as usage shows them */
-    int least, most;      /* how many operands; VERB_ANY: no upper bound */
-    bool takes_rest;      /* words behind "--" belong to the function */
+    const char *name;                  /* one word, or two with one space ("image ls") */
+    const char *operands;              /* as usage shows them */
+    int least, most;                   /* how many operands; VERB_ANY: no upper bound */
+    bool takes_rest;                   /* words behind "--" belong to the function */
     const struct args_option *options; /* its own; never NULL */
     int (*run)(struct cli_call *call); /* gives an enum cli_exit */
-    const char *summary;  /* one line for `unictl help` */
-    const char *details;  /* more for `unictl VERB --help`, or NULL */
+    const char *summary;               /* one line for `unictl help` */
+    const char *details;               /* more for `unictl VERB --help`, or NULL */
 };
 
 /* What a handler works on; all borrowed until it returns. */
@@ -58,6 +58,8 @@ const char *cli_suggest_verb(int argc, char *const *argv);
 /* Texts for people. 0, -ENOMEM. */
 int cli_help_overview(struct un_buf *out);
 int cli_help_verb(const struct cli_verb *verb, struct un_buf *out);
+/* Prints the help of a verb, or of all with NULL. An exit status. */
+int cli_show_help(const struct cli_verb *verb);
 
 int verb_deploy(struct cli_call *call);
 int verb_describe(struct cli_call *call);
