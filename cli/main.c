@@ -101,13 +101,30 @@ static int run_verb(const struct args *front, const struct cli_verb *verb, int a
     return status;
 }
 
+/* "ls, push, rm" for the first word of verbs of two; empty when there is none. */
+static void second_words(const char *first, struct un_buf *out)
+{
+    size_t len = strlen(first);
+    for (const struct cli_verb *v = cli_verbs; v->name; v++) {
+        if (strncmp(v->name, first, len) == 0 && v->name[len] == ' ' &&
+            un_buf_printf(out, "%s%s", out->len ? ", " : "", v->name + len + 1) < 0) {
+            return;
+        }
+    }
+}
+
 static int unknown_verb(int argc, char **argv)
 {
+    un_autobuf struct un_buf words = {0};
+    second_words(argv[0], &words);
     const char *near = cli_suggest_verb(argc, argv);
-    const char *second =
-        argc > 1 && argv[1][0] != '-' && strcmp(argv[0], "image") == 0 ? argv[1] : "";
-    cli_fail(CLI_USAGE, "there is no verb '%s%s%s'%s%s%s", argv[0], *second ? " " : "", second,
-             near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+    if (words.len) {
+        cli_fail(CLI_USAGE, "%s is followed by one of %s%s%s%s", argv[0], (const char *)words.data,
+                 near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    } else {
+        cli_fail(CLI_USAGE, "there is no verb '%s'%s%s%s", argv[0], near ? ", did you mean '" : "",
+                 near ? near : "", near ? "'?" : "");
+    }
     fprintf(stderr, "See: unictl help\n");
     return CLI_USAGE;
 }
