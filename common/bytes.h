@@ -1,7 +1,7 @@
 /* bytes.h - bounds-checked reading of untrusted bytes, and a growable buffer.
  *
- * The reader never runs past its end: a read that does not fit gives zero and sets `failed`, which is
- * sticky, so that a parser may read a whole structure and check once.
+ * The reader never runs past its end: a read that does not fit gives zero and sets `failed`, which
+ * is sticky, so that a parser may read a whole structure and check once.
  */
 #ifndef UNID_COMMON_BYTES_H
 #define UNID_COMMON_BYTES_H
@@ -35,8 +35,8 @@ void un_read_skip(struct un_reader *r, uint64_t n);
 /* Borrows `n` bytes at the current place and moves past them; NULL when they do not fit. */
 const uint8_t *un_read_bytes(struct un_reader *r, uint64_t n);
 
-/* A growable byte string; zero-initialise, release with un_buf_done. `data` is always NUL-terminated
- * behind `len` once something was appended. */
+/* A growable byte string; zero-initialise, release with un_buf_done. `data` is always
+ * NUL-terminated behind `len` once something was appended. */
 struct un_buf {
     uint8_t *data;
     size_t len, cap;

@@ -1,7 +1,8 @@
 /* cleanup.h - scope-exit release and the steal macro.
  *
- * `un_autofree char *s = ...` frees s when the scope ends; `return un_steal(&s)` hands it out instead.
- * Other types declare their own: `__attribute__((cleanup(x_freep)))` through UN_DEFINE_CLEANUP.
+ * `un_autofree char *s = ...` frees s when the scope ends; `return un_steal(&s)` hands it out
+ * instead. Other types declare their own: `__attribute__((cleanup(x_freep)))` through
+ * UN_DEFINE_CLEANUP.
  */
 #ifndef UNID_COMMON_CLEANUP_H
 #define UNID_COMMON_CLEANUP_H

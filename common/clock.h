@@ -14,8 +14,8 @@ uint64_t un_clock_wall_us(void);
 
 enum { UN_CLOCK_TEXT_SIZE = 28 }; /* "2026-11-21T02:04:10.510083Z" and the terminating NUL */
 
-/* Writes the RFC 3339 form with microseconds, in UTC, into `buf` (UN_CLOCK_TEXT_SIZE bytes); returns
- * `buf`. */
+/* Writes the RFC 3339 form with microseconds, in UTC, into `buf` (UN_CLOCK_TEXT_SIZE bytes);
+ * returns `buf`. */
 char *un_clock_format(uint64_t wall_us, char *buf);
 
 #endif

@@ -1,12 +1,12 @@
 /* elf.h - reads ELF headers out of untrusted bytes (System V gABI chapters 4 and 5; x86-64 psABI).
  *
- * Used by the image store (what is this file, and does it lie) and by the hypervisor drivers (what goes
- * where in guest memory). It reads no section headers and resolves no symbols.
+ * Used by the image store (what is this file, and does it lie) and by the hypervisor drivers (what
+ * goes where in guest memory). It reads no section headers and resolves no symbols.
  *
- * un_elf_parse accepts a file only when every program header lies inside the file, file sizes do not
- * exceed memory sizes, no address arithmetic overflows, no two PT_LOAD segments overlap, and the entry
- * point lies in an executable segment. What it accepts may therefore be copied without further checks
- * of the file, but the caller still holds addresses against its own memory.
+ * un_elf_parse accepts a file only when every program header lies inside the file, file sizes do
+ * not exceed memory sizes, no address arithmetic overflows, no two PT_LOAD segments overlap, and
+ * the entry point lies in an executable segment. What it accepts may therefore be copied without
+ * further checks of the file, but the caller still holds addresses against its own memory.
  */
 #ifndef UNID_COMMON_ELF_H
 #define UNID_COMMON_ELF_H
@@ -20,8 +20,8 @@
 enum { UN_ELF_SEGMENTS_MAX = 64 };
 
 struct un_elf_segment {
-    uint64_t vaddr, mem_size;    /* bytes; mem_size > 0 */
-    uint64_t offset, file_size;  /* bytes in the file; file_size <= mem_size */
+    uint64_t vaddr, mem_size;   /* bytes; mem_size > 0 */
+    uint64_t offset, file_size; /* bytes in the file; file_size <= mem_size */
     bool readable, writable, executable;
 };
 
@@ -34,7 +34,7 @@ struct un_elf {
     uint16_t type;    /* ET_EXEC or ET_DYN */
     uint16_t machine; /* EM_386 or EM_X86_64 */
     uint64_t entry;
-    uint64_t phoff;   /* program headers' offset in the file */
+    uint64_t phoff; /* program headers' offset in the file */
     uint16_t phnum;
     bool has_interp;  /* PT_INTERP: a dynamic program */
     bool has_dynamic; /* PT_DYNAMIC */
@@ -47,13 +47,13 @@ struct un_elf {
 bool un_elf_is(const void *data, size_t len);
 
 /* Reads the headers of an ELF file of `file_size` bytes, of which `data` holds the first `len` (at
- * least all program headers; 64 KiB suffice for any real file). -EINVAL with what is wrong, "ELF: ..."
- * names the field and its value; -ENOTSUP for another machine or byte order. */
+ * least all program headers; 64 KiB suffice for any real file). -EINVAL with what is wrong, "ELF:
+ * ..." names the field and its value; -ENOTSUP for another machine or byte order. */
 int un_elf_parse(const void *data, size_t len, uint64_t file_size, struct un_elf *ret,
                  struct un_error *err);
 
-/* Finds a note by owner name and type in the PT_NOTE segments that lie in `data`; false when there is
- * none or when it is malformed. */
+/* Finds a note by owner name and type in the PT_NOTE segments that lie in `data`; false when there
+ * is none or when it is malformed. */
 bool un_elf_find_note(const void *data, size_t len, const struct un_elf *elf, const char *owner,
                       uint32_t type, struct un_elf_note *ret);
 

@@ -1,11 +1,12 @@
 /* error.h - the error object that every fallible function takes as its last parameter.
  *
- * A function that can fail returns 0, or a negative errno and fills the error. Outputs are untouched
- * on failure. Each caller on the way up may put its own context in front ("start instance 4f2: map
- * image: ..."). The text becomes an HTTP answer or a log line in one place only, at the top.
+ * A function that can fail returns 0, or a negative errno and fills the error. Outputs are
+ * untouched on failure. Each caller on the way up may put its own context in front ("start instance
+ * 4f2: map image: ..."). The text becomes an HTTP answer or a log line in one place only, at the
+ * top.
  *
- * This is no exception mechanism and holds no resources: an un_error lives on the stack and needs no
- * release.
+ * This is no exception mechanism and holds no resources: an un_error lives on the stack and needs
+ * no release.
  */
 #ifndef UNID_COMMON_ERROR_H
 #define UNID_COMMON_ERROR_H

@@ -1,9 +1,9 @@
 /* fault.h - fault points: named places where a test makes an operation fail.
  *
- * In a build without --enable-fault-injection, un_fault() is the constant 0 and costs nothing. With it,
- * the environment variable UNID_FAULTS, or un_fault_set() in the same process, says which point fails,
- * how, and from which pass on: "store.commit=ENOSPC", "libvirt.create=EIO@3" (the third pass only),
- * "store.commit=EIO@2+" (the second and all later), several separated by commas.
+ * In a build without --enable-fault-injection, un_fault() is the constant 0 and costs nothing. With
+ * it, the environment variable UNID_FAULTS, or un_fault_set() in the same process, says which point
+ * fails, how, and from which pass on: "store.commit=ENOSPC", "libvirt.create=EIO@3" (the third pass
+ * only), "store.commit=EIO@2+" (the second and all later), several separated by commas.
  */
 #ifndef UNID_COMMON_FAULT_H
 #define UNID_COMMON_FAULT_H

@@ -1,5 +1,6 @@
-/* id.h - identifiers of invocations and instances: ULIDs (26 characters of Crockford's base 32: 48 bits
- * of wall-clock milliseconds, 80 random bits; github.com/ulid/spec). They sort by time of birth. */
+/* id.h - identifiers of invocations and instances: ULIDs (26 characters of Crockford's base 32: 48
+ * bits of wall-clock milliseconds, 80 random bits; github.com/ulid/spec). They sort by time of
+ * birth. */
 #ifndef UNID_COMMON_ID_H
 #define UNID_COMMON_ID_H
 
@@ -9,14 +10,15 @@
 
 enum { UN_ID_LEN = 26, UN_ID_SIZE = 27 };
 
-/* Writes a new identifier with its NUL. Any thread; entropy from getrandom(2), buffered a thread. */
+/* Writes a new identifier with its NUL. Any thread; entropy from getrandom(2), buffered a thread.
+ */
 void un_id_new(char out[UN_ID_SIZE]);
 
 /* Whether `s` is a well-formed identifier. */
 bool un_id_valid(const char *s);
 
-/* Fills `buf` with random bytes from getrandom(2). Aborts if the kernel has none: nothing can be done
- * safely without. Any thread. */
+/* Fills `buf` with random bytes from getrandom(2). Aborts if the kernel has none: nothing can be
+ * done safely without. Any thread. */
 void un_random(void *buf, size_t len);
 
 #endif

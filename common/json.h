@@ -1,8 +1,8 @@
 /* json.h - typed access to jansson values with errors that name the path.
  *
- * The getters are for configuration and request bodies: an absent key leaves the output untouched and
- * returns 0 (so defaults are set beforehand); a wrong type or a value out of range is -EINVAL with a
- * text such as "memory_mib: must be a whole number from 2 to 65536".
+ * The getters are for configuration and request bodies: an absent key leaves the output untouched
+ * and returns 0 (so defaults are set beforehand); a wrong type or a value out of range is -EINVAL
+ * with a text such as "memory_mib: must be a whole number from 2 to 65536".
  */
 #ifndef UNID_COMMON_JSON_H
 #define UNID_COMMON_JSON_H
@@ -19,8 +19,8 @@ static inline void un_json_decrefp(json_t **j)
 }
 #define un_autojson __attribute__((cleanup(un_json_decrefp)))
 
-/* Parses UTF-8 bytes; gives a reference (json_decref). Duplicate keys are refused, nesting is bounded by
- * jansson's own limit (2048). -EINVAL with line and column, -ENOMEM. */
+/* Parses UTF-8 bytes; gives a reference (json_decref). Duplicate keys are refused, nesting is
+ * bounded by jansson's own limit (2048). -EINVAL with line and column, -ENOMEM. */
 int un_json_parse(const void *data, size_t len, json_t **ret, struct un_error *err);
 
 int un_json_get_int(const json_t *obj, const char *key, int64_t least, int64_t most, int64_t *out,

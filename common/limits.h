@@ -1,48 +1,49 @@
 /* limits.h - every bound on what comes from outside, in one place: the name, the default, and the
- * configuration key that changes it, or the reason why nothing does. Durations are in the unit of the
- * name. */
+ * configuration key that changes it, or the reason why nothing does. Durations are in the unit of
+ * the name. */
 #ifndef UNID_COMMON_LIMITS_H
 #define UNID_COMMON_LIMITS_H
 
 /* HTTP */
-#define LIMIT_HTTP_HEAD_BYTES       (32 * 1024) /* request line and fields; http.max_head_bytes */
-#define LIMIT_HTTP_FIELDS           100         /* header fields a message; as nginx and Node bound it */
-#define LIMIT_HTTP_TARGET_BYTES     (8 * 1024)  /* request target; RFC 9112 section 3 advises 8000 */
-#define LIMIT_HTTP_JSON_BYTES       (1 << 20)   /* body of a REST call that is JSON */
-#define LIMIT_HTTP_BUFFER_BYTES     (256 * 1024) /* buffered each way a connection before back-pressure */
-#define LIMIT_HTTP_CONNECTIONS      16384       /* http.max_connections */
-#define LIMIT_HTTP_IDLE_MS          60000       /* between requests; http.idle_timeout_ms */
-#define LIMIT_HTTP_HEAD_MS          15000       /* for the head to arrive whole; http.head_timeout_ms */
-#define LIMIT_HTTP_STALL_MS         30000       /* without a byte moving in a body; http.stall_timeout_ms */
-#define LIMIT_HTTP_PIPELINE         16          /* requests read ahead on a connection */
+#define LIMIT_HTTP_HEAD_BYTES   (32 * 1024) /* request line and fields; http.max_head_bytes */
+#define LIMIT_HTTP_FIELDS       100        /* header fields a message; as nginx and Node bound it */
+#define LIMIT_HTTP_TARGET_BYTES (8 * 1024) /* request target; RFC 9112 section 3 advises 8000 */
+#define LIMIT_HTTP_JSON_BYTES   (1 << 20)  /* body of a REST call that is JSON */
+#define LIMIT_HTTP_BUFFER_BYTES                                                                    \
+    (256 * 1024)                     /* buffered each way a connection before back-pressure */
+#define LIMIT_HTTP_CONNECTIONS 16384 /* http.max_connections */
+#define LIMIT_HTTP_IDLE_MS     60000 /* between requests; http.idle_timeout_ms */
+#define LIMIT_HTTP_HEAD_MS     15000 /* for the head to arrive whole; http.head_timeout_ms */
+#define LIMIT_HTTP_STALL_MS    30000 /* without a byte moving in a body; http.stall_timeout_ms */
+#define LIMIT_HTTP_PIPELINE    16    /* requests read ahead on a connection */
 
 /* Images and functions */
-#define LIMIT_IMAGE_BYTES           (4ull << 30)  /* images.max_bytes */
-#define LIMIT_CACHE_BYTES           (4ull << 30)  /* images.max_cache_bytes */
-#define LIMIT_FUNCTION_ARGS         256           /* the guest's string area bounds them all the same */
-#define LIMIT_FUNCTION_STRINGS      (48 * 1024)   /* args and env of one version; UNID_STRINGS_SIZE */
-#define LIMIT_FUNCTION_MEMORY_MIB   65536
-#define LIMIT_FUNCTION_TIMEOUT_MS   900000        /* 15 minutes, as AWS Lambda */
-#define LIMIT_FUNCTION_CONCURRENCY  10000
-#define LIMIT_FUNCTION_CACHE        256           /* versions kept in memory */
-#define LIMIT_PAGE_ITEMS            1000          /* rows of a listing's page */
+#define LIMIT_IMAGE_BYTES          (4ull << 30) /* images.max_bytes */
+#define LIMIT_CACHE_BYTES          (4ull << 30) /* images.max_cache_bytes */
+#define LIMIT_FUNCTION_ARGS        256 /* the guest's string area bounds them all the same */
+#define LIMIT_FUNCTION_STRINGS     (48 * 1024) /* args and env of one version; UNID_STRINGS_SIZE */
+#define LIMIT_FUNCTION_MEMORY_MIB  65536
+#define LIMIT_FUNCTION_TIMEOUT_MS  900000 /* 15 minutes, as AWS Lambda */
+#define LIMIT_FUNCTION_CONCURRENCY 10000
+#define LIMIT_FUNCTION_CACHE       256  /* versions kept in memory */
+#define LIMIT_PAGE_ITEMS           1000 /* rows of a listing's page */
 
 /* Invocations */
-#define LIMIT_REQUEST_BODY_BYTES    (1ull << 30)  /* limits.max_request_bytes */
-#define LIMIT_RESPONSE_BODY_BYTES   (1ull << 30)  /* limits.max_response_bytes */
-#define LIMIT_ASYNC_BODY_BYTES      (6 << 20)     /* kept in the database; as AWS Lambda's payload */
-#define LIMIT_LOG_BYTES             (256 * 1024)  /* of one invocation; limits.max_log_bytes */
-#define LIMIT_LOG_ROWS              100000        /* invocations whose log is kept */
-#define LIMIT_CALLS                 (16ull << 20) /* guest calls of one invocation */
-#define LIMIT_RESPONSE_HEAD_BYTES   (16 * 1024)   /* head that a guest may send */
-#define LIMIT_QUEUE_FUNCTION        1000          /* waiting requests a function; limits.queue_per_function */
-#define LIMIT_QUEUE_TOTAL           10000         /* limits.queue_total */
-#define LIMIT_QUEUE_WAIT_MS         30000         /* limits.queue_wait_ms */
-#define LIMIT_BODY_BUFFER_BYTES     (256 * 1024)  /* request body held while its VM is not there yet */
-#define LIMIT_RECEIPTS_ROWS         1000000       /* receipts.max_rows */
-#define LIMIT_RECEIPTS_DAYS         7             /* receipts.max_days */
+#define LIMIT_REQUEST_BODY_BYTES  (1ull << 30)  /* limits.max_request_bytes */
+#define LIMIT_RESPONSE_BODY_BYTES (1ull << 30)  /* limits.max_response_bytes */
+#define LIMIT_ASYNC_BODY_BYTES    (6 << 20)     /* kept in the database; as AWS Lambda's payload */
+#define LIMIT_LOG_BYTES           (256 * 1024)  /* of one invocation; limits.max_log_bytes */
+#define LIMIT_LOG_ROWS            100000        /* invocations whose log is kept */
+#define LIMIT_CALLS               (16ull << 20) /* guest calls of one invocation */
+#define LIMIT_RESPONSE_HEAD_BYTES (16 * 1024)   /* head that a guest may send */
+#define LIMIT_QUEUE_FUNCTION      1000  /* waiting requests a function; limits.queue_per_function */
+#define LIMIT_QUEUE_TOTAL         10000 /* limits.queue_total */
+#define LIMIT_QUEUE_WAIT_MS       30000 /* limits.queue_wait_ms */
+#define LIMIT_BODY_BUFFER_BYTES   (256 * 1024) /* request body held while its VM is not there yet */
+#define LIMIT_RECEIPTS_ROWS       1000000      /* receipts.max_rows */
+#define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 
 /* Shells */
-#define LIMIT_POOL_SHELLS           64            /* pool.max */
+#define LIMIT_POOL_SHELLS 64 /* pool.max */
 
 #endif

@@ -48,9 +48,9 @@ uint64_t un_loop_now_us(const struct un_loop *loop);
 /* Whether the caller runs on the loop thread (the thread that last called un_loop_run*). */
 bool un_loop_is_current(const struct un_loop *loop);
 
-/* Runs fn(arg) on the loop thread, after the current event, in the order of posting. Any thread. The
- * node is the caller's and must live until fn has been called; it may be posted again from fn. Never
- * fails, because it allocates nothing. */
+/* Runs fn(arg) on the loop thread, after the current event, in the order of posting. Any thread.
+ * The node is the caller's and must live until fn has been called; it may be posted again from fn.
+ * Never fails, because it allocates nothing. */
 struct un_post {
     void (*fn)(void *arg);
     void *arg;
@@ -62,7 +62,8 @@ void un_loop_post(struct un_loop *loop, struct un_post *post);
 /* Takes a post back; afterwards fn will not be called. Loop thread only. */
 void un_loop_unpost(struct un_loop *loop, struct un_post *post);
 
-/* A one-shot deadline. Zero-initialised, then un_timer_init; the owner cancels it before freeing. */
+/* A one-shot deadline. Zero-initialised, then un_timer_init; the owner cancels it before freeing.
+ */
 struct un_timer {
     struct un_loop *loop;
     void (*fn)(void *arg);

@@ -35,8 +35,8 @@ int un_workers_new(struct un_loop *loop, const char *name, unsigned max_threads,
  * started the job's `done` is posted with -EAGAIN. Any thread. */
 void un_workers_submit(struct un_workers *pool, struct un_job *job);
 
-/* Waits for the queued jobs to run and for all threads to end. Their `done` is called from here (loop
- * thread) if it has not been yet. NULL is allowed. */
+/* Waits for the queued jobs to run and for all threads to end. Their `done` is called from here
+ * (loop thread) if it has not been yet. NULL is allowed. */
 void un_workers_free(struct un_workers *pool);
 
 #endif

@@ -1,24 +1,25 @@
 /* hv.h - the driver contract: what the scheduler asks of a hypervisor, and what it is told.
  *
- * A driver makes virtual machines ahead of time as *shells*, which belong to no function, and binds one
- * to a function's image when a request needs it. A VM runs once and is destroyed.
+ * A driver makes virtual machines ahead of time as *shells*, which belong to no function, and binds
+ * one to a function's image when a request needs it. A VM runs once and is destroyed.
  *
  *              vm_new            on_ready(0)          vm_run            on_exit
  *     (none) ---------> STARTING -----------> SHELL ---------> RUNNING ---------> ENDED
  *                          |                    |                 |                 |
  *                          +--------------------+---- vm_free ----+-----------------+--> GONE
- *                                                                          (on_gone, memory released)
+ *                                                                          (on_gone, memory
+ * released)
  *
  * Threads: every function is called on, and every callback comes on, the loop thread. No function
- * blocks: what may wait is done on the driver's own workers. No callback comes from inside the function
- * that caused it. After vm_free only on_gone comes, exactly once.
+ * blocks: what may wait is done on the driver's own workers. No callback comes from inside the
+ * function that caused it. After vm_free only on_gone comes, exactly once.
  *
- * Data: the guest has one call in flight (guest/include/unid/abi.h), so there is one piece of output
- * outstanding at a time: on_output hands it out, and the guest stands still until vm_output_done. That
- * is the whole of back-pressure on this side.
+ * Data: the guest has one call in flight (guest/include/unid/abi.h), so there is one piece of
+ * output outstanding at a time: on_output hands it out, and the guest stands still until
+ * vm_output_done. That is the whole of back-pressure on this side.
  *
- * To add a driver: fill an hv_driver_ops, and put it into the table in hypervisor/drivers.c. Tests in
- * tests/unit/hv_contract.h run against every driver.
+ * To add a driver: fill an hv_driver_ops, and put it into the table in hypervisor/drivers.c. Tests
+ * in tests/unit/hv_contract.h run against every driver.
  */
 #ifndef UNID_HYPERVISOR_HV_H
 #define UNID_HYPERVISOR_HV_H
@@ -30,7 +31,8 @@
 #include "common/error.h"
 #include "common/loop.h"
 
-struct hv_driver; /* opaque; the first member of each driver's own struct is struct hv_driver_base */
+struct hv_driver; /* opaque; the first member of each driver's own struct is struct hv_driver_base
+                   */
 struct hv_vm;
 
 /* How a VM ended. */
@@ -57,7 +59,8 @@ struct hv_usage {
     uint64_t cpu_us, peak_rss_kib, exits;
 };
 
-/* One response head, validated: token names, no CR, LF or NUL in values. Borrowed during the callback. */
+/* One response head, validated: token names, no CR, LF or NUL in values. Borrowed during the
+ * callback. */
 struct hv_field {
     const char *name, *value;
 };
@@ -68,17 +71,19 @@ struct hv_head {
 };
 
 struct hv_vm_events {
-    /* The shell is there (rc 0), or could not be made; after an error the VM is in ENDED: free it. */
+    /* The shell is there (rc 0), or could not be made; after an error the VM is in ENDED: free it.
+     */
     void (*on_ready)(void *arg, int rc, const struct un_error *err);
     /* The guest is about to run: everything of vm_run that the host does has been done. */
     void (*on_started)(void *arg);
     /* The guest waits for body bytes: call vm_input, now or later. `room` is the most it takes. */
     void (*on_input_wanted)(void *arg, size_t room);
-    /* The response head; once, before the first output, also when the guest sent none (then 200). */
+    /* The response head; once, before the first output, also when the guest sent none (then 200).
+     */
     void (*on_head)(void *arg, const struct hv_head *head);
-    /* Body bytes, borrowed until vm_output_done, which lets the guest go on. `last` is NULL while more may
-     * follow; with the guest's last bytes it is the end that on_exit will report (HV_EXIT_DONE), so that
-     * a failure is known before its output is sent on. */
+    /* Body bytes, borrowed until vm_output_done, which lets the guest go on. `last` is NULL while
+     * more may follow; with the guest's last bytes it is the end that on_exit will report
+     * (HV_EXIT_DONE), so that a failure is known before its output is sent on. */
     void (*on_output)(void *arg, const void *data, size_t len, const struct hv_exit *last);
     /* Console and log bytes, not NUL-terminated, any bytes; borrowed during the callback. */
     void (*on_log)(void *arg, const void *data, size_t len);
@@ -98,17 +103,18 @@ struct hv_vm_spec {
 struct hv_run_spec {
     const uint8_t *image; /* an SDK image (ELF64); kept until on_exit or vm_free */
     size_t image_len;
-    uint64_t mem_bytes;          /* guest memory, at most the shell's */
-    const char *const *argv;     /* NULL-terminated, argv[0] the function's name; borrowed, as all below */
-    const char *const *envp;     /* NULL-terminated */
-    const char *invocation_id;   /* at most 31 bytes */
-    uint64_t deadline_us;        /* how long the invocation may take from now; told to the guest */
-    const char *request_head;    /* as abi.h says */
+    uint64_t mem_bytes; /* guest memory, at most the shell's */
+    const char *const
+        *argv; /* NULL-terminated, argv[0] the function's name; borrowed, as all below */
+    const char *const *envp;   /* NULL-terminated */
+    const char *invocation_id; /* at most 31 bytes */
+    uint64_t deadline_us;      /* how long the invocation may take from now; told to the guest */
+    const char *request_head;  /* as abi.h says */
     size_t request_head_len;
-    int64_t content_length;      /* -1: not declared */
-    const void *body;            /* the first bytes, at most hv_body_room(request_head_len) */
+    int64_t content_length; /* -1: not declared */
+    const void *body;       /* the first bytes, at most hv_body_room(request_head_len) */
     size_t body_len;
-    bool body_eof;               /* no more bytes follow */
+    bool body_eof; /* no more bytes follow */
 };
 
 /* Body bytes that fit into vm_run beside a head of this length. */
@@ -125,35 +131,38 @@ struct hv_probe {
 };
 
 struct hv_driver_spec {
-    struct un_loop *loop;      /* kept until close */
-    const char *state_dir;     /* the driver may keep files below <state_dir>/<driver name>; copied */
-    const char *runtime_dir;   /* short-lived sockets; a short path, private to this unid; copied */
-    const char *libvirt_uri;   /* NULL: qemu:///embed */
-    const char *accelerator;   /* NULL or "auto": measured at first use and remembered in state_dir */
+    struct un_loop *loop;    /* kept until close */
+    const char *state_dir;   /* the driver may keep files below <state_dir>/<driver name>; copied */
+    const char *runtime_dir; /* short-lived sockets; a short path, private to this unid; copied */
+    const char *libvirt_uri; /* NULL: qemu:///embed */
+    const char *accelerator; /* NULL or "auto": measured at first use and remembered in state_dir */
 };
 
 struct hv_driver_ops {
     const char *name; /* "fake", "libvirt", "kvm" */
 
-    /* Prepares the driver; cheap: no library is loaded and no process started before it is needed. Removes
-     * what an earlier unid with this state_dir left behind (VMs, processes, files) - on a worker, before
-     * the first VM is made. Gives the driver (close). -ENOENT when the host cannot run it at all. */
+    /* Prepares the driver; cheap: no library is loaded and no process started before it is needed.
+     * Removes what an earlier unid with this state_dir left behind (VMs, processes, files) - on a
+     * worker, before the first VM is made. Gives the driver (close). -ENOENT when the host cannot
+     * run it at all. */
     int (*open)(const struct hv_driver_spec *spec, struct hv_driver **ret, struct un_error *err);
 
     /* All VMs must be freed and gone. Waits for the driver's workers. NULL is allowed. */
     void (*close)(struct hv_driver *drv);
 
     /* Measures; `cb` comes once, with a borrowed result. Starts VMs of its own. */
-    void (*probe)(struct hv_driver *drv, void (*cb)(void *arg, const struct hv_probe *probe), void *arg);
+    void (*probe)(struct hv_driver *drv, void (*cb)(void *arg, const struct hv_probe *probe),
+                  void *arg);
 
-    /* Starts making a shell; on_ready follows. Gives the VM (vm_free). -ENOMEM, -EINVAL (mem_bytes). */
+    /* Starts making a shell; on_ready follows. Gives the VM (vm_free). -ENOMEM, -EINVAL
+     * (mem_bytes). */
     int (*vm_new)(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
                   struct un_error *err);
 
-    /* Binds the shell to an image and starts it; on_started, then the other callbacks follow. The errors
-     * of the image itself come from here and leave the shell usable: -EINVAL not an SDK image, -ENOMEM
-     * image, heap and stack do not fit into mem_bytes, -E2BIG the strings do not fit. Errors of the
-     * hypervisor come as on_exit(HV_EXIT_LOST). Once a VM. */
+    /* Binds the shell to an image and starts it; on_started, then the other callbacks follow. The
+     * errors of the image itself come from here and leave the shell usable: -EINVAL not an SDK
+     * image, -ENOMEM image, heap and stack do not fit into mem_bytes, -E2BIG the strings do not
+     * fit. Errors of the hypervisor come as on_exit(HV_EXIT_LOST). Once a VM. */
     int (*vm_run)(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
 
     /* Answers on_input_wanted with 1..room bytes, or with the rest and `eof` (len 0 allowed then).
@@ -169,12 +178,13 @@ struct hv_driver_ops {
     /* Host process of the VM, 0 when it has none (yet). For receipts, ps and tests. */
     int (*vm_pid)(struct hv_vm *vm);
 
-    /* Destroys the VM, in any state; guest execution stops at once, the rest is released on a worker;
-     * on_gone follows. */
+    /* Destroys the VM, in any state; guest execution stops at once, the rest is released on a
+     * worker; on_gone follows. */
     void (*vm_free)(struct hv_vm *vm);
 };
 
-/* Common head of every driver's struct hv_driver and struct hv_vm, so that callers need no table. */
+/* Common head of every driver's struct hv_driver and struct hv_vm, so that callers need no table.
+ */
 struct hv_driver_base {
     const struct hv_driver_ops *ops;
 };
@@ -190,9 +200,9 @@ static inline const struct hv_driver_ops *hv_vm_ops(const struct hv_vm *vm)
     return ((const struct hv_vm_base *)vm)->ops;
 }
 
-/* Finds a driver by name; NULL when this build has none of that name. The libvirt driver is a module,
- * loaded from the module directory at the first call for it, so that an idle daemon does not carry
- * libvirt in memory; `err` says when that failed. Loop thread. */
+/* Finds a driver by name; NULL when this build has none of that name. The libvirt driver is a
+ * module, loaded from the module directory at the first call for it, so that an idle daemon does
+ * not carry libvirt in memory; `err` says when that failed. Loop thread. */
 const struct hv_driver_ops *hv_driver_find(const char *name, struct un_error *err);
 
 #endif

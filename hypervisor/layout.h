@@ -1,11 +1,11 @@
 /* layout.h - lays a program image out in guest memory: segments, boot block, strings, page tables.
  *
- * The same for every driver that runs ring-3 images. Works on a plain view of guest-physical memory, so
- * that it is tested without any hypervisor. What it makes:
+ * The same for every driver that runs ring-3 images. Works on a plain view of guest-physical
+ * memory, so that it is tested without any hypervisor. What it makes:
  *
- *     0x00000000  not mapped for the guest; the driver's (real-mode mailbox, page tables for the low part)
- *     0x00100000  channel (abi.h), readable and writable
- *     0x00200000  image segments with their ELF permissions, 4 KiB pages
+ *     0x00000000  not mapped for the guest; the driver's (real-mode mailbox, page tables for the
+ * low part) 0x00100000  channel (abi.h), readable and writable 0x00200000  image segments with
+ * their ELF permissions, 4 KiB pages
  *     ...         heap, read-write, no execute
  *     end - ...   one unmapped page, stack; above it the page tables, not mapped for the guest
  */
@@ -15,14 +15,18 @@
 #include "hypervisor/hv.h"
 #include "unid/abi.h"
 
-enum hv_doorbell { HV_DOORBELL_PORT = UNID_DOORBELL_PORT, HV_DOORBELL_MEMORY = UNID_DOORBELL_MEMORY };
+enum hv_doorbell {
+    HV_DOORBELL_PORT = UNID_DOORBELL_PORT,
+    HV_DOORBELL_MEMORY = UNID_DOORBELL_MEMORY
+};
 
 struct hv_layout_spec {
     uint8_t *mem;       /* guest-physical memory from address 0, zeroed; written */
     uint64_t mem_bytes; /* how much of it the guest gets; a multiple of 4 KiB */
     enum hv_doorbell doorbell;
     uint32_t doorbell_port;
-    uint64_t doorbell_addr; /* mapped for the guest by a page of its own when it lies above mem_bytes */
+    uint64_t
+        doorbell_addr; /* mapped for the guest by a page of its own when it lies above mem_bytes */
     uint32_t boot_flags;
     uint64_t tsc_hz;
 };

@@ -1,8 +1,8 @@
 /* function.h - the registry: functions, their immutable numbered versions, and aliases.
  *
- * A deploy makes a new version; versions are never changed. The alias "live" is what a request without a
- * qualifier gets; a deploy moves it to the new version, a rollback to an older one. A deploy that
- * changes nothing gives the version that is live.
+ * A deploy makes a new version; versions are never changed. The alias "live" is what a request
+ * without a qualifier gets; a deploy moves it to the new version, a rollback to an older one. A
+ * deploy that changes nothing gives the version that is live.
  *
  * Looked-up versions are kept in a bounded cache of the least recently used, so that thousands of
  * functions cost rows, not memory. Loop thread throughout.
@@ -40,13 +40,14 @@ struct function_config {
 /* Defaults, and everything owned is NULL. */
 void function_config_init(struct function_config *c);
 void function_config_done(struct function_config *c);
-/* Reads the JSON of PUT /api/v1/functions/{name} over the defaults; unknown keys are refused. On success
- * `ret` owns its strings (function_config_done). -EINVAL with the key and the reason, -ENOMEM. */
+/* Reads the JSON of PUT /api/v1/functions/{name} over the defaults; unknown keys are refused. On
+ * success `ret` owns its strings (function_config_done). -EINVAL with the key and the reason,
+ * -ENOMEM. */
 int function_config_parse(const void *json, size_t len, struct function_config *ret,
                           struct un_error *err);
 
-/* One version. Immutable; references are counted (any number of invocations may hold one after it has
- * left the cache). */
+/* One version. Immutable; references are counted (any number of invocations may hold one after it
+ * has left the cache). */
 struct function_version {
     char name[64];
     uint64_t id; /* of the row; never used again */
@@ -76,9 +77,9 @@ typedef void (*function_version_cb)(void *arg, int rc, struct function_version *
                                     const struct un_error *err);
 typedef void (*function_done_cb)(void *arg, int rc, const struct un_error *err);
 
-/* Makes a version and moves "live" to it. `created`: the function's name is new. `config` is taken over
- * in any case (the caller's becomes empty). -ENOENT no such image; -EINVAL image kind and interface do
- * not go together. */
+/* Makes a version and moves "live" to it. `created`: the function's name is new. `config` is taken
+ * over in any case (the caller's becomes empty). -ENOENT no such image; -EINVAL image kind and
+ * interface do not go together. */
 typedef void (*function_deploy_cb)(void *arg, int rc, struct function_version *v, bool created,
                                    const struct un_error *err);
 void function_deploy(struct registry *r, const char *name, struct function_config *config,
@@ -95,10 +96,10 @@ struct function_alias {
     char alias[64];
     uint32_t version;
 };
-typedef void (*function_list_cb)(void *arg, int rc, struct function_version *const *list, size_t count,
-                                 const struct un_error *err);
-typedef void (*function_aliases_cb)(void *arg, int rc, const struct function_alias *list, size_t count,
-                                    const struct un_error *err);
+typedef void (*function_list_cb)(void *arg, int rc, struct function_version *const *list,
+                                 size_t count, const struct un_error *err);
+typedef void (*function_aliases_cb)(void *arg, int rc, const struct function_alias *list,
+                                    size_t count, const struct un_error *err);
 
 /* Live versions by name, after `after` (NULL: from the start), at most `limit`. */
 void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,

@@ -1,9 +1,9 @@
 /* image.h - the image store: content-addressed blobs in SQLite, what kind they are, their tags.
  *
- * An image is the bytes that were pushed, named "sha256:<64 hex>". The same bytes are stored once. An
- * upload is a stream; it becomes an image only at the end, when length, digest and headers have been
- * checked, in the same transaction that makes it durable; until then nobody sees it, and what a broken
- * upload left is removed (at once, or at the next start after a crash).
+ * An image is the bytes that were pushed, named "sha256:<64 hex>". The same bytes are stored once.
+ * An upload is a stream; it becomes an image only at the end, when length, digest and headers have
+ * been checked, in the same transaction that makes it durable; until then nobody sees it, and what
+ * a broken upload left is removed (at once, or at the next start after a crash).
  *
  * For running, an image is unpacked once into a flat file in the cache directory and mapped
  * (image_open); the cache may be deleted at any time.
@@ -31,7 +31,8 @@ enum image_kind {
     IMAGE_MULTIBOOT1,
     IMAGE_MULTIBOOT2,
     IMAGE_BZIMAGE,
-    IMAGE_DISK /* anything else with a whole number of 512-byte sectors and an MBR/GPT signature, or qcow2 */
+    IMAGE_DISK /* anything else with a whole number of 512-byte sectors and an MBR/GPT signature, or
+                  qcow2 */
 };
 
 /* "sdk", "linux-static", ... as in JSON. */
@@ -41,12 +42,13 @@ struct image_info {
     char digest[IMAGE_DIGEST_SIZE];
     enum image_kind kind;
     uint64_t size_bytes;
-    uint64_t created_us; /* wall clock */
+    uint64_t created_us;        /* wall clock */
     uint32_t function_versions; /* how many function versions refer to it */
 };
 
-/* What a file is, from its first bytes (`len` <= file_size; 64 KiB suffice) and its size. -EINVAL with
- * what is wrong when it claims to be something and lies, or is nothing known. Pure; any thread. */
+/* What a file is, from its first bytes (`len` <= file_size; 64 KiB suffice) and its size. -EINVAL
+ * with what is wrong when it claims to be something and lies, or is nothing known. Pure; any
+ * thread. */
 int image_recognise(const void *head, size_t len, uint64_t file_size, enum image_kind *ret,
                     struct un_error *err);
 
@@ -57,11 +59,11 @@ struct imagestore;
 
 struct imagestore_spec {
     struct un_loop *loop;
-    struct store *store;       /* opened with imagestore_schema among its schemas */
+    struct store *store; /* opened with imagestore_schema among its schemas */
     struct un_workers *workers;
-    const char *cache_dir;     /* created when missing */
-    uint64_t max_image_bytes;  /* a longer upload fails with -EFBIG */
-    uint64_t max_cache_bytes;  /* flat files kept beyond use */
+    const char *cache_dir;    /* created when missing */
+    uint64_t max_image_bytes; /* a longer upload fails with -EFBIG */
+    uint64_t max_cache_bytes; /* flat files kept beyond use */
 };
 
 extern const struct store_schema imagestore_schema;
@@ -72,36 +74,39 @@ int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
 /* No upload, reader or handle may be open. NULL is allowed. */
 void imagestore_close(struct imagestore *is);
 
-/* --- upload ------------------------------------------------------------------------------------ */
+/* --- upload ------------------------------------------------------------------------------------
+ */
 
 struct image_upload;
 
 struct image_upload_events {
     /* Fewer than the buffered limit are waiting again: the source may go on. */
     void (*on_room)(void *arg);
-    /* The end, once: 0 and the image (`created` false when it was there already), or an error: -EFBIG
-     * too long, -EBADMSG length or digest differ from what was declared, -EINVAL not an image, -ENOSPC.
-     * The upload is gone when this returns. */
+    /* The end, once: 0 and the image (`created` false when it was there already), or an error:
+     * -EFBIG too long, -EBADMSG length or digest differ from what was declared, -EINVAL not an
+     * image, -ENOSPC. The upload is gone when this returns. */
     void (*on_done)(void *arg, int rc, const struct image_info *info, bool created,
                     const struct un_error *err);
 };
 
 struct image_upload_spec {
-    int64_t declared_size;        /* bytes, or -1 */
-    const char *declared_digest;  /* or NULL; copied */
+    int64_t declared_size;                    /* bytes, or -1 */
+    const char *declared_digest;              /* or NULL; copied */
     const struct image_upload_events *events; /* kept */
     void *arg;
 };
 
 int image_upload_start(struct imagestore *is, const struct image_upload_spec *spec,
                        struct image_upload **ret, struct un_error *err);
-/* Takes a copy of the bytes. Returns 1 when the caller may go on, 0 when it should wait for on_room. */
+/* Takes a copy of the bytes. Returns 1 when the caller may go on, 0 when it should wait for
+ * on_room. */
 int image_upload_data(struct image_upload *up, const void *data, size_t len);
 void image_upload_finish(struct image_upload *up);
 /* The source broke off: everything is undone; on_done is not called. */
 void image_upload_abort(struct image_upload *up);
 
-/* --- reading ----------------------------------------------------------------------------------- */
+/* --- reading -----------------------------------------------------------------------------------
+ */
 
 /* All callbacks: loop thread, once, never inside the call. */
 typedef void (*image_info_cb)(void *arg, int rc, const struct image_info *info,
@@ -119,23 +124,29 @@ void image_remove(struct imagestore *is, const char *digest, image_done_cb cb, v
 /* Points `tag` (1-128 of [A-Za-z0-9_.-/:], not a digest) at an image; moves it when it exists. */
 void image_tag(struct imagestore *is, const char *tag, const char *digest, image_done_cb cb,
                void *arg);
-/* Removes images that no function version and no tag refers to and that are older than `min_age_us`. */
+/* Removes images that no function version and no tag refers to and that are older than
+ * `min_age_us`. */
 void image_collect_garbage(struct imagestore *is, uint64_t min_age_us, image_done_cb cb, void *arg);
 
-/* Streams an image's bytes in order, one chunk at a time: the next is read after image_read_next. */
+/* Streams an image's bytes in order, one chunk at a time: the next is read after image_read_next.
+ */
 struct image_reader;
 struct image_read_events {
     void (*on_data)(void *arg, const void *data, size_t len);
-    void (*on_end)(void *arg, int rc, const struct un_error *err); /* the reader is gone after this */
+    void (*on_end)(void *arg, int rc,
+                   const struct un_error *err); /* the reader is gone after this */
 };
-int image_read_start(struct imagestore *is, const char *digest, const struct image_read_events *events,
-                     void *arg, struct image_reader **ret, struct un_error *err);
+int image_read_start(struct imagestore *is, const char *digest,
+                     const struct image_read_events *events, void *arg, struct image_reader **ret,
+                     struct un_error *err);
 void image_read_next(struct image_reader *r);
 void image_read_abort(struct image_reader *r);
 
-/* --- running ----------------------------------------------------------------------------------- */
+/* --- running -----------------------------------------------------------------------------------
+ */
 
-/* An image mapped read-only in memory; references are counted, the last image_unref may unmap it. */
+/* An image mapped read-only in memory; references are counted, the last image_unref may unmap it.
+ */
 struct image_mapping {
     const uint8_t *data;
     size_t size;
@@ -144,8 +155,8 @@ struct image_mapping {
 };
 typedef void (*image_open_cb)(void *arg, int rc, struct image_mapping *mapping,
                               const struct un_error *err);
-/* Gives a reference (release with image_unref). The flat file is made, or made anew when its length or
- * digest is wrong, on a worker; several callers wait for one. -ENOENT, -ENOSPC, -EUCLEAN. */
+/* Gives a reference (release with image_unref). The flat file is made, or made anew when its length
+ * or digest is wrong, on a worker; several callers wait for one. -ENOENT, -ENOSPC, -EUCLEAN. */
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg);
 struct image_mapping *image_ref(struct image_mapping *m);
 void image_unref(struct image_mapping *m);

@@ -1,8 +1,8 @@
 /* receipt.h - what is written down of each invocation, and its log.
  *
- * Receipts and logs are written in batches off the loop. They are bounded in number and age. A receipt
- * that has not reached the disk when unid is killed is lost; the durable record of accepted work is the
- * async queue (async.h), not the receipt.
+ * Receipts and logs are written in batches off the loop. They are bounded in number and age. A
+ * receipt that has not reached the disk when unid is killed is lost; the durable record of accepted
+ * work is the async queue (async.h), not the receipt.
  */
 #ifndef UNID_SCHEDULER_RECEIPT_H
 #define UNID_SCHEDULER_RECEIPT_H
@@ -24,25 +24,27 @@ struct receipt {
     char exit_reason[16]; /* hv_exit_name, or "" */
     unsigned status;      /* as HTTP tells it: 200, 429, 502, ... */
     unsigned attempt;
-    char outcome[24];     /* sched_outcome_name */
+    char outcome[24]; /* sched_outcome_name */
     char error[256];
 };
 
 struct receipt_query {
-    const char *function;   /* NULL: any */
-    const char *outcome;    /* "ok", "failed" (any but ok), an outcome's name, or NULL */
-    const char *before_id;  /* older than this one; NULL: from the newest */
-    unsigned limit;         /* at most LIMIT_PAGE_ITEMS */
+    const char *function;  /* NULL: any */
+    const char *outcome;   /* "ok", "failed" (any but ok), an outcome's name, or NULL */
+    const char *before_id; /* older than this one; NULL: from the newest */
+    unsigned limit;        /* at most LIMIT_PAGE_ITEMS */
 };
 
 typedef void (*receipt_list_cb)(void *arg, int rc, const struct receipt *list, size_t count,
                                 const struct un_error *err);
 /* Newest first. Includes what is not on disk yet. */
-void receipt_list(struct scheduler *s, const struct receipt_query *query, receipt_list_cb cb, void *arg);
+void receipt_list(struct scheduler *s, const struct receipt_query *query, receipt_list_cb cb,
+                  void *arg);
 /* One; -ENOENT. `count` is 1. */
 void receipt_get(struct scheduler *s, const char *id, receipt_list_cb cb, void *arg);
 
-/* --- logs: what guests wrote to their console, a record per invocation and piece --------------- */
+/* --- logs: what guests wrote to their console, a record per invocation and piece ---------------
+ */
 
 struct log_line {
     uint64_t at_us; /* wall clock */

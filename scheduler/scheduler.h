@@ -1,14 +1,17 @@
-/* scheduler.h - who runs when, in which VM: admission, the waiting room, the pool of shells, time limits.
+/* scheduler.h - who runs when, in which VM: admission, the waiting room, the pool of shells, time
+ * limits.
  *
  * The way of an invocation ("call"):
  *
- *     sched_call_start -> resolve the version -> admit: memory and the function's concurrency allow it?
- *         no  -> wait in the function's queue, bounded in number and time, else refuse with Retry-After
- *         yes -> take a shell from the pool, or make one -> bind and run -> stream -> free -> receipt
+ *     sched_call_start -> resolve the version -> admit: memory and the function's concurrency allow
+ * it? no  -> wait in the function's queue, bounded in number and time, else refuse with Retry-After
+ *         yes -> take a shell from the pool, or make one -> bind and run -> stream -> free ->
+ * receipt
  *
- * Where things are: call.c the invocation's flow, instance.c the VM's state machine (the one place where
- * an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure), queue.c the
- * waiting room (policy: admission.c, pure), receipt.c what is written down, async.c the durable queue.
+ * Where things are: call.c the invocation's flow, instance.c the VM's state machine (the one place
+ * where an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure),
+ * queue.c the waiting room (policy: admission.c, pure), receipt.c what is written down, async.c the
+ * durable queue.
  *
  * The scheduler does not speak HTTP and does not know which hypervisor it drives. Loop thread.
  */
@@ -28,13 +31,15 @@
 #include "imagestore/image.h"
 #include "store/store.h"
 
-/* --- the scheduler ----------------------------------------------------------------------------- */
+/* --- the scheduler -----------------------------------------------------------------------------
+ */
 
 struct sched_settings {
-    uint64_t memory_mib;        /* of all VMs together; 0: half of the host's */
-    uint64_t shell_mib;         /* memory of a pool's shell; larger functions get shells of their own */
+    uint64_t memory_mib; /* of all VMs together; 0: half of the host's */
+    uint64_t shell_mib;  /* memory of a pool's shell; larger functions get shells of their own */
     unsigned pool_min, pool_max; /* shells kept when idle (0 allowed); most while busy */
-    uint64_t pool_idle_us;      /* without a request for so long, one shell more than pool_min is let go */
+    uint64_t
+        pool_idle_us; /* without a request for so long, one shell more than pool_min is let go */
     unsigned queue_per_function, queue_total;
     uint64_t queue_wait_us;
     uint64_t max_request_bytes, max_response_bytes, max_log_bytes;
@@ -57,38 +62,40 @@ extern const struct store_schema scheduler_schema;
 
 int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_error *err);
 
-/* New calls are refused from now on; `cb` comes when nothing runs and nothing waits, at the latest after
- * `limit_us`, by then everything left has been ended (outcome SCHED_DRAINING). Queued async work stays in
- * the database. */
+/* New calls are refused from now on; `cb` comes when nothing runs and nothing waits, at the latest
+ * after `limit_us`, by then everything left has been ended (outcome SCHED_DRAINING). Queued async
+ * work stays in the database. */
 void sched_drain(struct scheduler *s, uint64_t limit_us, void (*cb)(void *arg), void *arg);
 
 /* After draining. Waits (running the loop) until all VMs are gone. NULL is allowed. */
 void sched_close(struct scheduler *s);
 
-/* --- a call ------------------------------------------------------------------------------------ */
+/* --- a call ------------------------------------------------------------------------------------
+ */
 
 enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC };
 const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async" */
 
 enum sched_outcome_kind {
-    SCHED_OK,               /* the function answered with success */
-    SCHED_NO_FUNCTION,      /* no such function, version or alias */
-    SCHED_QUEUE_FULL,       /* too many wait, or the wait would be too long: retry_after_s */
-    SCHED_WAIT_EXPIRED,     /* waited queue_wait_us in vain: retry_after_s */
+    SCHED_OK,           /* the function answered with success */
+    SCHED_NO_FUNCTION,  /* no such function, version or alias */
+    SCHED_QUEUE_FULL,   /* too many wait, or the wait would be too long: retry_after_s */
+    SCHED_WAIT_EXPIRED, /* waited queue_wait_us in vain: retry_after_s */
     SCHED_REQUEST_TOO_LARGE,
     SCHED_RESPONSE_TOO_LARGE,
-    SCHED_FAILED,           /* exit status not 0, fault, broken contract, lost VM: `exit` tells */
-    SCHED_TIMED_OUT,        /* the function's timeout */
-    SCHED_CANNOT_RUN,       /* no driver can run this image, or no shell can be made */
+    SCHED_FAILED,     /* exit status not 0, fault, broken contract, lost VM: `exit` tells */
+    SCHED_TIMED_OUT,  /* the function's timeout */
+    SCHED_CANNOT_RUN, /* no driver can run this image, or no shell can be made */
     SCHED_DRAINING,
-    SCHED_CANCELLED,        /* by sched_call_cancel or by killing the instance */
-    SCHED_INTERNAL          /* our own: database, memory */
+    SCHED_CANCELLED, /* by sched_call_cancel or by killing the instance */
+    SCHED_INTERNAL   /* our own: database, memory */
 };
 const char *sched_outcome_name(enum sched_outcome_kind k); /* "ok", "no-function", ... */
 
 /* Phases in microseconds; 0 for a phase that was not reached. They follow each other without gaps:
- * queue (until a shell was there for it), bind (image, request into the VM), start (until the guest's
- * first sign), first_byte (until the first byte of the response), run (until the end), teardown. */
+ * queue (until a shell was there for it), bind (image, request into the VM), start (until the
+ * guest's first sign), first_byte (until the first byte of the response), run (until the end),
+ * teardown. */
 struct sched_phases {
     uint64_t queue_us, shell_us, bind_us, start_us, first_byte_us, run_us, teardown_us;
 };
@@ -96,10 +103,10 @@ struct sched_phases {
 struct sched_outcome {
     enum sched_outcome_kind kind;
     unsigned retry_after_s;
-    bool responded;          /* on_response has been called: a status line may be on its way already */
-    struct hv_exit exit;     /* for SCHED_FAILED */
-    const char *detail;      /* one sentence for people */
-    const char *log_tail;    /* the end of what the guest logged, at most 2 KiB, valid UTF-8 */
+    bool responded;       /* on_response has been called: a status line may be on its way already */
+    struct hv_exit exit;  /* for SCHED_FAILED */
+    const char *detail;   /* one sentence for people */
+    const char *log_tail; /* the end of what the guest logged, at most 2 KiB, valid UTF-8 */
     struct sched_phases phases;
 };
 
@@ -126,22 +133,22 @@ struct sched_call_events {
 struct sched_call_spec {
     const char *function, *qualifier; /* qualifier may be NULL; all borrowed */
     enum sched_trigger trigger;
-    unsigned attempt;                 /* from 1 */
-    const char *id;                   /* NULL: a new one is made */
-    const char *method, *target;      /* of the request that the function sees */
+    unsigned attempt;            /* from 1 */
+    const char *id;              /* NULL: a new one is made */
+    const char *method, *target; /* of the request that the function sees */
     const struct hv_field *fields;
     size_t field_count;
-    int64_t content_length;           /* -1: not known */
+    int64_t content_length;                 /* -1: not known */
     const struct sched_call_events *events; /* kept */
     void *arg;
 };
 
 struct sched_call;
 
-/* Starts a call; it is on its way when this returns 0 (everything else comes by on_end). -ENOMEM, -E2BIG
- * the request head is larger than a guest can take. */
-int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec, struct sched_call **ret,
-                     struct un_error *err);
+/* Starts a call; it is on its way when this returns 0 (everything else comes by on_end). -ENOMEM,
+ * -E2BIG the request head is larger than a guest can take. */
+int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
+                     struct sched_call **ret, struct un_error *err);
 const char *sched_call_id(const struct sched_call *c);
 /* Takes a copy. Returns 1 when the source may go on, 0 when it should wait for on_body_room. */
 int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof);
@@ -149,14 +156,16 @@ void sched_call_data_done(struct sched_call *c);
 /* The client went away: the VM is destroyed, the receipt says so; on_end is not called. */
 void sched_call_cancel(struct sched_call *c);
 
-/* --- instances --------------------------------------------------------------------------------- */
+/* --- instances ---------------------------------------------------------------------------------
+ */
 
 /*        +----------- shell wanted ----------+
  *        v                                   |
- *    STARTING --ready--> IDLE --taken--> BOUND --started--> RUNNING --exit--> ENDING --gone--> (freed)
- *        |                 |                |                  |                ^
+ *    STARTING --ready--> IDLE --taken--> BOUND --started--> RUNNING --exit--> ENDING --gone-->
+ * (freed) |                 |                |                  |                ^
  *        +-----failed------+----decayed-----+------failed------+----------------+
- * Invariant: an instance is in exactly one list, that of its state; only BOUND and RUNNING have a call. */
+ * Invariant: an instance is in exactly one list, that of its state; only BOUND and RUNNING have a
+ * call. */
 enum instance_state {
     INSTANCE_STARTING,
     INSTANCE_IDLE,
@@ -179,8 +188,8 @@ struct sched_instance_info {
     char invocation_id[UN_ID_SIZE];
 };
 /* Calls `fn` for each instance, borrowed. */
-void sched_instances(struct scheduler *s, void (*fn)(void *arg, const struct sched_instance_info *info),
-                     void *arg);
+void sched_instances(struct scheduler *s,
+                     void (*fn)(void *arg, const struct sched_instance_info *info), void *arg);
 /* -ENOENT. Its call ends with SCHED_CANCELLED. */
 int sched_instance_kill(struct scheduler *s, const char *id, struct un_error *err);
 

@@ -1,10 +1,10 @@
 /* store.h - the one SQLite file: opening, migrations, and work on it off the loop thread.
  *
  * The store owns one writer thread and a few reader threads. Whoever wants something from the
- * database submits a job whose run() gets an open connection. Write jobs that wait together share one
- * transaction and one fsync (group commit); each runs in a savepoint of its own, so that one job's
- * failure does not touch the others; `done` is called only after the commit is on disk. That is what
- * makes "answered with 2xx" mean "survives kill -9".
+ * database submits a job whose run() gets an open connection. Write jobs that wait together share
+ * one transaction and one fsync (group commit); each runs in a savepoint of its own, so that one
+ * job's failure does not touch the others; `done` is called only after the commit is on disk. That
+ * is what makes "answered with 2xx" mean "survives kill -9".
  *
  * The store knows no tables. A folder that keeps data registers its migrations before store_open.
  */
@@ -19,23 +19,24 @@
 
 struct store;
 
-/* One step of a component's schema, SQL text. Steps are applied in order, once each, in one transaction
- * with their record; they are never edited after release, only added to. */
+/* One step of a component's schema, SQL text. Steps are applied in order, once each, in one
+ * transaction with their record; they are never edited after release, only added to. */
 struct store_schema {
     const char *component;    /* "imagestore", "scheduler", ... */
     const char *const *steps; /* NULL-terminated; step i brings the component to version i + 1 */
 };
 
 struct store_spec {
-    struct un_loop *loop;                     /* kept until store_close */
-    const char *path;                         /* the database file, created with mode 0600 */
+    struct un_loop *loop;                      /* kept until store_close */
+    const char *path;                          /* the database file, created with mode 0600 */
     const struct store_schema *const *schemas; /* NULL-terminated; kept until store_close */
-    unsigned readers;                         /* reader threads; 0 means 2 */
+    unsigned readers;                          /* reader threads; 0 means 2 */
 };
 
 /* Opens or creates the file and migrates it. Blocking: called once at start. WAL, foreign keys on,
- * synchronous=FULL. Errors: -EACCES, -ENOSPC, -EROFS; -EUCLEAN for a damaged file (the text says how to
- * go on); -EPROTO when the file was written by a newer unid; -EBUSY when another process has it. */
+ * synchronous=FULL. Errors: -EACCES, -ENOSPC, -EROFS; -EUCLEAN for a damaged file (the text says
+ * how to go on); -EPROTO when the file was written by a newer unid; -EBUSY when another process has
+ * it. */
 int store_open(const struct store_spec *spec, struct store **ret, struct un_error *err);
 
 /* Runs what is queued, checkpoints, closes. Done callbacks run from here. NULL is allowed. */
@@ -44,8 +45,9 @@ void store_close(struct store *s);
 enum store_access {
     STORE_READ,  /* any reader thread; sees everything whose done() was called before */
     STORE_WRITE, /* the writer thread, in order of submission, within a group commit */
-    /* The writer thread, in a transaction of its own that is committed without waiting for the disk. For
-     * the chunks of an upload: a later STORE_WRITE job makes them durable together with itself. */
+    /* The writer thread, in a transaction of its own that is committed without waiting for the
+     * disk. For the chunks of an upload: a later STORE_WRITE job makes them durable together with
+     * itself. */
     STORE_WRITE_LAZY
 };
 
@@ -69,13 +71,14 @@ void store_submit(struct store *s, struct store_job *job);
 /* Runs a job now and returns its rc; done is not called. For start-up and tests only (blocks). */
 int store_run_blocking(struct store *s, struct store_job *job, struct un_error *err);
 
-/* Turns an SQLite result code into a negative errno (SQLITE_FULL -> -ENOSPC, SQLITE_READONLY -> -EROFS,
- * SQLITE_CONSTRAINT -> -EEXIST, SQLITE_NOMEM -> -ENOMEM, SQLITE_CORRUPT and NOTADB -> -EUCLEAN,
- * SQLITE_BUSY -> -EBUSY, else -EIO) and fills `err` with `what` and the database's message. */
+/* Turns an SQLite result code into a negative errno (SQLITE_FULL -> -ENOSPC, SQLITE_READONLY ->
+ * -EROFS, SQLITE_CONSTRAINT -> -EEXIST, SQLITE_NOMEM -> -ENOMEM, SQLITE_CORRUPT and NOTADB ->
+ * -EUCLEAN, SQLITE_BUSY -> -EBUSY, else -EIO) and fills `err` with `what` and the database's
+ * message. */
 int store_sql_error(sqlite3 *db, int rc, const char *what, struct un_error *err);
 
-/* Prepares a statement, binds by a format ("i" int64_t, "t" const char * or NULL, "b" pointer + size_t,
- * "n" nothing = NULL), for use with store_step / sqlite3_column_* / sqlite3_finalize. */
+/* Prepares a statement, binds by a format ("i" int64_t, "t" const char * or NULL, "b" pointer +
+ * size_t, "n" nothing = NULL), for use with store_step / sqlite3_column_* / sqlite3_finalize. */
 int store_prepare(sqlite3 *db, sqlite3_stmt **ret, struct un_error *err, const char *sql,
                   const char *binds, ...);
 

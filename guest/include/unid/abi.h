@@ -1,24 +1,24 @@
 /* abi.h - the contract between a ring-3 guest and its host, version 1.0.
  *
  * The machine. One x86-64 CPU in 64-bit mode at privilege level 3, for ever: no kernel mode, no
- * interrupts, no devices, no system calls. One address space, virtual = physical, paging on. Nothing
- * is mapped below UNID_BOOT_ADDR, so that a null pointer faults; the image's segments carry their ELF
- * permissions; heap and stack are never executable. A fault ends the machine; the host learns vector,
- * error code, instruction and fault address.
+ * interrupts, no devices, no system calls. One address space, virtual = physical, paging on.
+ * Nothing is mapped below UNID_BOOT_ADDR, so that a null pointer faults; the image's segments carry
+ * their ELF permissions; heap and stack are never executable. A fault ends the machine; the host
+ * learns vector, error code, instruction and fault address.
  *
- * At entry: rdi = UNID_BOOT_ADDR; rsp = boot.stack_top, 16-byte aligned minus 8 (as after a call); all
- * other general registers zero; direction flag clear; x87 as after FNINIT, MXCSR 0x1f80. SSE2 may be
- * used; AVX only when boot.flags has UNID_BOOT_AVX.
+ * At entry: rdi = UNID_BOOT_ADDR; rsp = boot.stack_top, 16-byte aligned minus 8 (as after a call);
+ * all other general registers zero; direction flag clear; x87 as after FNINIT, MXCSR 0x1f80. SSE2
+ * may be used; AVX only when boot.flags has UNID_BOOT_AVX.
  *
  * The host is asked for what it alone has, by a call: the guest fills `struct unid_call`, raises
  * `seq`, rings the doorbell, and waits until `ack` equals `seq`. Ringing is one OUT of a byte (any
- * value) to boot.doorbell_port, or one 4-byte store to boot.doorbell_addr, as boot.doorbell_kind says.
- * On some drivers the call is done when the doorbell instruction returns, on others later: the guest
- * always waits for `ack` (with PAUSE).
+ * value) to boot.doorbell_port, or one 4-byte store to boot.doorbell_addr, as boot.doorbell_kind
+ * says. On some drivers the call is done when the doorbell instruction returns, on others later:
+ * the guest always waits for `ack` (with PAUSE).
  *
  * No pointer ever crosses the border. Data moves through three windows, at addresses which the host
- * chose: request (host to guest), response and log (guest to host). The guest says only lengths, which
- * the host checks.
+ * chose: request (host to guest), response and log (guest to host). The guest says only lengths,
+ * which the host checks.
  *
  *     guest                                     host
  *     NEXT   ------------------------------->   (a snapshot may be taken here)
@@ -57,9 +57,10 @@
 #define UNID_NOTE_TYPE  1
 
 /* Guest addresses, physical = virtual. The images' segments lie in [UNID_IMAGE_MIN, memory end). */
-#define UNID_BOOT_ADDR     UNID_U64(0x100000) /* struct unid_boot, one page */
-#define UNID_CALL_ADDR     UNID_U64(0x101000) /* struct unid_call, one page */
-#define UNID_STRINGS_ADDR  UNID_U64(0x102000) /* arguments, then environment: NUL-terminated, packed */
+#define UNID_BOOT_ADDR UNID_U64(0x100000) /* struct unid_boot, one page */
+#define UNID_CALL_ADDR UNID_U64(0x101000) /* struct unid_call, one page */
+#define UNID_STRINGS_ADDR                                                                          \
+    UNID_U64(0x102000) /* arguments, then environment: NUL-terminated, packed */
 #define UNID_STRINGS_SIZE  UNID_U64(0x00e000)
 #define UNID_LOG_ADDR      UNID_U64(0x110000)
 #define UNID_LOG_SIZE      UNID_U64(0x010000)
@@ -105,11 +106,11 @@ struct unid_boot {
     uint32_t flags;
     uint32_t doorbell_kind;
     uint32_t doorbell_port;
-    uint32_t argc;          /* strings at UNID_STRINGS_ADDR, argc then envc of them */
+    uint32_t argc; /* strings at UNID_STRINGS_ADDR, argc then envc of them */
     uint32_t envc;
-    uint32_t strings_len;   /* bytes in use there */
+    uint32_t strings_len; /* bytes in use there */
     uint64_t doorbell_addr;
-    uint64_t memory_end;    /* first address behind the guest's memory */
+    uint64_t memory_end; /* first address behind the guest's memory */
     uint64_t image_start, image_end;
     uint64_t heap_start, heap_end; /* zeroed, readable and writable, page-aligned */
     uint64_t stack_top;
@@ -117,15 +118,16 @@ struct unid_boot {
     uint64_t reserved[16];
 };
 
-/* The one call in flight. Guest-written fields first, host-written fields on cache lines of their own. */
+/* The one call in flight. Guest-written fields first, host-written fields on cache lines of their
+ * own. */
 struct unid_call {
     /* guest to host */
     uint32_t seq; /* raised by one for each call, last of all fields */
     uint32_t op;
     uint32_t response_len; /* bytes valid in the response window, head included */
-    uint32_t head_len;     /* of which this many are the response head; only in the first WRITE/DONE */
-    uint32_t log_len;      /* bytes valid in the log window; the guest zeroes it after ack */
-    int32_t status;        /* DONE: exit status */
+    uint32_t head_len; /* of which this many are the response head; only in the first WRITE/DONE */
+    uint32_t log_len;  /* bytes valid in the log window; the guest zeroes it after ack */
+    int32_t status;    /* DONE: exit status */
     uint32_t guest_reserved[10];
     /* host to guest; valid once ack == seq */
     uint32_t ack;
@@ -134,15 +136,18 @@ struct unid_call {
     uint32_t request_len;      /* NEXT and READ: body bytes behind the head */
     uint64_t content_length;   /* NEXT */
     uint64_t wall_ns;          /* NEXT: nanoseconds since 1970-01-01 UTC */
-    uint64_t deadline_ns;      /* NEXT: nanoseconds that the invocation may take from now; 0 = no limit */
+    uint64_t
+        deadline_ns; /* NEXT: nanoseconds that the invocation may take from now; 0 = no limit */
     uint32_t host_reserved[6];
     uint8_t invocation_id[UNID_ID_SIZE]; /* NEXT */
     uint8_t reserved[32];
-    uint8_t entropy[UNID_ENTROPY_SIZE]; /* NEXT: fresh random bytes, to seed the guest's generator */
+    uint8_t
+        entropy[UNID_ENTROPY_SIZE]; /* NEXT: fresh random bytes, to seed the guest's generator */
 };
 
-/* Heads are text. Request: "METHOD SP target CRLF", then "name: value CRLF" for each field. Response:
- * "status CRLF" (three digits), then fields likewise. An absent response head means 200. */
+/* Heads are text. Request: "METHOD SP target CRLF", then "name: value CRLF" for each field.
+ * Response: "status CRLF" (three digits), then fields likewise. An absent response head means 200.
+ */
 
 #define UNID_LAYOUT(type, field, at)                                                               \
     _Static_assert(offsetof(struct type, field) == (at), #type "." #field " moved")

@@ -1,0 +1,34 @@
+/* clock.c - see clock.h. */
+#include "common/clock.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static uint64_t read_clock_us(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t un_clock_mono_us(void)
+{
+    return read_clock_us(CLOCK_MONOTONIC);
+}
+
+uint64_t un_clock_wall_us(void)
+{
+    return read_clock_us(CLOCK_REALTIME);
+}
+
+char *un_clock_format(uint64_t wall_us, char *buf)
+{
+    time_t s = (time_t)(wall_us / 1000000);
+    struct tm tm;
+    char date[21]; /* strftime is given what fits a four-digit year; later ones are cut to it */
+    if (!gmtime_r(&s, &tm) || strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &tm) == 0) {
+        date[0] = '\0';
+    }
+    snprintf(buf, UN_CLOCK_TEXT_SIZE, "%.19s.%06uZ", date, (unsigned)(wall_us % 1000000));
+    return buf;
+}

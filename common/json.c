@@ -1,0 +1,87 @@
+/* json.c - see json.h. */
+#include "common/json.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+int un_json_parse(const void *data, size_t len, json_t **ret, struct un_error *err)
+{
+    json_error_t why;
+    json_t *value = json_loadb(data, len, JSON_REJECT_DUPLICATES, &why);
+    if (!value) {
+        if (json_error_code(&why) == json_error_out_of_memory) {
+            return un_error_set(err, -ENOMEM, "JSON: out of memory");
+        }
+        return un_error_set(err, -EINVAL, "JSON: line %d, column %d: %s", why.line, why.column,
+                            why.text);
+    }
+    *ret = value;
+    return 0;
+}
+
+int un_json_get_int(const json_t *obj, const char *key, int64_t least, int64_t most, int64_t *out,
+                    struct un_error *err)
+{
+    const json_t *v = json_object_get(obj, key);
+    if (!v) {
+        return 0;
+    }
+    if (!json_is_integer(v) || json_integer_value(v) < least || json_integer_value(v) > most) {
+        return un_error_set(err, -EINVAL, "%s: must be a whole number from %" PRId64 " to %" PRId64,
+                            key, least, most);
+    }
+    *out = json_integer_value(v);
+    return 0;
+}
+
+int un_json_get_bool(const json_t *obj, const char *key, bool *out, struct un_error *err)
+{
+    const json_t *v = json_object_get(obj, key);
+    if (!v) {
+        return 0;
+    }
+    if (!json_is_boolean(v)) {
+        return un_error_set(err, -EINVAL, "%s: must be true or false", key);
+    }
+    *out = json_is_true(v);
+    return 0;
+}
+
+int un_json_get_str(const json_t *obj, const char *key, const char **out, struct un_error *err)
+{
+    const json_t *v = json_object_get(obj, key);
+    if (!v) {
+        return 0;
+    }
+    if (!json_is_string(v) || strlen(json_string_value(v)) != json_string_length(v)) {
+        return un_error_set(err, -EINVAL, "%s: must be a string without NUL", key);
+    }
+    *out = json_string_value(v);
+    return 0;
+}
+
+int un_json_only_keys(const json_t *obj, const char *const *known, struct un_error *err)
+{
+    if (!json_is_object(obj)) {
+        return un_error_set(err, -EINVAL, "must be a JSON object");
+    }
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)obj, key, value)
+    {
+        const char *const *k = known;
+        while (*k && strcmp(*k, key) != 0) {
+            k++;
+        }
+        if (!*k) {
+            return un_error_set(err, -EINVAL, "unknown key \"%.64s\"", key);
+        }
+    }
+    return 0;
+}
+
+char *un_json_text(const json_t *value)
+{
+    return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+}

@@ -1,0 +1,68 @@
+/* config.h - the daemon's settings: defaults, the configuration file, flags.
+ *
+ * One table (config.c) names each setting once: its key in the JSON file ("pool.min" is {"pool":
+ * {"min": ..}}), its type and bounds, its flag if it has one of its own. Any key can be given on
+ * the command line as --set KEY=VALUE. Later sources win: defaults, file, flags.
+ *
+ * To add a setting: a field here, a line in the table, a line in docs/man/unid.8 (a test compares).
+ */
+#ifndef UNID_DAEMON_CONFIG_H
+#define UNID_DAEMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+enum { CONFIG_LISTEN_MAX = 8 };
+
+struct config {
+    char *listen[CONFIG_LISTEN_MAX]; /* "ADDRESS:PORT"; none when "none" was given */
+    size_t listen_count;
+    char *socket; /* path of the Unix socket, "none" for none */
+    char *state_dir, *runtime_dir;
+    char *driver; /* "auto", "libvirt", "fake" */
+    char *libvirt_uri;
+    char *accelerator; /* "auto", "kvm", "tcg" */
+    char *log_level, *log_format;
+    char *token_file;
+    char *ready_file;
+    int64_t drain_timeout_ms;
+    int64_t memory_mib;
+    int64_t pool_min, pool_max, pool_idle_ms, pool_shell_mib;
+    int64_t queue_per_function, queue_total, queue_wait_ms;
+    int64_t max_request_bytes, max_response_bytes, max_log_bytes;
+    int64_t image_max_bytes, image_max_cache_bytes;
+    int64_t receipts_max_rows, receipts_max_days;
+    int64_t http_max_head_bytes, http_max_connections;
+    int64_t http_idle_timeout_ms, http_head_timeout_ms, http_stall_timeout_ms;
+    bool check_only; /* --check-config */
+};
+
+/* What the command line asks for. */
+enum config_action { CONFIG_RUN, CONFIG_SHOW_HELP, CONFIG_SHOW_VERSION };
+
+/* Fills `ret` with the defaults for this user (free with config_done). -ENOMEM. */
+int config_init(struct config *ret, struct un_error *err);
+
+/* Reads defaults, the file named by --config, and the flags. -EINVAL with the flag or key and what
+ * it takes; the errno of the file. `ret` must be released with config_done in any case. */
+int config_load(int argc, char **argv, struct config *ret, enum config_action *ret_action,
+                struct un_error *err);
+
+/* Sets the settings that a configuration file's text names. -EINVAL. Untrusted input: fuzzed. */
+int config_parse_file(struct config *c, const char *text, size_t len, struct un_error *err);
+
+/* What the bounds of single settings cannot say: pool.min <= pool.max and the like. -EINVAL. */
+int config_validate(const struct config *c, struct un_error *err);
+
+void config_done(struct config *c);
+
+/* The usage text of `unid --help`. */
+void config_print_help(void);
+
+/* Calls `fn` with each key of the table. For the test that compares the manual. */
+void config_each_key(void (*fn)(void *arg, const char *key), void *arg);
+
+#endif
