@@ -1,7 +1,8 @@
-/* conn.c - one connection: reading heads and bodies, time limits, the end; see server.h, internal.h.
+/* conn.c - one connection: reading heads and bodies, time limits, the end; see server.h,
+ * internal.h.
  *
- * conn_process looks at the state and goes as far as the bytes at hand allow. It runs from the loop only,
- * never from inside a handler's call, which asks for it with conn_wake. */
+ * conn_process looks at the state and goes as far as the bytes at hand allow. It runs from the loop
+ * only, never from inside a handler's call, which asks for it with conn_wake. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -37,7 +38,8 @@ static size_t input_len(const struct http_conn *c)
     return evbuffer_get_length(bufferevent_get_input(c->bev));
 }
 
-/* --- life ---------------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------------------------------
+ */
 
 static void set_state(struct http_conn *c, enum conn_state state)
 {
@@ -176,9 +178,11 @@ void conn_watch(struct http_conn *c)
     }
 }
 
-/* --- failing ------------------------------------------------------------------------------------- */
+/* --- failing -------------------------------------------------------------------------------------
+ */
 
-/* Answers with an error of the server's own, if the answer has not begun yet, and ends the connection. */
+/* Answers with an error of the server's own, if the answer has not begun yet, and ends the
+ * connection. */
 static void fail(struct http_conn *c, unsigned status, const char *why)
 {
     struct http_exchange *ex = &c->ex;
@@ -198,7 +202,8 @@ static void fail(struct http_conn *c, unsigned status, const char *why)
     http_respond_problem(ex, status, why);
 }
 
-/* --- reading ------------------------------------------------------------------------------------- */
+/* --- reading -------------------------------------------------------------------------------------
+ */
 
 /* Scans what has come of the head. 1: it is whole; 0: more is needed; or as http_scan_head. */
 static int scan_input(struct http_conn *c, const char **why)
@@ -216,8 +221,8 @@ static int scan_input(struct http_conn *c, const char **why)
         }
         int rc = http_scan_head(&c->scan, &limits, piece.iov_base, piece.iov_len, why);
         if (rc == 1 && c->scan.len == 2) {
-            /* An empty line before the request line, which RFC 9112 section 2.2 has us skip. It counts: the
-             * time limit of the head is running. */
+            /* An empty line before the request line, which RFC 9112 section 2.2 has us skip. It
+             * counts: the time limit of the head is running. */
             evbuffer_drain(in, 2);
             memset(&c->scan, 0, sizeof(c->scan));
             continue;
@@ -344,7 +349,8 @@ static void feed_body(struct http_conn *c)
 static bool worth_draining(const struct http_exchange *ex)
 {
     bool unasked = ex->req.expect_continue && !ex->continue_sent;
-    return !ex->close_after && !unasked && ex->dropped <= DRAIN_BYTES && ex->body_left <= DRAIN_BYTES;
+    return !ex->close_after && !unasked && ex->dropped <= DRAIN_BYTES &&
+           ex->body_left <= DRAIN_BYTES;
 }
 
 /* EXCHANGE. Returns whether there is more to do now. */
@@ -436,7 +442,8 @@ static void conn_process(void *arg)
     }
 }
 
-/* --- events -------------------------------------------------------------------------------------- */
+/* --- events --------------------------------------------------------------------------------------
+ */
 
 static void on_read(struct bufferevent *bev, void *arg)
 {
@@ -475,7 +482,8 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     if (c->state == CONN_EXCHANGE && c->ex.active) {
         struct http_exchange *ex = &c->ex;
         if (ex->body_done && !ex->begun && ex->req.minor >= 1 && !c->is_unix) {
-            exchange_send_continue(ex); /* see server.h: a client that is gone will answer with a reset */
+            exchange_send_continue(
+                ex); /* see server.h: a client that is gone will answer with a reset */
         }
         c->probe_us = PROBE_FIRST_US;
         if (un_timer_arm_in(&c->probe, c->probe_us) < 0) {

@@ -16,7 +16,8 @@ struct parse {
     char *head;
 };
 
-/* --- lists and fields ---------------------------------------------------------------------------- */
+/* --- lists and fields ----------------------------------------------------------------------------
+ */
 
 const char *http_request_field(const struct http_request *r, const char *name)
 {
@@ -46,9 +47,11 @@ bool http_list_has(const char *list, const char *word)
     return false;
 }
 
-/* --- the scanner --------------------------------------------------------------------------------- */
+/* --- the scanner ---------------------------------------------------------------------------------
+ */
 
-static int scan_line_end(struct http_scan *s, const struct http_scan_limits *limits, const char **why)
+static int scan_line_end(struct http_scan *s, const struct http_scan_limits *limits,
+                         const char **why)
 {
     s->cr = false;
     if (s->line_len == 0) {
@@ -110,7 +113,8 @@ int http_scan_head(struct http_scan *scan, const struct http_scan_limits *limits
     return 0;
 }
 
-/* --- llhttp -------------------------------------------------------------------------------------- */
+/* --- llhttp --------------------------------------------------------------------------------------
+ */
 
 /* A head is fed in one piece, so a span that comes in parts is contiguous. */
 static void extend(const char **start, const char **end, const char *at, size_t len)
@@ -158,7 +162,8 @@ static char *span_end(const struct parse *p, const char *start, const char *end)
     return p->head + (end - p->head);
 }
 
-/* The strings are terminated only after llhttp is done: it still looks at the bytes behind a span. */
+/* The strings are terminated only after llhttp is done: it still looks at the bytes behind a span.
+ */
 static int on_value_complete(llhttp_t *l)
 {
     struct parse *p = l->data;
@@ -227,7 +232,8 @@ static int refuse(const struct parse *p, size_t len, llhttp_errno_t error, const
     return -400;
 }
 
-/* "METHOD SP target SP HTTP/x.y": llhttp is lenient about spaces and knows other protocols than HTTP. */
+/* "METHOD SP target SP HTTP/x.y": llhttp is lenient about spaces and knows other protocols than
+ * HTTP. */
 static int check_request_line(const char *head, size_t len, const char **why)
 {
     const char *eol = memchr(head, '\r', len);
@@ -246,7 +252,8 @@ static int check_request_line(const char *head, size_t len, const char **why)
     return 0;
 }
 
-/* Every line but the first and the empty last is "name: value", the name directly before the colon. */
+/* Every line but the first and the empty last is "name: value", the name directly before the colon.
+ */
 static bool fields_well_formed(const char *head, size_t len)
 {
     const char *end = head + len - 2;
@@ -291,7 +298,8 @@ static void settle_fields(struct parse *p, size_t len)
     }
 }
 
-/* --- what the head means ------------------------------------------------------------------------- */
+/* --- what the head means -------------------------------------------------------------------------
+ */
 
 static int check_target(struct http_request *r, char *target, const char **why)
 {
@@ -349,8 +357,8 @@ static int check_host(struct http_request *r, const char **why)
     return 0;
 }
 
-/* Content-Length: one field, digits only (RFC 9110 section 8.6 lets a list of equal numbers be merged; we
- * refuse it, nobody honest sends one). */
+/* Content-Length: one field, digits only (RFC 9110 section 8.6 lets a list of equal numbers be
+ * merged; we refuse it, nobody honest sends one). */
 static int check_length(struct http_request *r, const char **why)
 {
     bool seen = false;
@@ -474,7 +482,8 @@ int http_parse_head(char *head, size_t len, struct http_request *ret, const char
     return check_meaning(&p, why);
 }
 
-/* --- chunked bodies ------------------------------------------------------------------------------ */
+/* --- chunked bodies ------------------------------------------------------------------------------
+ */
 
 enum { CHUNK_EXTRA_MAX = 16 * 1024 }; /* extensions and trailers of one body; nobody needs them */
 
@@ -541,8 +550,8 @@ void http_chunks_free(struct http_chunks *c)
     free(c);
 }
 
-void http_chunks_on_data(struct http_chunks *c, void (*on_data)(void *arg, const char *data, size_t len),
-                         void *arg)
+void http_chunks_on_data(struct http_chunks *c,
+                         void (*on_data)(void *arg, const char *data, size_t len), void *arg)
 {
     c->on_data = on_data;
     c->arg = arg;

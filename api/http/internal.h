@@ -6,12 +6,14 @@
  *      v                                                       |
  *    IDLE --first byte--> HEAD --head whole--> EXCHANGE -------+
  *      |                   |                      |
- *      |                   +--- malformed, late --+-- answered, close wanted --> FLUSH --sent--> LINGER
- *      +--- drained, late, client left ---> closed <-----------------------------------------------+
+ *      |                   +--- malformed, late --+-- answered, close wanted --> FLUSH --sent-->
+ * LINGER
+ *      +--- drained, late, client left ---> closed
+ * <-----------------------------------------------+
  *
- * FLUSH: the last answer is on its way. LINGER: our side is shut down; what the client still sends is
- * dropped for a short while, so that it can read the answer (RFC 9112 section 9.6).
- * Invariant: `ex.active` only in EXCHANGE; an IDLE connection is in the server's idle list. */
+ * FLUSH: the last answer is on its way. LINGER: our side is shut down; what the client still sends
+ * is dropped for a short while, so that it can read the answer (RFC 9112 section 9.6). Invariant:
+ * `ex.active` only in EXCHANGE; an IDLE connection is in the server's idle list. */
 #ifndef UNID_API_HTTP_INTERNAL_H
 #define UNID_API_HTTP_INTERNAL_H
 
@@ -34,14 +36,14 @@ struct http_exchange {
     uint64_t started_us;
     struct un_buf fields; /* of the answer, as they will be sent */
     struct http_chunks *chunks;
-    int64_t body_left;    /* of a body with Content-Length */
-    int64_t out_left;     /* bytes of the answer still to come; -1: not known */
-    uint64_t dropped;     /* body bytes read after the answer was complete */
-    bool active;          /* the handler owns it */
+    int64_t body_left; /* of a body with Content-Length */
+    int64_t out_left;  /* bytes of the answer still to come; -1: not known */
+    uint64_t dropped;  /* body bytes read after the answer was complete */
+    bool active;       /* the handler owns it */
     bool has_body, body_done, body_flows, continue_sent;
     bool begun, chunked_out, no_body_out, want_writable, answered;
-    bool broken;          /* the answer cannot be completed as its head promised */
-    bool close_after;     /* no further request on this connection */
+    bool broken;      /* the answer cannot be completed as its head promised */
+    bool close_after; /* no further request on this connection */
 };
 
 struct http_conn {
@@ -55,12 +57,12 @@ struct http_conn {
     bool kill; /* cut the connection at the next look */
     struct http_scan scan;
     struct http_exchange ex;
-    struct un_timer timer;   /* the state's time limit */
-    struct un_timer probe;   /* after a half-close: is the client still there? */
-    uint64_t probe_us;       /* the next interval */
-    uint64_t moved_us;       /* when a byte was last read or written */
-    uint64_t lingered;       /* bytes dropped in LINGER */
-    struct un_post post;     /* conn_process, from the loop */
+    struct un_timer timer; /* the state's time limit */
+    struct un_timer probe; /* after a half-close: is the client still there? */
+    uint64_t probe_us;     /* the next interval */
+    uint64_t moved_us;     /* when a byte was last read or written */
+    uint64_t lingered;     /* bytes dropped in LINGER */
+    struct un_post post;   /* conn_process, from the loop */
 };
 
 struct http_listener {

@@ -1,4 +1,5 @@
-/* respond.c - the exchange as its handler sees it, and the answer's bytes (RFC 9112); see server.h. */
+/* respond.c - the exchange as its handler sees it, and the answer's bytes (RFC 9112); see server.h.
+ */
 #include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
@@ -34,7 +35,8 @@ void exchange_reset(struct http_exchange *ex)
     ex->conn = conn;
 }
 
-/* --- the request --------------------------------------------------------------------------------- */
+/* --- the request ---------------------------------------------------------------------------------
+ */
 
 const struct http_request *http_exchange_request(const struct http_exchange *ex)
 {
@@ -88,7 +90,8 @@ void http_body_pause(struct http_exchange *ex)
     ex->body_flows = false;
 }
 
-/* --- fields -------------------------------------------------------------------------------------- */
+/* --- fields --------------------------------------------------------------------------------------
+ */
 
 static void remove_field(struct un_buf *fields, const char *name)
 {
@@ -126,7 +129,8 @@ int http_respond_field(struct http_exchange *ex, const char *name, const char *v
     return http_respond_field_add(ex, name, value);
 }
 
-/* --- the answer ---------------------------------------------------------------------------------- */
+/* --- the answer ----------------------------------------------------------------------------------
+ */
 
 const char *http_status_text(unsigned status)
 {
@@ -273,9 +277,9 @@ void http_respond_full(struct http_exchange *ex, unsigned status, const char *co
 
 void http_respond_problem(struct http_exchange *ex, unsigned status, const char *detail)
 {
-    un_autojson json_t *j = json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title",
-                                      http_status_text(status), "status", (int)status, "detail",
-                                      detail);
+    un_autojson json_t *j =
+        json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", http_status_text(status),
+                  "status", (int)status, "detail", detail);
     un_autofree char *text = j ? un_json_text(j) : NULL;
     http_respond_full(ex, status, "application/problem+json", text ? text : "{}",
                       text ? strlen(text) : 2);

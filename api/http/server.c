@@ -59,7 +59,8 @@ int http_server_open(const struct http_server_spec *spec, struct http_server **r
     return 0;
 }
 
-/* --- accepting ----------------------------------------------------------------------------------- */
+/* --- accepting -----------------------------------------------------------------------------------
+ */
 
 static void set_accepting(struct http_server *s, bool on)
 {
@@ -79,8 +80,8 @@ static void on_accept_timer(void *arg)
     set_accepting(arg, true);
 }
 
-static void on_accept(struct evconnlistener *lev, evutil_socket_t fd, struct sockaddr *addr, int len,
-                      void *arg)
+static void on_accept(struct evconnlistener *lev, evutil_socket_t fd, struct sockaddr *addr,
+                      int len, void *arg)
 {
     struct http_listener *l = arg;
     struct http_server *s = l->server;
@@ -130,8 +131,9 @@ static int listen_on(struct http_server *s, int fd, const char *path, struct un_
     }
     if (l && (!path || l->path)) {
         l->server = s;
-        l->lev = evconnlistener_new(un_loop_base(s->loop), on_accept, l,
-                                    LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, LISTEN_BACKLOG, fd);
+        l->lev =
+            evconnlistener_new(un_loop_base(s->loop), on_accept, l,
+                               LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, LISTEN_BACKLOG, fd);
     }
     if (!l || !l->lev) {
         int code = l && (!path || l->path) ? -errno : -ENOMEM;
@@ -147,7 +149,8 @@ static int listen_on(struct http_server *s, int fd, const char *path, struct un_
     return 0;
 }
 
-/* Numeric addresses only: a name would have to be resolved, which blocks. "localhost" is one of them. */
+/* Numeric addresses only: a name would have to be resolved, which blocks. "localhost" is one of
+ * them. */
 static int parse_address(const char *text, struct sockaddr_storage *ret, socklen_t *ret_len)
 {
     char copy[64];
@@ -184,9 +187,8 @@ int http_server_listen_tcp(struct http_server *s, const char *address, uint16_t 
     len = sizeof(addr);
     getsockname(fd, (struct sockaddr *)&addr, &len);
     if (ret_port) {
-        *ret_port = addr.ss_family == AF_INET6
-                        ? ntohs(((struct sockaddr_in6 *)&addr)->sin6_port)
-                        : ntohs(((struct sockaddr_in *)&addr)->sin_port);
+        *ret_port = addr.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&addr)->sin6_port)
+                                               : ntohs(((struct sockaddr_in *)&addr)->sin_port);
     }
     return listen_on(s, fd, NULL, err);
 }
@@ -228,7 +230,8 @@ int http_server_listen_unix(struct http_server *s, const char *path, unsigned mo
         return rc;
     }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    /* bind(2) makes the file with the descriptor's mode: it is never open to more than `mode` says. */
+    /* bind(2) makes the file with the descriptor's mode: it is never open to more than `mode` says.
+     */
     if (fd < 0 || fchmod(fd, mode) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
         chmod(path, mode) < 0) {
         int code = -errno;
@@ -245,13 +248,13 @@ int http_server_adopt(struct http_server *s, int fd, struct un_error *err)
     return conn_open(s, fd, true, err);
 }
 
-/* --- ending -------------------------------------------------------------------------------------- */
+/* --- ending --------------------------------------------------------------------------------------
+ */
 
 void http_server_stop_accepting(struct http_server *s)
 {
     un_timer_cancel(&s->accept_timer);
-    un_list_for_each_safe(it, &s->listeners)
-    {
+    un_list_for_each_safe (it, &s->listeners) {
         struct http_listener *l = un_list_entry(it, struct http_listener, node);
         un_list_remove(&l->node);
         evconnlistener_free(l->lev);
