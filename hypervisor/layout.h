@@ -21,22 +21,30 @@ enum hv_doorbell {
 };
 
 struct hv_layout_spec {
-    uint8_t *mem;       /* guest-physical memory from address 0, zeroed; written */
+    uint8_t *mem;       /* guest-physical memory from address 0, page-aligned, zeroed; written */
     uint64_t mem_bytes; /* how much of it the guest gets; a multiple of 4 KiB */
     enum hv_doorbell doorbell;
     uint32_t doorbell_port;
-    uint64_t
-        doorbell_addr; /* mapped for the guest by a page of its own when it lies above mem_bytes */
+    uint64_t doorbell_addr; /* HV_DOORBELL_MEMORY: not below mem_bytes; gets a page of its own */
     uint32_t boot_flags;
     uint64_t tsc_hz;
 };
 
-/* What the CPU starts with. */
+/* What the CPU starts with, and where things came to lie (guest-physical addresses). */
 struct hv_layout {
     uint64_t cr3, rip, rsp, rdi;
+    /* The page table of [0, 2 MiB). Its first 256 entries (the low 1 MiB) are empty: a driver that
+     * runs code of its own before the guest puts supervisor entries there (no user bit). */
+    uint64_t low_table;
+    /* The unmapped page between heap and stack: a fault in it is a heap or a stack that is used up.
+     */
+    uint64_t guard;
 };
 
-/* Lays `run->image` out. Errors as hv.h, vm_run. On failure `mem` may have been written in part. */
+/* Lays `run->image` out in spec->mem_bytes of memory (run->mem_bytes is the driver's to hold
+ * against its shell). Errors as hv.h, vm_run; also -EINVAL for a `spec` that makes no sense. On
+ * failure `mem` may have been written in part. The CPU must run with EFER.NXE, CR4.PAE, CR4.OSFXSR
+ * and CR0.WP. Any thread. */
 int hv_layout_build(const struct hv_layout_spec *spec, const struct hv_run_spec *run,
                     struct hv_layout *ret, struct un_error *err);
 

@@ -6,9 +6,9 @@
  * their ELF permissions; heap and stack are never executable. A fault ends the machine; the host
  * learns vector, error code, instruction and fault address.
  *
- * At entry: rdi = UNID_BOOT_ADDR; rsp = boot.stack_top, 16-byte aligned minus 8 (as after a call);
- * all other general registers zero; direction flag clear; x87 as after FNINIT, MXCSR 0x1f80. SSE2
- * may be used; AVX only when boot.flags has UNID_BOOT_AVX.
+ * At entry: rdi = UNID_BOOT_ADDR; rsp = boot.stack_top - 8, where a zero stands (aligned as after a
+ * call); all other general registers zero; direction flag clear; x87 as after FNINIT, MXCSR 0x1f80.
+ * SSE2 may be used; AVX only when boot.flags has UNID_BOOT_AVX.
  *
  * The host is asked for what it alone has, by a call: the guest fills `struct unid_call`, raises
  * `seq`, rings the doorbell, and waits until `ack` equals `seq`. Ringing is one OUT of a byte (any
@@ -72,6 +72,10 @@
 #define UNID_IMAGE_MIN     UNID_U64(0x200000)
 #define UNID_STACK_SIZE    UNID_U64(0x040000) /* below boot.stack_top; one unmapped page under it */
 
+/* The longest heads. A request head leaves at least half of its window to the body. */
+#define UNID_REQUEST_HEAD_MAX  (UNID_REQUEST_SIZE / 2)
+#define UNID_RESPONSE_HEAD_MAX UNID_U64(0x4000)
+
 /* boot.flags */
 #define UNID_BOOT_REQUEST_READY 1 /* the first NEXT is answered already: do not ring for it */
 #define UNID_BOOT_AVX           2 /* the CPU's AVX state is enabled */
@@ -113,8 +117,8 @@ struct unid_boot {
     uint64_t memory_end; /* first address behind the guest's memory */
     uint64_t image_start, image_end;
     uint64_t heap_start, heap_end; /* zeroed, readable and writable, page-aligned */
-    uint64_t stack_top;
-    uint64_t tsc_hz; /* rate of RDTSC, 0 when not known */
+    uint64_t stack_top;            /* page-aligned: the end of the stack */
+    uint64_t tsc_hz;               /* rate of RDTSC, 0 when not known */
     uint64_t reserved[16];
 };
 
@@ -126,7 +130,7 @@ struct unid_call {
     uint32_t op;
     uint32_t response_len; /* bytes valid in the response window, head included */
     uint32_t head_len; /* of which this many are the response head; only in the first WRITE/DONE */
-    uint32_t log_len;  /* bytes valid in the log window; the guest zeroes it after ack */
+    uint32_t log_len;  /* bytes valid in the log window; zeroed by the host when it took them */
     int32_t status;    /* DONE: exit status */
     uint32_t guest_reserved[10];
     /* host to guest; valid once ack == seq */
@@ -145,9 +149,13 @@ struct unid_call {
         entropy[UNID_ENTROPY_SIZE]; /* NEXT: fresh random bytes, to seed the guest's generator */
 };
 
-/* Heads are text. Request: "METHOD SP target CRLF", then "name: value CRLF" for each field.
- * Response: "status CRLF" (three digits), then fields likewise. An absent response head means 200.
- */
+/* The request head stays at the start of its window for good: body bytes, of NEXT and of every
+ * READ, stand behind it, at UNID_REQUEST_ADDR + request_head_len, each time from there.
+ *
+ * Heads are text. Request: "METHOD SP target CRLF", then "name: value CRLF" for each field.
+ * Response: "status CRLF" (three digits, 200 to 599), then fields likewise, no empty line at the
+ * end of either. An absent response head means 200. The host drops fields that frame or concern the
+ * connection. */
 
 #define UNID_LAYOUT(type, field, at)                                                               \
     _Static_assert(offsetof(struct type, field) == (at), #type "." #field " moved")

@@ -1,0 +1,2 @@
+/* strings.h - see string.h. */
+#include <string.h>
