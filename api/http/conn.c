@@ -95,7 +95,6 @@ int conn_open(struct http_server *s, int fd, bool is_unix, struct un_error *err)
     c->post.fn = conn_process;
     c->post.arg = c;
     bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
-    bufferevent_setwatermark(c->bev, EV_READ, 0, READ_AHEAD_BYTES);
     bufferevent_setwatermark(c->bev, EV_WRITE, s->limits.buffer_bytes / 2, 0);
     evbuffer_add_cb(bufferevent_get_output(c->bev), on_output_changed, c);
     bufferevent_enable(c->bev, EV_READ | EV_WRITE);
@@ -407,6 +406,19 @@ static bool finish(struct http_conn *c, bool *ret_close)
     return false;
 }
 
+/* Stops reading while enough is waiting. (libevent 2.1's own high watermark would call on_read over
+ * and over as long as it is reached.) */
+static void update_reading(struct http_conn *c)
+{
+    bool want = input_len(c) < READ_AHEAD_BYTES && !c->eof;
+    bool reads = bufferevent_get_enabled(c->bev) & EV_READ;
+    if (want && !reads) {
+        bufferevent_enable(c->bev, EV_READ);
+    } else if (!want && reads) {
+        bufferevent_disable(c->bev, EV_READ);
+    }
+}
+
 static void conn_process(void *arg)
 {
     struct http_conn *c = arg;
@@ -439,6 +451,8 @@ static void conn_process(void *arg)
         cut(c);
     } else if (close_now) {
         conn_close(c);
+    } else {
+        update_reading(c);
     }
 }
 

@@ -149,21 +149,48 @@ static int listen_on(struct http_server *s, int fd, const char *path, struct un_
     return 0;
 }
 
-/* Numeric addresses only: a name would have to be resolved, which blocks. "localhost" is one of
- * them. */
+/* A whole number up to 65535, nothing else. */
+static bool parse_port(const char *text, uint16_t *ret)
+{
+    char *end;
+    unsigned long n = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || n > UINT16_MAX) {
+        return false;
+    }
+    *ret = htons((uint16_t)n);
+    return true;
+}
+
+/* Numeric addresses only: a name would have to be resolved, which blocks. "localhost" is 127.0.0.1.
+ */
 static int parse_address(const char *text, struct sockaddr_storage *ret, socklen_t *ret_len)
 {
-    char copy[64];
-    if (strncmp(text, "localhost:", 10) == 0) {
-        snprintf(copy, sizeof(copy), "127.0.0.1%s", text + 9);
-        text = copy;
-    }
-    int len = sizeof(*ret);
-    if (!strrchr(text, ':') || evutil_parse_sockaddr_port(text, (struct sockaddr *)ret, &len) < 0) {
+    struct sockaddr_in *v4 = (struct sockaddr_in *)ret;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret;
+    const char *colon = strrchr(text, ':');
+    char host[INET6_ADDRSTRLEN + 2];
+    size_t len = colon ? (size_t)(colon - text) : sizeof(host);
+    memset(ret, 0, sizeof(*ret));
+    if (len >= sizeof(host)) {
         return -EINVAL;
     }
-    *ret_len = (socklen_t)len;
-    return 0;
+    memcpy(host, text, len);
+    host[len] = '\0';
+    if (host[0] == '[' && host[len - 1] == ']') {
+        host[len - 1] = '\0';
+        v6->sin6_family = AF_INET6;
+        *ret_len = sizeof(*v6);
+        return inet_pton(AF_INET6, host + 1, &v6->sin6_addr) == 1 &&
+                       parse_port(colon + 1, &v6->sin6_port)
+                   ? 0
+                   : -EINVAL;
+    }
+    v4->sin_family = AF_INET;
+    *ret_len = sizeof(*v4);
+    const char *numeric = strcmp(host, "localhost") == 0 ? "127.0.0.1" : host;
+    return inet_pton(AF_INET, numeric, &v4->sin_addr) == 1 && parse_port(colon + 1, &v4->sin_port)
+               ? 0
+               : -EINVAL;
 }
 
 int http_server_listen_tcp(struct http_server *s, const char *address, uint16_t *ret_port,
