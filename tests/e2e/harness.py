@@ -24,6 +24,9 @@ EXAMPLES = BUILD / "guest" / "examples"
 READY_S = 30  # a sanitized daemon on a busy machine
 ANSWER_S = 30
 
+# Every (method, path, status) that was asked and answered; test_zz_openapi.py holds it against the document.
+SEEN = set()
+
 # What a sanitizer says when it has found something.
 SANITIZER_WORDS = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "UndefinedBehavior")
 
@@ -223,6 +226,7 @@ class Daemon:
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
+            SEEN.add((method, path.split("?")[0], response.status))
             return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
