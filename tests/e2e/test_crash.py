@@ -1,4 +1,5 @@
-"""kill -9 at any time: what was answered with 2xx is there afterwards, and nothing is left of what was not."""
+"""kill -9 at any time: what was answered with 2xx is there afterwards, and nothing is left of what
+was not."""
 
 import hashlib
 import threading
@@ -52,6 +53,7 @@ def test_every_acknowledged_deploy_survives_a_kill_among_them(unid):
             except (OSError, harness.http.client.HTTPException):
                 return
             acknowledged.append(f"w{worker}-{n}")
+
     workers = [threading.Thread(target=deploy, args=(i,)) for i in range(4)]
     for worker in workers:
         worker.start()
@@ -70,7 +72,9 @@ def test_upload_cut_by_a_kill_leaves_nothing(unid):
     data = sdk_image(b"cut", size=20_000_000)
     unid.push(sdk_image(b"small"))
     sock = unid.raw()
-    sock.sendall(b"POST /api/v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data))
+    sock.sendall(
+        b"POST /api/v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
+    )
     sock.sendall(data[:15_000_000])
     unid.kill()
     sock.close()
@@ -120,6 +124,7 @@ def test_stale_socket_and_ready_file_do_not_hinder_the_start(unid):
 
 def test_second_daemon_on_the_same_state_is_refused(unid, make_unid):
     import subprocess
+
     command = unid.command()
     command[command.index(str(unid.socket))] = str(unid.directory / "other.sock")
     command[command.index(str(unid.ready_file))] = str(unid.directory / "other.json")

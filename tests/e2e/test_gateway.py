@@ -1,4 +1,5 @@
-"""Calls of functions, with the fake driver: bodies both ways, heads, statuses, waiting, leaving, draining."""
+"""Calls of functions, with the fake driver: bodies both ways, heads, statuses, waiting, leaving,
+draining."""
 
 import socket
 import threading
@@ -16,6 +17,7 @@ def calls_at_once(daemon, name, count, body=b""):
 
     def call(i):
         answers[i] = daemon.call(name, body)
+
     threads = [threading.Thread(target=call, args=(i,)) for i in range(count)]
     for thread in threads:
         thread.start()
@@ -24,6 +26,7 @@ def calls_at_once(daemon, name, count, body=b""):
         for thread in threads:
             thread.join(harness.ANSWER_S)
         return answers
+
     return join
 
 
@@ -34,11 +37,16 @@ def running(daemon, name):
 def waiting_call(daemon, name, body=b""):
     """Sends a request on a plain connection and does not read its answer."""
     sock = daemon.raw()
-    sock.sendall(b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (name.encode(), len(body)) + body)
+    sock.sendall(
+        b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        % (name.encode(), len(body))
+        + body
+    )
     return sock
 
 
-# --- heads ------------------------------------------------------------------------------------------------
+# --- heads ----------------------------------------------------------------------------------------
+
 
 def test_every_answer_has_an_id_and_timing(shared, name):
     shared.deploy(name, "hello")
@@ -64,16 +72,39 @@ def test_every_method_reaches_the_function(shared, name, method, path):
 
 def test_fields_of_the_connection_stay_outside(shared, name):
     shared.deploy(name, "request")
-    head = shared.call(name, b"x", headers={"Connection": "X-Hop", "X-Hop": "1", "Keep-Alive": "5", "TE": "trailers",
-                                           "X-Stays": "1"}).ok().body.decode().lower()
+    head = (
+        shared.call(
+            name,
+            b"x",
+            headers={
+                "Connection": "X-Hop",
+                "X-Hop": "1",
+                "Keep-Alive": "5",
+                "TE": "trailers",
+                "X-Stays": "1",
+            },
+        )
+        .ok()
+        .body.decode()
+        .lower()
+    )
     assert "x-stays: 1" in head
     for field in ("x-hop:", "keep-alive:", "\nte:", "connection:", "transfer-encoding:"):
         assert field not in head
 
 
 def test_functions_fields_and_status_are_passed_on(shared, name):
-    shared.deploy(name, "status", "207", "X-Own: 1", "Set-Cookie: a=1", "Set-Cookie: b=2", "Connection: close",
-                  "Transfer-Encoding: chunked", "X-Unid-Invocation-Id: forged")
+    shared.deploy(
+        name,
+        "status",
+        "207",
+        "X-Own: 1",
+        "Set-Cookie: a=1",
+        "Set-Cookie: b=2",
+        "Connection: close",
+        "Transfer-Encoding: chunked",
+        "X-Unid-Invocation-Id: forged",
+    )
     answer = shared.call(name)
     assert answer.status == 207
     assert answer.headers["X-Own"] == "1"
@@ -87,19 +118,22 @@ def test_arguments_and_environment_reach_the_function(shared, name):
     shared.deploy(name, "args", "one", "two words", "\u00e9")
     assert shared.call(name).ok().body.decode().splitlines()[-3:] == ["one", "two words", "\u00e9"]
     shared.deploy(name, "env", env={"B": "2", "A": "1=1"})
-    assert [l for l in shared.call(name).ok().body.decode().splitlines() if l[:2] in ("A=", "B=")] == ["A=1=1", "B=2"]
+    assert [
+        l for l in shared.call(name).ok().body.decode().splitlines() if l[:2] in ("A=", "B=")
+    ] == ["A=1=1", "B=2"]
 
 
-# --- bodies -----------------------------------------------------------------------------------------------
+# --- bodies ---------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 65536, 262144, 262145, 5_000_000])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_body_goes_in_and_out_unchanged(shared, name, size, chunked):
     shared.deploy(name, "echo")
-    body = bytes(i * 7 & 0xff for i in range(1000)) * (size // 1000 + 1)
+    body = bytes(i * 7 & 0xFF for i in range(1000)) * (size // 1000 + 1)
     body = body[:size]
     if chunked:
-        pieces = (body[i:i + 50_001] for i in range(0, size, 50_001))
+        pieces = (body[i : i + 50_001] for i in range(0, size, 50_001))
         answer = shared.call(name, pieces, headers={"Transfer-Encoding": "chunked"})
     else:
         answer = shared.call(name, body)
@@ -110,7 +144,10 @@ def test_body_streams_while_it_is_sent(shared, name):
     """The first bytes of the answer are there before the last of the request has been sent."""
     shared.deploy(name, "echo")
     sock = shared.raw()
-    sock.sendall(b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n" % name.encode())
+    sock.sendall(
+        b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5\r\nhello\r\n" % name.encode()
+    )
     got = b""
     while b"hello" not in got:
         piece = sock.recv(4096)
@@ -179,19 +216,30 @@ def test_answer_over_the_limit_is_502_or_cut(make_unid):
 def test_expect_continue_is_answered_before_the_body(shared, name):
     shared.deploy(name, "echo")
     with shared.raw() as sock:
-        sock.sendall(b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n" % name.encode())
+        sock.sendall(
+            b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+            b"Expect: 100-continue\r\n\r\n" % name.encode()
+        )
         assert sock.recv(4096).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
         sock.sendall(b"hello")
         assert read_answer(sock).ok().body == b"hello"
-        sock.sendall(b"POST /fn/nobody HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        sock.sendall(
+            b"POST /fn/nobody HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
         assert read_answer(sock).status == 404
 
 
 def test_connection_is_kept_and_pipelined(shared, name):
     shared.deploy(name, "echo")
     with shared.raw() as sock:
-        sock.sendall(b"".join(b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n%d" % (name.encode(), i)
-                              for i in range(8)))
+        sock.sendall(
+            b"".join(
+                b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n%d"
+                % (name.encode(), i)
+                for i in range(8)
+            )
+        )
         file = sock.makefile("rb")
         for i in range(8):
             assert file.readline() == b"HTTP/1.1 200 OK\r\n"
@@ -217,11 +265,19 @@ def test_http_1_0_gets_a_whole_answer_and_is_closed(shared, name):
         assert closed(sock)
 
 
-# --- failing ----------------------------------------------------------------------------------------------
+# --- failing --------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("behaviour, kind, word", [
-    (["crash"], "fault", "fault"), (["exit", "3", "out of cheese"], "done", "3"), (["lost"], "lost", ""),
-    (["protocol"], "protocol", ""), (["limit"], "limit", "")])
+
+@pytest.mark.parametrize(
+    "behaviour, kind, word",
+    [
+        (["crash"], "fault", "fault"),
+        (["exit", "3", "out of cheese"], "done", "3"),
+        (["lost"], "lost", ""),
+        (["protocol"], "protocol", ""),
+        (["limit"], "limit", ""),
+    ],
+)
 def test_failure_is_502_and_says_how(shared, name, behaviour, kind, word):
     shared.deploy(name, *behaviour)
     answer = shared.call(name)
@@ -231,7 +287,9 @@ def test_failure_is_502_and_says_how(shared, name, behaviour, kind, word):
     assert problem["invocation_id"] == answer.headers["X-Unid-Invocation-Id"]
     assert problem["instance"].endswith(problem["invocation_id"])
     if behaviour[0] == "crash":
-        assert int(problem["exit"]["fault"]["address"], 16) == 0 and problem["exit"]["fault"]["rip"].startswith("0x")
+        assert int(problem["exit"]["fault"]["address"], 16) == 0 and problem["exit"]["fault"][
+            "rip"
+        ].startswith("0x")
     if behaviour[0] == "exit":
         assert problem["exit"]["status"] == 3 and "out of cheese" in problem["log_tail"]
     receipt = shared.receipt(problem["invocation_id"])
@@ -252,7 +310,9 @@ def test_failure_after_the_answer_has_begun_cuts_the_connection(shared, name, be
             pass
         assert b" 200 " in got[:20] and b"partial\n" in got
         assert not got.endswith(b"0\r\n\r\n")
-    receipt = wait_for(lambda: shared.get(f"/api/v1/invocations?function={name}").ok().json["items"], "the receipt")[0]
+    receipt = wait_for(
+        lambda: shared.get(f"/api/v1/invocations?function={name}").ok().json["items"], "the receipt"
+    )[0]
     assert receipt["outcome"] == "failed"
 
 
@@ -272,7 +332,8 @@ def test_timeout_counts_from_the_start_of_the_run_not_of_the_wait(shared, name):
     assert [a.status for a in answers] == [200] * 3
 
 
-# --- waiting ----------------------------------------------------------------------------------------------
+# --- waiting --------------------------------------------------------------------------------------
+
 
 def test_no_more_than_concurrency_run_at_once(shared, name):
     shared.deploy(name, "sleep", "150", concurrency=2)
@@ -316,6 +377,7 @@ def test_invocations_are_refused_in_the_same_way(make_unid):
 
     def refused():
         return unid.request("POST", "/api/v1/functions/f/invocations", timeout=1).status == 429
+
     wait_for(refused, "the third is refused")
     first.close()
     second.close()
@@ -339,11 +401,17 @@ def test_client_that_leaves_frees_its_vm_and_its_place(shared, name):
     mine = running(shared, name)[0]["id"]
     second = waiting_call(shared, name)
     first.close()
-    wait_for(lambda: running(shared, name) and running(shared, name)[0]["id"] != mine, "the second runs")
+    wait_for(
+        lambda: running(shared, name) and running(shared, name)[0]["id"] != mine, "the second runs"
+    )
     second.close()
     wait_for(lambda: not running(shared, name), "nothing runs")
-    receipts = wait_for(lambda: (lambda r: r if len(r) == 2 else None)(
-        shared.get(f"/api/v1/invocations?function={name}").ok().json["items"]), "both receipts")
+    receipts = wait_for(
+        lambda: (lambda r: r if len(r) == 2 else None)(
+            shared.get(f"/api/v1/invocations?function={name}").ok().json["items"]
+        ),
+        "both receipts",
+    )
     assert {r["outcome"] for r in receipts} == {"cancelled"}
 
 
@@ -356,8 +424,12 @@ def test_client_that_leaves_while_waiting_never_gets_a_vm(shared, name):
     second.close()
     assert read_answer(first).status == 200
     first.close()
-    receipts = wait_for(lambda: (lambda r: r if len(r) == 2 else None)(
-        shared.get(f"/api/v1/invocations?function={name}").ok().json["items"]), "both receipts")
+    receipts = wait_for(
+        lambda: (lambda r: r if len(r) == 2 else None)(
+            shared.get(f"/api/v1/invocations?function={name}").ok().json["items"]
+        ),
+        "both receipts",
+    )
     assert sorted(r["outcome"] for r in receipts) == ["cancelled", "ok"]
     assert [r["phases"]["run_us"] for r in receipts if r["outcome"] == "cancelled"] == [0]
 
@@ -385,10 +457,13 @@ def test_pool_keeps_its_minimum(make_unid):
     wait_for(lambda: [i["state"] for i in unid.instances()] == ["idle"] * 3, "three shells wait")
     unid.deploy("f", "hello")
     unid.call("f").ok()
-    wait_for(lambda: [i["state"] for i in unid.instances()] == ["idle"] * 3, "three shells wait again")
+    wait_for(
+        lambda: [i["state"] for i in unid.instances()] == ["idle"] * 3, "three shells wait again"
+    )
 
 
-# --- draining ---------------------------------------------------------------------------------------------
+# --- draining -------------------------------------------------------------------------------------
+
 
 def test_sigterm_lets_running_requests_finish(unid):
     unid.deploy("f", "sleep", "800")
@@ -410,6 +485,7 @@ def test_sigterm_lets_running_requests_finish(unid):
         except (OSError, harness.http.client.HTTPException):
             statuses.add("closed")
         return True
+
     drains()
     assert statuses <= {503, "closed"}
     assert [a.status for a in join()] == [200] * 3
@@ -423,12 +499,17 @@ def test_draining_daemon_says_503_with_retry_after(unid):
     sockets = [unid.raw() for _ in range(3)]
     wait_for(lambda: running(unid, "f"), "it runs")
     unid.process.terminate()
-    wait_for(lambda: any("drain" in str(e.get("message", e.get("msg", ""))) for e in unid.log_events()), "it drains")
+    wait_for(
+        lambda: any("drain" in str(e.get("message", e.get("msg", ""))) for e in unid.log_events()),
+        "it drains",
+    )
     paths = ("/fn/f", "/readyz", "/api/v1/functions/f/invocations")
     for sock, path in zip(sockets, paths):
         method = "POST" if "invocations" in path else "GET"
         try:
-            sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
+            sock.sendall(
+                f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
+            )
             answer = read_answer(sock)
         except OSError:
             answer = None

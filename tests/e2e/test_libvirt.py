@@ -1,5 +1,5 @@
-"""The examples in real virtual machines, through the libvirt driver: what they answer, how they fail, what is left
-when they or unid are killed."""
+"""The examples in real virtual machines, through the libvirt driver: what they answer, how they
+fail, what is left when they or unid are killed."""
 
 import hashlib
 import os
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.libvirt
 def real(tmp_path_factory):
     if not (EXAMPLES / "hello").exists():
         pytest.skip(f"there are no examples in {EXAMPLES}")
-    daemon = harness.Daemon(tmp_path_factory.mktemp("unid"), driver="libvirt", flags=["--set", "pool.min=2"]).start()
+    daemon = harness.Daemon(
+        tmp_path_factory.mktemp("unid"), driver="libvirt", flags=["--set", "pool.min=2"]
+    ).start()
     yield daemon
     status = daemon.stop(60)
     assert status == 0, daemon.log()[-3000:]
@@ -64,11 +66,14 @@ def test_echo_returns_bytes_unchanged(real):
 def test_sha256_of_a_real_file_is_sha256sums(real, tmp_path):
     deploy(real, "sha256", timeout_ms=60000)
     data = os.urandom(1 << 20) * 5 + b"tail"
-    assert real.call("sha256", data, timeout=90).ok().body.split()[0].decode() == hashlib.sha256(data).hexdigest()
+    assert (
+        real.call("sha256", data, timeout=90).ok().body.split()[0].decode()
+        == hashlib.sha256(data).hexdigest()
+    )
     (tmp_path / "file").write_bytes(data)
     done = real.unictl("invoke", "sha256", "--data", f"@{tmp_path}/file").ok()
     assert done.text.split()[0] == hashlib.sha256(data).hexdigest()
-    pieces = (data[i:i + 100_001] for i in range(0, len(data), 100_001))
+    pieces = (data[i : i + 100_001] for i in range(0, len(data), 100_001))
     answer = real.call("sha256", pieces, headers={"Transfer-Encoding": "chunked"}, timeout=90)
     assert answer.ok().body.split()[0].decode() == hashlib.sha256(data).hexdigest()
 
@@ -88,7 +93,9 @@ def test_random_differs_in_every_vm(real):
 
 def test_arguments_and_environment_arrive(real):
     deploy(real, "env", args=["one", "two words"], env={"KEY": "value"})
-    text = real.post("/fn/env/a/b?q=1", b"x", headers={"X-Mine": "1"}, timeout=60).ok().body.decode()
+    text = (
+        real.post("/fn/env/a/b?q=1", b"x", headers={"X-Mine": "1"}, timeout=60).ok().body.decode()
+    )
     assert "argv[1]=one\n" in text and "argv[2]=two words\n" in text and "env KEY=value\n" in text
     assert "POST /a/b?q=1\n" in text and "x-mine: 1\n" in text.lower()
 
@@ -99,6 +106,7 @@ def test_several_at_once(real):
 
     def call(i):
         answers[i] = real.call("echo", b"%d" % i * 10_000, timeout=90)
+
     threads = [threading.Thread(target=call, args=(i,)) for i in range(6)]
     for thread in threads:
         thread.start()
@@ -107,7 +115,8 @@ def test_several_at_once(real):
     assert [a.ok().body for a in answers] == [b"%d" % i * 10_000 for i in range(6)]
 
 
-# --- faults -----------------------------------------------------------------------------------------------
+# --- faults ---------------------------------------------------------------------------------------
+
 
 def healthy(real):
     deploy(real, "hello")
@@ -122,7 +131,10 @@ def test_crash_is_502_with_the_address(real):
     assert int(problem["exit"]["fault"]["rip"], 16) >= 0x200000
     assert "writing to 0x10" in problem["log_tail"]
     deploy(real, "crash", args=["0x7fff00000000"])
-    assert int(real.call("crash", timeout=60).problem(502)["exit"]["fault"]["address"], 16) == 0x7fff00000000
+    assert (
+        int(real.call("crash", timeout=60).problem(502)["exit"]["fault"]["address"], 16)
+        == 0x7FFF00000000
+    )
     healthy(real)
 
 
@@ -148,7 +160,9 @@ def test_flood_ends_at_the_limit_of_size_or_time(real):
         assert real.call("flood", timeout=120).status in (502, 504)
     except (harness.http.client.IncompleteRead, ConnectionResetError):
         pass
-    wait_for(lambda: not [i for i in real.instances() if i["function"] == "flood"], "its VM is gone")
+    wait_for(
+        lambda: not [i for i in real.instances() if i["function"] == "flood"], "its VM is gone"
+    )
     healthy(real)
 
 
@@ -157,8 +171,15 @@ def test_killed_qemu_is_502_and_the_pool_heals(real):
     answers = []
     caller = threading.Thread(target=lambda: answers.append(real.call("spin", timeout=90)))
     caller.start()
-    mine = wait_for(lambda: [i for i in real.instances() if i["function"] == "spin" and i["state"] == "running"
-                             and i["pid"]], "it runs", 60)[0]
+    mine = wait_for(
+        lambda: [
+            i
+            for i in real.instances()
+            if i["function"] == "spin" and i["state"] == "running" and i["pid"]
+        ],
+        "it runs",
+        60,
+    )[0]
     os.kill(mine["pid"], signal.SIGKILL)
     caller.join(60)
     assert answers[0].problem(502)["exit"]["kind"] == "lost"
@@ -166,7 +187,11 @@ def test_killed_qemu_is_502_and_the_pool_heals(real):
 
 
 def test_killed_shells_are_replaced(real):
-    shells = wait_for(lambda: [i for i in real.instances() if i["state"] == "idle" and i["pid"]], "shells wait", 60)
+    shells = wait_for(
+        lambda: [i for i in real.instances() if i["state"] == "idle" and i["pid"]],
+        "shells wait",
+        60,
+    )
     for shell in shells:
         os.kill(shell["pid"], signal.SIGKILL)
     healthy(real)
@@ -178,12 +203,17 @@ def test_client_that_leaves_takes_its_vm_with_it(real):
     deploy(real, "spin", timeout_ms=60000)
     sock = real.raw()
     sock.sendall(b"GET /fn/spin HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    pid = wait_for(lambda: [i["pid"] for i in real.instances() if i["function"] == "spin" and i["pid"]], "it runs", 60)[0]
+    pid = wait_for(
+        lambda: [i["pid"] for i in real.instances() if i["function"] == "spin" and i["pid"]],
+        "it runs",
+        60,
+    )[0]
     sock.close()
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "its QEMU is gone", 60)
 
 
-# --- unid itself is killed --------------------------------------------------------------------------------
+# --- unid itself is killed ------------------------------------------------------------------------
+
 
 def test_kill_of_unid_leaves_no_qemu_after_the_next_start(make_unid):
     unid = make_unid(driver="libvirt", flags=["--set", "pool.min=2"]).start()
@@ -192,7 +222,13 @@ def test_kill_of_unid_leaves_no_qemu_after_the_next_start(make_unid):
     unid.call("hello", timeout=60).ok()
     sock = unid.raw()
     sock.sendall(b"GET /fn/spin HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    wait_for(lambda: [i for i in unid.instances() if i["function"] == "spin" and i["state"] == "running"], "it runs", 60)
+    wait_for(
+        lambda: [
+            i for i in unid.instances() if i["function"] == "spin" and i["state"] == "running"
+        ],
+        "it runs",
+        60,
+    )
     before = set(qemu_pids(unid))
     assert before
     unid.kill()
@@ -202,7 +238,11 @@ def test_kill_of_unid_leaves_no_qemu_after_the_next_start(make_unid):
     wait_for(lambda: not before & set(qemu_pids(unid)), "what was left over is removed", 60)
     assert unid.stop(60) == 0
     wait_for(lambda: not qemu_pids(unid), "no QEMU is left", 30)
-    left = [str(p) for p in unid.state.rglob("*") if p.is_socket() or p.suffix in (".ram", ".pid", ".sock")]
+    left = [
+        str(p)
+        for p in unid.state.rglob("*")
+        if p.is_socket() or p.suffix in (".ram", ".pid", ".sock")
+    ]
     assert not left
 
 

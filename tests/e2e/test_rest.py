@@ -1,5 +1,5 @@
-"""The REST interface as docs/openapi.yaml describes it, with the fake driver: what each route does, and each way
-it refuses."""
+"""The REST interface as docs/openapi.yaml describes it, with the fake driver: what each route does,
+and each way it refuses."""
 
 import base64
 import hashlib
@@ -26,7 +26,8 @@ def content_digest(data):
     return "sha-256=:" + base64.b64encode(hashlib.sha256(data).digest()).decode() + ":"
 
 
-# --- system -----------------------------------------------------------------------------------------------
+# --- system ---------------------------------------------------------------------------------------
+
 
 def test_health_readiness_and_version(shared):
     assert shared.get("/healthz").ok().json == {"status": "ok"}
@@ -78,11 +79,17 @@ def test_unknown_paths_are_404_and_wrong_methods_405(shared):
 
 
 def test_paths_that_climb_or_do_not_decode_are_refused(shared):
-    for path in ("/api/v1/../v1/version", "/api/v1/functions/%2e%2e/x", "/api/v1/functions/%zz", "/fn/a/%2"):
+    for path in (
+        "/api/v1/../v1/version",
+        "/api/v1/functions/%2e%2e/x",
+        "/api/v1/functions/%zz",
+        "/fn/a/%2",
+    ):
         assert shared.get(path).status == 400, path
 
 
-# --- images -----------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
+
 
 def test_image_is_stored_once_and_given_back_byte_for_byte(shared):
     data = sdk_image(b"once", size=300_001)
@@ -92,7 +99,9 @@ def test_image_is_stored_once_and_given_back_byte_for_byte(shared):
     assert (image["kind"], image["size"], image["function_versions"]) == ("sdk", len(data), 0)
     assert TIME.match(image["created_at"])
     assert shared.post("/api/v1/images", data).ok(200).json["digest"] == image["digest"]
-    listed = [i for i in shared.get("/api/v1/images").ok().json["items"] if i["digest"] == image["digest"]]
+    listed = [
+        i for i in shared.get("/api/v1/images").ok().json["items"] if i["digest"] == image["digest"]
+    ]
     assert len(listed) == 1
     assert shared.get(f"/api/v1/images/{image['digest']}").ok().json == image
     content = shared.get(f"/api/v1/images/{image['digest']}/content").ok()
@@ -106,22 +115,27 @@ def test_declared_digest_is_checked(shared):
     shared.post("/api/v1/images", data, headers={"Content-Digest": content_digest(data)}).ok(200)
     other = sdk_image(b"other than declared")
     shared.post(f"/api/v1/images?digest={digest_of(data)}", other).problem(400)
-    shared.post("/api/v1/images", other, headers={"Content-Digest": content_digest(data)}).problem(400)
+    shared.post("/api/v1/images", other, headers={"Content-Digest": content_digest(data)}).problem(
+        400
+    )
     shared.post("/api/v1/images?digest=sha256:short", other).problem(400)
     shared.post("/api/v1/images", other, headers={"Content-Digest": "sha-256=:!!:"}).problem(400)
     shared.get(f"/api/v1/images/{digest_of(other)}").problem(404)
 
 
-@pytest.mark.parametrize("data, why", [
-    (b"", "empty"),
-    (b"just text\n", "nothing known"),
-    (b"\x7fELF", "cut in its header"),
-    (sdk_image()[:100], "cut in its program headers"),
-    (sdk_image(size=10_000)[:5_000], "segment past the end"),
-    (sdk_image()[:18] + b"\xb7\0" + sdk_image()[20:], "another machine"),
-    (sdk_image()[:24] + b"\xff" * 8 + sdk_image()[32:], "entry point nowhere"),
-    (sdk_image()[:104] + b"\xff" * 8 + sdk_image()[112:], "absurd memory size"),
-])
+@pytest.mark.parametrize(
+    "data, why",
+    [
+        (b"", "empty"),
+        (b"just text\n", "nothing known"),
+        (b"\x7fELF", "cut in its header"),
+        (sdk_image()[:100], "cut in its program headers"),
+        (sdk_image(size=10_000)[:5_000], "segment past the end"),
+        (sdk_image()[:18] + b"\xb7\0" + sdk_image()[20:], "another machine"),
+        (sdk_image()[:24] + b"\xff" * 8 + sdk_image()[32:], "entry point nowhere"),
+        (sdk_image()[:104] + b"\xff" * 8 + sdk_image()[112:], "absurd memory size"),
+    ],
+)
 def test_what_is_no_image_is_refused_and_not_kept(shared, data, why):
     answer = shared.post("/api/v1/images", data)
     assert answer.status in (400, 422), (why, answer)
@@ -132,7 +146,9 @@ def test_what_is_no_image_is_refused_and_not_kept(shared, data, why):
 def test_upload_that_breaks_off_leaves_nothing(shared):
     data = sdk_image(b"broken", size=2_000_000)
     sock = shared.raw()
-    sock.sendall(b"POST /api/v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data))
+    sock.sendall(
+        b"POST /api/v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
+    )
     sock.sendall(data[:1_000_000])
     sock.close()
     shared.get(f"/api/v1/images/{digest_of(data)}").problem(404)
@@ -141,7 +157,7 @@ def test_upload_that_breaks_off_leaves_nothing(shared):
 
 def test_chunked_upload_is_the_same_image(shared):
     data = sdk_image(b"chunked", size=500_000)
-    pieces = (data[i:i + 33_333] for i in range(0, len(data), 33_333))
+    pieces = (data[i : i + 33_333] for i in range(0, len(data), 33_333))
     answer = shared.post("/api/v1/images", pieces, headers={"Transfer-Encoding": "chunked"})
     assert answer.ok(201).json["digest"] == digest_of(data)
 
@@ -158,8 +174,11 @@ def test_image_over_the_limit_is_413(make_unid):
 def test_full_disk_is_507_and_changes_nothing(make_unid):
     unid = make_unid()
     unid.state.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", unid.state], check=False,
-                           capture_output=True)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", unid.state],
+        check=False,
+        capture_output=True,
+    )
     if mount.returncode != 0:
         pytest.skip("a small file system cannot be mounted here")
     unid.may_log_errors = True
@@ -184,12 +203,17 @@ def test_full_disk_is_507_and_changes_nothing(make_unid):
 
 def test_tags_point_at_images(shared):
     one, two = shared.push(sdk_image(b"tag one")), shared.push(sdk_image(b"tag two"))
-    assert shared.put("/api/v1/tags/team%2Fapp:1", {"digest": one}).ok().json == {"tag": "team/app:1",
-                                                                                 "digest": one}
+    assert shared.put("/api/v1/tags/team%2Fapp:1", {"digest": one}).ok().json == {
+        "tag": "team/app:1",
+        "digest": one,
+    }
     assert shared.get("/api/v1/images/team%2Fapp:1").ok().json["digest"] == one
     shared.put("/api/v1/tags/team%2Fapp:1", {"digest": two}).ok()
     assert shared.get("/api/v1/images/team%2Fapp:1").ok().json["digest"] == two
-    assert shared.post("/api/v1/images?tag=pushed", sdk_image(b"tag one")).ok(200).json["tag"] == "pushed"
+    assert (
+        shared.post("/api/v1/images?tag=pushed", sdk_image(b"tag one")).ok(200).json["tag"]
+        == "pushed"
+    )
     assert shared.get("/api/v1/images/pushed").ok().json["digest"] == one
     shared.put("/api/v1/tags/x", {"digest": NO_DIGEST}).problem(404)
     for body in ({"digest": "nonsense"}, {}, {"digest": one, "more": 1}):
@@ -218,12 +242,19 @@ def test_unknown_images_are_404(shared):
     shared.delete(f"/api/v1/images/{NO_DIGEST}").problem(404)
 
 
-# --- functions --------------------------------------------------------------------------------------------
+# --- functions ------------------------------------------------------------------------------------
+
 
 def test_deploy_makes_numbered_versions_and_changes_nothing_twice(shared, name):
     digest = shared.push()
-    config = {"image": digest, "args": ["hello"], "env": {"A": "1"}, "memory_mib": 16, "timeout_ms": 5000,
-              "concurrency": 3}
+    config = {
+        "image": digest,
+        "args": ["hello"],
+        "env": {"A": "1"},
+        "memory_mib": 16,
+        "timeout_ms": 5000,
+        "concurrency": 3,
+    }
     answer = shared.put(f"/api/v1/functions/{name}", config)
     first = answer.ok(201).json
     assert answer.headers["Location"] == f"/api/v1/functions/{name}"
@@ -248,15 +279,33 @@ def test_image_of_a_function_may_be_a_tag_and_stays_what_it_was(shared, name):
     assert shared.get(f"/api/v1/functions/{name}").ok().json["image"] == one
 
 
-@pytest.mark.parametrize("change, key", [
-    ({"memory_mib": 1}, "memory_mib"), ({"memory_mib": 65537}, "memory_mib"), ({"memory_mib": "16"}, "memory_mib"),
-    ({"memory_mib": 1.5}, "memory_mib"), ({"timeout_ms": 0}, "timeout_ms"), ({"timeout_ms": 900001}, "timeout_ms"),
-    ({"concurrency": 0}, "concurrency"), ({"concurrency": 10001}, "concurrency"), ({"interface": "x"}, "interface"),
-    ({"interface": 1}, "interface"), ({"args": "x"}, "args"), ({"args": [1]}, "args"), ({"args": ["x\0y"]}, "args"),
-    ({"args": ["x"] * 257}, "args"), ({"env": []}, "env"), ({"env": {"A": 1}}, "env"), ({"env": {"A=B": "1"}}, "env"),
-    ({"env": {"": "1"}}, "env"), ({"env": {"A": "x" * 49152}}, ""), ({"nonsense": 1}, "nonsense"),
-    ({"image": None}, "image"), ({"image": 5}, "image"),
-])
+@pytest.mark.parametrize(
+    "change, key",
+    [
+        ({"memory_mib": 1}, "memory_mib"),
+        ({"memory_mib": 65537}, "memory_mib"),
+        ({"memory_mib": "16"}, "memory_mib"),
+        ({"memory_mib": 1.5}, "memory_mib"),
+        ({"timeout_ms": 0}, "timeout_ms"),
+        ({"timeout_ms": 900001}, "timeout_ms"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"concurrency": 10001}, "concurrency"),
+        ({"interface": "x"}, "interface"),
+        ({"interface": 1}, "interface"),
+        ({"args": "x"}, "args"),
+        ({"args": [1]}, "args"),
+        ({"args": ["x\0y"]}, "args"),
+        ({"args": ["x"] * 257}, "args"),
+        ({"env": []}, "env"),
+        ({"env": {"A": 1}}, "env"),
+        ({"env": {"A=B": "1"}}, "env"),
+        ({"env": {"": "1"}}, "env"),
+        ({"env": {"A": "x" * 49152}}, ""),
+        ({"nonsense": 1}, "nonsense"),
+        ({"image": None}, "image"),
+        ({"image": 5}, "image"),
+    ],
+)
 def test_wrong_configurations_are_400_and_name_the_key(shared, name, change, key):
     config = {"image": shared.push(), **change}
     assert key in shared.put(f"/api/v1/functions/{name}", config).problem(400)["detail"]
@@ -264,7 +313,15 @@ def test_wrong_configurations_are_400_and_name_the_key(shared, name, change, key
 
 
 def test_bodies_that_are_no_object_are_400(shared, name):
-    for body in (b"", b"{", b"[]", b"1", b'{"image":1,"image":2}', b'{"image":"\xff"}', b"[" * 5000):
+    for body in (
+        b"",
+        b"{",
+        b"[]",
+        b"1",
+        b'{"image":1,"image":2}',
+        b'{"image":"\xff"}',
+        b"[" * 5000,
+    ):
         shared.put(f"/api/v1/functions/{name}", body).problem(400)
     shared.put(f"/api/v1/functions/{name}", b" " * (1 << 20) + b"{}").problem(413)
 
@@ -313,10 +370,16 @@ def test_aliases_and_rollback(shared, name):
         shared.deploy(name, "status", str(200 + n))
     assert shared.call(name).status == 203
     alias = f"/api/v1/functions/{name}/aliases"
-    assert shared.put(f"{alias}/stable", {"version": 1}).ok().json == {"alias": "stable", "version": 1}
+    assert shared.put(f"{alias}/stable", {"version": 1}).ok().json == {
+        "alias": "stable",
+        "version": 1,
+    }
     assert shared.call(f"{name}:stable").status == 201
     assert shared.call(f"{name}:2").status == 202
-    assert shared.get(alias).ok().json["items"] == [{"alias": "live", "version": 3}, {"alias": "stable", "version": 1}]
+    assert shared.get(alias).ok().json["items"] == [
+        {"alias": "live", "version": 3},
+        {"alias": "stable", "version": 1},
+    ]
     assert shared.get(f"/api/v1/functions/{name}?qualifier=stable").ok().json["version"] == 1
     rollback = f"/api/v1/functions/{name}/rollback"
     assert shared.post(rollback).ok().json["version"] == 2
@@ -341,11 +404,19 @@ def test_aliases_and_rollback(shared, name):
 def test_unknown_functions_are_404(shared):
     base = "/api/v1/functions/no-such"
     for method, path, body in [
-            ("GET", base, None), ("DELETE", base, None), ("GET", base + "/versions", None),
-            ("GET", base + "/aliases", None), ("PUT", base + "/aliases/x", {"version": 1}),
-            ("POST", base + "/rollback", None), ("POST", base + "/invocations", None),
-            ("POST", base + "/invocations?mode=async", None), ("GET", base + "/logs", None),
-            ("GET", base + "/logs?follow=1", None), ("GET", "/fn/no-such", None), ("POST", "/fn/no-such/x/y", None)]:
+        ("GET", base, None),
+        ("DELETE", base, None),
+        ("GET", base + "/versions", None),
+        ("GET", base + "/aliases", None),
+        ("PUT", base + "/aliases/x", {"version": 1}),
+        ("POST", base + "/rollback", None),
+        ("POST", base + "/invocations", None),
+        ("POST", base + "/invocations?mode=async", None),
+        ("GET", base + "/logs", None),
+        ("GET", base + "/logs?follow=1", None),
+        ("GET", "/fn/no-such", None),
+        ("POST", "/fn/no-such/x/y", None),
+    ]:
         shared.request(method, path, body).problem(404)
 
 
@@ -359,16 +430,26 @@ def test_remove_takes_everything_and_the_name_starts_anew(shared, name):
     assert shared.deploy(name, "hello")["version"] == 1
 
 
-# --- invocations ------------------------------------------------------------------------------------------
+# --- invocations ----------------------------------------------------------------------------------
+
 
 def test_receipt_says_what_happened(shared, name):
     function = shared.deploy(name, "count")
     answer = shared.call(name, b"x" * 5000).ok()
     assert answer.body.strip() == b"5000"
     receipt = shared.receipt(answer.headers["X-Unid-Invocation-Id"])
-    assert (receipt["function"], receipt["version"], receipt["digest"]) == (name, 1, function["image"])
+    assert (receipt["function"], receipt["version"], receipt["digest"]) == (
+        name,
+        1,
+        function["image"],
+    )
     assert (receipt["trigger"], receipt["driver"], receipt["status"]) == ("http", "fake", 200)
-    assert (receipt["outcome"], receipt["error"], receipt["attempt"], receipt["fresh"]) == ("ok", "", 1, True)
+    assert (receipt["outcome"], receipt["error"], receipt["attempt"], receipt["fresh"]) == (
+        "ok",
+        "",
+        1,
+        True,
+    )
     assert (receipt["bytes_in"], receipt["bytes_out"]) == (5000, len(answer.body))
     assert receipt["exit_reason"] == "done" and TIME.match(receipt["started_at"])
     assert all(v >= 0 for v in receipt["phases"].values()) and len(receipt["phases"]) == 7
@@ -400,7 +481,10 @@ def test_async_invocation_runs_later(shared, name):
 def test_async_invocation_is_pending_while_it_runs(shared, name):
     shared.deploy(name, "sleep", "700")
     invocation = shared.post(f"/api/v1/functions/{name}/invocations?mode=async").ok(202).json["id"]
-    assert shared.get(f"/api/v1/invocations/{invocation}").ok().json == {"id": invocation, "status": "pending"}
+    assert shared.get(f"/api/v1/invocations/{invocation}").ok().json == {
+        "id": invocation,
+        "status": "pending",
+    }
     assert shared.receipt(invocation)["outcome"] == "ok"
 
 
@@ -435,22 +519,30 @@ def test_unknown_invocations_are_404(shared):
     assert shared.get("/api/v1/invocations/nonsense").status in (400, 404)
 
 
-# --- instances and logs -----------------------------------------------------------------------------------
+# --- instances and logs ---------------------------------------------------------------------------
+
 
 def test_instances_are_listed_and_can_be_killed(shared, name):
     import threading
+
     shared.deploy(name, "spin", timeout_ms=60000)
     answers = []
     caller = threading.Thread(target=lambda: answers.append(shared.call(name)))
     caller.start()
-    mine = wait_for(lambda: [i for i in shared.instances() if i["function"] == name and i["state"] == "running"],
-                    "the instance runs")[0]
+    mine = wait_for(
+        lambda: [
+            i for i in shared.instances() if i["function"] == name and i["state"] == "running"
+        ],
+        "the instance runs",
+    )[0]
     assert (mine["driver"], mine["version"]) == ("fake", 1) and ULID.match(mine["id"])
     assert ULID.match(mine["invocation_id"]) and mine["age_us"] >= 0 and mine["memory_mib"] > 0
     shared.delete(f"/api/v1/instances/{mine['id']}").ok(204)
     caller.join(harness.ANSWER_S)
     assert answers[0].problem(502)["outcome"] == "cancelled"
-    wait_for(lambda: mine["id"] not in [i["id"] for i in shared.instances()], "the instance is gone")
+    wait_for(
+        lambda: mine["id"] not in [i["id"] for i in shared.instances()], "the instance is gone"
+    )
     shared.delete(f"/api/v1/instances/{mine['id']}").problem(404)
     shared.delete(f"/api/v1/instances/{NO_ID}").problem(404)
 
@@ -461,11 +553,17 @@ def test_logs_are_kept_by_function(shared, name):
     second = shared.call(name).ok().headers["X-Unid-Invocation-Id"]
     shared.receipt(second)
     path = f"/api/v1/functions/{name}/logs"
-    lines = wait_for(lambda: (lambda l: l if len(l) == 6 else None)(shared.get(path).ok().json["items"]), "the log")
+    lines = wait_for(
+        lambda: (lambda l: l if len(l) == 6 else None)(shared.get(path).ok().json["items"]),
+        "the log",
+    )
     assert [l["text"] for l in lines] == ["one", "two \u00e9", "three"] * 2
     assert [l["invocation_id"] for l in lines] == [first] * 3 + [second] * 3
     assert all(TIME.match(l["at"]) for l in lines)
-    assert [l["text"] for l in shared.get(f"{path}?limit=2").ok().json["items"]] == ["two \u00e9", "three"]
+    assert [l["text"] for l in shared.get(f"{path}?limit=2").ok().json["items"]] == [
+        "two \u00e9",
+        "three",
+    ]
     shared.get(f"{path}?limit=0").problem(400)
     shared.get(f"{path}?follow=2").problem(400)
 
@@ -488,7 +586,8 @@ def test_followed_logs_come_as_they_are_written(shared, name):
     connection.close()
 
 
-# --- who may ----------------------------------------------------------------------------------------------
+# --- who may --------------------------------------------------------------------------------------
+
 
 def test_token_guards_rest_over_tcp_alone(make_unid, tmp_path):
     (tmp_path / "token").write_text("s3cret\n")
@@ -526,7 +625,9 @@ def test_ten_thousand_idle_functions_cost_rows_not_memory(make_unid):
     before = unid.resident_kib()
     connection = unid.connection()
     for i in range(1000):
-        connection.request("PUT", f"/api/v1/functions/g{i}", json.dumps({"image": digest, "args": ["hello"]}))
+        connection.request(
+            "PUT", f"/api/v1/functions/g{i}", json.dumps({"image": digest, "args": ["hello"]})
+        )
         response = connection.getresponse()
         response.read()
         assert response.status == 201

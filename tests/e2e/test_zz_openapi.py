@@ -1,4 +1,5 @@
-"""Last: the requests of all other files covered every operation of docs/openapi.yaml with every status it names."""
+"""Last: the requests of all other files covered every operation of docs/openapi.yaml with every
+status it names."""
 
 import re
 
@@ -34,7 +35,11 @@ def operations():
 
 
 def pattern(path):
-    return re.compile("^" + re.sub(r"\\\{path\\\}", ".+", re.sub(r"\\\{(?!path)\w+\\\}", "[^/]+", re.escape(path))) + "$")
+    return re.compile(
+        "^"
+        + re.sub(r"\\\{path\\\}", ".+", re.sub(r"\\\{(?!path)\w+\\\}", "[^/]+", re.escape(path)))
+        + "$"
+    )
 
 
 def test_every_operation_and_status_was_seen(request):
