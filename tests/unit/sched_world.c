@@ -127,8 +127,7 @@ static void answer(void *arg)
         m->size = sizeof(image_bytes);
         snprintf(m->digest, sizeof(m->digest), "%s", l->name);
         image_refs++;
-        l->image_cb(l->arg, 0, image_ref(m), &err);
-        image_unref(m);
+        l->image_cb(l->arg, 0, image_ref(m), &err); /* gives the reference */
     } else if (v) {
         l->version_cb(l->arg, 0, v, &err);
     } else {
@@ -293,7 +292,11 @@ void world_open(struct world *w)
 static void close_sched(struct world *w)
 {
     struct fake_script at_once = {0};
+    struct sched_stats stats;
 
+    sched_get_stats(w->sched, &stats); /* a test's clients are gone by now: they may not be told */
+    assert_int_equal(stats.waiting, 0);
+    assert_int_equal(stats.instances[INSTANCE_BOUND] + stats.instances[INSTANCE_RUNNING], 0);
     fake_driver_script(w->driver, &at_once);
     sched_drain(w->sched, 0, NULL, NULL);
     world_advance(w, 60000000);
