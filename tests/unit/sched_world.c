@@ -292,11 +292,7 @@ void world_open(struct world *w)
 static void close_sched(struct world *w)
 {
     struct fake_script at_once = {0};
-    struct sched_stats stats;
 
-    sched_get_stats(w->sched, &stats); /* a test's clients are gone by now: they may not be told */
-    assert_int_equal(stats.waiting, 0);
-    assert_int_equal(stats.instances[INSTANCE_BOUND] + stats.instances[INSTANCE_RUNNING], 0);
     fake_driver_script(w->driver, &at_once);
     sched_drain(w->sched, 0, NULL, NULL);
     world_advance(w, 60000000);
@@ -316,8 +312,12 @@ void world_reopen(struct world *w)
 void world_done(struct world *w)
 {
     struct fake_stats st;
+    struct sched_stats stats;
     char command[128];
 
+    sched_get_stats(w->sched, &stats); /* a test's clients are gone by now: they may not be told */
+    assert_int_equal(stats.waiting, 0);
+    assert_int_equal(stats.instances[INSTANCE_BOUND] + stats.instances[INSTANCE_RUNNING], 0);
     close_sched(w);
     st = world_fake(w);
     assert_int_equal(st.starting + st.shells + st.running + st.ended, 0);
@@ -346,6 +346,34 @@ void world_run(struct world *w)
 void world_advance(struct world *w, uint64_t us)
 {
     un_loop_advance(w->loop, us);
+}
+
+struct barrier {
+    struct store_job job;
+    bool passed;
+};
+
+static int pass(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    return 0;
+}
+
+static void on_passed(struct store_job *job, int rc, const struct un_error *err)
+{
+    ((struct barrier *)job)->passed = true; /* its first member */
+}
+
+static bool is_passed(void *arg)
+{
+    return ((struct barrier *)arg)->passed;
+}
+
+void world_barrier(struct world *w)
+{
+    struct barrier b = {.job = {.access = STORE_WRITE, .run = pass, .done = on_passed}};
+
+    store_submit(w->store, &b.job);
+    world_until(w, is_passed, &b);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)

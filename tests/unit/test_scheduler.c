@@ -837,7 +837,7 @@ static void pool_never_exceeds_its_most(void **state)
 
 static void shell_failures_fail_waiters_after_a_few_and_heal(void **state)
 {
-    struct client bad[5] = {0}, now = {0}, good = {0};
+    struct client bad[5] = {0}, now = {0}, early = {0}, good = {0};
     struct fake_script s = {.ready_rc = -EIO};
 
     script(&s);
@@ -858,10 +858,15 @@ static void shell_failures_fail_waiters_after_a_few_and_heal(void **state)
     assert_int_equal(world_fake(&w).failed, 7); /* then one at a time */
     client_get(&w, &now, "hello");
     world_run(&w);
-    assert_int_equal(now.ends, 0); /* the pause is over: it is the next attempt */
+    assert_ended(now, SCHED_CANNOT_RUN); /* the pause was over: one attempt was made for it */
+    assert_int_equal(world_fake(&w).failed, 8);
+    client_get(&w, &early, "hello");
+    world_run(&w);
+    assert_ended(early, SCHED_CANNOT_RUN); /* the next pause has begun: none was made for this one */
+    assert_true(early.outcome.retry_after_s >= 1);
+    assert_int_equal(world_fake(&w).failed, 8);
     script(NULL);
     world_advance(&w, 20 * SECOND);
-    assert_int_equal(now.ends, 1);
     client_get(&w, &good, "hello");
     world_run(&w);
     assert_ended(good, SCHED_OK);
