@@ -69,6 +69,8 @@ int api_open(const struct api_spec *spec, struct api **ret, struct un_error *err
     a->store = spec->store;
     a->max_request_bytes = spec->settings.max_request_bytes;
     a->max_image_bytes = spec->settings.max_image_bytes;
+    a->doctor = spec->doctor;
+    a->doctor_arg = spec->doctor_arg;
     a->is_ready = spec->is_ready;
     a->arg = spec->arg;
     a->opened_us = un_loop_now_us(a->loop);

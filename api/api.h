@@ -13,6 +13,7 @@
 #ifndef UNID_API_API_H
 #define UNID_API_API_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -45,6 +46,10 @@ struct api_spec {
     /* Whether calls of functions can be served now; if not, `*ret_why` says why. NULL: always. */
     bool (*is_ready)(void *arg, const char **ret_why);
     void *arg;
+    /* Makes the report of GET /api/v1/doctor and gives it to `cb`, once, from the loop; NULL: there is
+     * none (memory). NULL: the route answers 501. */
+    void (*doctor)(void *doctor_arg, void (*cb)(void *cb_arg, const json_t *report), void *cb_arg);
+    void *doctor_arg;
 };
 
 struct api;

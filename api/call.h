@@ -24,6 +24,8 @@ struct api {
     uint64_t max_request_bytes, max_image_bytes;
     bool (*is_ready)(void *arg, const char **ret_why);
     void *arg;
+    void (*doctor)(void *doctor_arg, void (*cb)(void *cb_arg, const json_t *report), void *cb_arg);
+    void *doctor_arg;
     struct http_server *http;
     bool draining;
     uint64_t opened_us; /* un_loop_now_us() */
@@ -88,6 +90,7 @@ void rest_readyz(struct api_call *call);
 void rest_metrics(struct api_call *call);
 void rest_version(struct api_call *call);
 void rest_openapi(struct api_call *call);
+void rest_doctor(struct api_call *call);
 
 /* gateway.c, for rest_invocations.c: calls the function as `trigger` says. */
 void gateway_call(struct api_call *call, enum sched_trigger trigger, const char *function,

@@ -46,15 +46,20 @@ static bool is_socket(const char *path)
 
 const char *client_default_host(char *buf)
 {
-    char path[CLIENT_HOST_SIZE - 8] = "/run/unid/unid.sock";
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
-    bool found = geteuid() == 0 && is_socket(path);
-    if (!found && runtime && *runtime == '/') {
-        int n = snprintf(path, sizeof(path), "%s/unid.sock", runtime);
-        found = n > 0 && (size_t)n < sizeof(path) && is_socket(path);
+    static const char scheme[] = "unix://";
+    const char *path = buf + sizeof(scheme) - 1;
+    snprintf(buf, CLIENT_HOST_SIZE, "%s/run/unid/unid.sock", scheme);
+    if (geteuid() == 0 && is_socket(path)) {
+        return buf;
     }
-    snprintf(buf, CLIENT_HOST_SIZE, "%s%s", found ? "unix://" : "http://127.0.0.1:7070",
-             found ? path : "");
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    if (runtime && *runtime == '/') {
+        int n = snprintf(buf, CLIENT_HOST_SIZE, "%s%s/unid.sock", scheme, runtime);
+        if (n > 0 && n < CLIENT_HOST_SIZE && is_socket(path)) {
+            return buf;
+        }
+    }
+    snprintf(buf, CLIENT_HOST_SIZE, "http://127.0.0.1:7070");
     return buf;
 }
 

@@ -1,5 +1,5 @@
-"""Fixtures of the whole-daemon tests. `unid` is a daemon of the test's own; `shared` one for a whole file, for
-tests that only add functions under names of their own."""
+"""Fixtures of the whole-daemon tests. `unid` is a daemon of the test's own; `shared` one for a
+whole file, for tests that only add functions under names of their own."""
 
 import itertools
 import signal
@@ -34,8 +34,10 @@ def needs_no_daemon():
 @pytest.fixture(autouse=True)
 def bounded():
     """No test waits for ever."""
+
     def expired(number, frame):
         raise AssertionError(f"the test takes longer than {TEST_S} s")
+
     before = signal.signal(signal.SIGALRM, expired)
     signal.alarm(TEST_S)
     yield

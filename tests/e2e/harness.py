@@ -1,7 +1,8 @@
-"""What the whole-daemon tests share: starting unid and unictl, talking to them, and images made of nothing.
+"""What the whole-daemon tests share: starting unid and unictl, talking to them, and images made of
+nothing.
 
-Only the standard library. A Daemon is one state directory; it can be started, ended and killed any number of
-times. Nothing here knows what a route answers.
+Only the standard library. A Daemon is one state directory; it can be started, ended and killed any
+number of times. Nothing here knows what a route answers.
 """
 
 import dataclasses
@@ -24,6 +25,10 @@ EXAMPLES = BUILD / "guest" / "examples"
 READY_S = 30  # a sanitized daemon on a busy machine
 ANSWER_S = 30
 
+# Every (method, path, status) that was asked and answered; test_zz_openapi.py holds it against
+# the document.
+SEEN = set()
+
 # What a sanitizer says when it has found something.
 SANITIZER_WORDS = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "UndefinedBehavior")
 
@@ -41,8 +46,8 @@ def wait_for(condition, what, seconds=ANSWER_S):
 
 
 def sdk_image(salt=b"", size=0):
-    """An SDK image (guest/include/unid/abi.h) as small as can be: one segment, our note, an endless loop. The
-    fake driver never runs its code; `salt` and `size` make images differ."""
+    """An SDK image (guest/include/unid/abi.h) as small as can be: one segment, our note, an endless
+    loop. The fake driver never runs its code; `salt` and `size` make images differ."""
     code = b"\xeb\xfe" + salt
     note = struct.pack("<III", 5, 8, 1) + b"unid\0\0\0\0" + struct.pack("<HHI", 1, 0, 0)
     code_at = 64 + 2 * 56 + len(note)
@@ -52,7 +57,9 @@ def sdk_image(salt=b"", size=0):
     head += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + code_at, 64, 0, 0, 64, 56, 2, 64, 0, 0)
     load = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, total, total, 4096)
     note_at = 64 + 2 * 56
-    notes = struct.pack("<IIQQQQQQ", 4, 4, note_at, base + note_at, base + note_at, len(note), len(note), 4)
+    notes = struct.pack(
+        "<IIQQQQQQ", 4, 4, note_at, base + note_at, base + note_at, len(note), len(note), 4
+    )
     image = head + load + notes + note + code
     return image + b"\0" * (total - len(image))
 
@@ -106,21 +113,40 @@ class Daemon:
         self.port = None
         self.may_log_errors = False
 
-    # --- life ---------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def command(self):
-        return [str(UNID), "--listen", "127.0.0.1:0", "--socket", str(self.socket),
-                "--state-dir", str(self.state), "--runtime-dir", str(self.directory / "run"),
-                "--driver", self.driver, "--ready-file", str(self.ready_file), "--log-format", "json",
-                *self.flags]
+        return [
+            str(UNID),
+            "--listen",
+            "127.0.0.1:0",
+            "--socket",
+            str(self.socket),
+            "--state-dir",
+            str(self.state),
+            "--runtime-dir",
+            str(self.directory / "run"),
+            "--driver",
+            self.driver,
+            "--ready-file",
+            str(self.ready_file),
+            "--log-format",
+            "json",
+            *self.flags,
+        ]
 
     def start(self):
         assert self.process is None
         self.ready_file.unlink(missing_ok=True)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("UNID_", "XDG_"))}
         with open(self.log_file, "ab") as log:
-            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env={**env, **self.env})
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**env, **self.env},
+            )
         wait_for(self._is_ready, "unid serves", READY_S)
         return self
 
@@ -172,7 +198,7 @@ class Daemon:
                 return int(line.split()[1])
         raise AssertionError("no VmHWM")
 
-    # --- what is left -------------------------------------------------------------------------------
+    # --- what is left -----------------------------------------------------------------------------
 
     def processes(self):
         """Process ids whose command line names this daemon's directory, the daemon aside."""
@@ -201,12 +227,12 @@ class Daemon:
     def assert_clean_log(self):
         log = self.log()
         for word in SANITIZER_WORDS:
-            assert word not in log, log[log.index(word) - 200:][:4000]
+            assert word not in log, log[log.index(word) - 200 :][:4000]
         if not self.may_log_errors:
             errors = [e for e in self.log_events() if e.get("level") == "error"]
             assert not errors, errors[:5]
 
-    # --- HTTP ---------------------------------------------------------------------------------------
+    # --- HTTP -------------------------------------------------------------------------------------
 
     def connection(self, unix=False, timeout=ANSWER_S):
         if unix:
@@ -223,6 +249,7 @@ class Daemon:
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
+            SEEN.add((method, path.split("?")[0], response.status))
             return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
@@ -243,7 +270,7 @@ class Daemon:
         """A plain TCP connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout)
 
-    # --- what most tests need -----------------------------------------------------------------------
+    # --- what most tests need ---------------------------------------------------------------------
 
     def push(self, image=None):
         return self.post("/api/v1/images", image or sdk_image()).ok(200, 201).json["digest"]
@@ -259,9 +286,11 @@ class Daemon:
 
     def receipt(self, invocation_id):
         """The receipt, as soon as it has been written."""
+
         def written():
             answer = self.get(f"/api/v1/invocations/{invocation_id}")
             return answer.status == 200 and "phases" in answer.json and answer.json
+
         return wait_for(written, "the receipt is there")
 
     def instances(self):
@@ -293,8 +322,14 @@ class Result:
 
 def unictl(*words, stdin=b"", env=None, timeout=60):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("UNID_", "XDG_"))}
-    done = subprocess.run([str(UNICTL), *map(str, words)], input=stdin, capture_output=True, timeout=timeout,
-                          env={**clean, **(env or {})}, check=False)
+    done = subprocess.run(
+        [str(UNICTL), *map(str, words)],
+        input=stdin,
+        capture_output=True,
+        timeout=timeout,
+        env={**clean, **(env or {})},
+        check=False,
+    )
     err = done.stderr.decode(errors="replace")
     for word in SANITIZER_WORDS:
         assert word not in err, err
