@@ -31,11 +31,11 @@ static void make_image(void)
 {
     memset(image_bytes, 0, sizeof(image_bytes));
     memcpy(image_bytes, "\177ELF\2\1\1", 7);
-    put(16, 2, 2);             /* ET_EXEC */
-    put(18, 62, 2);            /* EM_X86_64 */
-    put(20, 1, 4);             /* EV_CURRENT */
+    put(16, 2, 2);              /* ET_EXEC */
+    put(18, 62, 2);             /* EM_X86_64 */
+    put(20, 1, 4);              /* EV_CURRENT */
     put(24, 0x200000 + 204, 8); /* entry */
-    put(32, 64, 8);            /* phoff */
+    put(32, 64, 8);             /* phoff */
     put(52, 64, 2);
     put(54, 56, 2);
     put(56, 2, 2);
@@ -221,8 +221,7 @@ void world_hold_lookups(struct world *w, bool hold)
 void world_answer_lookups(struct world *w)
 {
     w->registry->hold = false;
-    un_list_for_each_safe(it, &w->registry->held)
-    {
+    un_list_for_each_safe (it, &w->registry->held) {
         struct lookup *l = un_list_entry(it, struct lookup, node);
 
         un_list_remove(&l->node);

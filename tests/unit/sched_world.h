@@ -51,7 +51,7 @@ void world_answer_lookups(struct world *w);
 /* A caller that keeps what it is told. */
 struct client {
     struct sched_call *call;
-    bool hold;      /* does not answer data_done by itself */
+    bool hold; /* does not answer data_done by itself */
     bool cancel_on_response;
     unsigned responses, pieces, rooms, ends;
     unsigned status;

@@ -188,15 +188,16 @@ static int run_spec(struct user *u, struct hv_run_spec *run, struct un_error *er
 static int run_with(struct user *u, const char *const *argv, const char *body, bool eof)
 {
     static const char *const env[] = {NULL};
-    struct elf_maker elf;
+    static uint8_t image[ELF_MAKER_SIZE];
+    struct elf_maker elf = elf_maker_default();
     struct un_error err = UN_ERROR_INIT;
     struct hv_run_spec run = {
         .mem_bytes = 16 * MIB,
         .argv = argv,
         .envp = env,
         .invocation_id = "01ARZ3NDEKTSV4RRFFQ69G5FAV",
-        .request_head = "GET / HTTP/1.1\r\n",
-        .request_head_len = 5,
+        .request_head = "GET /\r\n",
+        .request_head_len = 7,
         .content_length = -1,
         .body = body,
         .body_len = strlen(body),
@@ -204,9 +205,9 @@ static int run_with(struct user *u, const char *const *argv, const char *body, b
     };
     int rc;
 
-    elf_maker_sdk(&elf);
-    run.image = elf.bytes;
-    run.image_len = elf.len;
+    elf_maker_write(&elf, image);
+    run.image = image;
+    run.image_len = sizeof(image);
     rc = run_spec(u, &run, &err);
     return rc;
 }
@@ -390,7 +391,8 @@ static void wrong_images_are_refused_and_leave_the_shell(void **state)
 {
     struct user u = {0};
     struct un_error err = UN_ERROR_INIT;
-    struct hv_run_spec bad = {.image = (const uint8_t *)"#!/bin/sh", .image_len = 9, .mem_bytes = MIB};
+    struct hv_run_spec bad = {
+        .image = (const uint8_t *)"#!/bin/sh", .image_len = 9, .mem_bytes = MIB};
 
     make(&u);
     un_loop_run_ready(loop);

@@ -102,9 +102,9 @@ static void every_end_leaves_a_receipt(void **state)
         unsigned status;
         const char *outcome, *exit_reason;
     } cases[] = {
-        {"hello", 200, "ok", "done"},        {"status", 204, "ok", "done"},
-        {"exit", 502, "failed", "done"},     {"crash", 502, "failed", "fault"},
-        {"lost", 502, "failed", "lost"},     {"protocol", 502, "failed", "protocol"},
+        {"hello", 200, "ok", "done"},       {"status", 204, "ok", "done"},
+        {"exit", 502, "failed", "done"},    {"crash", 502, "failed", "fault"},
+        {"lost", 502, "failed", "lost"},    {"protocol", 502, "failed", "protocol"},
         {"nobody", 404, "no-function", ""}, {"spin", 504, "timed-out", ""},
     };
     struct receipt r;

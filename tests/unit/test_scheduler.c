@@ -862,7 +862,8 @@ static void shell_failures_fail_waiters_after_a_few_and_heal(void **state)
     assert_int_equal(world_fake(&w).failed, 8);
     client_get(&w, &early, "hello");
     world_run(&w);
-    assert_ended(early, SCHED_CANNOT_RUN); /* the next pause has begun: none was made for this one */
+    assert_ended(early,
+                 SCHED_CANNOT_RUN); /* the next pause has begun: none was made for this one */
     assert_true(early.outcome.retry_after_s >= 1);
     assert_int_equal(world_fake(&w).failed, 8);
     script(NULL);
