@@ -239,17 +239,6 @@ def test_idle_connections_over_the_limit_make_room(make_unid):
             sock.close()
 
 
-def test_busy_connections_at_the_limit_let_others_wait(make_unid):
-    unid = make_unid(flags=["--set", "http.max_connections=4"]).start()
-    unid.deploy("f", "sleep", "500", concurrency=8)
-    sockets = [unid.raw() for _ in range(8)]
-    for sock in sockets:
-        sock.sendall(b"GET /fn/f HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
-    assert [read_answer(sock).status for sock in sockets] == [200] * 8
-    for sock in sockets:
-        sock.close()
-
-
 def test_endless_pipeline_is_held_back_not_gathered(unid):
     unid.deploy("f", "sleep", "50")
     with unid.raw() as sock:
