@@ -144,10 +144,11 @@ static void on_head(void *arg, struct http_exchange *ex)
     }
 }
 
-void open_server(void)
+void open_server(unsigned connections)
 {
     struct http_server_spec spec = {.loop = fx->loop, .on_head = on_head};
     http_limits_init(&spec.limits);
+    spec.limits.connections = connections;
     assert_int_equal(http_server_open(&spec, &fx->server, NULL), 0);
 }
 
@@ -164,7 +165,7 @@ int setup(void **state)
     fx = calloc(1, sizeof(*fx));
     *state = fx;
     assert_int_equal(un_loop_new_virtual(1000000, &fx->loop, NULL), 0);
-    open_server();
+    open_server(LIMIT_HTTP_CONNECTIONS);
     connect_pair();
     return 0;
 }

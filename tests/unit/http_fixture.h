@@ -1,8 +1,8 @@
-/* http_fixture.h - an HTTP server on a virtual loop whose handler does what the path says, and a raw client
- * of it.
+/* http_fixture.h - an HTTP server on a virtual loop whose handler does what the path says, and a
+ * raw client of it.
  *
- * Time limits are reached by un_loop_advance. Bytes are moved by pump(), which runs the loop until nothing is
- * ready, and reads what the server has sent. */
+ * Time limits are reached by un_loop_advance. Bytes are moved by pump(), which runs the loop
+ * until nothing is ready, and reads what the server has sent. */
 #ifndef UNID_TESTS_HTTP_FIXTURE_H
 #define UNID_TESTS_HTTP_FIXTURE_H
 
@@ -40,7 +40,7 @@ struct fixture {
 extern struct fixture *fx;
 
 void work_free(struct work *w);
-void open_server(void);
+void open_server(unsigned connections);
 void connect_pair(void);
 int setup(void **state);
 int teardown(void **state);

@@ -1,4 +1,5 @@
-/* test_http.c - the HTTP server: what works, back-pressure, clients that leave, the server's life. */
+/* test_http.c - the HTTP server: what works, back-pressure, clients that leave, the server's
+ * life. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -412,12 +413,9 @@ static void close_tells_running_handlers(void **state)
 static void full_server_lets_an_idle_connection_go(void **state)
 {
     (void)state;
-    struct http_server_spec spec = {.loop = fx->loop, .on_head = on_head};
     uint16_t port = 0;
     http_server_close(fx->server);
-    http_limits_init(&spec.limits);
-    spec.limits.connections = 2;
-    assert_int_equal(http_server_open(&spec, &fx->server, NULL), 0);
+    open_server(2);
     assert_int_equal(http_server_listen_tcp(fx->server, "127.0.0.1:0", &port, NULL), 0);
     int fds[4];
     for (int i = 0; i < 4; i++) {
