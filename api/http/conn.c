@@ -131,6 +131,16 @@ void conn_close(struct http_conn *c)
     server_conn_closed(s);
 }
 
+void conn_flush(struct http_conn *c)
+{
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    if (!c->ex.active && !c->kill && evbuffer_get_length(out) > 0) {
+        evbuffer_unfreeze(out, 1); /* a bufferevent keeps its output's front to itself */
+        evbuffer_write(out, c->fd);
+        evbuffer_freeze(out, 1);
+    }
+}
+
 void conn_retire(struct http_conn *c)
 {
     if (output_len(c) == 0) {

@@ -89,6 +89,8 @@ struct http_server {
 int conn_open(struct http_server *s, int fd, bool is_unix, struct un_error *err);
 /* on_gone for a running exchange; frees the connection. */
 void conn_close(struct http_conn *c);
+/* Hands to the kernel what it takes of an answer that is complete, without waiting. */
+void conn_flush(struct http_conn *c);
 /* Closes an idle connection, once what it has been sent has left. */
 void conn_retire(struct http_conn *c);
 /* Looks again at what is to be done, from the loop. */

@@ -410,6 +410,18 @@ static void close_tells_running_handlers(void **state)
     assert_int_equal(fx->gone, 1);
 }
 
+static void answer_that_is_complete_survives_close(void **state)
+{
+    (void)state;
+    say(GET("/hold"));
+    http_respond_full(fx->held->ex, 200, NULL, "last words", 10);
+    work_free(fx->held);
+    http_server_close(fx->server);
+    fx->server = NULL;
+    read_all();
+    assert_non_null(strstr(got(), "last words"));
+}
+
 static void full_server_lets_an_idle_connection_go(void **state)
 {
     (void)state;
@@ -499,6 +511,7 @@ int main(void)
         TEST(failed_stream_is_cut_without_its_end),
         TEST(drain_closes_idle_and_finishes_the_rest),
         TEST(close_tells_running_handlers),
+        TEST(answer_that_is_complete_survives_close),
         TEST(full_server_lets_an_idle_connection_go),
         TEST(unix_socket_has_its_mode_and_is_removed),
         TEST(malformed_addresses_are_refused),
