@@ -498,7 +498,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct http_conn *c = arg;
     (void)bev;
-    if (!(what & BEV_EVENT_EOF)) {
+    if (!(what & BEV_EVENT_EOF) || (c->ex.active && c->ex.leave_on_eof)) {
         conn_close(c);
         return;
     }

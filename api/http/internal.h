@@ -42,7 +42,8 @@ struct http_exchange {
     bool active;       /* the handler owns it */
     bool has_body, body_done, body_flows, continue_sent;
     bool begun, chunked_out, no_body_out, want_writable, answered;
-    bool broken;      /* the answer cannot be completed as its head promised */
+    bool broken; /* the answer cannot be completed as its head promised */
+    bool leave_on_eof;
     bool close_after; /* no further request on this connection */
 };
 

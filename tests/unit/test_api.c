@@ -614,8 +614,6 @@ static void follower_that_leaves_is_forgotten(void **state)
     (void)state;
     ask("GET", "/api/v1/functions/hello/logs?follow=1", NULL);
     assert_int_equal(below.followers, 1);
-    struct linger now = {.l_onoff = 1};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     close(fd);
     fd = -1;
     for (int i = 0; i < 5; i++) {
