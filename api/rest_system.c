@@ -41,6 +41,20 @@ void rest_openapi(struct api_call *call)
                       (size_t)(api_openapi_yaml_end - api_openapi_yaml));
 }
 
+static void on_report(void *arg, const json_t *report)
+{
+    reply_json(arg, 200, report ? json_deep_copy(report) : NULL);
+}
+
+void rest_doctor(struct api_call *call)
+{
+    if (call->api->doctor) {
+        call->api->doctor(call->api->doctor_arg, on_report, call);
+    } else {
+        reply_problem(call, 404, "this unid makes no report of its health");
+    }
+}
+
 /* --- metrics: Prometheus text exposition format 0.0.4
  * --------------------------------------------- */
 

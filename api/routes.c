@@ -9,6 +9,7 @@ const struct route api_routes[] = {
     {"GET", "/readyz", "getReadiness", AUTH_NONE, BODY_NONE, rest_readyz},
     {"GET", "/metrics", "getMetrics", AUTH_TOKEN, BODY_NONE, rest_metrics},
     {"GET", "/api/v1/version", "getVersion", AUTH_TOKEN, BODY_NONE, rest_version},
+    {"GET", "/api/v1/doctor", "getDoctor", AUTH_TOKEN, BODY_NONE, rest_doctor},
     {"GET", "/api/v1/openapi.yaml", "getOpenapi", AUTH_TOKEN, BODY_NONE, rest_openapi},
 
     {"POST", "/api/v1/images", "pushImage", AUTH_TOKEN, BODY_STREAM, rest_image_push},

@@ -80,6 +80,48 @@ static int diagnose_alone(const struct cli_call *call, const struct un_error *wh
     return status != CLI_DONE ? status : cli_fail_send(call, -ECONNREFUSED, why);
 }
 
+static bool has_check(const json_t *findings, const char *check)
+{
+    size_t index;
+    const json_t *f;
+    json_array_foreach(findings, index, f)
+    {
+        if (strcmp(api_str(f, "check"), check) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the daemon runs on this machine, so that what can be seen here concerns it. */
+static bool is_local(const struct cli_call *call)
+{
+    static const char *const local[] = {"unix://", "http://127.", "http://localhost",
+                                        "http://[::1]"};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(local); i++) {
+        if (strncmp(client_host(call->client), local[i], strlen(local[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Adds what the daemon has not looked at itself. 0, -ENOMEM. */
+static int add_local_findings(json_t *report)
+{
+    un_autojson json_t *local = doctor_local_findings();
+    json_t *findings = json_object_get(report, "findings");
+    size_t index;
+    json_t *f;
+    json_array_foreach(local, index, f)
+    {
+        if (!has_check(findings, api_str(f, "check")) && json_array_append(findings, f) < 0) {
+            return -ENOMEM;
+        }
+    }
+    return local ? 0 : -ENOMEM;
+}
+
 int verb_doctor(struct cli_call *call)
 {
     /* Measuring drivers takes longer than other calls, but not without end. */
@@ -100,6 +142,9 @@ int verb_doctor(struct cli_call *call)
     }
     if (un_json_parse(r.body.data, r.body.len, &report, &err) < 0) {
         return cli_fail(CLI_REFUSED, "the daemon's answer is no JSON: %s", err.text);
+    }
+    if (is_local(call) && add_local_findings(report) < 0) {
+        return cli_fail(CLI_REFUSED, "cannot add what can be seen here: out of memory");
     }
     return print_report(call, report);
 }

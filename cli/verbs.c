@@ -81,7 +81,7 @@ const struct cli_verb cli_verbs[] = {
      "Remove images that no function refers to", NULL},
     {"doctor", "", 0, 0, false, no_options, verb_doctor,
      "Check what unid needs, and say how to mend what is missing",
-     "Asks the daemon; when none runs, checks this machine as far as it can without one.\n"},
+     "Looks at this machine and has the daemon measure its drivers.\n"},
     {"version", "", 0, 0, false, no_options, verb_version, "Show unictl's and the daemon's version",
      NULL},
     {"help", "[VERB]", 0, 2, false, no_options, verb_help, "Show help", NULL},

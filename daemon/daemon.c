@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "config.h"
+#include <config.h>
 
 #include "api/api.h"
 #include "common/cleanup.h"

@@ -6,9 +6,9 @@
 #include <sys/stat.h>
 
 #include "common/log.h"
-#include "config.h"
 #include "daemon/config.h"
 #include "daemon/daemon.h"
+#include <config.h>
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 

@@ -247,7 +247,12 @@ class Daemon:
             headers.setdefault("Content-Type", "application/json")
         connection = self.connection(unix, timeout)
         try:
-            connection.request(method, path, body, headers)
+            chunked = headers.get("Transfer-Encoding") == "chunked"
+            try:
+                connection.request(method, path, body, headers, encode_chunked=chunked)
+            except (BrokenPipeError, ConnectionResetError):
+                # Refused before it was sent whole; the refusal must be there to read.
+                connection._HTTPConnection__state = "Request-sent"
             response = connection.getresponse()
             SEEN.add((method, path.split("?")[0], response.status))
             return Answer(response.status, response.headers, response.read())

@@ -26,7 +26,9 @@ def send(daemon, data):
 
 
 def statuses(got):
-    return [int(line.split()[1]) for line in got.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    """Of the final answers: 100 may come before any of them."""
+    lines = [line for line in got.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    return [int(line.split()[1]) for line in lines if not line.startswith(b"HTTP/1.1 100")]
 
 
 HOST = b"Host: localhost\r\n"
@@ -223,24 +225,18 @@ def test_many_idle_connections_do_not_hinder_others(shared):
             sock.close()
 
 
-def test_connections_over_the_limit_are_refused_not_queued(make_unid):
+def test_idle_connections_over_the_limit_make_room(make_unid):
     unid = make_unid(flags=["--set", "http.max_connections=16"]).start()
     sockets = [unid.raw() for _ in range(40)]
     try:
+        unid.get("/healthz").ok()
         for sock in sockets:
-            sock.settimeout(0.5)
-        assert sum(closed(sock) for sock in sockets[20:]) >= 15
+            sock.settimeout(0.05)
+        assert sum(not closed(sock) for sock in sockets) <= 16
+        unid.get("/healthz").ok()
     finally:
         for sock in sockets:
             sock.close()
-    harness.wait_for(lambda: unid_answers(unid), "it serves again")
-
-
-def unid_answers(unid):
-    try:
-        return unid.get("/healthz").status == 200
-    except (OSError, harness.http.client.HTTPException):
-        return False
 
 
 def test_endless_pipeline_is_held_back_not_gathered(unid):
