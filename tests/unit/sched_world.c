@@ -26,7 +26,7 @@ static void put(size_t at, uint64_t value, size_t len)
     }
 }
 
-/* ELF header, a PT_LOAD over the whole file, a PT_NOTE with our note (System V gABI, ch. 4 and 5). */
+/* ELF header, a PT_LOAD over the whole file, a PT_NOTE with our note (System V gABI, ch. 4, 5). */
 static void make_image(void)
 {
     memset(image_bytes, 0, sizeof(image_bytes));

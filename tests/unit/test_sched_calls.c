@@ -44,13 +44,6 @@ static unsigned waiting(void)
     return stats.waiting;
 }
 
-/* Ends the calls that are left, while their clients still live. */
-static void stop(void)
-{
-    sched_drain(w.sched, 0, NULL, NULL);
-    world_advance(&w, MS);
-}
-
 #define assert_ended(c, k)                                                                         \
     do {                                                                                           \
         assert_int_equal((c).ends, 1);                                                             \
