@@ -36,7 +36,7 @@ static uint64_t sum(const struct sched_phases *p)
            p->teardown_us;
 }
 
-/* --- receipts ----------------------------------------------------------------------------------------- */
+/* --- receipts --------------------------------------------------------------------------------- */
 
 static void receipt_is_complete_and_its_phases_are_contiguous(void **state)
 {
@@ -337,7 +337,7 @@ static void no_memory_for_a_call_is_told_by_start(void **state)
 }
 #endif
 
-/* --- logs ---------------------------------------------------------------------------------------------- */
+/* --- logs ------------------------------------------------------------------------------------- */
 
 struct log_listed {
     char text[4096];
@@ -446,7 +446,7 @@ static void log_is_bounded_a_call(void **state)
     assert_int_equal(logs("flood", 1000)->count, 11);
 }
 
-/* --- the durable queue ----------------------------------------------------------------------------------- */
+/* --- the durable queue ------------------------------------------------------------------------ */
 
 struct accepted {
     int rc;
