@@ -1,9 +1,9 @@
 /* drivers.c - the table of drivers, and the loading of those that are modules (hv_driver_find).
  *
- * To add a driver: a row below. A driver that needs a large library is a module: a shared object with
- * the symbol `unid_hv_driver`, looked for in $UNID_MODULE_DIR, in ../lib/unid beside the directory of
- * the program (build tree, or a moved installation), and in the installation's library directory. A
- * module is never unloaded, as libraries with threads of their own cannot be.
+ * To add a driver: a row below. A driver that needs a large library is a module: a shared object
+ * with the symbol `unid_hv_driver`, looked for in $UNID_MODULE_DIR, in ../lib/unid beside the
+ * directory of the program (build tree, or a moved installation), and in the installation's library
+ * directory. A module is never unloaded, as libraries with threads of their own cannot be.
  */
 #include <dlfcn.h>
 #include <errno.h>
