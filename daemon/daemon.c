@@ -386,8 +386,8 @@ void daemon_close(struct daemon *d)
     }
     registry_close(d->registry);
     imagestore_close(d->images);
-    store_close(d->store);
     un_workers_free(d->workers);
+    store_close(d->store);
     for (size_t i = 0; i < UN_ARRAY_SIZE(d->signals); i++) {
         if (d->signals[i]) {
             event_free(d->signals[i]);
