@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ enum { REAP_MS = 10, END_TIMEOUT_MS = 10000 };
 /* libvirt's part that is the process's own; never undone, as libvirt has no way to. */
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
 static int library_rc;
+static atomic_uint domain_serial; /* the library knows the domains of the whole process */
 
 static void ignore_error(void *arg, virErrorPtr error)
 {
@@ -293,7 +295,7 @@ int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_byt
                     struct lv_shell *ret, struct un_error *err)
 {
     struct lv_shell s = {.host = h, .pidfd = -1, .sock = -1, .mem_bytes = mem_bytes};
-    snprintf(s.name, sizeof(s.name), "%s%u", h->place->prefix, atomic_fetch_add(&h->serial, 1));
+    snprintf(s.name, sizeof(s.name), "%s%u", h->place->prefix, atomic_fetch_add(&domain_serial, 1));
     int rc = start_domain(&s, accelerator, err);
     rc = rc < 0 ? rc : find_process(&s, err);
     rc = rc < 0 ? rc : map_memory(&s, err);

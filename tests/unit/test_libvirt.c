@@ -35,7 +35,7 @@ static const uint8_t *load_image(const char *name, size_t *ret_len)
     }
     if (!cache[i].name[0]) {
         char path[512], chunk[4096];
-        snprintf(path, sizeof(path), "%s/guest/examples/%s", getenv("UNID_BUILD"), name);
+        snprintf(path, sizeof(path), "%s/guest/examples/%s", getenv("UNID_BUILD") ?: ".", name);
         un_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0) {
             fail_msg("%s: %s", path, strerror(errno));
