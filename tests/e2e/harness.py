@@ -192,11 +192,12 @@ class Daemon:
                 pass
         return events
 
-    def resident_kib(self):
+    def resident_kib(self, which="VmHWM"):
+        """The most it ever had in memory, or with VmRSS what it has now."""
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(which + ":"):
                 return int(line.split()[1])
-        raise AssertionError("no VmHWM")
+        raise AssertionError(f"no {which}")
 
     # --- what is left -----------------------------------------------------------------------------
 
