@@ -69,10 +69,10 @@ int api_open(const struct api_spec *spec, struct api **ret, struct un_error *err
     a->store = spec->store;
     a->max_request_bytes = spec->settings.max_request_bytes;
     a->max_image_bytes = spec->settings.max_image_bytes;
-    a->doctor = spec->doctor;
-    a->doctor_arg = spec->doctor_arg;
     a->is_ready = spec->is_ready;
     a->arg = spec->arg;
+    a->doctor = spec->doctor;
+    a->doctor_arg = spec->doctor_arg;
     a->opened_us = un_loop_now_us(a->loop);
     un_list_init(&a->follows);
     struct http_server_spec http = {
@@ -118,8 +118,12 @@ void api_close(struct api *a)
     if (!a) {
         return;
     }
+    a->calls++; /* what ends in http_server_close must not free it */
+    a->closed = true;
     http_server_close(a->http);
-    api_free(a);
+    if (--a->calls == 0) {
+        api_free(a);
+    }
 }
 
 /* --- calls ---------------------------------------------------------------------------------------
@@ -127,8 +131,21 @@ void api_close(struct api *a)
 
 void call_free(struct api_call *call)
 {
+    struct api *a = call->api;
     un_buf_done(&call->body);
     free(call);
+    if (--a->calls == 0 && a->closed) {
+        api_free(a);
+    }
+}
+
+bool call_given_up(struct api_call *call)
+{
+    if (call->ex || !call->api->closed) {
+        return false;
+    }
+    call_free(call);
+    return true;
 }
 
 struct http_exchange *call_take_exchange(struct api_call *call)
@@ -250,6 +267,7 @@ static void on_head(void *arg, struct http_exchange *ex)
     }
     call->api = a;
     call->ex = ex;
+    a->calls++;
     enum route_result result =
         route_find(api_routes, api_route_count, req->method, req->target, &call->match);
     if (result != ROUTE_OK) {

@@ -24,10 +24,11 @@ struct api {
     uint64_t max_request_bytes, max_image_bytes;
     bool (*is_ready)(void *arg, const char **ret_why);
     void *arg;
-    void (*doctor)(void *doctor_arg, void (*cb)(void *cb_arg, const json_t *report), void *cb_arg);
+    void (*doctor)(void *doctor_arg, void (*cb)(void *arg, const json_t *report), void *arg);
     void *doctor_arg;
     struct http_server *http;
-    bool draining;
+    bool draining, closed;
+    unsigned calls;     /* that have not been freed; after api_close the last one frees this */
     uint64_t opened_us; /* un_loop_now_us() */
     uint64_t requests;
     struct un_list follows; /* rest_logs.c: streams that never end by themselves */
@@ -50,6 +51,11 @@ void call_collect(struct api_call *call, size_t limit, void (*then)(struct api_c
 /* Gives the exchange to someone else, and frees the call. */
 struct http_exchange *call_take_exchange(struct api_call *call);
 void call_free(struct api_call *call);
+
+/* Between two steps of a handler's work: whether there is no use in the next one, because unid is
+ * closing.
+ * The call has been freed then. */
+bool call_given_up(struct api_call *call);
 
 /* Parses ?limit= and ?cursor=; replies 400 and returns false if they are wrong. `cursor` may be
  * NULL. */

@@ -162,34 +162,30 @@ static json_t *exit_json(const struct hv_exit *exit)
     return j;
 }
 
-static const struct {
-    unsigned status;
-    const char *title;
-} outcomes[] = {
-    [SCHED_OK] = {200, "OK"},
-    [SCHED_NO_FUNCTION] = {404, "No such function"},
-    [SCHED_QUEUE_FULL] = {429, "Too many requests wait"},
-    [SCHED_WAIT_EXPIRED] = {429, "Waited too long for a virtual machine"},
-    [SCHED_REQUEST_TOO_LARGE] = {413, "The request is too large"},
-    [SCHED_RESPONSE_TOO_LARGE] = {502, "The function's response is too large"},
-    [SCHED_FAILED] = {502, "The function failed"},
-    [SCHED_TIMED_OUT] = {504, "The function timed out"},
-    [SCHED_CANNOT_RUN] = {503, "The function cannot be run here"},
-    [SCHED_DRAINING] = {503, "unid is shutting down"},
-    [SCHED_CANCELLED] = {502, "The invocation was cancelled"},
-    [SCHED_INTERNAL] = {500, "unid failed"},
+static const char *const titles[] = {
+    [SCHED_OK] = "OK",
+    [SCHED_NO_FUNCTION] = "No such function",
+    [SCHED_QUEUE_FULL] = "Too many requests wait",
+    [SCHED_WAIT_EXPIRED] = "Waited too long for a virtual machine",
+    [SCHED_REQUEST_TOO_LARGE] = "The request is too large",
+    [SCHED_RESPONSE_TOO_LARGE] = "The function's response is too large",
+    [SCHED_FAILED] = "The function failed",
+    [SCHED_TIMED_OUT] = "The function timed out",
+    [SCHED_CANNOT_RUN] = "The function cannot be run here",
+    [SCHED_DRAINING] = "unid is shutting down",
+    [SCHED_CANCELLED] = "The invocation was cancelled",
+    [SCHED_INTERNAL] = "unid failed",
 };
 
 json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsigned *ret_status)
 {
     char type[64], instance[64];
-    unsigned kind = outcome->kind <= SCHED_INTERNAL ? outcome->kind : SCHED_INTERNAL;
     const char *name = sched_outcome_name(outcome->kind);
-    *ret_status = outcomes[kind].status;
+    *ret_status = sched_outcome_status(outcome->kind);
     snprintf(type, sizeof(type), "/problems/%s", name);
     snprintf(instance, sizeof(instance), "/api/v1/invocations/%s", id);
     json_t *j = json_pack("{s:s, s:s, s:i, s:s, s:s, s:s}", "type", type, "title",
-                          outcomes[kind].title, "status", (int)*ret_status, "instance", instance,
+                          titles[outcome->kind], "status", (int)*ret_status, "instance", instance,
                           "invocation_id", id, "outcome", name);
     if (j && outcome->detail && outcome->detail[0]) {
         json_object_set_new(j, "detail", reply_text(outcome->detail));

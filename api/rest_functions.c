@@ -90,6 +90,9 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
     struct api_call *call = arg;
     struct function_config config;
     struct un_error parse_err = UN_ERROR_INIT;
+    if (call_given_up(call)) {
+        return;
+    }
     if (rc < 0) {
         reply_error(call, rc, err);
         return;
@@ -314,6 +317,9 @@ void rest_alias_put(struct api_call *call)
 static void on_rolled_back(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
+    if (call_given_up(call)) {
+        return;
+    }
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
@@ -332,6 +338,9 @@ static void on_older(void *arg, int rc, struct function_version *const *list, si
 {
     struct api_call *call = arg;
     uint32_t live = call->number, best = 0;
+    if (call_given_up(call)) {
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
         if (list[i]->version < live && list[i]->version > best) {
             best = list[i]->version;
@@ -350,6 +359,9 @@ static void on_older(void *arg, int rc, struct function_version *const *list, si
 static void on_live(void *arg, int rc, struct function_version *v, const struct un_error *err)
 {
     struct api_call *call = arg;
+    if (call_given_up(call)) {
+        return;
+    }
     if (rc < 0) {
         reply_error(call, rc, err);
         return;

@@ -101,7 +101,7 @@ static void push_done(void *arg, int rc, const struct image_info *info, bool cre
     }
     p->status = created ? 201 : 200;
     p->answer = image_json(info);
-    if (p->tag[0] && p->answer) {
+    if (p->tag[0] && p->answer && (p->call->ex || !p->call->api->closed)) {
         image_tag(p->call->api->images, p->tag, info->digest, push_tagged, p);
         return;
     }

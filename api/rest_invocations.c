@@ -148,6 +148,9 @@ static void on_receipt(void *arg, int rc, const struct receipt *list, size_t cou
                        const struct un_error *err)
 {
     struct api_call *call = arg;
+    if (call_given_up(call)) {
+        return;
+    }
     if (rc == -ENOENT || (rc == 0 && count == 0)) {
         async_pending(call->api->scheduler, call->match.params[0], on_pending, call);
     } else if (rc < 0) {

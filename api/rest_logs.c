@@ -54,7 +54,9 @@ static void follow_free(struct follow *f)
     }
     un_list_remove(&f->node);
     un_buf_done(&f->early);
-    call_free(f->call);
+    if (f->call) {
+        call_free(f->call);
+    }
     free(f);
 }
 
@@ -123,7 +125,6 @@ static void follow_listed(void *arg, int rc, const struct log_line *list, size_t
     un_autofree char *last = NULL;
     if (rc < 0) {
         struct api_call *call = un_steal(&f->call);
-        f->call = calloc(1, sizeof(*f->call));
         follow_free(f);
         reply_error(call, rc, err);
         return;
@@ -163,6 +164,7 @@ static void follow_start(struct api_call *call)
     un_list_push(&call->api->follows, &f->node);
     f->follower = log_follow(call->api->scheduler, call->match.params[0], on_line, f);
     http_exchange_handle(call->ex, &follow_handler, f);
+    http_exchange_leave_on_eof(call->ex);
     log_list(call->api->scheduler, call->match.params[0], call->number, follow_listed, f);
 }
 

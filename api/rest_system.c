@@ -35,15 +35,15 @@ void rest_version(struct api_call *call)
                          abi, "driver", call->api->driver));
 }
 
+void rest_openapi(struct api_call *call)
+{
+    http_respond_full(call_take_exchange(call), 200, "application/yaml", api_openapi_yaml,
+                      (size_t)(api_openapi_yaml_end - api_openapi_yaml));
+}
+
 static void on_report(void *arg, const json_t *report)
 {
-    struct api_call *call = arg;
-    json_t *copy = report ? json_deep_copy(report) : NULL;
-    if (copy) {
-        reply_json(call, 200, copy);
-    } else {
-        reply_problem(call, 503, "unid is out of memory or shutting down");
-    }
+    reply_json(arg, 200, report ? json_deep_copy(report) : NULL);
 }
 
 void rest_doctor(struct api_call *call)
@@ -51,14 +51,8 @@ void rest_doctor(struct api_call *call)
     if (call->api->doctor) {
         call->api->doctor(call->api->doctor_arg, on_report, call);
     } else {
-        reply_problem(call, 501, "this daemon cannot examine itself");
+        reply_problem(call, 404, "this unid makes no report of its health");
     }
-}
-
-void rest_openapi(struct api_call *call)
-{
-    http_respond_full(call_take_exchange(call), 200, "application/yaml", api_openapi_yaml,
-                      (size_t)(api_openapi_yaml_end - api_openapi_yaml));
 }
 
 /* --- metrics: Prometheus text exposition format 0.0.4

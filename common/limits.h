@@ -47,11 +47,11 @@
 #define LIMIT_QUEUE_TOTAL         10000 /* limits.queue_total */
 #define LIMIT_QUEUE_WAIT_MS       30000 /* limits.queue_wait_ms */
 #define LIMIT_BODY_BUFFER_BYTES   (256 * 1024) /* request body held while its VM is not there yet */
-#define LIMIT_BODY_BUFFERS_BYTES    (64 << 20)    /* of all calls together, before each gets a small share */
-#define LIMIT_RECEIPTS_PENDING      10000         /* not yet on disk; beyond, the oldest are given up */
-#define LIMIT_LOGS_PENDING_BYTES    (16 << 20)    /* likewise their logs */
-#define LIMIT_ASYNC_ROWS            100000        /* accepted invocations that have not run yet */
-#define LIMIT_ASYNC_RUNNING         8             /* of them, at once; bounds the bodies in memory */
+#define LIMIT_BODY_BUFFERS_BYTES  (64 << 20) /* of all calls together; then each gets little */
+#define LIMIT_RECEIPTS_PENDING    10000      /* not on disk yet; the oldest are given up */
+#define LIMIT_LOGS_PENDING_BYTES  (16 << 20) /* likewise their logs */
+#define LIMIT_ASYNC_ROWS          100000     /* accepted invocations that have not run yet */
+#define LIMIT_ASYNC_RUNNING       8          /* of them, at once; bounds the bodies in memory */
 #define LIMIT_RECEIPTS_ROWS       1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 

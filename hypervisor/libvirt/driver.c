@@ -264,6 +264,8 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     if (!drv) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    /* libvirt logs to stderr by itself; what matters comes back as errors. Before any thread of it. */
+    setenv("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null", 0);
     drv->base.ops = &unid_hv_driver;
     drv->loop = spec->loop;
     drv->place.lock = -1;

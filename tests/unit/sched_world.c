@@ -15,7 +15,7 @@
 #include "common/clock.h"
 #include "common/list.h"
 
-/* --- an SDK image of 208 bytes ------------------------------------------------------------------------ */
+/* --- an SDK image of 208 bytes ---------------------------------------------------------------- */
 
 static uint8_t image_bytes[208];
 
@@ -26,16 +26,16 @@ static void put(size_t at, uint64_t value, size_t len)
     }
 }
 
-/* ELF header, a PT_LOAD over the whole file, a PT_NOTE with our note (System V gABI, chapters 4 and 5). */
+/* ELF header, a PT_LOAD over the whole file, a PT_NOTE with our note (System V gABI, ch. 4, 5). */
 static void make_image(void)
 {
     memset(image_bytes, 0, sizeof(image_bytes));
     memcpy(image_bytes, "\177ELF\2\1\1", 7);
-    put(16, 2, 2);             /* ET_EXEC */
-    put(18, 62, 2);            /* EM_X86_64 */
-    put(20, 1, 4);             /* EV_CURRENT */
+    put(16, 2, 2);              /* ET_EXEC */
+    put(18, 62, 2);             /* EM_X86_64 */
+    put(20, 1, 4);              /* EV_CURRENT */
     put(24, 0x200000 + 204, 8); /* entry */
-    put(32, 64, 8);            /* phoff */
+    put(32, 64, 8);             /* phoff */
     put(52, 64, 2);
     put(54, 56, 2);
     put(56, 2, 2);
@@ -62,7 +62,7 @@ static void make_image(void)
     put(196, 1, 2); /* major 1 */
 }
 
-/* --- the registry and the image store ------------------------------------------------------------------- */
+/* --- the registry and the image store --------------------------------------------------------- */
 
 struct lookup {
     struct un_list node;
@@ -127,8 +127,7 @@ static void answer(void *arg)
         m->size = sizeof(image_bytes);
         snprintf(m->digest, sizeof(m->digest), "%s", l->name);
         image_refs++;
-        l->image_cb(l->arg, 0, image_ref(m), &err);
-        image_unref(m);
+        l->image_cb(l->arg, 0, image_ref(m), &err); /* gives the reference */
     } else if (v) {
         l->version_cb(l->arg, 0, v, &err);
     } else {
@@ -222,8 +221,7 @@ void world_hold_lookups(struct world *w, bool hold)
 void world_answer_lookups(struct world *w)
 {
     w->registry->hold = false;
-    un_list_for_each_safe(it, &w->registry->held)
-    {
+    un_list_for_each_safe (it, &w->registry->held) {
         struct lookup *l = un_list_entry(it, struct lookup, node);
 
         un_list_remove(&l->node);
@@ -232,7 +230,7 @@ void world_answer_lookups(struct world *w)
     world_run(w);
 }
 
-/* --- the world ------------------------------------------------------------------------------------------- */
+/* --- the world -------------------------------------------------------------------------------- */
 
 static const struct store_schema *const schemas[] = {&scheduler_schema, NULL};
 
@@ -313,8 +311,12 @@ void world_reopen(struct world *w)
 void world_done(struct world *w)
 {
     struct fake_stats st;
+    struct sched_stats stats;
     char command[128];
 
+    sched_get_stats(w->sched, &stats); /* a test's clients are gone by now: they may not be told */
+    assert_int_equal(stats.waiting, 0);
+    assert_int_equal(stats.instances[INSTANCE_BOUND] + stats.instances[INSTANCE_RUNNING], 0);
     close_sched(w);
     st = world_fake(w);
     assert_int_equal(st.starting + st.shells + st.running + st.ended, 0);
@@ -343,6 +345,34 @@ void world_run(struct world *w)
 void world_advance(struct world *w, uint64_t us)
 {
     un_loop_advance(w->loop, us);
+}
+
+struct barrier {
+    struct store_job job;
+    bool passed;
+};
+
+static int pass(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    return 0;
+}
+
+static void on_passed(struct store_job *job, int rc, const struct un_error *err)
+{
+    ((struct barrier *)job)->passed = true; /* its first member */
+}
+
+static bool is_passed(void *arg)
+{
+    return ((struct barrier *)arg)->passed;
+}
+
+void world_barrier(struct world *w)
+{
+    struct barrier b = {.job = {.access = STORE_WRITE, .run = pass, .done = on_passed}};
+
+    store_submit(w->store, &b.job);
+    world_until(w, is_passed, &b);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
@@ -383,7 +413,7 @@ struct fake_stats world_fake(struct world *w)
     return stats;
 }
 
-/* --- clients ---------------------------------------------------------------------------------------------- */
+/* --- clients ---------------------------------------------------------------------------------- */
 
 static void take(struct client *c, const void *data, size_t len, bool last)
 {
@@ -486,7 +516,7 @@ void client_done(struct client *c)
     un_buf_done(&c->body);
 }
 
-/* --- receipts ---------------------------------------------------------------------------------------------- */
+/* --- receipts --------------------------------------------------------------------------------- */
 
 struct wanted {
     struct receipt receipt;

@@ -1,5 +1,5 @@
-/* sched_world.h - what the scheduler's tests stand on: a virtual loop, the fake driver, a real database in
- * memory-backed storage, and a registry and image store of a few lines that answer when told.
+/* sched_world.h - what the scheduler's tests stand on: a virtual loop, the fake driver, a real
+ * database, and a registry and image store of a few lines that answer when told.
  *
  * Time moves only by world_advance. The database has threads of its own; world_until waits for a
  * condition that needs one of their answers, bounded in real time.
@@ -28,16 +28,19 @@ struct world {
 /* Everything but the scheduler; change w->set, then world_open. */
 void world_init(struct world *w);
 void world_open(struct world *w);
-/* Closes the scheduler and the database and opens them again, as a new daemon on the same file. `killed`:
- * the scheduler is closed only after the database has been looked at as it is (see world_kill). */
+/* Ends what runs, closes the scheduler and the database and opens them again, as a new daemon on
+ * the same file. */
 void world_reopen(struct world *w);
-/* Drains with no patience, lets time pass for teardown, closes everything, checks that no VM is left. */
+/* Drains without patience, lets time pass for teardown, closes all, checks that no VM is left. */
 void world_done(struct world *w);
 
 void world_run(struct world *w);
 void world_advance(struct world *w, uint64_t us);
 /* Pumps until cond(arg); fails the test after ten real seconds. */
 void world_until(struct world *w, bool (*cond)(void *arg), void *arg);
+
+/* Waits until all writes that were submitted before have been answered. */
+void world_barrier(struct world *w);
 
 /* A function; `args` is one string of words for the fake guest. */
 struct function_version *world_function(struct world *w, const char *name, const char *args);
@@ -48,7 +51,7 @@ void world_answer_lookups(struct world *w);
 /* A caller that keeps what it is told. */
 struct client {
     struct sched_call *call;
-    bool hold;      /* does not answer data_done by itself */
+    bool hold; /* does not answer data_done by itself */
     bool cancel_on_response;
     unsigned responses, pieces, rooms, ends;
     unsigned status;
