@@ -139,6 +139,8 @@ class Daemon:
         assert self.process is None
         self.ready_file.unlink(missing_ok=True)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("UNID_", "XDG_"))}
+        # Freed memory that the sanitizer holds back would look like memory in use.
+        env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "detect_leaks=1") + ":quarantine_size_mb=4"
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(),
