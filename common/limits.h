@@ -15,7 +15,7 @@
 #define LIMIT_HTTP_IDLE_MS     60000 /* between requests; http.idle_timeout_ms */
 #define LIMIT_HTTP_HEAD_MS     15000 /* for the head to arrive whole; http.head_timeout_ms */
 #define LIMIT_HTTP_STALL_MS    30000 /* without a byte moving in a body; http.stall_timeout_ms */
-#define LIMIT_HTTP_PIPELINE    16    /* requests read ahead on a connection */
+#define LIMIT_HTTP_PIPELINE    16    /* of one connection in one turn of the loop */
 
 /* Images and functions */
 #define LIMIT_IMAGE_BYTES          (4ull << 30) /* images.max_bytes */

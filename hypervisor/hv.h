@@ -200,9 +200,8 @@ static inline const struct hv_driver_ops *hv_vm_ops(const struct hv_vm *vm)
     return ((const struct hv_vm_base *)vm)->ops;
 }
 
-/* Finds a driver by name; NULL when this build has none of that name. The libvirt driver is a
- * module, loaded from the module directory at the first call for it, so that an idle daemon does
- * not carry libvirt in memory; `err` says when that failed. Loop thread. */
+/* Finds a driver by name; NULL when this build has none of that name. A VM's functions are those of
+ * hv_vm_ops(vm), which may be others than its driver's (module.h). Any thread. */
 const struct hv_driver_ops *hv_driver_find(const char *name, struct un_error *err);
 
 #endif

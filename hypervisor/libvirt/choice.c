@@ -22,9 +22,9 @@
 
 enum { MEASURE_TIMEOUT_MS = 10000, FILE_MAX = 16384 };
 
-#define MEASURE_MEM  (UINT64_C(8) << 20)
-#define TYPICAL_OPS  UINT64_C(2000000) /* iterations of the loop that weigh as much as a request */
-#define RUNS         2                 /* the better of so many counts */
+#define MEASURE_MEM (UINT64_C(8) << 20)
+#define TYPICAL_OPS UINT64_C(2000000) /* iterations of the loop that weigh as much as a request */
+#define RUNS        2                 /* the better of so many counts */
 
 uint64_t lv_figures_cost(const struct lv_figures *f)
 {
