@@ -112,6 +112,7 @@ class Daemon:
         self.process = None
         self.port = None
         self.may_log_errors = False
+        self.draining = False
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -138,6 +139,7 @@ class Daemon:
     def start(self):
         assert self.process is None
         self.ready_file.unlink(missing_ok=True)
+        self.draining = False
         env = {k: v for k, v in os.environ.items() if not k.startswith(("UNID_", "XDG_"))}
         # Freed memory that the sanitizer holds back would look like memory in use.
         env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "detect_leaks=1") + ":quarantine_size_mb=4"
@@ -163,12 +165,18 @@ class Daemon:
         self.port = int(ready["listen"][0].rsplit(":", 1)[1])
         return True
 
+    def drain(self):
+        """Asks it to end; stop() then waits. (A second signal would end it at once.)"""
+        if not self.draining:
+            self.draining = True
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, seconds=ANSWER_S):
         """Ends it as a service manager does, and gives its exit status."""
         if self.process is None:
             return 0
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.drain()
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
