@@ -251,8 +251,7 @@ def test_kill_of_unid_leaves_no_qemu_after_the_next_start(make_unid):
         "it runs",
         60,
     )
-    before = qemu_pids(unid)
-    assert len(before) >= 2
+    before = wait_for(lambda: len(qemu_pids(unid)) >= 2 and qemu_pids(unid), "shells wait too", 60)
     unid.kill()
     sock.close()
     unid.start()
