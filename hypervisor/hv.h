@@ -79,8 +79,8 @@ struct hv_vm_events {
     void (*on_started)(void *arg);
     /* The guest waits for body bytes: call vm_input, now or later. `room` is the most it takes. */
     void (*on_input_wanted)(void *arg, size_t room);
-    /* The response head; once, before the first output, also when the guest sent none (then 200).
-     */
+    /* The response head; once, before the first output, also when the guest sent none (then 200),
+     * and before on_exit of a guest that said DONE without any output. */
     void (*on_head)(void *arg, const struct hv_head *head);
     /* Body bytes, borrowed until vm_output_done, which lets the guest go on. `last` is NULL while
      * more may follow; with the guest's last bytes it is the end that on_exit will report

@@ -91,6 +91,9 @@ enum sched_outcome_kind {
     SCHED_INTERNAL   /* our own: database, memory */
 };
 const char *sched_outcome_name(enum sched_outcome_kind k); /* "ok", "no-function", ... */
+/* The HTTP status that stands for an outcome: 404, 429, 413, 502, 504, 503, 500; 200 for SCHED_OK,
+ * whose real status is the function's own. */
+unsigned sched_outcome_status(enum sched_outcome_kind k);
 
 /* Phases in microseconds; 0 for a phase that was not reached. They follow each other without gaps:
  * queue (until a shell was there for it), bind (image, request into the VM), start (until the

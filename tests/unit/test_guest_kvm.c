@@ -269,6 +269,36 @@ static void status_ends_with_the_status_it_is_told(void **state)
     kvm_result_done(&r);
 }
 
+static void the_sdk_works_from_inside(void **state)
+{
+    const char *build = getenv("UNID_BUILD");
+    const char *const argv[] = {"selftest", "argument=x", NULL}, *const envp[] = {"KEY=value=1",
+                                                                                  NULL};
+    struct un_error err = UN_ERROR_INIT;
+    struct kvm_result r;
+    snprintf(path, sizeof(path), "%s/tests/unit/guest_selftest", build ? build : ".");
+    struct kvm_case c = {.image = path,
+                         .mem_bytes = 16 * MIB,
+                         .argv = argv,
+                         .envp = envp,
+                         .head = "PUT /a?b=c d\r\nHost: example\r\nempty:\r\nx: 1\r\nX:2\r\n",
+                         .body = "12345",
+                         .body_len = 5,
+                         .piece = 3,
+                         .ask = true};
+    assert_int_equal(kvm_runner_run(&c, &r, &err), 0);
+    if (r.why.status != 0) {
+        fail_msg("%.400s", r.log.data ? (char *)r.log.data : "");
+    }
+    assert_done(&r, 0);
+    assert_int_equal(r.status, 201);
+    assert_text(&r.output, "ok\n.");
+    assert_int_equal(r.fields.len, strlen("ok: 1\nbig: \n") + 16000);
+    assert_true(r.log.len > 70001 + 10000 * 6);
+    assert_memory_equal(r.log.data + r.log.len - 10, "line 9999\n", 10);
+    kvm_result_done(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +318,7 @@ int main(void)
         cmocka_unit_test(random_differs_from_machine_to_machine),
         cmocka_unit_test(sleep_ends_by_the_clock),
         cmocka_unit_test(status_ends_with_the_status_it_is_told),
+        cmocka_unit_test(the_sdk_works_from_inside),
     };
     if (!kvm_runner_usable()) {
         return 77; /* automake: skipped */

@@ -1,0 +1,70 @@
+/* fake.h - the driver `fake`: VMs that exist only in this process, for tests without any
+ * hypervisor.
+ *
+ * It obeys hv.h to the letter, with time taken from the loop's timers, so that on a virtual loop
+ * every delay is exact. No guest code runs. What a "guest" does is a small program in words, found
+ * in this order:
+ *
+ *     1. the script's `program`, when a test has set one;
+ *     2. argv[1..], the arguments of the function's configuration: ["echo"], ["exit", "3"];
+ *     3. the bytes "unid-fake:" in the image, followed by the words up to a NUL;
+ *     4. argv[0], when the function is named as one of the behaviours;
+ *     5. otherwise "hello".
+ *
+ * The behaviours:
+ *
+ *     hello                    answers "hello from a fake VM\n"
+ *     echo                     streams the request's body back, a piece at a time
+ *     count                    reads the whole body, answers its length in decimal
+ *     request                  answers the request head as the guest would see it
+ *     args | env               answers argv or envp, a line each
+ *     size BYTES               answers so many bytes, streamed
+ *     flood                    answers without end
+ *     status CODE [HEAD]...    answers that status with those "name: value" fields and an empty
+ * body exit STATUS [TEXT]       ends with an exit status and no output; TEXT is logged before
+ *     late-exit STATUS         streams "partial\n", then ends with that status
+ *     crash | late-crash       a page fault at address 0, at once or after "partial\n"
+ *     sleep MS                 waits, then answers "slept\n"
+ *     spin                     never does anything
+ *     log LINE...              logs the lines, then answers "ok\n"
+ *     log-flood BYTES          logs so many bytes, then answers "ok\n"
+ *     lost | protocol | limit  ends so
+ *
+ * To add one: a row in the table of fake_guest.c.
+ */
+#ifndef UNID_HYPERVISOR_FAKE_H
+#define UNID_HYPERVISOR_FAKE_H
+
+#include "hypervisor/hv.h"
+
+extern const struct hv_driver_ops fake_driver_ops;
+
+/* How a test steers a driver. Zero-initialised it is a driver that works at once. */
+struct fake_script {
+    uint64_t shell_us, start_us,
+        destroy_us;             /* vm_new to on_ready, vm_run to on_started, vm_free to on_gone */
+    int vm_new_rc;              /* not 0: vm_new fails with it */
+    int ready_rc;               /* not 0: on_ready reports it */
+    unsigned failures;          /* so many VMs fail as above, then none; 0: all */
+    const char *const *program; /* NULL-terminated words; kept until replaced */
+    bool never_ready;           /* on_ready never comes */
+    bool never_started;         /* on_started never comes */
+};
+
+/* Applies to VMs made, run and freed from now on. NULL: back to the start. Loop thread. */
+void fake_driver_script(struct hv_driver *drv, const struct fake_script *script);
+
+struct fake_stats {
+    unsigned made, failed, ran, gone;          /* since opening */
+    unsigned starting, shells, running, ended; /* now; `ended` includes those being destroyed */
+    unsigned most_starting, most_live;
+    uint64_t inputs, input_bytes; /* vm_input, and the bytes that came with it and with vm_run */
+    uint64_t outputs;             /* pieces handed out */
+};
+void fake_driver_stats(struct hv_driver *drv, struct fake_stats *ret);
+
+/* As if every hypervisor process that is there had been killed: on_exit(HV_EXIT_LOST) for shells
+ * and running VMs. Returns how many. */
+unsigned fake_driver_lose_all(struct hv_driver *drv);
+
+#endif

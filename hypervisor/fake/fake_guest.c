@@ -1,0 +1,457 @@
+/* fake_guest.c - what fake guests do: the behaviours that fake.h lists, as small step functions.
+ *
+ * A step is called from the loop. It does one thing that calls back, and returns; it is called
+ * again when that has been answered. A callback may free the VM, so nothing of it is touched
+ * afterwards except by the helpers, which look at its state first.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "hypervisor/fake/fake_impl.h"
+
+enum { FAKE_WORDS_MAX = 32, FAKE_FIELDS_MAX = 16 };
+
+#define MARKER "unid-fake:"
+
+/* --- what a guest can do -----------------------------------------------------------------------
+ */
+
+static bool running(const struct fake_vm *vm)
+{
+    return vm->state == FAKE_RUNNING && !vm->exit_pending;
+}
+
+/* Comes back to the step function without waiting for anybody. */
+static void again(struct fake_vm *vm, uint64_t in_us)
+{
+    (void)un_timer_arm_in(&vm->timer, in_us);
+}
+
+static void send_head(struct fake_vm *vm, unsigned status, char *const *fields)
+{
+    struct hv_field list[FAKE_FIELDS_MAX];
+    char text[FAKE_FIELDS_MAX][256];
+    struct hv_head head = {.status = status, .fields = list};
+
+    for (size_t i = 0; fields && fields[i] && head.field_count < FAKE_FIELDS_MAX; i++) {
+        char *colon, *copy = text[head.field_count];
+
+        snprintf(copy, sizeof(text[0]), "%s", fields[i]);
+        colon = strchr(copy, ':');
+        if (!colon) {
+            continue;
+        }
+        *colon++ = '\0';
+        list[head.field_count++] = (struct hv_field){copy, colon + strspn(colon, " ")};
+    }
+    vm->head_sent = true;
+    vm->events->on_head(vm->arg, &head);
+}
+
+/* Hands out vm->output; `last` when the guest ends with it. */
+static void send(struct fake_vm *vm, const struct hv_exit *last)
+{
+    if (!vm->head_sent) {
+        send_head(vm, 200, NULL);
+    }
+    if (!running(vm)) {
+        return;
+    }
+    vm->output_held = true;
+    vm->drv->stats.outputs++;
+    if (last) {
+        vm->exit = *last;
+    }
+    vm->events->on_output(vm->arg, vm->output.data, vm->output.len, last ? &vm->exit : NULL);
+}
+
+static void put(struct fake_vm *vm, const char *text)
+{
+    un_buf_reset(&vm->output);
+    (void)un_buf_append_str(&vm->output, text);
+}
+
+static const struct hv_exit success = {.kind = HV_EXIT_DONE, .fault_vector = ~0u};
+
+/* The guest's last act: says `text` and ends. To be called from a step with at == 0, once. */
+static void answer(struct fake_vm *vm, const char *text)
+{
+    if (vm->at++ == 0) {
+        put(vm, text);
+        send(vm, &success);
+        return;
+    }
+    fake_vm_end(vm, HV_EXIT_DONE, 0, NULL);
+}
+
+static void log_text(struct fake_vm *vm, const char *text, size_t len)
+{
+    vm->events->on_log(vm->arg, text, len);
+}
+
+static void want_input(struct fake_vm *vm)
+{
+    vm->input_wanted = true;
+    vm->events->on_input_wanted(vm->arg, FAKE_ROOM_BYTES);
+}
+
+static unsigned long word_number(const struct fake_vm *vm, size_t i, unsigned long otherwise)
+{
+    for (size_t k = 0; k <= i; k++) {
+        if (!vm->words[k]) {
+            return otherwise;
+        }
+    }
+    return strtoul(vm->words[i], NULL, 10);
+}
+
+static void fault(struct fake_vm *vm)
+{
+    fake_vm_end(vm, HV_EXIT_FAULT, 0, "page fault");
+    vm->exit.fault_vector = 14;
+    vm->exit.fault_error = 4;
+    vm->exit.fault_rip = 0x200010;
+}
+
+/* --- the behaviours ----------------------------------------------------------------------------
+ */
+
+static void step_hello(struct fake_vm *vm)
+{
+    answer(vm, "hello from a fake VM\n");
+}
+
+static void step_echo(struct fake_vm *vm)
+{
+    if (vm->at == 1) { /* the last piece has been taken */
+        fake_vm_end(vm, HV_EXIT_DONE, 0, NULL);
+        return;
+    }
+    if (vm->input.len == 0 && !vm->input_eof) {
+        want_input(vm);
+        return;
+    }
+    un_buf_reset(&vm->output);
+    (void)un_buf_append(&vm->output, vm->input.data, vm->input.len);
+    un_buf_reset(&vm->input);
+    if (vm->input_eof) {
+        vm->at = 1;
+        send(vm, &success);
+        return;
+    }
+    send(vm, NULL);
+}
+
+static void step_count(struct fake_vm *vm)
+{
+    char text[32];
+
+    if (!vm->input_eof) {
+        un_buf_reset(&vm->input);
+        want_input(vm);
+        return;
+    }
+    snprintf(text, sizeof(text), "%llu\n", (unsigned long long)vm->taken);
+    answer(vm, text);
+}
+
+static void step_request(struct fake_vm *vm)
+{
+    answer(vm, vm->head);
+}
+
+static void answer_lines(struct fake_vm *vm, char *const *lines)
+{
+    struct un_buf text = {0};
+
+    for (size_t i = 0; lines[i]; i++) {
+        (void)un_buf_printf(&text, "%s\n", lines[i]);
+    }
+    answer(vm, text.data ? (const char *)text.data : "");
+    un_buf_done(&text);
+}
+
+static void step_args(struct fake_vm *vm)
+{
+    answer_lines(vm, vm->argv);
+}
+
+static void step_env(struct fake_vm *vm)
+{
+    answer_lines(vm, vm->envp);
+}
+
+/* Fills the output with a pattern that tells where a byte stood. */
+static void put_pattern(struct fake_vm *vm, size_t len)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    un_buf_reset(&vm->output);
+    if (un_buf_reserve(&vm->output, len) < 0) {
+        return;
+    }
+    for (size_t i = 0; i < len; i++) {
+        vm->output.data[i] = (uint8_t)digits[i % 16];
+    }
+    vm->output.len = len;
+}
+
+static void step_size(struct fake_vm *vm)
+{
+    if (vm->at == 0) {
+        vm->left = word_number(vm, 0, 0);
+        vm->at = 1;
+    }
+    if (vm->at == 2) {
+        fake_vm_end(vm, HV_EXIT_DONE, 0, NULL);
+        return;
+    }
+    put_pattern(vm, vm->left < FAKE_PIECE_BYTES ? (size_t)vm->left : FAKE_PIECE_BYTES);
+    vm->left -= vm->output.len;
+    if (vm->left == 0) {
+        vm->at = 2;
+        send(vm, &success);
+        return;
+    }
+    send(vm, NULL);
+}
+
+static void step_flood(struct fake_vm *vm)
+{
+    put_pattern(vm, FAKE_PIECE_BYTES);
+    send(vm, NULL);
+}
+
+/* A head and an end without any output. */
+static void step_status(struct fake_vm *vm)
+{
+    fake_vm_end(vm, HV_EXIT_DONE, 0, NULL);
+    send_head(vm, (unsigned)word_number(vm, 0, 200), vm->words[0] ? vm->words + 1 : NULL);
+}
+
+static void step_exit(struct fake_vm *vm)
+{
+    fake_vm_end(vm, HV_EXIT_DONE, (int32_t)word_number(vm, 0, 1), NULL);
+    if (vm->words[0] && vm->words[1]) {
+        log_text(vm, vm->words[1], strlen(vm->words[1]));
+    }
+}
+
+static void step_late_exit(struct fake_vm *vm)
+{
+    if (vm->at++ == 0) {
+        put(vm, "partial\n");
+        send(vm, NULL);
+        return;
+    }
+    fake_vm_end(vm, HV_EXIT_DONE, (int32_t)word_number(vm, 0, 1), NULL);
+}
+
+static void step_crash(struct fake_vm *vm)
+{
+    fault(vm);
+    log_text(vm, "about to crash\n", 15);
+}
+
+static void step_late_crash(struct fake_vm *vm)
+{
+    if (vm->at++ == 0) {
+        put(vm, "partial\n");
+        send(vm, NULL);
+        return;
+    }
+    fault(vm);
+}
+
+static void step_sleep(struct fake_vm *vm)
+{
+    if (vm->left == 0) {
+        vm->left = 1;
+        again(vm, (uint64_t)word_number(vm, 0, 1) * 1000);
+        return;
+    }
+    answer(vm, "slept\n");
+}
+
+static void step_spin(struct fake_vm *vm)
+{
+    (void)vm; /* nothing is armed: only vm_free ends it */
+}
+
+static void step_log(struct fake_vm *vm)
+{
+    if (vm->left == 0) {
+        vm->left = 1;
+        again(vm, 0);
+        for (size_t i = 0; vm->words[i] && running(vm); i++) {
+            log_text(vm, vm->words[i], strlen(vm->words[i]));
+            log_text(vm, "\n", 1);
+        }
+        return;
+    }
+    answer(vm, "ok\n");
+}
+
+static void step_log_flood(struct fake_vm *vm)
+{
+    if (vm->at == 0 && vm->left == 0) {
+        vm->left = word_number(vm, 0, 0) + 1; /* one more, to tell the end from the start */
+    }
+    if (vm->left > 1) {
+        static const char line[] =
+            "a line of the fake guest's log, sixty-three bytes and a newline\n";
+        size_t len = vm->left - 1 < sizeof(line) - 1 ? (size_t)vm->left - 1 : sizeof(line) - 1;
+
+        vm->left -= len;
+        again(vm, 0);
+        log_text(vm, line, len);
+        return;
+    }
+    answer(vm, "ok\n");
+}
+
+static void step_lost(struct fake_vm *vm)
+{
+    fake_vm_end(vm, HV_EXIT_LOST, 0, "the fake hypervisor process was killed");
+}
+
+static void step_protocol(struct fake_vm *vm)
+{
+    fake_vm_end(vm, HV_EXIT_PROTOCOL, 0, "unknown operation 99");
+}
+
+static void step_limit(struct fake_vm *vm)
+{
+    fake_vm_end(vm, HV_EXIT_LIMIT, 0, "too many calls");
+}
+
+static const struct fake_behaviour behaviours[] = {
+    {"hello", step_hello},
+    {"echo", step_echo},
+    {"count", step_count},
+    {"request", step_request},
+    {"args", step_args},
+    {"env", step_env},
+    {"size", step_size},
+    {"flood", step_flood},
+    {"status", step_status},
+    {"exit", step_exit},
+    {"late-exit", step_late_exit},
+    {"crash", step_crash},
+    {"late-crash", step_late_crash},
+    {"sleep", step_sleep},
+    {"spin", step_spin},
+    {"log", step_log},
+    {"log-flood", step_log_flood},
+    {"lost", step_lost},
+    {"protocol", step_protocol},
+    {"limit", step_limit},
+};
+
+/* --- finding the program -----------------------------------------------------------------------
+ */
+
+static const struct fake_behaviour *behaviour_find(const char *name)
+{
+    for (size_t i = 0; i < UN_ARRAY_SIZE(behaviours); i++) {
+        if (strcmp(behaviours[i].name, name) == 0) {
+            return &behaviours[i];
+        }
+    }
+    return NULL;
+}
+
+static void words_free(char **words)
+{
+    for (size_t i = 0; words && words[i]; i++) {
+        free(words[i]);
+    }
+    free(words);
+}
+
+/* Copies at most FAKE_WORDS_MAX words; NULL when out of memory. */
+static char **words_copy(const char *const *words)
+{
+    char **copy = calloc(FAKE_WORDS_MAX + 1, sizeof(*copy));
+
+    for (size_t i = 0; copy && words && words[i] && i < FAKE_WORDS_MAX; i++) {
+        copy[i] = strdup(words[i]);
+        if (!copy[i]) {
+            words_free(copy);
+            return NULL;
+        }
+    }
+    return copy;
+}
+
+/* The words behind the marker in the image, into `text` and `words`; false when there is none. */
+static bool words_of_image(const struct hv_run_spec *run, char *text, size_t size,
+                           const char **words)
+{
+    const uint8_t *at = memmem(run->image, run->image_len, MARKER, strlen(MARKER));
+    size_t len, count = 0;
+    char *rest = text, *word;
+
+    if (!at) {
+        return false;
+    }
+    at += strlen(MARKER);
+    len = strnlen((const char *)at, (size_t)(run->image + run->image_len - at));
+    if (len >= size) {
+        return false;
+    }
+    memcpy(text, at, len);
+    text[len] = '\0';
+    while ((word = strsep(&rest, " ")) && count < FAKE_WORDS_MAX) {
+        words[count++] = word;
+    }
+    words[count] = NULL;
+    return true;
+}
+
+int fake_guest_load(struct fake_vm *vm, const struct hv_run_spec *run, struct un_error *err)
+{
+    const char *from_image[FAKE_WORDS_MAX + 1] = {0}, *from_name[2] = {0};
+    const char *const *program = vm->drv->script.program;
+    char text[256];
+
+    if (!program && run->argv && run->argv[0] && run->argv[1]) {
+        program = run->argv + 1;
+    }
+    if (!program && words_of_image(run, text, sizeof(text), from_image)) {
+        program = from_image;
+    }
+    if (!program) {
+        from_name[0] =
+            run->argv && run->argv[0] && behaviour_find(run->argv[0]) ? run->argv[0] : "hello";
+        program = from_name;
+    }
+    vm->behaviour = behaviour_find(program[0]);
+    if (!vm->behaviour) {
+        vm->behaviour = behaviour_find("hello");
+    }
+    vm->words = words_copy(program + 1);
+    vm->argv = words_copy(run->argv);
+    vm->envp = words_copy(run->envp);
+    vm->head = strndup(run->request_head ? run->request_head : "", run->request_head_len);
+    if (!vm->words || !vm->argv || !vm->envp || !vm->head ||
+        un_buf_append(&vm->input, run->body, run->body_len) < 0) {
+        return un_error_set(err, -ENOMEM, "load a fake guest: out of memory");
+    }
+    vm->input_eof = run->body_eof;
+    vm->taken = run->body_len;
+    return 0;
+}
+
+void fake_guest_done(struct fake_vm *vm)
+{
+    words_free(un_steal(&vm->words));
+    words_free(un_steal(&vm->argv));
+    words_free(un_steal(&vm->envp));
+    free(un_steal(&vm->head));
+    un_buf_done(&vm->input);
+    un_buf_done(&vm->output);
+}

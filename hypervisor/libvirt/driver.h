@@ -1,0 +1,89 @@
+/* driver.h - what driver.c (the host, opening, probing) and vm.c (one VM) share. Private to them. */
+#ifndef UNID_HYPERVISOR_LIBVIRT_DRIVER_H
+#define UNID_HYPERVISOR_LIBVIRT_DRIVER_H
+
+#include <event2/event.h>
+
+#include "common/list.h"
+#include "common/workers.h"
+#include "hypervisor/channel.h"
+#include "hypervisor/hv.h"
+#include "hypervisor/layout.h"
+#include "hypervisor/libvirt/choice.h"
+#include "hypervisor/libvirt/host.h"
+
+/* The way of the host:
+ *
+ *     CLEANING --clean done--> IDLE --first VM or probe--> OPENING --ok--> READY
+ *                                ^                            |              |
+ *                                +---------- failed ----------+--- lost -----+
+ *
+ * VMs and probes that come before READY wait in a list; when opening fails they are told so, and the next
+ * one tries again. */
+enum lv_host_state { LV_HOST_CLEANING, LV_HOST_IDLE, LV_HOST_OPENING, LV_HOST_READY };
+
+struct hv_driver {
+    struct hv_driver_base base;
+    struct un_loop *loop;
+    char *uri, *wanted_accelerator; /* NULL: embedded; NULL: measured */
+    struct lv_place place;
+    struct lv_host host; /* workers read it once the state is READY */
+    enum lv_host_state state;
+    struct lv_choice choice;
+    /* A request's resume must not stand behind a shell's making, nor that behind a removal. */
+    struct un_workers *fast, *makers, *removers;
+    struct un_job clean_job, open_job;
+    struct un_list waiting_vms;    /* struct hv_vm */
+    struct un_list waiting_probes; /* struct lv_probe_request */
+    uint64_t tsc_start, mono_start_us, tsc_hz;
+    unsigned vms;
+};
+
+/* The way of a VM is in hv.h. A VM has at most one job at a worker. */
+enum lv_vm_state { LV_VM_STARTING, LV_VM_SHELL, LV_VM_RUNNING, LV_VM_ENDED };
+
+struct hv_vm {
+    struct hv_vm_base base;
+    struct hv_driver *drv;
+    const struct hv_vm_events *events;
+    void *arg;
+    enum lv_vm_state state;
+    bool freed;   /* vm_free was called: only on_gone may come */
+    bool busy;    /* `job` is at a worker */
+    bool started; /* on_started came */
+    bool stopped; /* SIGSTOP was sent: the guest waits for an answer */
+    uint64_t mem_bytes;
+    struct lv_shell shell;
+    struct un_job job;
+    struct un_list node; /* in waiting_vms */
+    struct event *bell;
+    struct un_timer stop_timer;
+    struct un_post exit_post;
+    struct hv_channel channel;
+    bool channel_open;
+    uint64_t guard;
+    struct hv_usage usage; /* as of the last look */
+};
+
+/* Starts making the shell, now that the host is READY. */
+void lv_vm_make(struct hv_vm *vm);
+
+/* The host could not be opened. */
+void lv_vm_fail(struct hv_vm *vm, int rc, const struct un_error *err);
+
+/* A connection was lost: open anew for the next VM. */
+void lv_driver_check(struct hv_driver *drv);
+
+int lv_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
+              struct un_error *err);
+int lv_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
+void lv_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
+void lv_vm_output_done(struct hv_vm *vm);
+void lv_vm_usage(struct hv_vm *vm, struct hv_usage *ret);
+int lv_vm_pid(struct hv_vm *vm);
+void lv_vm_free(struct hv_vm *vm);
+
+/* Queues the VM until the host is READY, opening it when nobody has. */
+void lv_driver_want(struct hv_driver *drv, struct hv_vm *vm);
+
+#endif

@@ -1,0 +1,327 @@
+/* host.c - see host.h. libvirt's C API as of 9.0; libvirt.org/drvqemu.html, "Embedded driver". */
+#include "hypervisor/libvirt/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+#include <pthread.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/fault.h"
+#include "hypervisor/libvirt/proc.h"
+#include "hypervisor/libvirt/xml.h"
+
+enum { REAP_MS = 20, END_TIMEOUT_MS = 10000 };
+
+/* libvirt's part that is the process's own; never undone, as libvirt has no way to. */
+static pthread_once_t library_once = PTHREAD_ONCE_INIT;
+static int library_rc;
+
+static void ignore_error(void *arg, virErrorPtr error)
+{
+}
+
+static int virt_error(struct un_error *err, int code, const char *what)
+{
+    virErrorPtr e = virGetLastError();
+    return un_error_set(err, code, "%s: %s", what, e && e->message ? e->message : "unknown error");
+}
+
+static void *run_events(void *arg)
+{
+    for (;;) {
+        virEventRunDefaultImpl();
+    }
+    return NULL;
+}
+
+static void library_init(void)
+{
+    virSetErrorFunc(NULL, ignore_error);
+    library_rc = virInitialize() < 0 || virEventRegisterDefaultImpl() < 0 ? -EIO : 0;
+    /* QEMU processes become ours when libvirt lets go of them; then they can be waited for. Where
+     * process 1 reaps no orphans, libvirt would wait in vain for each that it ends. */
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    if (library_rc == 0 && pthread_create(&thread, NULL, run_events, NULL) == 0) {
+        pthread_detach(thread);
+    } else {
+        library_rc = -EAGAIN;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Finds QEMU in $PATH and the usual place. */
+static int find_emulator(struct lv_host *h, struct un_error *err)
+{
+    static const char name[] = "qemu-system-x86_64";
+    const char *path = getenv("PATH");
+    char dirs[4096];
+    snprintf(dirs, sizeof(dirs), "/usr/bin:/usr/local/bin:%s", path ? path : "");
+    char *save = NULL;
+    for (char *dir = strtok_r(dirs, ":", &save); dir; dir = strtok_r(NULL, ":", &save)) {
+        if ((size_t)snprintf(h->emulator, sizeof(h->emulator), "%s/%s", dir, name) <
+                sizeof(h->emulator) &&
+            access(h->emulator, X_OK) == 0) {
+            return 0;
+        }
+    }
+    return un_error_set(err, -ENOENT, "%s is not installed: install qemu-system-x86", name);
+}
+
+struct reaper {
+    pthread_t thread;
+    atomic_bool stop;
+    bool running;
+};
+
+static void *run_reaper(void *arg)
+{
+    struct reaper *r = arg;
+    while (!atomic_load(&r->stop)) {
+        lv_proc_reap_qemu();
+        usleep(REAP_MS * 1000);
+    }
+    lv_proc_reap_qemu();
+    return NULL;
+}
+
+static virConnectPtr connect_embedded(struct lv_host *h, struct un_error *err)
+{
+    char uri[LV_PATH_SIZE + 32];
+    snprintf(uri, sizeof(uri), "qemu:///embed?root=%s/root", h->place->work);
+    struct reaper r = {.stop = false};
+    r.running = pthread_create(&r.thread, NULL, run_reaper, &r) == 0;
+    virConnectPtr conn = virConnectOpen(uri);
+    char *caps = conn ? virConnectGetDomainCapabilities(conn, h->emulator, "x86_64", "microvm",
+                                                        "qemu", 0)
+                      : NULL;
+    if (!conn) {
+        virt_error(err, -ENOENT,
+                   "libvirt's embedded QEMU driver does not start (install "
+                   "libvirt-daemon-driver-qemu)");
+    } else if (!caps) {
+        virt_error(err, -ENOENT, "QEMU cannot make a microvm");
+        virConnectClose(conn);
+        conn = NULL;
+    }
+    free(caps);
+    if (r.running) {
+        atomic_store(&r.stop, true);
+        pthread_join(r.thread, NULL);
+    }
+    return conn;
+}
+
+int lv_host_open(struct lv_host *h, struct un_error *err)
+{
+    pthread_once(&library_once, library_init);
+    if (library_rc < 0) {
+        return un_error_errno(err, library_rc, "libvirt does not initialise");
+    }
+    int rc = un_fault("libvirt.open");
+    if (rc < 0) {
+        return un_error_errno(err, rc, "open libvirt");
+    }
+    rc = find_emulator(h, err);
+    if (rc < 0) {
+        return rc;
+    }
+    if (!h->uri && geteuid() == 0 && !getpwnam("libvirt-qemu")) {
+        return un_error_set(err, -ENOENT,
+                            "the user libvirt-qemu is missing, without which libvirt's QEMU driver "
+                            "does not start: install libvirt-daemon-system, or run adduser --system "
+                            "--group --no-create-home libvirt-qemu");
+    }
+    lv_tree_remove(h->place->work); /* of an attempt that failed */
+    rc = lv_place_prepare(h->place, err);
+    if (rc < 0) {
+        return rc;
+    }
+    if (h->uri) {
+        h->conn = virConnectOpen(h->uri);
+        return h->conn ? 0 : virt_error(err, -ECONNREFUSED, h->uri);
+    }
+    h->conn = connect_embedded(h, err);
+    return h->conn ? 0 : -ENOENT;
+}
+
+void lv_host_close(struct lv_host *h)
+{
+    if (h->conn) {
+        virConnectClose(h->conn);
+        h->conn = NULL;
+    }
+}
+
+bool lv_host_alive(struct lv_host *h)
+{
+    return h->conn && virConnectIsAlive(h->conn) == 1;
+}
+
+enum { FILE_SIZE = LV_PATH_SIZE + 128 };
+
+/* <work>/<dir>/<domain><suffix>, in FILE_SIZE bytes. */
+static void file_path(const struct lv_shell *s, const char *dir, const char *suffix, char *out)
+{
+    snprintf(out, FILE_SIZE, "%s/%s/%s%s", s->host->place->work, dir, s->name, suffix);
+}
+
+static int start_domain(struct lv_shell *s, const char *accelerator, struct un_error *err)
+{
+    char rom[LV_PATH_SIZE + 16], socket_path[FILE_SIZE];
+    snprintf(rom, sizeof(rom), "%s/rom.bin", s->host->place->work);
+    file_path(s, "s", "", socket_path);
+    struct lv_xml_spec spec = {.name = s->name,
+                               .accelerator = accelerator,
+                               .mem_bytes = s->mem_bytes,
+                               .rom_path = rom,
+                               .socket_path = socket_path,
+                               .emulator = s->host->emulator};
+    un_autobuf struct un_buf xml = {0};
+    int rc = lv_xml_build(&spec, &xml);
+    if (rc == 0) {
+        rc = un_fault("libvirt.create");
+    }
+    if (rc < 0) {
+        return un_error_errno(err, rc, "describe domain");
+    }
+    /* The embedded driver knows no automatic destruction; leftovers are found by name. */
+    unsigned flags = VIR_DOMAIN_START_PAUSED | (s->host->uri ? VIR_DOMAIN_START_AUTODESTROY : 0);
+    s->domain = virDomainCreateXML(s->host->conn, (const char *)xml.data, flags);
+    return s->domain ? 0 : virt_error(err, -EIO, "create domain");
+}
+
+static bool found_one(void *arg, pid_t pid)
+{
+    *(pid_t *)arg = pid;
+    return false;
+}
+
+static int find_process(struct lv_shell *s, struct un_error *err)
+{
+    char path[FILE_SIZE], text[32] = "";
+    file_path(s, "root/run/qemu", ".pid", path);
+    un_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+    pid_t pid = fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 ? (pid_t)atoi(text) : 0;
+    if (pid <= 0 || !lv_proc_matches(pid, s->name)) {
+        char prefix[sizeof(s->name) + 1];
+        pid = 0;
+        snprintf(prefix, sizeof(prefix), "%s,", s->name);
+        lv_proc_each(prefix, found_one, &pid);
+    }
+    int pidfd = pid > 0 ? lv_proc_open(pid) : -ESRCH;
+    if (pidfd < 0) {
+        return un_error_errno(err, pidfd, "the QEMU process of %s", s->name);
+    }
+    s->pid = pid;
+    s->pidfd = pidfd;
+    return 0;
+}
+
+static int map_memory(struct lv_shell *s, struct un_error *err)
+{
+    un_autoclose int fd = lv_proc_open_memory(s->pid, s->mem_bytes, err);
+    if (fd < 0) {
+        return fd;
+    }
+    void *mem = mmap(NULL, s->mem_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mem == MAP_FAILED) {
+        return un_error_errno(err, -errno, "map guest memory");
+    }
+    madvise(mem, s->mem_bytes, MADV_DONTDUMP);
+    s->mem = mem;
+    return 0;
+}
+
+static int connect_doorbell(struct lv_shell *s, struct un_error *err)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    char path[FILE_SIZE];
+    file_path(s, "s", "", path);
+    if (strlen(path) >= sizeof(addr.sun_path)) {
+        return un_error_set(err, -ENAMETOOLONG, "socket path %s", path);
+    }
+    memcpy(addr.sun_path, path, strlen(path) + 1);
+    s->sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (s->sock < 0 || connect(s->sock, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+        return un_error_errno(err, -errno, "connect %s", path);
+    }
+    unlink(path); /* it has its one client */
+    return 0;
+}
+
+int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_bytes,
+                    struct lv_shell *ret, struct un_error *err)
+{
+    struct lv_shell s = {.host = h, .pidfd = -1, .sock = -1, .mem_bytes = mem_bytes};
+    snprintf(s.name, sizeof(s.name), "%s%u", h->place->prefix, atomic_fetch_add(&h->serial, 1));
+    int rc = start_domain(&s, accelerator, err);
+    rc = rc < 0 ? rc : find_process(&s, err);
+    rc = rc < 0 ? rc : map_memory(&s, err);
+    rc = rc < 0 ? rc : connect_doorbell(&s, err);
+    if (rc < 0) {
+        lv_shell_destroy(&s);
+        return rc;
+    }
+    s.base_cpu_us = lv_proc_cpu_us(s.pid);
+    *ret = s;
+    return 0;
+}
+
+int lv_shell_resume(struct lv_shell *s, struct un_error *err)
+{
+    int rc = un_fault("libvirt.resume");
+    if (rc < 0) {
+        return un_error_errno(err, rc, "resume domain");
+    }
+    return virDomainResume(s->domain) < 0 ? virt_error(err, -EIO, "resume domain") : 0;
+}
+
+void lv_shell_kill(struct lv_shell *s)
+{
+    lv_proc_signal(s->pidfd, SIGKILL);
+}
+
+void lv_shell_destroy(struct lv_shell *s)
+{
+    char path[FILE_SIZE];
+    if (s->pidfd >= 0) {
+        lv_shell_kill(s);
+        lv_proc_wait(s->pid, s->pidfd, END_TIMEOUT_MS);
+    }
+    if (s->domain) {
+        virDomainDestroy(s->domain); /* that it has ended already is no error */
+        virDomainFree(s->domain);
+    }
+    if (s->sock >= 0) {
+        close(s->sock);
+    }
+    if (s->pidfd >= 0) {
+        close(s->pidfd);
+    }
+    if (s->mem) {
+        munmap(s->mem, s->mem_bytes);
+    }
+    if (s->host) {
+        file_path(s, "root/log/qemu", ".log", path);
+        unlink(path);
+        file_path(s, "s", "", path);
+        unlink(path);
+    }
+    *s = (struct lv_shell){.pidfd = -1, .sock = -1};
+}

@@ -1,0 +1,57 @@
+/* host.h - the connection to libvirt, and shells as blocking calls. Worker threads.
+ *
+ * libvirt's embedded QEMU driver lives once in a process and serves one root directory; its events
+ * need a thread, which this file keeps. A host is opened once and then only read.
+ */
+#ifndef UNID_HYPERVISOR_LIBVIRT_HOST_H
+#define UNID_HYPERVISOR_LIBVIRT_HOST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/error.h"
+#include "hypervisor/libvirt/place.h"
+
+struct lv_host {
+    struct lv_place *place;
+    const char *uri; /* NULL: embedded */
+    void *conn;      /* virConnectPtr */
+    char emulator[LV_PATH_SIZE];
+    atomic_uint serial; /* of the next domain */
+};
+
+/* A paused domain with its memory mapped here, and the doorbell connected. */
+struct lv_shell {
+    struct lv_host *host;
+    void *domain; /* virDomainPtr */
+    char name[64];
+    pid_t pid;
+    int pidfd, sock;
+    uint8_t *mem;
+    uint64_t mem_bytes;
+    uint64_t base_cpu_us; /* what QEMU used before the guest ran */
+};
+
+/* Opens the connection. Errors say what is missing and which Debian package has it. */
+int lv_host_open(struct lv_host *h, struct un_error *err);
+void lv_host_close(struct lv_host *h);
+
+/* Whether the connection still works. */
+bool lv_host_alive(struct lv_host *h);
+
+/* Makes a shell; on failure nothing is left of it. Some 300 ms. */
+int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_bytes,
+                    struct lv_shell *ret, struct un_error *err);
+
+/* Lets the CPU run. 2 ms. */
+int lv_shell_resume(struct lv_shell *s, struct un_error *err);
+
+/* Ends QEMU now. Any thread, as often as one likes. */
+void lv_shell_kill(struct lv_shell *s);
+
+/* Releases all of a shell, half-made or whole. 200 ms. */
+void lv_shell_destroy(struct lv_shell *s);
+
+#endif

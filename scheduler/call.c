@@ -1,0 +1,562 @@
+/* call.c - the flow of one invocation, from the request to its receipt. The diagram of its states
+ * is in scheduler_impl.h; the streaming between client and guest is in call_stream.c.
+ *
+ * sched_call_start only posts: the lookup begins in the loop's next round, so that a small body
+ * that has come with the request's head goes into the VM with it, and no callback can come from
+ * inside start. An end is posted as well: whoever causes it (a timer, the driver, the client) never
+ * has the call freed under its feet, and the VM, whose memory the client may still be reading,
+ * lives until on_end.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "scheduler/scheduler_impl.h"
+
+static void begin(void *arg);
+static void end(void *arg);
+static void on_timer(void *arg);
+
+/* --- names
+ * ------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    unsigned status;
+} outcomes[] = {
+    [SCHED_OK] = {"ok", 200},
+    [SCHED_NO_FUNCTION] = {"no-function", 404},
+    [SCHED_QUEUE_FULL] = {"queue-full", 429},
+    [SCHED_WAIT_EXPIRED] = {"wait-expired", 429},
+    [SCHED_REQUEST_TOO_LARGE] = {"request-too-large", 413},
+    [SCHED_RESPONSE_TOO_LARGE] = {"response-too-large", 502},
+    [SCHED_FAILED] = {"failed", 502},
+    [SCHED_TIMED_OUT] = {"timed-out", 504},
+    [SCHED_CANNOT_RUN] = {"cannot-run", 503},
+    [SCHED_DRAINING] = {"draining", 503},
+    [SCHED_CANCELLED] = {"cancelled", 502},
+    [SCHED_INTERNAL] = {"internal", 500},
+};
+
+const char *sched_outcome_name(enum sched_outcome_kind k)
+{
+    return (unsigned)k <= SCHED_INTERNAL ? outcomes[k].name : "unknown";
+}
+
+unsigned sched_outcome_status(enum sched_outcome_kind k)
+{
+    return (unsigned)k <= SCHED_INTERNAL ? outcomes[k].status : 500;
+}
+
+const char *sched_trigger_name(enum sched_trigger t)
+{
+    static const char *const names[] = {"http", "invoke", "async"};
+
+    return (unsigned)t <= SCHED_ASYNC ? names[t] : "unknown";
+}
+
+/* --- start
+ * ------------------------------------------------------------------------------------------- */
+
+static int build_head(struct sched_call *c, const struct sched_call_spec *spec,
+                      struct un_error *err)
+{
+    int rc = un_buf_printf(&c->head, "%s %s\r\n", spec->method, spec->target);
+
+    for (size_t i = 0; rc == 0 && i < spec->field_count; i++) {
+        rc = un_buf_printf(&c->head, "%s: %s\r\n", spec->fields[i].name, spec->fields[i].value);
+    }
+    if (rc < 0) {
+        return un_error_set(err, -ENOMEM, "start a call: out of memory");
+    }
+    if (hv_body_room(c->head.len) == 0) {
+        return un_error_set(err, -E2BIG,
+                            "the request's head has %zu bytes, more than a guest can take",
+                            c->head.len);
+    }
+    return 0;
+}
+
+static void fill_receipt(struct sched_call *c, const struct sched_call_spec *spec)
+{
+    struct receipt *r = &c->record->receipt;
+
+    if (spec->id) {
+        snprintf(r->id, sizeof(r->id), "%s", spec->id);
+    } else {
+        un_id_new(r->id);
+    }
+    snprintf(r->function, sizeof(r->function), "%s", spec->function);
+    snprintf(r->driver, sizeof(r->driver), "%s", c->s->ops->name);
+    r->trigger = spec->trigger;
+    r->attempt = spec->attempt ? spec->attempt : 1;
+    r->started_at_us = un_clock_wall_us();
+}
+
+static void call_free(struct sched_call *c)
+{
+    free(c->function);
+    free(c->qualifier);
+    un_buf_done(&c->head);
+    un_buf_done(&c->body);
+    free(c->response_fields);
+    free(c->response_text);
+    record_free(c->record);
+    free(c);
+}
+
+int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
+                     struct sched_call **ret, struct un_error *err)
+{
+    struct sched_call *c = un_fault("call.alloc") ? NULL : calloc(1, sizeof(*c));
+    int rc;
+
+    if (!c) {
+        return un_error_set(err, -ENOMEM, "start a call: out of memory");
+    }
+    c->s = s;
+    c->state = CALL_LOOKUP;
+    c->events = spec->events;
+    c->arg = spec->arg;
+    c->content_length = spec->content_length;
+    c->body_eof = spec->content_length == 0;
+    c->function = strdup(spec->function);
+    c->qualifier = spec->qualifier ? strdup(spec->qualifier) : NULL;
+    c->record = record_new();
+    if (!c->function || (spec->qualifier && !c->qualifier) || !c->record) {
+        call_free(c);
+        return un_error_set(err, -ENOMEM, "start a call: out of memory");
+    }
+    rc = build_head(c, spec, err);
+    if (rc < 0) {
+        call_free(c);
+        return rc;
+    }
+    fill_receipt(c, spec);
+    un_list_init(&c->queue_node);
+    un_list_push(&s->calls, &c->node);
+    s->stats.calls++;
+    c->began_us = c->mark_us = un_loop_now_us(s->loop);
+    un_timer_init(&c->timer, s->loop, on_timer, c);
+    c->post = (struct un_post){.fn = begin, .arg = c};
+    un_loop_post(s->loop, &c->post);
+    *ret = c;
+    return 0;
+}
+
+const char *sched_call_id(const struct sched_call *c)
+{
+    return c->record->receipt.id;
+}
+
+void sched_call_cancel(struct sched_call *c)
+{
+    c->events = NULL;
+    call_finish(c, SCHED_CANCELLED, "the client went away");
+}
+
+/* --- states and phases
+ * ------------------------------------------------------------------------------- */
+
+void call_set_state(struct sched_call *c, enum call_state state)
+{
+    enum call_state old = c->state;
+
+    if (old == CALL_WAITING && state != CALL_CLAIM) {
+        queue_leave_line(c); /* on the way to CLAIM queue_dispatch has done it, and taken a place */
+    }
+    if (old == CALL_CLAIM) {
+        un_list_remove(&c->queue_node);
+        c->cls->claim_count--;
+    }
+    c->state = state;
+    switch (state) {
+    case CALL_WAITING:
+        (void)un_timer_arm_at(&c->timer, c->began_us + c->s->set.queue_wait_us);
+        break;
+    case CALL_CLAIM:
+        un_list_push(&c->cls->claims, &c->queue_node);
+        c->cls->claim_count++;
+        call_enter_phase(c, PHASE_SHELL);
+        break;
+    case CALL_BOUND:
+        c->bound_us = un_loop_now_us(c->s->loop);
+        (void)un_timer_arm_in(&c->timer, (uint64_t)c->version->config.timeout_ms * 1000);
+        break;
+    case CALL_ENDED:
+        un_timer_cancel(&c->timer);
+        if (old == CALL_CLAIM || old == CALL_BOUND || old == CALL_RUNNING) {
+            queue_leave_place(c);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+void call_enter_phase(struct sched_call *c, enum call_phase phase)
+{
+    uint64_t now = un_loop_now_us(c->s->loop);
+
+    c->phase_us[c->phase] += now - c->mark_us;
+    c->mark_us = now;
+    c->phase = phase;
+}
+
+static struct sched_phases phases_of(const struct sched_call *c)
+{
+    return (struct sched_phases){
+        .queue_us = c->phase_us[PHASE_QUEUE],
+        .shell_us = c->phase_us[PHASE_SHELL],
+        .bind_us = c->phase_us[PHASE_BIND],
+        .start_us = c->phase_us[PHASE_START],
+        .first_byte_us = c->phase_us[PHASE_FIRST_BYTE],
+        .run_us = c->phase_us[PHASE_RUN],
+    };
+}
+
+void call_response_begins(struct sched_call *c)
+{
+    call_enter_phase(c, PHASE_RUN);
+    c->response_phases = phases_of(c);
+}
+
+/* --- lookup
+ * ------------------------------------------------------------------------------------------- */
+
+/* True when the call ended while it waited for this callback; it is gone then if it waited only for
+ * it. */
+static bool lookup_over(struct sched_call *c)
+{
+    bool ended = c->state == CALL_ENDED;
+    struct scheduler *s = c->s;
+
+    c->lookup_pending = false;
+    if (c->zombie) {
+        call_free(c);
+    }
+    sched_done(s);
+    return ended;
+}
+
+static void have_image(struct sched_call *c)
+{
+    queue_enter(c);
+}
+
+static void on_image(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
+{
+    struct sched_call *c = arg;
+
+    if (lookup_over(c)) {
+        if (rc == 0) {
+            image_unref(mapping);
+        }
+        return;
+    }
+    if (rc < 0) {
+        call_finish(c, SCHED_INTERNAL, "the function's image cannot be read: %.200s", err->text);
+        return;
+    }
+    c->image = mapping;
+    if (c->line->image) {
+        image_unref(c->line->image);
+    }
+    c->line->image = image_ref(mapping);
+    have_image(c);
+}
+
+/* Says what a function's image lacks to run; false when it can. */
+static bool refuse_version(struct sched_call *c)
+{
+    const struct function_version *v = c->version;
+    const struct sched_settings *set = &c->s->set;
+    int cls = admission_class(v->config.memory_mib, set->shell_mib, set->memory_mib);
+
+    if (v->kind != IMAGE_SDK) {
+        call_finish(
+            c, SCHED_CANNOT_RUN,
+            "the image is of kind %s, and this build's drivers run SDK images only; link the "
+            "program with the guest SDK and deploy it again",
+            image_kind_name(v->kind));
+        return true;
+    }
+    if (cls < 0) {
+        call_finish(
+            c, SCHED_CANNOT_RUN,
+            "the function wants %u MiB, and all VMs together may have %llu; deploy it with less "
+            "memory or raise the daemon's memory_mib",
+            v->config.memory_mib, (unsigned long long)set->memory_mib);
+        return true;
+    }
+    c->cls = &c->s->classes[cls];
+    return false;
+}
+
+static void have_version(struct sched_call *c, struct function_version *v)
+{
+    struct scheduler *s = c->s;
+    struct receipt *r = &c->record->receipt;
+
+    c->version = function_ref(v);
+    r->version = v->version;
+    memcpy(r->digest, v->config.image, sizeof(r->digest));
+    if (refuse_version(c)) {
+        return;
+    }
+    c->line = line_get(s, v->name);
+    if (!c->line) {
+        call_finish(c, SCHED_INTERNAL, "out of memory");
+        return;
+    }
+    if (c->line->image && strcmp(c->line->image->digest, v->config.image) == 0) {
+        c->image = image_ref(c->line->image);
+        have_image(c);
+        return;
+    }
+    c->lookup_pending = true;
+    sched_begin(s);
+    image_open(s->images, v->config.image, on_image, c);
+}
+
+static void on_version(void *arg, int rc, struct function_version *v, const struct un_error *err)
+{
+    struct sched_call *c = arg;
+
+    if (lookup_over(c)) {
+        return;
+    }
+    if (rc == -ENOENT) {
+        call_finish(c, SCHED_NO_FUNCTION, "%.250s", err->text);
+    } else if (rc < 0) {
+        call_finish(c, SCHED_INTERNAL, "look the function up: %.250s", err->text);
+    } else {
+        have_version(c, v);
+    }
+}
+
+static void begin(void *arg)
+{
+    struct sched_call *c = arg;
+    struct scheduler *s = c->s;
+    struct function_version *v;
+
+    if (s->draining) {
+        call_finish(c, SCHED_DRAINING, "the daemon is shutting down");
+        return;
+    }
+    if (c->content_length >= 0 && (uint64_t)c->content_length > s->set.max_request_bytes) {
+        call_finish(c, SCHED_REQUEST_TOO_LARGE,
+                    "the request's body has %lld bytes, the limit is %llu",
+                    (long long)c->content_length, (unsigned long long)s->set.max_request_bytes);
+        return;
+    }
+    v = function_peek(s->registry, c->function, c->qualifier);
+    if (v) {
+        have_version(c, v);
+        return;
+    }
+    c->lookup_pending = true;
+    sched_begin(s);
+    function_resolve(s->registry, c->function, c->qualifier, on_version, c);
+}
+
+/* --- binding
+ * ------------------------------------------------------------------------------------------- */
+
+/* argv[0], the arguments, NULL. NULL when out of memory. */
+static const char **make_argv(const struct function_version *v)
+{
+    size_t n = 0;
+    const char **argv;
+
+    while (v->config.args && v->config.args[n]) {
+        n++;
+    }
+    argv = calloc(n + 2, sizeof(*argv));
+    if (argv) {
+        argv[0] = v->name;
+        for (size_t i = 0; i < n; i++) {
+            argv[i + 1] = v->config.args[i];
+        }
+    }
+    return argv;
+}
+
+bool call_bind(struct sched_call *c, struct instance *i)
+{
+    static const char *const no_env[] = {NULL};
+    const struct function_config *config = &c->version->config;
+    un_autofree const char **argv = make_argv(c->version);
+    struct un_error err = UN_ERROR_INIT;
+    struct hv_run_spec run = {
+        .image = c->image->data,
+        .image_len = c->image->size,
+        .mem_bytes = (uint64_t)config->memory_mib << 20,
+        .argv = argv,
+        .envp = config->env ? (const char *const *)config->env : no_env,
+        .invocation_id = c->record->receipt.id,
+        .deadline_us = (uint64_t)config->timeout_ms * 1000,
+        .request_head = (const char *)c->head.data,
+        .request_head_len = c->head.len,
+        .content_length = c->content_length,
+    };
+    int rc;
+
+    call_enter_phase(c, PHASE_BIND);
+    call_body_first(c, &run);
+    rc = argv ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
+    if (rc < 0) {
+        call_finish(c, argv ? SCHED_CANNOT_RUN : SCHED_INTERNAL, "%.280s", err.text);
+        return false;
+    }
+    c->instance = i;
+    call_set_state(c, CALL_BOUND);
+    call_body_taken(c, run.body_len);
+    return true;
+}
+
+/* --- the end
+ * -------------------------------------------------------------------------------------------- */
+
+static void on_timer(void *arg)
+{
+    struct sched_call *c = arg;
+
+    if (c->state == CALL_WAITING || c->state == CALL_CLAIM) {
+        c->retry_after_s = queue_retry_after_s(c);
+        call_finish(c, SCHED_WAIT_EXPIRED, "no place became free within %llu ms",
+                    (unsigned long long)(c->s->set.queue_wait_us / 1000));
+    } else if (c->state == CALL_BOUND || c->state == CALL_RUNNING) {
+        call_finish(c, SCHED_TIMED_OUT, "the function did not end within its time limit of %u ms",
+                    c->version->config.timeout_ms);
+    }
+}
+
+/* Closes the last phase. A phase that only waited for something that did not come is not reached:
+ * its time belongs to the run. */
+static void close_phases(struct sched_call *c)
+{
+    if (c->phase == PHASE_START || c->phase == PHASE_FIRST_BYTE) {
+        c->phase = PHASE_RUN;
+    }
+    call_enter_phase(c, c->phase);
+}
+
+void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (c->state == CALL_ENDED) {
+        return;
+    }
+    va_start(ap, fmt);
+    vsnprintf(c->detail, sizeof(c->detail), fmt, ap);
+    va_end(ap);
+    c->kind = kind;
+    close_phases(c);
+    if (c->instance && kind == SCHED_OK) {
+        admission_mean_add(&c->line->mean, c->mark_us - c->bound_us);
+    }
+    call_set_state(c, CALL_ENDED);
+    un_loop_unpost(c->s->loop, &c->post); /* begin, when it has not run yet */
+    c->post = (struct un_post){.fn = end, .arg = c};
+    un_loop_post(c->s->loop, &c->post);
+}
+
+/* The receipt's status: what HTTP tells, or would have told. */
+static unsigned call_status(const struct sched_call *c)
+{
+    if (c->kind == SCHED_OK) {
+        return c->response_head.status ? c->response_head.status : 200;
+    }
+    if (c->kind == SCHED_CANCELLED && !c->events) {
+        return 499; /* as nginx writes down a client that closed its connection */
+    }
+    return sched_outcome_status(c->kind);
+}
+
+static void complete_receipt(struct sched_call *c)
+{
+    struct receipt *r = &c->record->receipt;
+
+    r->phases = phases_of(c);
+    r->fresh = c->instance != NULL;
+    r->status = call_status(c);
+    snprintf(r->outcome, sizeof(r->outcome), "%s", sched_outcome_name(c->kind));
+    if (c->kind != SCHED_OK) {
+        snprintf(r->error, sizeof(r->error), "%.255s", c->detail);
+    }
+    if (c->instance) {
+        c->s->ops->vm_usage(c->instance->vm, &r->usage);
+    }
+}
+
+static void tell_end(struct sched_call *c)
+{
+    char tail[LOG_TAIL_BYTES];
+    struct sched_outcome outcome = {
+        .kind = c->kind,
+        .retry_after_s = c->retry_after_s,
+        .responded = c->responded,
+        .exit = c->exit,
+        .detail = c->detail,
+        .log_tail = tail,
+        .phases = phases_of(c),
+    };
+
+    guest_log_tail(&c->record->log, tail, sizeof(tail));
+    c->events->on_end(c->arg, &outcome);
+}
+
+/* Lets go of all that the call holds of others; the record goes to the instance or to the writer.
+ */
+static void release(struct sched_call *c)
+{
+    struct scheduler *s = c->s;
+    struct record *record = un_steal(&c->record);
+
+    s->body_bytes -= c->body.len - c->body_at;
+    un_buf_done(&c->body);
+    c->body_at = 0;
+    if (c->instance) {
+        instance_end(un_steal(&c->instance), record);
+    } else {
+        record_submit(s, record);
+    }
+    if (c->image) {
+        image_unref(un_steal(&c->image));
+    }
+    if (c->line) {
+        line_put(s, un_steal(&c->line));
+    }
+    if (c->version) {
+        function_unref(un_steal(&c->version));
+    }
+}
+
+static void end(void *arg)
+{
+    struct sched_call *c = arg;
+    struct scheduler *s = c->s;
+
+    call_log_finish(c);
+    complete_receipt(c);
+    s->stats.calls_by_outcome[c->kind]++;
+    if (c->events) {
+        tell_end(c);
+    }
+    un_list_remove(&c->node);
+    release(c);
+    if (c->lookup_pending) {
+        c->zombie = true;
+    } else {
+        call_free(c);
+    }
+    queue_dispatch(s);
+    sched_check_idle(s);
+}

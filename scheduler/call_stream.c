@@ -1,0 +1,342 @@
+/* call_stream.c - bytes between the client and the guest of a call, with back-pressure both ways.
+ *
+ * Request: what the client sends is copied into the call's buffer and leaves it when the guest asks
+ * (on_input_wanted). The source is told to wait when the buffer holds LIMIT_BODY_BUFFER_BYTES, or
+ * less when the bodies of all calls together exceed LIMIT_BODY_BUFFERS_BYTES. Response: one piece
+ * at a time is borrowed from the driver and passed on; the guest stands still until
+ * sched_call_data_done. The head is kept until the first piece shows that the guest has not failed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "scheduler/scheduler_impl.h"
+
+enum { BODY_SHARE_BYTES = 16 * 1024 }; /* what a call may buffer when all together hold too much */
+
+/* --- the request's body
+ * ------------------------------------------------------------------------------ */
+
+static size_t waiting_bytes(const struct sched_call *c)
+{
+    return c->body.len - c->body_at;
+}
+
+static bool may_go_on(const struct sched_call *c)
+{
+    size_t limit =
+        c->s->body_bytes > LIMIT_BODY_BUFFERS_BYTES ? BODY_SHARE_BYTES : LIMIT_BODY_BUFFER_BYTES;
+
+    return waiting_bytes(c) < limit;
+}
+
+void call_body_first(struct sched_call *c, struct hv_run_spec *run)
+{
+    size_t room = hv_body_room(c->head.len), have = waiting_bytes(c);
+
+    run->body = c->body.data ? c->body.data + c->body_at : NULL;
+    run->body_len = have < room ? have : room;
+    run->body_eof = c->body_eof && have <= room;
+}
+
+/* Tells the source that it may go on, if it waits and may. */
+static void wake_source(struct sched_call *c)
+{
+    if (c->source_waits && may_go_on(c)) {
+        c->source_waits = false;
+        if (c->events) {
+            c->events->on_body_room(c->arg);
+        }
+    }
+}
+
+void call_body_taken(struct sched_call *c, size_t len)
+{
+    c->body_at += len;
+    c->s->body_bytes -= len;
+    if (c->body_at == c->body.len) {
+        un_buf_reset(&c->body);
+        c->body_at = 0;
+    }
+    wake_source(c);
+}
+
+/* Gives the guest what it waits for, as far as it is there. */
+static void feed(struct sched_call *c)
+{
+    size_t have = waiting_bytes(c), n = have < c->input_room ? have : c->input_room;
+
+    if (c->input_room == 0 || (have == 0 && !c->body_eof)) {
+        return;
+    }
+    c->input_room = 0;
+    c->s->ops->vm_input(c->instance->vm, c->body.data ? c->body.data + c->body_at : NULL, n,
+                        c->body_eof && n == have);
+    call_body_taken(c, n);
+}
+
+static int append(struct sched_call *c, const void *data, size_t len)
+{
+    if (c->body_at > LIMIT_BODY_BUFFER_BYTES / 2) {
+        un_buf_consume(&c->body, c->body_at);
+        c->body_at = 0;
+    }
+    if (un_buf_append(&c->body, data, len) < 0) {
+        return -ENOMEM;
+    }
+    c->s->body_bytes += len;
+    return 0;
+}
+
+int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof)
+{
+    struct receipt *r = &c->record->receipt;
+
+    if (c->state == CALL_ENDED || c->body_eof) {
+        return 1; /* nobody reads it any more */
+    }
+    r->bytes_in += len;
+    if (r->bytes_in > c->s->set.max_request_bytes) {
+        call_finish(c, SCHED_REQUEST_TOO_LARGE, "the request's body is longer than %llu bytes",
+                    (unsigned long long)c->s->set.max_request_bytes);
+        return 1;
+    }
+    if (len > 0 && append(c, data, len) < 0) {
+        call_finish(c, SCHED_INTERNAL, "out of memory");
+        return 1;
+    }
+    c->body_eof = eof;
+    if (c->state == CALL_BOUND || c->state == CALL_RUNNING) {
+        bool waited = c->source_waits;
+
+        c->source_waits = false; /* the answer is this function's, not on_body_room's */
+        feed(c);
+        c->source_waits = waited;
+    }
+    if (!may_go_on(c)) {
+        c->source_waits = true;
+        return 0;
+    }
+    c->source_waits = false;
+    return 1;
+}
+
+/* --- what the guest does
+ * --------------------------------------------------------------------------------- */
+
+/* The guest's first sign ends the start. */
+static void sign_of_life(struct sched_call *c)
+{
+    if (c->phase == PHASE_START) {
+        call_enter_phase(c, PHASE_FIRST_BYTE);
+    }
+}
+
+void call_started(struct sched_call *c)
+{
+    if (c->state == CALL_BOUND) {
+        call_set_state(c, CALL_RUNNING);
+        call_enter_phase(c, PHASE_START);
+    }
+}
+
+void call_input_wanted(struct sched_call *c, size_t room)
+{
+    if (c->state == CALL_ENDED) {
+        return;
+    }
+    sign_of_life(c);
+    c->input_room = room;
+    feed(c);
+}
+
+/* Copies the head: it is borrowed only for the callback. */
+void call_head(struct sched_call *c, const struct hv_head *head)
+{
+    size_t len = 0;
+    char *at;
+
+    if (c->state == CALL_ENDED || c->response_head.status) {
+        return;
+    }
+    sign_of_life(c);
+    for (size_t i = 0; i < head->field_count; i++) {
+        len += strlen(head->fields[i].name) + strlen(head->fields[i].value) + 2;
+    }
+    c->response_fields = calloc(head->field_count + 1, sizeof(*c->response_fields));
+    c->response_text = at = malloc(len + 1);
+    if (!c->response_fields || !at) {
+        call_finish(c, SCHED_INTERNAL, "out of memory");
+        return;
+    }
+    for (size_t i = 0; i < head->field_count; i++) {
+        c->response_fields[i].name = at;
+        at = stpcpy(at, head->fields[i].name) + 1;
+        c->response_fields[i].value = at;
+        at = stpcpy(at, head->fields[i].value) + 1;
+    }
+    c->response_head = (struct hv_head){head->status, head->field_count, c->response_fields};
+}
+
+static void pass_on(struct sched_call *c, const void *data, size_t len, bool last)
+{
+    struct sched_response response;
+
+    c->output_held = true;
+    c->last_sent = last;
+    c->record->receipt.bytes_out += len;
+    if (last) {
+        un_timer_cancel(
+            &c->timer); /* the function has done its part; now it is the client's time */
+    }
+    if (c->responded) {
+        c->events->on_data(c->arg, data, len, last);
+        return;
+    }
+    c->responded = true;
+    if (c->response_head.status == 0) {
+        c->response_head.status = 200;
+    }
+    call_response_begins(c);
+    response = (struct sched_response){
+        .head = c->response_head,
+        .phases = &c->response_phases,
+        .data = data,
+        .len = len,
+        .last = last,
+    };
+    c->events->on_response(c->arg, &response);
+}
+
+/* An end that is no success. */
+static void fail(struct sched_call *c, const struct hv_exit *why)
+{
+    c->exit = *why;
+    snprintf(c->record->receipt.exit_reason, sizeof(c->record->receipt.exit_reason), "%s",
+             hv_exit_name(why->kind));
+    switch (why->kind) {
+    case HV_EXIT_DONE:
+        call_finish(c, SCHED_FAILED, "the function ended with exit status %d", why->status);
+        break;
+    case HV_EXIT_FAULT:
+        call_finish(c, SCHED_FAILED,
+                    "the function crashed at instruction 0x%llx, address 0x%llx: %s",
+                    (unsigned long long)why->fault_rip, (unsigned long long)why->fault_addr,
+                    why->detail[0] ? why->detail : "CPU exception");
+        break;
+    case HV_EXIT_LIMIT:
+        call_finish(c, SCHED_FAILED, "the function reached a limit: %s", why->detail);
+        break;
+    case HV_EXIT_PROTOCOL:
+        call_finish(c, SCHED_FAILED, "the function broke the guest contract: %s", why->detail);
+        break;
+    case HV_EXIT_LOST:
+        call_finish(c, SCHED_FAILED, "the function's virtual machine was lost: %s", why->detail);
+        break;
+    }
+}
+
+static bool success(const struct hv_exit *why)
+{
+    return why->kind == HV_EXIT_DONE && why->status == 0;
+}
+
+void call_output(struct sched_call *c, const void *data, size_t len, const struct hv_exit *last)
+{
+    if (c->state == CALL_ENDED || c->last_sent) {
+        return;
+    }
+    sign_of_life(c);
+    if (last && !success(last)) {
+        fail(c, last);
+        return;
+    }
+    if (c->record->receipt.bytes_out + len > c->s->set.max_response_bytes) {
+        call_finish(c, SCHED_RESPONSE_TOO_LARGE, "the response is longer than %llu bytes",
+                    (unsigned long long)c->s->set.max_response_bytes);
+        return;
+    }
+    pass_on(c, data, len, last != NULL);
+}
+
+void sched_call_data_done(struct sched_call *c)
+{
+    if (c->state == CALL_ENDED || !c->output_held) {
+        return;
+    }
+    c->output_held = false;
+    if (!c->guest_done) {
+        c->s->ops->vm_output_done(c->instance->vm);
+    } else if (!c->last_sent) {
+        pass_on(c, NULL, 0, true);
+    } else {
+        call_finish(c, SCHED_OK, "done");
+    }
+}
+
+void call_exited(struct sched_call *c, const struct hv_exit *why)
+{
+    if (c->state == CALL_ENDED) {
+        return;
+    }
+    sign_of_life(c);
+    if (!success(why)) {
+        fail(c, why);
+        return;
+    }
+    c->exit = *why;
+    snprintf(c->record->receipt.exit_reason, sizeof(c->record->receipt.exit_reason), "%s",
+             hv_exit_name(why->kind));
+    if (c->last_sent && !c->output_held) {
+        call_finish(c, SCHED_OK, "done");
+        return;
+    }
+    /* The guest ended without output: the client still learns the head, and that nothing more
+     * comes. */
+    c->guest_done = true;
+    if (!c->output_held) {
+        pass_on(c, NULL, 0, true);
+    }
+}
+
+/* --- its log
+ * --------------------------------------------------------------------------------------------- */
+
+static void on_line(void *arg, uint64_t at_us, const char *text)
+{
+    struct sched_call *c = arg;
+    struct log_line line = {.at_us = at_us, .text = text};
+
+    memcpy(line.invocation_id, c->record->receipt.id, sizeof(line.invocation_id));
+    log_tell(c->s, c->record->receipt.function, &line);
+}
+
+static struct guest_log_sink sink_of(struct sched_call *c)
+{
+    return (struct guest_log_sink){
+        .max_bytes = c->s->set.max_log_bytes,
+        .at_us = un_clock_wall_us(),
+        .fn = on_line,
+        .arg = c,
+    };
+}
+
+void call_log(struct sched_call *c, const void *data, size_t len)
+{
+    struct guest_log_sink sink = sink_of(c);
+
+    if (c->state == CALL_ENDED) {
+        return;
+    }
+    sign_of_life(c);
+    guest_log_add(&c->record->log, data, len, &sink);
+}
+
+void call_log_finish(struct sched_call *c)
+{
+    struct guest_log_sink sink = sink_of(c);
+
+    guest_log_finish(&c->record->log, &sink);
+}

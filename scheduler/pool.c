@@ -1,0 +1,197 @@
+/* pool.c - the shells of each memory size: carries out what pool_policy.c decides.
+ *
+ * Sizes. Class 0 is the pool proper: shells of settings.shell_mib, for all functions that fit in,
+ * with pool_min and pool_max as set. A larger function uses the class of the next power of two
+ * above it. Such shells are made on demand, and as long as they are asked for a few are kept
+ * (pool_max / 8, at least one if there is a pool at all); their minimum is always 0. Memory that a
+ * request of another size needs is taken from idle shells, so that keeping them costs nobody a
+ * place.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "scheduler/scheduler_impl.h"
+
+static void on_timer(void *arg)
+{
+    struct shell_class *cls = arg;
+
+    pool_update(cls);
+    queue_dispatch(cls->s);
+}
+
+void pool_init(struct scheduler *s)
+{
+    unsigned large = s->set.pool_max / 8 > 0 ? s->set.pool_max / 8 : (s->set.pool_max > 0 ? 1 : 0);
+
+    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+        struct shell_class *cls = &s->classes[k];
+
+        cls->s = s;
+        cls->mib = admission_class_mib(k, s->set.shell_mib, s->set.memory_mib);
+        pool_policy_init(&cls->policy, k == 0 ? s->set.pool_min : 0,
+                         k == 0 ? s->set.pool_max : large, s->set.pool_idle_us);
+        un_list_init(&cls->idle);
+        un_list_init(&cls->claims);
+        un_timer_init(&cls->timer, s->loop, on_timer, cls);
+    }
+}
+
+void pool_done(struct scheduler *s)
+{
+    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+        un_timer_cancel(&s->classes[k].timer);
+    }
+}
+
+uint64_t pool_memory_used(const struct scheduler *s)
+{
+    uint64_t mib = s->instances_mib;
+
+    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+        const struct shell_class *cls = &s->classes[k];
+
+        if (cls->claim_count > cls->starting_count) {
+            mib += cls->mib * (cls->claim_count - cls->starting_count);
+        }
+    }
+    return mib;
+}
+
+void pool_claim(struct sched_call *c)
+{
+    struct shell_class *cls = c->cls;
+    uint64_t now = un_loop_now_us(c->s->loop);
+
+    if (cls->idle_count > 0) {
+        pool_policy_hit(&cls->policy, now, cls->idle_count - 1);
+    } else {
+        pool_policy_miss(&cls->policy, now);
+    }
+    call_set_state(c, CALL_CLAIM);
+    pool_update(cls);
+}
+
+/* Idle shells to those who wait, oldest claim first. A call that cannot be run leaves its shell
+ * idle. */
+static void serve(struct shell_class *cls)
+{
+    while (cls->claim_count > 0 && cls->idle_count > 0) {
+        call_bind(un_list_first(&cls->claims, struct sched_call, queue_node),
+                  un_list_first(&cls->idle, struct instance, node));
+    }
+}
+
+static struct instance *oldest_idle(struct shell_class *cls)
+{
+    return un_list_entry(cls->idle.prev, struct instance, node);
+}
+
+/* Shells may be made ahead when nobody waits for memory and there is some left. */
+static bool may_refill(const struct shell_class *cls)
+{
+    const struct scheduler *s = cls->s;
+
+    return !s->draining && un_list_empty(&s->ring) &&
+           pool_memory_used(s) + cls->mib <= s->set.memory_mib;
+}
+
+static bool start_one(struct shell_class *cls)
+{
+    struct un_error err = UN_ERROR_INIT;
+    uint64_t round = cls->policy.round;
+
+    if (cls->claim_count <= cls->starting_count && !may_refill(cls)) {
+        return false;
+    }
+    if (instance_start(cls, &err) < 0) {
+        pool_shell_failed(cls, round, &err);
+        return false;
+    }
+    return true;
+}
+
+static void wake_at(struct shell_class *cls, uint64_t at_us)
+{
+    if (at_us == UINT64_MAX) {
+        un_timer_cancel(&cls->timer);
+    } else if (!un_timer_armed(&cls->timer) || cls->timer.at_us != at_us) {
+        (void)un_timer_arm_at(&cls->timer,
+                              at_us); /* out of memory: the next event comes here too */
+    }
+}
+
+void pool_update(struct shell_class *cls)
+{
+    struct scheduler *s = cls->s;
+    struct pool_action action;
+    struct pool_counts counts;
+
+    serve(cls);
+    counts = (struct pool_counts){
+        .idle = cls->idle_count,
+        .starting = cls->starting_count,
+        .claims = cls->claim_count,
+        .refill = may_refill(cls),
+    };
+    if (s->draining) {
+        pool_policy_stop(&cls->policy);
+    }
+    action = pool_policy_run(&cls->policy, un_loop_now_us(s->loop), &counts);
+    while (action.release-- > 0 && cls->idle_count > 0) {
+        instance_end(oldest_idle(cls), NULL);
+    }
+    for (unsigned n = 0; n < action.start && start_one(cls); n++) {
+    }
+    if (cls->policy.failures > 0 && cls->policy.retry_at > un_loop_now_us(s->loop) &&
+        (cls->claim_count > 0 || cls->policy.target > cls->idle_count) &&
+        cls->policy.retry_at < action.wake_us) {
+        action.wake_us = cls->policy.retry_at; /* a start just failed */
+    }
+    wake_at(cls, action.wake_us);
+}
+
+void pool_update_all(struct scheduler *s)
+{
+    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+        pool_update(&s->classes[k]);
+    }
+}
+
+void pool_shell_failed(struct shell_class *cls, uint64_t round, const struct un_error *err)
+{
+    struct scheduler *s = cls->s;
+    uint32_t random;
+
+    un_random(&random, sizeof(random));
+    s->stats.shells_failed++;
+    snprintf(cls->why, sizeof(cls->why), "%.319s", err->text);
+    pool_policy_failed(&cls->policy, un_loop_now_us(s->loop), round, random);
+    un_log(UN_LOG_WARN, "a VM shell could not be made; it is tried again with growing pauses",
+           "driver", s->ops->name, "error", err->text);
+    if (cls->policy.failures < POOL_FAILURES_BROKEN) {
+        return;
+    }
+    un_list_for_each_safe (it, &cls->claims) {
+        struct sched_call *c = un_list_entry(it, struct sched_call, queue_node);
+
+        c->retry_after_s = ADMISSION_RETRY_LEAST_S;
+        call_finish(c, SCHED_CANNOT_RUN, "no virtual machine can be made: %.250s", cls->why);
+    }
+}
+
+void pool_evict(struct scheduler *s, uint64_t mib)
+{
+    uint64_t evicted = 0;
+
+    for (unsigned k = SHELL_CLASSES; k-- > 0 && evicted < mib;) {
+        struct shell_class *cls = &s->classes[k];
+
+        while (cls->idle_count > 0 && evicted < mib) {
+            evicted += cls->mib;
+            instance_end(oldest_idle(cls), NULL);
+        }
+    }
+}

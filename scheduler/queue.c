@@ -1,0 +1,243 @@
+/* queue.c - the waiting room: a line for each function, and a ring of the lines that could go on.
+ *
+ * Calls of one function are served in order of arrival, functions in turn: the first line of the
+ * ring gives one call and goes to the ring's end. A line that has no free place leaves the ring
+ * until one of its calls ends, so a decision looks at one line only, however many wait.
+ *
+ * When the call whose turn it is needs memory that is not there, nobody overtakes it: idle shells
+ * are let go for it, and the others wait until it has been served. So a large function is not
+ * starved by small ones. What may be decided without lists is in admission.c.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "scheduler/scheduler_impl.h"
+
+/* --- lines
+ * ----------------------------------------------------------------------------------------- */
+
+static struct line **bucket_of(struct scheduler *s, const char *name)
+{
+    uint32_t hash =
+        2166136261u; /* FNV-1a, www.isthe.com/chongo/tech/comp/fnv; names are ours to choose */
+
+    for (const char *p = name; *p; p++) {
+        hash = (hash ^ (uint8_t)*p) * 16777619u;
+    }
+    return &s->buckets[hash % LINE_BUCKETS];
+}
+
+void lines_init(struct scheduler *s)
+{
+    un_list_init(&s->ring);
+    un_list_init(&s->idle_lines);
+}
+
+static void line_free(struct scheduler *s, struct line *l)
+{
+    struct line **at = bucket_of(s, l->name);
+
+    while (*at != l) {
+        at = &(*at)->hash_next;
+    }
+    *at = l->hash_next;
+    if (un_list_linked(&l->node)) {
+        un_list_remove(&l->node);
+        s->idle_line_count--;
+    }
+    if (l->image) {
+        image_unref(l->image);
+    }
+    free(l);
+}
+
+void lines_done(struct scheduler *s)
+{
+    un_list_for_each_safe (it, &s->idle_lines) {
+        line_free(s, un_list_entry(it, struct line, node));
+    }
+}
+
+static struct line *line_new(struct scheduler *s, const char *name)
+{
+    struct line **bucket = bucket_of(s, name), *l = calloc(1, sizeof(*l));
+
+    if (!l) {
+        return NULL;
+    }
+    snprintf(l->name, sizeof(l->name), "%s", name);
+    un_list_init(&l->node);
+    un_list_init(&l->waiting);
+    l->hash_next = *bucket;
+    *bucket = l;
+    return l;
+}
+
+struct line *line_get(struct scheduler *s, const char *name)
+{
+    struct line *l = *bucket_of(s, name);
+
+    while (l && strcmp(l->name, name) != 0) {
+        l = l->hash_next;
+    }
+    if (!l) {
+        l = line_new(s, name);
+    } else if (l->calls == 0) {
+        un_list_remove(&l->node);
+        s->idle_line_count--;
+    }
+    if (l) {
+        l->calls++;
+    }
+    return l;
+}
+
+void line_put(struct scheduler *s, struct line *l)
+{
+    if (--l->calls > 0) {
+        return;
+    }
+    un_list_push(&s->idle_lines, &l->node);
+    if (++s->idle_line_count > LINES_KEPT) {
+        line_free(s, un_list_first(&s->idle_lines, struct line, node));
+    }
+}
+
+static struct sched_call *line_first(const struct line *l)
+{
+    return un_list_first(&l->waiting, struct sched_call, queue_node);
+}
+
+/* Puts the line where it belongs after a call or a place came or went. */
+static void line_settle(struct scheduler *s, struct line *l)
+{
+    const struct sched_call *first = line_first(l);
+    bool ready = first && l->running < first->version->config.concurrency;
+
+    if (ready && !un_list_linked(&l->node)) {
+        un_list_push(&s->ring, &l->node);
+    } else if (!ready && un_list_linked(&l->node)) {
+        un_list_remove(&l->node);
+    }
+}
+
+void queue_leave_line(struct sched_call *c)
+{
+    un_list_remove(&c->queue_node);
+    c->line->waiting_count--;
+    c->s->waiting_count--;
+    line_settle(c->s, c->line);
+}
+
+void queue_leave_place(struct sched_call *c)
+{
+    c->line->running--;
+    line_settle(c->s, c->line);
+}
+
+/* --- decisions
+ * --------------------------------------------------------------------------------------- */
+
+static struct admission_queue describe(const struct sched_call *c)
+{
+    const struct scheduler *s = c->s;
+
+    return (struct admission_queue){
+        .waiting_function = c->line->waiting_count,
+        .waiting_total = s->waiting_count,
+        .limit_function = s->set.queue_per_function,
+        .limit_total = s->set.queue_total,
+        .concurrency = c->version->config.concurrency,
+        .mean_us = admission_mean_get(&c->line->mean),
+        .wait_us = s->set.queue_wait_us,
+    };
+}
+
+unsigned queue_retry_after_s(const struct sched_call *c)
+{
+    struct admission_queue q = describe(c);
+
+    q.mean_us = c->line->mean.us; /* for advice a few samples are enough */
+    return admission_retry_after_s(&q);
+}
+
+void queue_enter(struct sched_call *c)
+{
+    struct scheduler *s = c->s;
+    struct admission_queue q;
+
+    call_set_state(c, CALL_WAITING);
+    un_list_push(&c->line->waiting, &c->queue_node);
+    c->line->waiting_count++;
+    s->waiting_count++;
+    line_settle(s, c->line);
+    queue_dispatch(s);
+    if (c->state != CALL_WAITING) {
+        return;
+    }
+    q = describe(c);
+    if (admission_refuse(&q)) {
+        c->retry_after_s = queue_retry_after_s(c);
+        call_finish(c, SCHED_QUEUE_FULL, "%u requests wait for this function already, %u in all",
+                    q.waiting_function - 1, q.waiting_total - 1);
+    }
+}
+
+/* Whether the call can have a shell without another being made, or there is memory for one. */
+static bool has_memory(struct scheduler *s, const struct shell_class *cls)
+{
+    struct admission_memory m = {.limit_mib = s->set.memory_mib, .leaving_mib = s->leaving_mib};
+    uint64_t evict_mib;
+
+    if (cls->idle_count > 0 || cls->starting_count > cls->claim_count) {
+        return true;
+    }
+    m.used_mib = pool_memory_used(s);
+    switch (admission_memory_check(&m, cls->mib, &evict_mib)) {
+    case ADMIT:
+        return true;
+    case ADMIT_EVICT:
+        pool_evict(s, evict_mib);
+        return false; /* on_gone comes back here */
+    default:
+        return false;
+    }
+}
+
+/* A pool that cannot make shells: the call is told at once. */
+static bool refuse_broken(struct sched_call *c)
+{
+    const struct shell_class *cls = c->cls;
+    uint64_t retry_us;
+
+    if (cls->idle_count > 0 ||
+        !pool_policy_broken(&cls->policy, un_loop_now_us(c->s->loop), &retry_us)) {
+        return false;
+    }
+    c->retry_after_s = (unsigned)(retry_us / 1000000) + 1;
+    call_finish(c, SCHED_CANNOT_RUN, "no virtual machine can be made: %.250s", cls->why);
+    return true;
+}
+
+void queue_dispatch(struct scheduler *s)
+{
+    struct line *l;
+
+    while ((l = un_list_first(&s->ring, struct line, node)) != NULL) {
+        struct sched_call *c = line_first(l);
+
+        if (refuse_broken(c)) {
+            continue;
+        }
+        if (!has_memory(s, c->cls)) {
+            break;
+        }
+        un_list_remove(&l->node); /* its next turn comes after the others' */
+        l->running++;
+        queue_leave_line(c);
+        pool_claim(c);
+    }
+    pool_update_all(s);
+}

@@ -1,0 +1,205 @@
+/* scheduler.c - opening, draining and closing the scheduler, and its numbers. */
+#include "scheduler/scheduler.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "scheduler/scheduler_impl.h"
+
+#define MS_TO_US  1000ull
+#define DAY_TO_US (24ull * 3600 * 1000000)
+
+enum {
+    DEFAULT_SHELL_MIB = 64,
+    DEFAULT_POOL_IDLE_MS = 30000 /* a pause in a person's clicking is shorter */
+};
+
+void sched_settings_init(struct sched_settings *set)
+{
+    *set = (struct sched_settings){
+        .shell_mib = DEFAULT_SHELL_MIB,
+        .pool_min = 1,
+        .pool_max = LIMIT_POOL_SHELLS,
+        .pool_idle_us = DEFAULT_POOL_IDLE_MS * MS_TO_US,
+        .queue_per_function = LIMIT_QUEUE_FUNCTION,
+        .queue_total = LIMIT_QUEUE_TOTAL,
+        .queue_wait_us = LIMIT_QUEUE_WAIT_MS * MS_TO_US,
+        .max_request_bytes = LIMIT_REQUEST_BODY_BYTES,
+        .max_response_bytes = LIMIT_RESPONSE_BODY_BYTES,
+        .max_log_bytes = LIMIT_LOG_BYTES,
+        .receipts_max_rows = LIMIT_RECEIPTS_ROWS,
+        .receipts_max_age_us = LIMIT_RECEIPTS_DAYS * DAY_TO_US,
+    };
+}
+
+/* Half of the host's, so that the page cache and everybody else keep the other half. */
+static uint64_t default_memory_mib(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+
+    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size / 2 >> 20 : 1024;
+}
+
+static void on_drain_limit(void *arg);
+static void on_drained(void *arg);
+
+int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_error *err)
+{
+    struct scheduler *s = calloc(1, sizeof(*s));
+
+    if (!s) {
+        return un_error_set(err, -ENOMEM, "open the scheduler: out of memory");
+    }
+    s->loop = spec->loop;
+    s->workers = spec->workers;
+    s->store = spec->store;
+    s->images = spec->images;
+    s->registry = spec->registry;
+    s->driver = spec->driver;
+    s->ops = hv_driver_ops(spec->driver);
+    s->set = spec->settings;
+    if (s->set.memory_mib == 0) {
+        s->set.memory_mib = default_memory_mib();
+    }
+    s->wall_offset_us = un_clock_wall_us() - un_loop_now_us(s->loop);
+    un_list_init(&s->calls);
+    un_list_init(&s->followers);
+    for (unsigned i = 0; i < INSTANCE_STATES; i++) {
+        un_list_init(&s->instances[i]);
+    }
+    un_timer_init(&s->drain_timer, s->loop, on_drain_limit, s);
+    s->drain_post = (struct un_post){.fn = on_drained, .arg = s};
+    lines_init(s);
+    pool_init(s);
+    record_writer_init(s);
+    async_init(s);
+    pool_update_all(s);
+    *ret = s;
+    return 0;
+}
+
+uint64_t sched_wall_us(const struct scheduler *s)
+{
+    return un_loop_now_us(s->loop) + s->wall_offset_us;
+}
+
+/* --- the end
+ * ----------------------------------------------------------------------------------------- */
+
+void sched_begin(struct scheduler *s)
+{
+    s->outstanding++;
+}
+
+void sched_done(struct scheduler *s)
+{
+    s->outstanding--;
+    sched_check_idle(s);
+}
+
+void sched_check_idle(struct scheduler *s)
+{
+    if (s->drained && un_list_empty(&s->calls)) {
+        un_loop_post(s->loop, &s->drain_post);
+    }
+    if (s->closing) {
+        un_loop_stop(s->loop); /* sched_close looks whether that was all */
+    }
+}
+
+static void on_drained(void *arg)
+{
+    struct scheduler *s = arg;
+    void (*cb)(void *) = s->drained;
+
+    un_timer_cancel(&s->drain_timer);
+    s->drained = NULL;
+    if (cb) {
+        cb(s->drained_arg);
+    }
+}
+
+static void end_all_calls(struct scheduler *s)
+{
+    un_list_for_each (it, &s->calls) {
+        call_finish(un_list_entry(it, struct sched_call, node), SCHED_DRAINING,
+                    "the daemon is shutting down and did not wait longer");
+    }
+}
+
+static void on_drain_limit(void *arg)
+{
+    end_all_calls(arg);
+}
+
+void sched_drain(struct scheduler *s, uint64_t limit_us, void (*cb)(void *arg), void *arg)
+{
+    s->draining = true;
+    s->drained = cb;
+    s->drained_arg = arg;
+    (void)un_timer_arm_in(&s->drain_timer, limit_us);
+    queue_dispatch(s);
+    sched_check_idle(s);
+}
+
+static bool all_over(const struct scheduler *s)
+{
+    unsigned instances = 0;
+
+    for (unsigned i = 0; i < INSTANCE_STATES; i++) {
+        instances += s->instance_count[i];
+    }
+    return instances == 0 && s->outstanding == 0 && un_list_empty(&s->calls) &&
+           record_writer_idle(s);
+}
+
+static void end_shells(struct scheduler *s)
+{
+    pool_evict(s, UINT64_MAX);
+    un_list_for_each_safe (it, &s->instances[INSTANCE_STARTING]) {
+        instance_end(un_list_entry(it, struct instance, node), NULL);
+    }
+}
+
+void sched_close(struct scheduler *s)
+{
+    if (!s) {
+        return;
+    }
+    s->draining = s->closing = true;
+    s->drained = NULL;
+    end_all_calls(s);
+    end_shells(s);
+    record_writer_flush(s);
+    un_loop_run_ready(s->loop);
+    while (!all_over(s)) {
+        un_loop_run(s->loop);
+        un_loop_run_ready(s->loop);
+    }
+    un_timer_cancel(&s->drain_timer);
+    un_loop_unpost(s->loop, &s->drain_post);
+    async_done(s);
+    record_writer_done(s);
+    pool_done(s);
+    lines_done(s);
+    free(s);
+}
+
+/* --- numbers
+ * ------------------------------------------------------------------------------------------ */
+
+void sched_get_stats(struct scheduler *s, struct sched_stats *ret)
+{
+    *ret = s->stats;
+    for (unsigned i = 0; i < INSTANCE_STATES; i++) {
+        ret->instances[i] = s->instance_count[i];
+    }
+    ret->waiting = s->waiting_count;
+    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+        ret->waiting += s->classes[k].claim_count;
+    }
+    ret->memory_mib_used = pool_memory_used(s);
+    ret->memory_mib_limit = s->set.memory_mib;
+}

@@ -1,0 +1,295 @@
+/* scheduler_impl.h - what the scheduler's own files share. Not for other folders.
+ *
+ * Who writes what: instance.c an instance's state and its lists, call.c a call's state, queue.c the
+ * lines and the ring, pool.c the size classes, receipt.c and guest_log.c the records, async.c the
+ * durable queue.
+ */
+#ifndef UNID_SCHEDULER_IMPL_H
+#define UNID_SCHEDULER_IMPL_H
+
+#include "common/bytes.h"
+#include "common/limits.h"
+#include "common/list.h"
+#include "scheduler/admission.h"
+#include "scheduler/guest_log.h"
+#include "scheduler/pool_policy.h"
+#include "scheduler/receipt.h"
+#include "scheduler/scheduler.h"
+
+enum {
+    LINE_BUCKETS = 1024, /* of the table of lines, by name */
+    LINES_KEPT = 64,     /* lines without a call, kept for their image and their mean */
+    DETAIL_BYTES = 320,
+    LOG_TAIL_BYTES = 2048
+};
+
+/* --- records: a receipt on its way to the disk, with its log ------------------------------------
+ */
+
+struct record {
+    struct un_list node; /* in the list of those to be written, then in that of the batch */
+    struct receipt receipt;
+    struct guest_log log;
+    bool async_done; /* its row of the durable queue goes together with it */
+};
+struct record *record_new(void);
+void record_free(struct record *r);
+/* Takes the record: it will be written with the next batch. */
+void record_submit(struct scheduler *s, struct record *r);
+
+/* The writer of records; receipt.c. */
+struct record_writer {
+    struct un_list pending; /* oldest first */
+    unsigned pending_count;
+    size_t pending_bytes;       /* of their logs */
+    struct record_batch *batch; /* being written, or NULL */
+    struct un_timer timer;
+    uint64_t dropped;
+    unsigned failures; /* of batches, in a row */
+};
+void record_writer_init(struct scheduler *s);
+void record_writer_done(struct scheduler *s);
+void record_writer_flush(struct scheduler *s);
+bool record_writer_idle(const struct scheduler *s);
+
+/* --- lines: a function's place in the waiting room ----------------------------------------------
+ */
+
+/* A line is in the ring when it has a call that waits and a free place; in the list of idle lines
+ * when no call refers to it; else in neither. */
+struct line {
+    struct line *hash_next;
+    struct un_list node;
+    char name[64];
+    struct un_list waiting; /* calls, oldest first */
+    unsigned waiting_count;
+    unsigned running; /* places taken */
+    unsigned calls;   /* that refer to it */
+    struct admission_mean mean;
+    struct image_mapping *image; /* of the version that was called last, or NULL */
+};
+/* Finds or makes; counts a reference (line_put). NULL when out of memory. */
+struct line *line_get(struct scheduler *s, const char *name);
+void line_put(struct scheduler *s, struct line *l);
+void lines_init(struct scheduler *s);
+void lines_done(struct scheduler *s);
+
+/* Puts a call at the end of its line, starts what can start, and refuses it when it would have to
+ * wait and may not. */
+void queue_enter(struct sched_call *c);
+/* A call that waited, or had a place, goes. queue_dispatch has to follow. */
+void queue_leave_line(struct sched_call *c);
+void queue_leave_place(struct sched_call *c);
+/* Admits calls as long as places and memory allow, one function after the other. */
+void queue_dispatch(struct scheduler *s);
+unsigned queue_retry_after_s(const struct sched_call *c);
+
+/* --- shells, by memory size ----------------------------------------------------------------------
+ */
+
+struct shell_class {
+    struct scheduler *s;
+    uint64_t mib;
+    struct pool_policy policy;
+    struct un_list idle;   /* instances, newest first */
+    struct un_list claims; /* admitted calls without a shell, oldest first */
+    unsigned idle_count, starting_count, claim_count;
+    struct un_timer timer;
+    char why[DETAIL_BYTES]; /* the last failure */
+};
+void pool_init(struct scheduler *s);
+void pool_done(struct scheduler *s);
+/* An admitted call gets a shell, now or when one is there. */
+void pool_claim(struct sched_call *c);
+/* Gives idle shells to claims, makes or lets go what the policy says. */
+void pool_update(struct shell_class *cls);
+void pool_update_all(struct scheduler *s);
+void pool_shell_failed(struct shell_class *cls, uint64_t round, const struct un_error *err);
+/* Lets idle shells go until `mib` are on their way out. */
+void pool_evict(struct scheduler *s, uint64_t mib);
+/* Memory of all instances, and of shells that are promised to claims but not begun. */
+uint64_t pool_memory_used(const struct scheduler *s);
+
+/* --- instances
+ * ------------------------------------------------------------------------------------ */
+
+struct instance {
+    struct un_list node; /* in the list of its state; idle ones in their class's */
+    enum instance_state state;
+    struct scheduler *s;
+    struct shell_class *cls;
+    struct hv_vm *vm;
+    struct sched_call *call; /* BOUND and RUNNING only */
+    struct record *record;   /* ENDING only: waits for the teardown's time */
+    char id[UN_ID_SIZE];
+    uint64_t born_us;
+    uint64_t ended_us; /* when its call ended */
+    uint64_t round;    /* the pool policy's when it was begun */
+};
+/* Begins a shell. A negative errno when the driver refused. */
+int instance_start(struct shell_class *cls, struct un_error *err);
+/* IDLE: runs the call in it. On an error the instance is still idle. */
+int instance_run(struct instance *i, struct sched_call *c, const struct hv_run_spec *run,
+                 struct un_error *err);
+/* Takes the record (may be NULL) and destroys the VM. */
+void instance_end(struct instance *i, struct record *record);
+
+/* --- calls
+ * ---------------------------------------------------------------------------------------- */
+
+/*  LOOKUP --> WAITING --admitted--> CLAIM --shell there--> BOUND --on_started--> RUNNING
+ *     |          |                    |                      |                     |
+ *     +----------+--------------------+--- call_finish ------+---------------------+--> ENDED -->
+ * (freed) Invariant: WAITING is in its line, CLAIM in its class's claims; CLAIM, BOUND and RUNNING
+ * hold a place of the line; BOUND, RUNNING and (until it is freed) ENDED have an instance. ENDED
+ * has a post on its way that calls on_end and frees. */
+enum call_state { CALL_LOOKUP, CALL_WAITING, CALL_CLAIM, CALL_BOUND, CALL_RUNNING, CALL_ENDED };
+
+enum call_phase {
+    PHASE_QUEUE,
+    PHASE_SHELL,
+    PHASE_BIND,
+    PHASE_START,
+    PHASE_FIRST_BYTE,
+    PHASE_RUN,
+    PHASES
+};
+
+struct sched_call {
+    struct un_list node;       /* all calls of the scheduler */
+    struct un_list queue_node; /* the line's waiting, or the class's claims */
+    struct scheduler *s;
+    enum call_state state;
+    const struct sched_call_events *events; /* NULL after sched_call_cancel */
+    void *arg;
+    char *function, *qualifier;
+    int64_t content_length;
+    struct un_buf head; /* the request head as abi.h says */
+
+    struct function_version *version; /* a reference, once resolved */
+    struct image_mapping *image;      /* a reference, once open */
+    struct line *line;
+    struct shell_class *cls;
+    struct instance *instance;
+    bool lookup_pending; /* a callback of the registry or the image store is on its way */
+    bool zombie;         /* ended, and only waits for that callback */
+
+    struct un_timer timer; /* end of the wait, then the function's time limit */
+    struct un_post post;   /* begin, then end */
+
+    enum call_phase phase;
+    uint64_t phase_us[PHASES];
+    uint64_t mark_us, began_us, bound_us; /* loop time */
+
+    /* the request's body */
+    struct un_buf body;
+    size_t body_at; /* of it, given to the guest already */
+    bool body_eof, source_waits;
+    size_t input_room; /* what the guest waits for; 0: it does not */
+
+    /* the response */
+    struct hv_head response_head;
+    struct hv_field *response_fields;
+    char *response_text;
+    struct sched_phases response_phases;
+    bool responded, output_held, last_sent;
+    bool guest_done; /* it has ended with success; its VM awaits no answer */
+
+    enum sched_outcome_kind kind;
+    unsigned retry_after_s;
+    struct hv_exit exit;
+    char detail[DETAIL_BYTES];
+    struct record *record;
+};
+
+/* Ends a call; on_end comes from the loop. Nothing happens when it has ended already. */
+void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The one place where a call's state is written. */
+void call_set_state(struct sched_call *c, enum call_state state);
+void call_enter_phase(struct sched_call *c, enum call_phase phase);
+/* A shell is there. False when it was not used: the call has ended. */
+bool call_bind(struct sched_call *c, struct instance *i);
+
+/* The instance tells its call; call_stream.c. */
+void call_started(struct sched_call *c);
+void call_input_wanted(struct sched_call *c, size_t room);
+void call_head(struct sched_call *c, const struct hv_head *head);
+void call_output(struct sched_call *c, const void *data, size_t len, const struct hv_exit *last);
+void call_log(struct sched_call *c, const void *data, size_t len);
+void call_exited(struct sched_call *c, const struct hv_exit *why);
+void call_log_finish(struct sched_call *c);
+/* The first body bytes for the VM; takes them from the buffer when `taken`. */
+void call_body_first(struct sched_call *c, struct hv_run_spec *run);
+void call_body_taken(struct sched_call *c, size_t len);
+/* The response's first byte is there: notes the phases so far. */
+void call_response_begins(struct sched_call *c);
+
+/* --- the durable queue
+ * ----------------------------------------------------------------------------- */
+
+struct async_queue {
+    struct un_timer timer;
+    bool loading, again;
+    unsigned running;
+    uint64_t rows; /* accepted and not yet run, or UINT64_MAX before the first look */
+    struct un_list entries;
+};
+void async_init(struct scheduler *s);
+void async_done(struct scheduler *s);
+void async_wake(struct scheduler *s);
+
+/* --- the scheduler
+ * ---------------------------------------------------------------------------------- */
+
+struct scheduler {
+    struct un_loop *loop;
+    struct un_workers *workers;
+    struct store *store;
+    struct imagestore *images;
+    struct registry *registry;
+    struct hv_driver *driver;
+    const struct hv_driver_ops *ops;
+    struct sched_settings set;
+    uint64_t wall_offset_us; /* wall clock minus loop time, at the opening */
+
+    struct un_list calls;
+    struct un_list instances[INSTANCE_STATES];
+    unsigned instance_count[INSTANCE_STATES];
+    uint64_t instances_mib, leaving_mib;
+    struct shell_class classes[SHELL_CLASSES];
+
+    struct line *buckets[LINE_BUCKETS];
+    struct un_list ring, idle_lines;
+    unsigned idle_line_count, waiting_count;
+    size_t body_bytes; /* request bodies held for calls without a VM, all together */
+
+    struct record_writer records;
+    struct un_list followers;
+    struct async_queue async;
+
+    bool draining, closing;
+    void (*drained)(void *arg);
+    void *drained_arg;
+    struct un_timer drain_timer;
+    struct un_post drain_post;
+
+    unsigned outstanding; /* callbacks of store, registry and images that are on their way */
+    struct sched_stats stats;
+};
+
+/* Brackets whatever calls back later, so that sched_close can wait for it. */
+void sched_begin(struct scheduler *s);
+void sched_done(struct scheduler *s);
+/* Something ended: the drain, or the close that waits, may be complete. */
+void sched_check_idle(struct scheduler *s);
+/* Wall time as the loop's clock moves it on; for due times, so that tests can move it. */
+uint64_t sched_wall_us(const struct scheduler *s);
+
+/* Tells the followers of a function's log. log_store.c */
+void log_tell(struct scheduler *s, const char *function, const struct log_line *line);
+/* Calls `fn` for each record that is complete and not known to be on disk, newest last. receipt.c
+ */
+void records_each(struct scheduler *s, void (*fn)(void *arg, struct record *r), void *arg);
+
+#endif

@@ -1,0 +1,314 @@
+/* hv_contract.h - what every driver must do (hypervisor/hv.h), as tests that run against any of them.
+ *
+ * A driver's test file fills a `struct contract`, and calls contract_*() from its cmocka tests. The
+ * recorder notes what a VM was told; contract_wait() runs the loop until something is so. */
+#ifndef UNID_TESTS_HV_CONTRACT_H
+#define UNID_TESTS_HV_CONTRACT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/bytes.h"
+#include "common/clock.h"
+#include "common/loop.h"
+#include "hypervisor/hv.h"
+
+struct contract {
+    struct un_loop *loop;
+    struct hv_driver *drv;
+    /* Gives the image of an example function: hello, echo, spin. Kept for the test's life. */
+    const uint8_t *(*image)(const char *name, size_t *ret_len);
+    uint64_t mem_bytes;
+};
+
+/* One VM, and what came. */
+struct contract_vm {
+    struct contract *c;
+    struct hv_vm *vm;
+    struct hv_vm_events events;
+    bool ready, started, exited, gone, input_wanted;
+    bool hold_output; /* output is not answered until the test does */
+    int ready_rc;
+    struct un_error ready_err;
+    struct hv_exit why;
+    struct hv_usage usage;
+    unsigned status, heads, exits;
+    struct un_buf output, log;
+    const char *body;
+    size_t body_len, body_at;
+    uint64_t run_us, first_us, exit_us; /* when */
+};
+
+static inline void contract_stop(void *arg)
+{
+    un_loop_stop(((struct contract *)arg)->loop);
+}
+
+/* Runs the loop until *flag, for at most `ms`; false when it did not come. */
+static inline bool contract_wait(struct contract *c, const bool *flag, unsigned ms)
+{
+    struct un_timer timer = {0};
+    uint64_t until = un_loop_now_us(c->loop) + ms * UINT64_C(1000);
+    un_timer_init(&timer, c->loop, contract_stop, c);
+    while (!*flag && un_loop_now_us(c->loop) < until) {
+        un_timer_arm_at(&timer, until);
+        un_loop_run(c->loop);
+    }
+    un_timer_cancel(&timer);
+    return *flag;
+}
+
+static inline void contract_on_ready(void *arg, int rc, const struct un_error *err)
+{
+    struct contract_vm *v = arg;
+    assert_false(v->ready);
+    v->ready = true;
+    v->ready_rc = rc;
+    un_error_copy(&v->ready_err, err);
+    un_loop_stop(v->c->loop);
+}
+
+static inline void contract_on_started(void *arg)
+{
+    struct contract_vm *v = arg;
+    assert_false(v->started);
+    v->started = true;
+    un_loop_stop(v->c->loop);
+}
+
+static inline void contract_on_input_wanted(void *arg, size_t room)
+{
+    struct contract_vm *v = arg;
+    v->input_wanted = true;
+    size_t left = v->body_len - v->body_at, n = left < room ? left : room;
+    const char *from = v->body + v->body_at;
+    v->body_at += n;
+    hv_vm_ops(v->vm)->vm_input(v->vm, from, n, v->body_at == v->body_len);
+}
+
+static inline void contract_on_head(void *arg, const struct hv_head *head)
+{
+    struct contract_vm *v = arg;
+    assert_true(v->started);
+    v->heads++;
+    v->status = head->status;
+    v->first_us = un_clock_mono_us();
+}
+
+static inline void contract_on_output(void *arg, const void *data, size_t len,
+                                      const struct hv_exit *last)
+{
+    struct contract_vm *v = arg;
+    assert_int_equal(v->heads, 1);
+    assert_int_equal(un_buf_append(&v->output, data, len), 0);
+    if (!v->hold_output) {
+        hv_vm_ops(v->vm)->vm_output_done(v->vm);
+    }
+    un_loop_stop(v->c->loop);
+}
+
+static inline void contract_on_log(void *arg, const void *data, size_t len)
+{
+    struct contract_vm *v = arg;
+    assert_int_equal(un_buf_append(&v->log, data, len), 0);
+}
+
+static inline void contract_on_exit(void *arg, const struct hv_exit *why)
+{
+    struct contract_vm *v = arg;
+    v->exits++;
+    v->exited = true;
+    v->why = *why;
+    v->exit_us = un_clock_mono_us();
+    hv_vm_ops(v->vm)->vm_usage(v->vm, &v->usage);
+    un_loop_stop(v->c->loop);
+}
+
+static inline void contract_on_gone(void *arg)
+{
+    struct contract_vm *v = arg;
+    assert_false(v->gone);
+    v->gone = true;
+    un_loop_stop(v->c->loop);
+}
+
+static inline void contract_new(struct contract *c, struct contract_vm *v)
+{
+    *v = (struct contract_vm){.c = c,
+                              .events = {contract_on_ready, contract_on_started,
+                                         contract_on_input_wanted, contract_on_head,
+                                         contract_on_output, contract_on_log, contract_on_exit,
+                                         contract_on_gone}};
+    struct hv_vm_spec spec = {.mem_bytes = c->mem_bytes, .events = &v->events, .arg = v};
+    struct un_error err = UN_ERROR_INIT;
+    if (hv_driver_ops(c->drv)->vm_new(c->drv, &spec, &v->vm, &err) < 0) {
+        fail_msg("vm_new: %s", err.text);
+    }
+    assert_false(v->ready);
+}
+
+static inline void contract_shell(struct contract *c, struct contract_vm *v)
+{
+    contract_new(c, v);
+    assert_true(contract_wait(c, &v->ready, 30000));
+    if (v->ready_rc != 0) {
+        fail_msg("on_ready: %s", v->ready_err.text);
+    }
+}
+
+/* Gives the result of vm_run with `body`. */
+static inline int contract_run(struct contract_vm *v, const char *function, const char *body,
+                               struct un_error *err)
+{
+    static const char head[] = "POST / HTTP\r\n";
+    const char *argv[] = {function, NULL}, *envp[] = {NULL};
+    size_t len = 0, room = hv_body_room(sizeof(head) - 1);
+    const uint8_t *image = v->c->image(function, &len);
+    v->body = body;
+    v->body_len = strlen(body);
+    v->body_at = v->body_len < room ? v->body_len : room;
+    struct hv_run_spec run = {.image = image,
+                              .image_len = len,
+                              .mem_bytes = v->c->mem_bytes,
+                              .argv = argv,
+                              .envp = envp,
+                              .invocation_id = "test",
+                              .deadline_us = 10000000,
+                              .request_head = head,
+                              .request_head_len = sizeof(head) - 1,
+                              .content_length = (int64_t)v->body_len,
+                              .body = body,
+                              .body_len = v->body_at,
+                              .body_eof = v->body_at == v->body_len};
+    v->run_us = un_clock_mono_us();
+    int rc = hv_vm_ops(v->vm)->vm_run(v->vm, &run, err);
+    assert_false(v->started);
+    return rc;
+}
+
+static inline void contract_start(struct contract_vm *v, const char *function, const char *body)
+{
+    struct un_error err = UN_ERROR_INIT;
+    if (contract_run(v, function, body, &err) < 0) {
+        fail_msg("vm_run: %s", err.text);
+    }
+}
+
+static inline void contract_free(struct contract_vm *v)
+{
+    unsigned exits = v->exits;
+    hv_vm_ops(v->vm)->vm_free(v->vm);
+    assert_false(v->gone);
+    assert_true(contract_wait(v->c, &v->gone, 30000));
+    assert_int_equal(v->exits, exits); /* after vm_free only on_gone comes */
+    un_buf_done(&v->output);
+    un_buf_done(&v->log);
+}
+
+/* The tests */
+
+static inline void contract_answers(struct contract *c)
+{
+    struct contract_vm v;
+    contract_shell(c, &v);
+    contract_start(&v, "hello", "");
+    assert_true(contract_wait(c, &v.exited, 10000));
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    assert_int_equal(v.why.status, 0);
+    assert_int_equal(v.status, 200);
+    assert_non_null(strstr((char *)v.output.data, "hello"));
+    assert_true(v.usage.exits > 0);
+    contract_free(&v);
+}
+
+static inline void contract_streams_both_ways(struct contract *c)
+{
+    enum { SIZE = 1500000 };
+    struct contract_vm v;
+    char *body = malloc(SIZE + 1);
+    assert_non_null(body);
+    for (size_t i = 0; i < SIZE; i++) {
+        body[i] = (char)('a' + i * i % 23);
+    }
+    body[SIZE] = '\0';
+    contract_shell(c, &v);
+    contract_start(&v, "echo", body);
+    assert_true(contract_wait(c, &v.exited, 20000));
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    assert_int_equal(v.output.len, SIZE);
+    assert_memory_equal(v.output.data, body, SIZE);
+    assert_true(v.input_wanted);
+    contract_free(&v);
+    free(body);
+}
+
+static inline void contract_can_be_freed_in_every_state(struct contract *c)
+{
+    struct contract_vm starting, shell, running, ended, answering;
+    contract_new(c, &starting);
+    contract_free(&starting);
+    assert_false(starting.ready);
+    contract_shell(c, &shell);
+    contract_free(&shell);
+    contract_shell(c, &running);
+    contract_start(&running, "spin", "");
+    contract_free(&running);
+    contract_shell(c, &answering);
+    answering.hold_output = true;
+    contract_start(&answering, "hello", "");
+    bool never = false;
+    while (answering.output.len == 0) {
+        contract_wait(c, &never, 50);
+    }
+    assert_false(answering.exited); /* output is still out */
+    contract_free(&answering);
+    contract_shell(c, &ended);
+    contract_start(&ended, "hello", "");
+    assert_true(contract_wait(c, &ended.exited, 10000));
+    contract_free(&ended);
+}
+
+static inline void contract_four_run_at_once(struct contract *c)
+{
+    struct contract_vm v[4];
+    for (int i = 0; i < 4; i++) {
+        contract_new(c, &v[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        assert_true(contract_wait(c, &v[i].ready, 30000));
+        assert_int_equal(v[i].ready_rc, 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        contract_start(&v[i], "hello", "");
+    }
+    for (int i = 0; i < 4; i++) {
+        assert_true(contract_wait(c, &v[i].exited, 10000));
+        assert_int_equal(v[i].why.kind, HV_EXIT_DONE);
+    }
+    for (int i = 0; i < 4; i++) {
+        contract_free(&v[i]);
+    }
+}
+
+static inline void contract_runs_once(struct contract *c)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    contract_shell(c, &v);
+    contract_start(&v, "hello", "");
+    bool never = false;
+    struct hv_run_spec none = {.mem_bytes = c->mem_bytes};
+    assert_int_not_equal(hv_vm_ops(v.vm)->vm_run(v.vm, &none, &err), 0);
+    (void)never;
+    assert_true(contract_wait(c, &v.exited, 10000));
+    contract_free(&v);
+}
+
+#endif

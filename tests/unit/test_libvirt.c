@@ -1,0 +1,440 @@
+/* test_libvirt.c - the libvirt driver with real VMs (QEMU/TCG), and what it leaves behind: nothing. */
+#include "hv_contract.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/fault.h"
+#include "hypervisor/libvirt/place.h"
+#include "hypervisor/libvirt/proc.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+static char state_dir[128];
+static struct contract shared;
+static pid_t main_pid;
+
+static const uint8_t *load_image(const char *name, size_t *ret_len)
+{
+    static struct {
+        char name[32];
+        struct un_buf bytes;
+    } cache[12];
+    size_t i = 0;
+    while (cache[i].name[0] && strcmp(cache[i].name, name) != 0) {
+        i++;
+        assert_true(i < UN_ARRAY_SIZE(cache));
+    }
+    if (!cache[i].name[0]) {
+        char path[512], chunk[4096];
+        snprintf(path, sizeof(path), "%s/guest/examples/%s", getenv("UNID_BUILD"), name);
+        un_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) {
+            fail_msg("%s: %s", path, strerror(errno));
+        }
+        for (ssize_t n; (n = read(fd, chunk, sizeof(chunk))) > 0;) {
+            assert_int_equal(un_buf_append(&cache[i].bytes, chunk, (size_t)n), 0);
+        }
+        snprintf(cache[i].name, sizeof(cache[i].name), "%s", name);
+    }
+    *ret_len = cache[i].bytes.len;
+    return cache[i].bytes.data;
+}
+
+/* The driver's own name for what is its own: the beginning of domain names. */
+static void prefix_of(const char *dir, char *out, size_t size)
+{
+    char path[256], tag[32] = "";
+    snprintf(path, sizeof(path), "%s/libvirt/tag", dir);
+    un_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0 && read(fd, tag, sizeof(tag) - 1) > 0);
+    snprintf(out, size, "unid-%s", tag);
+}
+
+static bool count_one(void *arg, pid_t pid)
+{
+    ++*(int *)arg;
+    return true;
+}
+
+static int count_processes(const char *dir)
+{
+    char prefix[64];
+    int count = 0;
+    prefix_of(dir, prefix, sizeof(prefix));
+    lv_proc_each(prefix, count_one, &count);
+    return count;
+}
+
+static bool work_exists(const char *dir)
+{
+    char prefix[64], path[128];
+    prefix_of(dir, prefix, sizeof(prefix));
+    snprintf(path, sizeof(path), "/dev/shm/%s", prefix);
+    return access(path, F_OK) == 0;
+}
+
+static int open_driver(struct contract *c, const char *dir, struct un_error *err)
+{
+    int rc = un_loop_new(&c->loop, err);
+    const struct hv_driver_ops *ops = rc == 0 ? hv_driver_find("libvirt", err) : NULL;
+    if (!ops) {
+        return rc < 0 ? rc : -ENOENT;
+    }
+    const char *accelerator = getenv("UNID_TEST_ACCELERATOR");
+    struct hv_driver_spec spec = {.loop = c->loop,
+                                  .state_dir = dir,
+                                  .runtime_dir = "/tmp",
+                                  .accelerator = accelerator ? accelerator : "tcg"};
+    c->image = load_image;
+    c->mem_bytes = 16 * MIB;
+    return ops->open(&spec, &c->drv, err);
+}
+
+static void close_driver(struct contract *c)
+{
+    hv_driver_ops(c->drv)->close(c->drv);
+    un_loop_free(c->loop);
+    *c = (struct contract){0};
+}
+
+static int setup(void **state)
+{
+    struct un_error err = UN_ERROR_INIT;
+    if (open_driver(&shared, state_dir, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return -1;
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    close_driver(&shared);
+    return count_processes(state_dir) == 0 && !work_exists(state_dir) ? 0 : -1;
+}
+
+static void answers(void **state)
+{
+    contract_answers(&shared);
+}
+
+static void streams_both_ways(void **state)
+{
+    contract_streams_both_ways(&shared);
+}
+
+static void can_be_freed_in_every_state(void **state)
+{
+    contract_can_be_freed_in_every_state(&shared);
+    assert_int_equal(count_processes(state_dir), 0);
+}
+
+static void four_run_at_once(void **state)
+{
+    contract_four_run_at_once(&shared);
+}
+
+static void runs_once(void **state)
+{
+    contract_runs_once(&shared);
+}
+
+static void fault_is_told_with_its_address(void **state)
+{
+    struct contract_vm v;
+    contract_shell(&shared, &v);
+    contract_start(&v, "crash", "");
+    assert_true(contract_wait(&shared, &v.exited, 10000));
+    assert_int_equal(v.why.kind, HV_EXIT_FAULT);
+    assert_int_equal(v.why.fault_vector, 14);
+    assert_true(v.why.fault_rip >= 0x200000);
+    assert_non_null(strstr(v.why.detail, "page fault"));
+    print_message("    %s\n", v.why.detail);
+    contract_free(&v);
+}
+
+static void qemu_killed_while_running_is_lost(void **state)
+{
+    struct contract_vm v;
+    contract_shell(&shared, &v);
+    contract_start(&v, "spin", "");
+    assert_true(contract_wait(&shared, &v.started, 10000));
+    kill(hv_vm_ops(v.vm)->vm_pid(v.vm), SIGKILL);
+    assert_true(contract_wait(&shared, &v.exited, 10000));
+    assert_int_equal(v.why.kind, HV_EXIT_LOST);
+    contract_free(&v);
+    contract_answers(&shared);
+}
+
+static void qemu_killed_as_a_shell_is_lost(void **state)
+{
+    struct contract_vm v;
+    contract_shell(&shared, &v);
+    kill(hv_vm_ops(v.vm)->vm_pid(v.vm), SIGKILL);
+    assert_true(contract_wait(&shared, &v.exited, 10000));
+    assert_int_equal(v.why.kind, HV_EXIT_LOST);
+    contract_free(&v);
+}
+
+static void refused_image_leaves_the_shell_usable(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    static const uint8_t junk[256] = "not an image";
+    const char *none[] = {"x", NULL};
+    contract_shell(&shared, &v);
+    struct hv_run_spec run = {.image = junk,
+                              .image_len = sizeof(junk),
+                              .mem_bytes = shared.mem_bytes,
+                              .argv = none,
+                              .envp = none + 1,
+                              .request_head = "GET / HTTP\r\n",
+                              .request_head_len = 12,
+                              .body_eof = true};
+    assert_int_equal(hv_vm_ops(v.vm)->vm_run(v.vm, &run, &err), -EINVAL);
+    run.mem_bytes = 2 * shared.mem_bytes;
+    assert_int_equal(hv_vm_ops(v.vm)->vm_run(v.vm, &run, &err), -ENOMEM);
+    contract_start(&v, "hello", "");
+    assert_true(contract_wait(&shared, &v.exited, 10000));
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    contract_free(&v);
+}
+
+static void odd_memory_sizes_are_refused(void **state)
+{
+    struct hv_vm *vm;
+    struct un_error err = UN_ERROR_INIT;
+    static const uint64_t sizes[] = {0, 3 * MIB, 16 * MIB + 4096, UINT64_C(1) << 40};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(sizes); i++) {
+        struct hv_vm_spec spec = {.mem_bytes = sizes[i]};
+        assert_int_equal(hv_driver_ops(shared.drv)->vm_new(shared.drv, &spec, &vm, &err), -EINVAL);
+    }
+}
+
+/* A guest that waits for a slow reader does not burn the CPU. */
+static void waiting_guest_stands_still(void **state)
+{
+    struct contract_vm v;
+    struct hv_usage before, after;
+    bool never = false;
+    contract_shell(&shared, &v);
+    v.hold_output = true;
+    contract_start(&v, "flood", "");
+    assert_true(contract_wait(&shared, &v.started, 10000));
+    contract_wait(&shared, &never, 100);
+    assert_true(v.output.len > 0);
+    hv_vm_ops(v.vm)->vm_usage(v.vm, &before);
+    contract_wait(&shared, &never, 300);
+    hv_vm_ops(v.vm)->vm_usage(v.vm, &after);
+    assert_true(after.cpu_us - before.cpu_us < 50000);
+    size_t had = v.output.len;
+    v.hold_output = false;
+    hv_vm_ops(v.vm)->vm_output_done(v.vm);
+    contract_wait(&shared, &never, 300);
+    assert_true(v.output.len > had);
+    contract_free(&v);
+}
+
+struct probe_result {
+    struct contract *c;
+    bool came;
+    struct hv_probe probe;
+};
+
+static void on_probe(void *arg, const struct hv_probe *probe)
+{
+    struct probe_result *r = arg;
+    r->came = true;
+    r->probe = *probe;
+    un_loop_stop(r->c->loop);
+}
+
+static void probe_measures(void **state)
+{
+    struct probe_result r = {.c = &shared};
+    hv_driver_ops(shared.drv)->probe(shared.drv, on_probe, &r);
+    assert_true(contract_wait(&shared, &r.came, 30000));
+    if (!r.probe.usable) {
+        fail_msg("%s", r.probe.detail);
+    }
+    assert_true(r.probe.shell_us > 0 && r.probe.start_us > 0 && r.probe.guest_ops_per_ms > 0);
+    print_message("    %s\n", r.probe.detail);
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Not a bound that a loaded machine could break: the figures are printed, the test is that it works. */
+static void figures(void **state)
+{
+    enum { N = 10 };
+    uint64_t create[N], first[N], whole[N], gone[N];
+    for (int i = 0; i < N; i++) {
+        struct contract_vm v;
+        uint64_t t0 = un_clock_mono_us();
+        contract_shell(&shared, &v);
+        uint64_t t1 = un_clock_mono_us();
+        contract_start(&v, "hello", "");
+        assert_true(contract_wait(&shared, &v.exited, 10000));
+        create[i] = t1 - t0;
+        first[i] = v.first_us - v.run_us;
+        whole[i] = v.exit_us - v.run_us;
+        uint64_t t2 = un_clock_mono_us();
+        contract_free(&v);
+        gone[i] = un_clock_mono_us() - t2;
+    }
+    qsort(create, N, sizeof(create[0]), compare);
+    qsort(first, N, sizeof(first[0]), compare);
+    qsort(whole, N, sizeof(whole[0]), compare);
+    qsort(gone, N, sizeof(gone[0]), compare);
+    print_message("    median of %d, us: create %llu, first byte %llu, exit %llu, destroy %llu\n", N,
+                  (unsigned long long)create[N / 2], (unsigned long long)first[N / 2],
+                  (unsigned long long)whole[N / 2], (unsigned long long)gone[N / 2]);
+}
+
+/* In a child, as a process has one embedded driver: makes VMs, tells of it, and waits to be killed. */
+static void run_victim(const char *dir, int tell)
+{
+    struct contract c = {0};
+    struct contract_vm v[2];
+    struct un_error err = UN_ERROR_INIT;
+    if (open_driver(&c, dir, &err) < 0) {
+        _exit(1);
+    }
+    contract_shell(&c, &v[0]);
+    contract_shell(&c, &v[1]);
+    contract_start(&v[1], "spin", "");
+    contract_wait(&c, &v[1].started, 10000);
+    if (write(tell, "r", 1) != 1) {
+        _exit(1);
+    }
+    bool never = false;
+    contract_wait(&c, &never, 60000);
+    _exit(1);
+}
+
+static void leftovers_of_a_killed_process_are_removed(void **state)
+{
+    char dir[160], byte;
+    int pipe_fd[2];
+    snprintf(dir, sizeof(dir), "%s/killed", state_dir);
+    assert_int_equal(pipe2(pipe_fd, O_CLOEXEC), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        run_victim(dir, pipe_fd[1]);
+    }
+    close(pipe_fd[1]);
+    assert_int_equal(read(pipe_fd[0], &byte, 1), 1);
+    close(pipe_fd[0]);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_int_equal(count_processes(dir), 2);
+    assert_true(work_exists(dir));
+    struct contract c = {0};
+    struct un_error err = UN_ERROR_INIT;
+    assert_int_equal(open_driver(&c, dir, &err), 0);
+    bool never = false;
+    for (int i = 0; i < 100 && (count_processes(dir) > 0 || work_exists(dir)); i++) {
+        contract_wait(&c, &never, 50);
+    }
+    assert_int_equal(count_processes(dir), 0);
+    assert_false(work_exists(dir));
+    close_driver(&c);
+}
+
+static void state_directory_in_use_is_refused(void **state)
+{
+    struct contract second = {0};
+    struct un_error err = UN_ERROR_INIT;
+    assert_int_equal(open_driver(&second, state_dir, &err), -EBUSY);
+    un_loop_free(second.loop);
+}
+
+#ifdef UNID_FAULT_INJECTION
+static void shell_that_cannot_be_made_is_told(void **state)
+{
+    struct contract_vm v;
+    assert_int_equal(un_fault_set("libvirt.create=EIO"), 0);
+    contract_new(&shared, &v);
+    assert_true(contract_wait(&shared, &v.ready, 30000));
+    assert_int_equal(v.ready_rc, -EIO);
+    un_fault_set(NULL);
+    contract_free(&v);
+}
+
+static void failing_resume_is_lost(void **state)
+{
+    struct contract_vm v;
+    contract_shell(&shared, &v);
+    assert_int_equal(un_fault_set("libvirt.resume=EIO"), 0);
+    contract_start(&v, "hello", "");
+    assert_true(contract_wait(&shared, &v.exited, 30000));
+    un_fault_set(NULL);
+    assert_int_equal(v.why.kind, HV_EXIT_LOST);
+    contract_free(&v);
+}
+#endif
+
+/* Whatever happened: no process and no file stays. */
+static void clean_up(void)
+{
+    if (getpid() != main_pid) {
+        return;
+    }
+    const char *subs[] = {"", "/killed"};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(subs); i++) {
+        char dir[160];
+        struct lv_place p;
+        snprintf(dir, sizeof(dir), "%s%s", state_dir, subs[i]);
+        if (access(dir, F_OK) == 0 && lv_place_init(&p, dir, "/tmp", NULL) == 0) {
+            lv_place_clean(&p, NULL);
+            lv_place_done(&p);
+        }
+    }
+    lv_tree_remove(state_dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(leftovers_of_a_killed_process_are_removed), /* forks: before any thread */
+        cmocka_unit_test_setup_teardown(answers, setup, teardown),
+        cmocka_unit_test_setup_teardown(state_directory_in_use_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(streams_both_ways, setup, teardown),
+        cmocka_unit_test_setup_teardown(runs_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(can_be_freed_in_every_state, setup, teardown),
+        cmocka_unit_test_setup_teardown(four_run_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(fault_is_told_with_its_address, setup, teardown),
+        cmocka_unit_test_setup_teardown(qemu_killed_while_running_is_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(qemu_killed_as_a_shell_is_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(refused_image_leaves_the_shell_usable, setup, teardown),
+        cmocka_unit_test_setup_teardown(odd_memory_sizes_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(waiting_guest_stands_still, setup, teardown),
+        cmocka_unit_test_setup_teardown(probe_measures, setup, teardown),
+#ifdef UNID_FAULT_INJECTION
+        cmocka_unit_test_setup_teardown(shell_that_cannot_be_made_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(failing_resume_is_lost, setup, teardown),
+#endif
+        cmocka_unit_test_setup_teardown(figures, setup, teardown),
+    };
+    main_pid = getpid();
+    snprintf(state_dir, sizeof(state_dir), "/tmp/unid-test-libvirt-XXXXXX");
+    if (!mkdtemp(state_dir)) {
+        perror("mkdtemp");
+        return 1;
+    }
+    atexit(clean_up);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
