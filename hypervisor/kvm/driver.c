@@ -73,7 +73,7 @@ static void on_event(void *arg, const struct vmm_event *e, int pid, const int fd
         d->hello_known = true;
         if (e->version != VMM_PROTO_VERSION && d->spawner) {
             d->hello.error = -EPROTO;
-            snprintf(d->hello.step, sizeof(d->hello.step), "unid-vmm of another build");
+            snprintf(d->hello.step, sizeof(d->hello.step), "match unid-vmm");
             spawner_stop(d->spawner);
         }
     }
@@ -92,7 +92,6 @@ static void on_dead(void *arg, struct spawner *sp)
     if (d->spawner == sp) {
         d->spawner = NULL;
     }
-    d->spawner_count--;
     for (uint32_t i = 0; i < d->slot_count; i++) {
         struct kvm_vm *vm = d->slots[i];
         if (vm && vm->spawner == sp) {
@@ -109,12 +108,16 @@ int kvm_driver_spawner(struct kvm_driver *d, struct spawner **ret, struct un_err
         d->spawner = NULL; /* on_dead comes for it all the same */
     }
     if (!d->spawner) {
-        int rc = spawner_start(d->loop, d->vmm_path, &spawner_events, d, &d->spawner, err);
+        struct spawner_spec spec = {.loop = d->loop,
+                                    .path = d->vmm_path,
+                                    .list = &d->spawners,
+                                    .events = &spawner_events,
+                                    .arg = d};
+        int rc = spawner_start(&spec, &d->spawner, err);
         if (rc < 0) {
             d->spawner = NULL;
             return rc;
         }
-        d->spawner_count++;
     }
     *ret = d->spawner;
     return 0;
@@ -157,7 +160,15 @@ static void close_driver(struct hv_driver *drv)
     }
     un_workers_free(d->workers);
     d->workers = NULL;
-    spawner_destroy(d->spawner);
+    if (d->snapshots) {
+        snapshots_cancel(d->snapshots);
+    }
+    spawner_destroy_all(&d->spawners);
+    for (uint32_t i = 0; i < d->slot_count; i++) {
+        if (d->slots[i]) {
+            kvm_vm_abandon(d->slots[i]); /* what a snapshot was made in */
+        }
+    }
     snapshots_free(d->snapshots);
     free(d->slots);
     free(d->vmm_path);
@@ -177,10 +188,11 @@ static int open_driver(const struct hv_driver_spec *spec, struct hv_driver **ret
     }
     d->base.ops = &hv_kvm_driver;
     d->loop = spec->loop;
+    un_list_init(&d->spawners);
     int rc = find_vmm(&d->vmm_path, err);
-    if (rc == 0 && (spec->cache_dir
-                        ? asprintf(&d->snapshot_dir, "%s/snapshots", spec->cache_dir)
-                        : asprintf(&d->snapshot_dir, "%s/kvm/snapshots", spec->state_dir)) < 0) {
+    if (rc == 0 &&
+        (spec->cache_dir ? asprintf(&d->snapshot_dir, "%s/snapshots", spec->cache_dir)
+                         : asprintf(&d->snapshot_dir, "%s/kvm/snapshots", spec->state_dir)) < 0) {
         d->snapshot_dir = NULL;
         rc = un_error_set(err, -ENOMEM, "out of memory");
     }

@@ -6,6 +6,7 @@
  *     snapshot.c       snapshots in memory, by key; their building
  *     snapshot_file.c  snapshots as files; worker threads
  *     spawner.c        one unid-vmm
+ *     probe.c          measures a VM of the driver's own
  */
 #ifndef UNID_HYPERVISOR_KVM_DRIVER_H
 #define UNID_HYPERVISOR_KVM_DRIVER_H
@@ -27,13 +28,14 @@ struct kvm_driver {
     struct un_workers *workers; /* NULL until needed */
     char *vmm_path, *snapshot_dir;
     struct spawner *spawner; /* NULL until a VM is wanted, and after it was lost */
+    struct un_list spawners; /* it, and those that are ending */
     bool hello_known;
     struct vmm_event hello; /* of the last spawner */
     struct snapshots *snapshots;
     /* VMs by the low half of their id. */
     struct kvm_vm **slots;
     uint32_t slot_count, next_slot, generation;
-    size_t vm_count, spawner_count; /* spawners include those that are ending */
+    size_t vm_count;
 };
 
 /* The VM's own states; see hv.h for the diagram. `freed` and `gone` are beside them: the VM is
@@ -53,9 +55,9 @@ struct kvm_vm {
     uint8_t *base_addr; /* the channel, mapped */
     struct hv_channel channel;
     struct event sock_event;
-    bool freed, gone, watching;
-    bool standing;          /* the monitor waits for an order */
-    bool done, recycled;    /* ended with DONE; put back, waits for another run */
+    bool freed, gone, watching, started_due;
+    bool standing;       /* the monitor waits for an order */
+    bool done, recycled; /* ended with DONE; put back, waits for another run */
     struct un_post started_post, exit_post, gone_post, ready_post;
     struct snapshot *snapshot; /* that it began from; a reference */
     struct hv_usage usage;
@@ -80,10 +82,20 @@ void kvm_vm_free(struct hv_vm *vm);
 void kvm_vm_event(struct kvm_vm *vm, const struct vmm_event *e, int pid, const int fds[2]);
 /* The spawner and all its monitors are gone. */
 void kvm_vm_spawner_gone(struct kvm_vm *vm);
+/* Releases the VM, whose process is known to be gone, with on_gone. For the end of the driver. */
+void kvm_vm_abandon(struct kvm_vm *v);
 /* Starts the image without a request, to be snapshotted: `on_saved` is called, with the VM's arg,
  * when the guest asks. Else as vm_run. */
 int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec,
                  void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err);
+
+/* probe.c */
+void kvm_probe(struct hv_driver *drv, void (*cb)(void *arg, const struct hv_probe *probe),
+               void *arg);
+/* An SDK image of some hundred bytes for measurements (probe_guest.S): calls LOG, works through
+ * KVM_PROBE_LOOPS iterations, calls DONE. */
+extern const uint8_t kvm_probe_guest[];
+extern const uint32_t kvm_probe_guest_size;
 
 /* driver.c */
 /* The spawner, started when there is none. */
@@ -95,6 +107,8 @@ void kvm_driver_remove(struct kvm_driver *d, struct kvm_vm *vm);
 
 /* snapshot.c */
 int snapshots_new(struct kvm_driver *d, struct snapshots **ret, struct un_error *err);
+/* Ends the builds: their VMs are freed, and wait for the driver's end. */
+void snapshots_cancel(struct snapshots *all);
 void snapshots_free(struct snapshots *all);
 bool snapshot_key_valid(const char *key);
 /* A reference to the snapshot of that key if it is there and whole; else NULL. */

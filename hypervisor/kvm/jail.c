@@ -97,8 +97,8 @@ static int empty_root(void)
         umount2(".", MNT_DETACH) < 0 || chdir("/") < 0) {
         return -1;
     }
-    return mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-                 NULL);
+    return mount(NULL, "/", NULL,
+                 MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
 void jail_enter(const struct jail_spec *spec, uint16_t layers[VMM_LAYERS])
@@ -107,8 +107,8 @@ void jail_enter(const struct jail_spec *spec, uint16_t layers[VMM_LAYERS])
         enum vmm_layer layer;
         int flag;
     } spaces[] = {
-        {VMM_LAYER_MOUNT_NS, CLONE_NEWNS},   {VMM_LAYER_NET_NS, CLONE_NEWNET},
-        {VMM_LAYER_IPC_NS, CLONE_NEWIPC},    {VMM_LAYER_UTS_NS, CLONE_NEWUTS},
+        {VMM_LAYER_MOUNT_NS, CLONE_NEWNS},      {VMM_LAYER_NET_NS, CLONE_NEWNET},
+        {VMM_LAYER_IPC_NS, CLONE_NEWIPC},       {VMM_LAYER_UTS_NS, CLONE_NEWUTS},
         {VMM_LAYER_CGROUP_NS, CLONE_NEWCGROUP}, {VMM_LAYER_PID_NS, CLONE_NEWPID},
     };
     bool root = geteuid() == 0, early = true;
@@ -183,7 +183,8 @@ int jail_limit_cpu(uint64_t us)
     if (getrusage(RUSAGE_SELF, &used) < 0) {
         return -1;
     }
-    uint64_t seconds = us / 1000000 + 2 + (uint64_t)used.ru_utime.tv_sec + (uint64_t)used.ru_stime.tv_sec;
+    uint64_t seconds =
+        us / 1000000 + 2 + (uint64_t)used.ru_utime.tv_sec + (uint64_t)used.ru_stime.tv_sec;
     return limit(RLIMIT_CPU, seconds < cpu_hard ? seconds : cpu_hard, cpu_hard);
 }
 

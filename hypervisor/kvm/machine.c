@@ -20,8 +20,8 @@
 /* CR2 before the guest runs, so that a page fault shows: an address that no program of ours uses. */
 #define CR2_UNTOUCHED UINT64_C(0xffff8badc0de0000)
 
-#define PAGE     UINT64_C(4096)
-#define PTE_USER UINT64_C(7)             /* present, writable, user */
+#define PAGE      UINT64_C(4096)
+#define PTE_USER  UINT64_C(7)               /* present, writable, user */
 #define ADDR_MASK UINT64_C(0xffffffffff000) /* of a page table entry */
 
 uint64_t machine_now_ns(void)
@@ -47,8 +47,8 @@ static uint32_t lap(uint64_t *from)
 
 static void *map_at(void *at, uint64_t len, int flags, int fd, uint64_t offset)
 {
-    void *p = mmap(at, len, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_NORESERVE | flags, fd,
-                   (off_t)offset);
+    void *p =
+        mmap(at, len, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_NORESERVE | flags, fd, (off_t)offset);
     return p == MAP_FAILED ? NULL : p;
 }
 
@@ -100,14 +100,8 @@ static struct kvm_sregs guest_sregs(const struct machine *m, uint64_t cr3,
                                     const struct kvm_sregs *saved)
 {
     struct kvm_sregs s = m->base;
-    struct kvm_segment data = {.limit = ~0u,
-                               .selector = 0x2b,
-                               .type = 3,
-                               .present = 1,
-                               .dpl = 3,
-                               .s = 1,
-                               .db = 1,
-                               .g = 1};
+    struct kvm_segment data = {
+        .limit = ~0u, .selector = 0x2b, .type = 3, .present = 1, .dpl = 3, .s = 1, .db = 1, .g = 1};
     s.cs = (struct kvm_segment){
         .limit = ~0u, .selector = 0x33, .type = 11, .present = 1, .dpl = 3, .s = 1, .l = 1, .g = 1};
     s.ss = s.ds = s.es = s.fs = s.gs = data;
@@ -256,8 +250,7 @@ int machine_bind(struct machine *m, const struct vmm_order *o, int fd)
     m->mem_bytes = o->mem_bytes;
     if (!m->has_state) {
         struct kvm_sregs sregs = guest_sregs(m, o->cr3, NULL);
-        struct kvm_regs regs = {
-            .rip = o->rip, .rsp = o->rsp, .rdi = o->rdi, .rflags = RFLAGS_SET};
+        struct kvm_regs regs = {.rip = o->rip, .rsp = o->rsp, .rdi = o->rdi, .rflags = RFLAGS_SET};
         return load_registers(m, &sregs, &regs);
     }
     errno = 0;
@@ -286,7 +279,7 @@ static uint32_t guess_vector(const struct machine *m, uint64_t rip)
     case 0xf6:
     case 0xf7:
         return (at[1] >> 3 & 7) >= 6 ? DIVIDE : ~0u; /* DIV, IDIV */
-    case 0xcd: /* INT, CLI, STI, HLT, IN, OUT */
+    case 0xcd:                                       /* INT, CLI, STI, HLT, IN, OUT */
     case 0xfa:
     case 0xfb:
     case 0xf4:
@@ -324,7 +317,8 @@ static void report_mmio(struct machine *m, struct vmm_report *ret)
 {
     uint64_t at = m->run->mmio.phys_addr;
     m->pending = true;
-    if (m->run->mmio.is_write && at >= VMM_DOORBELL_ADDR && at - VMM_DOORBELL_ADDR < VMM_DOORBELL_SIZE) {
+    if (m->run->mmio.is_write && at >= VMM_DOORBELL_ADDR &&
+        at - VMM_DOORBELL_ADDR < VMM_DOORBELL_SIZE) {
         ret->kind = VMM_REPORT_RING;
         return;
     }

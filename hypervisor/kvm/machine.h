@@ -25,7 +25,7 @@ struct machine {
     uint8_t *mem;     /* guest-physical address 0 */
     uint64_t mem_max; /* reserved there; the size of the memory slot */
     struct kvm_sregs base;
-    uint64_t mem_bytes; /* bound; 0 = nothing is */
+    uint64_t mem_bytes;              /* bound; 0 = nothing is */
     bool shared, has_state, pending; /* pending: the exit has to be completed by KVM_RUN */
     struct vmm_state start;          /* what bind loaded, when has_state */
     uint64_t exits;

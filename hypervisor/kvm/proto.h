@@ -82,15 +82,15 @@ enum vmm_phase {
 struct vmm_event {
     uint32_t kind;
     uint32_t id;
-    int32_t error;      /* FAILED: negative errno; HELLO: the same when no VM can be made, else 0 */
-    int32_t wait;       /* GONE: as waitpid(2) gives it */
-    uint64_t cpu_us;    /* GONE */
-    uint64_t rss_kib;   /* GONE */
-    uint32_t version;   /* HELLO */
-    uint32_t tsc_khz;   /* HELLO: what the guest's RDTSC counts, 0 when not known */
-    uint16_t layers[VMM_LAYERS];  /* HELLO: 0 active, else the errno that says why not */
+    int32_t error;    /* FAILED: negative errno; HELLO: the same when no VM can be made, else 0 */
+    int32_t wait;     /* GONE: as waitpid(2) gives it */
+    uint64_t cpu_us;  /* GONE */
+    uint64_t rss_kib; /* GONE */
+    uint32_t version; /* HELLO */
+    uint32_t tsc_khz; /* HELLO: what the guest's RDTSC counts, 0 when not known */
+    uint16_t layers[VMM_LAYERS];   /* HELLO: 0 active, else the errno that says why not */
     uint32_t phase_ns[VMM_PHASES]; /* READY */
-    char step[24];      /* FAILED, HELLO with an error: what could not be done */
+    char step[24];                 /* FAILED, HELLO with an error: what could not be done */
 };
 
 /* --- VM socket --- */
@@ -108,11 +108,11 @@ enum {
 
 struct vmm_order {
     uint32_t op;
-    uint32_t flags;      /* BIND */
-    uint64_t mem_bytes;  /* BIND: of guest memory */
-    uint64_t mem_at;     /* BIND: where it begins in the descriptor; a multiple of the page size */
+    uint32_t flags;     /* BIND */
+    uint64_t mem_bytes; /* BIND: of guest memory */
+    uint64_t mem_at;    /* BIND: where it begins in the descriptor; a multiple of the page size */
     uint64_t state_at;
-    uint64_t cpu_us;     /* BIND, GO behind a RESET: CPU time from here on; 0 = no limit */
+    uint64_t cpu_us;             /* BIND, GO behind a RESET: CPU time from here on; 0 = no limit */
     uint64_t cr3, rip, rsp, rdi; /* BIND without STATE */
 };
 

@@ -6,6 +6,8 @@
  *                 LOADING (worker) -----> STARTING --> RUNNING --> WRITING (worker)
  *                                         a shell      to its first NEXT   the file, then read back
  *
+ * (With the driver's first VM, STARTING comes before LOADING: the host's clock rate is not known.)
+ *
  * A build is one struct build; whoever wants the same key meanwhile waits for it. Its VM is freed
  * before the waiters hear of the end, which is always from an event of the loop.
  *
@@ -40,7 +42,6 @@ struct snapshot {
 struct snapshots {
     struct kvm_driver *drv;
     struct un_list known, builds;
-    size_t known_count;
 };
 
 struct waiter {
@@ -61,6 +62,7 @@ struct build {
     uint8_t *own_image;
     struct waiter *waiters;
     struct kvm_vm *vm;
+    bool loaded; /* the file was looked for */
     struct un_timer timer;
     struct un_post begin_post;
     struct un_buf log;
@@ -96,17 +98,10 @@ void snapshot_unref(struct snapshot *s)
     }
 }
 
-static void forget(struct snapshots *all, struct snapshot *s)
-{
-    un_list_remove(&s->node);
-    all->known_count--;
-    snapshot_unref(s);
-}
-
 void snapshot_drop(struct snapshot *s)
 {
     if (un_list_linked(&s->node)) {
-        un_list_remove(&s->node); /* counted out by the next look-up */
+        un_list_remove(&s->node);
         snapshot_unref(s);
     }
 }
@@ -131,14 +126,13 @@ static bool unchanged(const struct snapshot *s)
 
 static struct snapshot *find(struct snapshots *all, const char *key)
 {
-    un_list_for_each_safe(it, &all->known)
-    {
+    un_list_for_each_safe (it, &all->known) {
         struct snapshot *s = un_list_entry(it, struct snapshot, node);
         if (strcmp(s->key, key) == 0) {
             if (unchanged(s)) {
                 return s;
             }
-            forget(all, s);
+            snapshot_drop(s);
             return NULL;
         }
     }
@@ -185,13 +179,12 @@ static int keep(struct snapshots *all, const char *key, struct snapshot_file *fi
     fstat(s->file.fd, &s->seen);
     snprintf(s->key, sizeof(s->key), "%s", key);
     un_list_push(&all->known, &s->node);
-    all->known_count = 0;
-    un_list_for_each(it, &all->known)
-    {
-        all->known_count++;
+    size_t count = 0;
+    un_list_for_each (it, &all->known) {
+        count++;
     }
-    if (all->known_count > LIMIT_SNAPSHOT_OPEN) {
-        forget(all, un_list_first(&all->known, struct snapshot, node));
+    if (count > LIMIT_SNAPSHOT_OPEN) {
+        snapshot_drop(un_list_first(&all->known, struct snapshot, node));
     }
     return 0;
 }
@@ -330,6 +323,7 @@ static void write_done(struct un_job *job, int rc, const struct un_error *err)
  */
 
 static void on_ready(void *arg, int rc, const struct un_error *err);
+static void load_done(struct un_job *job, int rc, const struct un_error *err);
 
 static void on_saved(void *arg, const uint8_t *state)
 {
@@ -365,8 +359,8 @@ static void on_log(void *arg, const void *data, size_t len)
 static void on_exit_(void *arg, const struct hv_exit *why)
 {
     struct build *b = arg;
-    if (b->state != BUILD_RUNNING && b->state != BUILD_STARTING) {
-        return; /* WRITING: its job ends it */
+    if (b->state != BUILD_RUNNING) {
+        return; /* LOADING, WRITING: the job goes on, and what comes of it counts */
     }
     int code = why->kind == HV_EXIT_LOST ? -EIO : -EPROTO;
     if (why->kind == HV_EXIT_DONE) {
@@ -419,24 +413,38 @@ static const struct hv_vm_events build_events = {
     .on_gone = on_gone,
 };
 
-static void on_ready(void *arg, int rc, const struct un_error *err)
+static void run_program(struct build *b)
 {
-    struct build *b = arg;
     struct un_error why = UN_ERROR_INIT;
-    if (rc < 0) {
-        un_error_copy(&b->err, err);
-        build_end(b);
-        return;
-    }
     b->state = BUILD_RUNNING;
-    rc = kvm_vm_build(b->vm, &b->spec, on_saved, &why);
+    int rc = kvm_vm_build(b->vm, &b->spec, on_saved, &why);
     if (rc < 0) {
         un_error_copy(&b->err, &why);
         build_end(b);
-        return;
-    }
-    if (un_timer_arm_in(&b->timer, b->spec.deadline_us) < 0) {
+    } else if (un_timer_arm_in(&b->timer, b->spec.deadline_us) < 0) {
         build_fail(b, -ENOMEM, "out of memory");
+    }
+}
+
+static void load(struct build *b)
+{
+    b->state = BUILD_LOADING;
+    b->loaded = true;
+    b->source.tsc_khz = b->all->drv->hello.tsc_khz;
+    b->job = (struct un_job){.run = load_run, .done = load_done};
+    un_workers_submit(b->all->drv->workers, &b->job);
+}
+
+static void on_ready(void *arg, int rc, const struct un_error *err)
+{
+    struct build *b = arg;
+    if (rc < 0) {
+        un_error_copy(&b->err, err);
+        build_end(b);
+    } else if (b->loaded) {
+        run_program(b);
+    } else {
+        load(b);
     }
 }
 
@@ -477,7 +485,11 @@ static void load_done(struct un_job *job, int rc, const struct un_error *err)
     if (rc != -ENOENT) {
         un_log(UN_LOG_DEBUG, "snapshot is made again", "reason", err->text);
     }
-    start_vm(b);
+    if (b->vm) {
+        run_program(b);
+    } else {
+        start_vm(b);
+    }
 }
 
 /* --- start -------------------------------------------------------------------------------------
@@ -499,13 +511,11 @@ static void on_begin(void *arg)
         build_end(b);
         return;
     }
-    if (!d->hello_known) { /* whose time stamp counter must be that of the snapshot */
+    if (d->hello_known) {
+        load(b);
+    } else { /* it says the rate of the time stamp counter, which must be the snapshot's */
         start_vm(b);
-        return;
     }
-    b->source.tsc_khz = d->hello.tsc_khz;
-    b->job = (struct un_job){.run = load_run, .done = load_done};
-    un_workers_submit(d->workers, &b->job);
 }
 
 static struct build *build_new(struct snapshots *all, const struct hv_run_spec *spec,
@@ -520,8 +530,9 @@ static struct build *build_new(struct snapshots *all, const struct hv_run_spec *
     b->spec = (struct hv_run_spec){.image = spec->image,
                                    .image_len = spec->image_len,
                                    .mem_bytes = spec->mem_bytes,
-                                   .deadline_us = spec->deadline_us ? spec->deadline_us
-                                                  : LIMIT_SNAPSHOT_BUILD_MS * UINT64_C(1000)};
+                                   .deadline_us = spec->deadline_us
+                                                      ? spec->deadline_us
+                                                      : LIMIT_SNAPSHOT_BUILD_MS * UINT64_C(1000)};
     snprintf(b->key, sizeof(b->key), "%s", spec->snapshot_key);
     un_timer_init(&b->timer, all->drv->loop, on_timer, b);
     b->begin_post = (struct un_post){.fn = on_begin, .arg = b};
@@ -544,8 +555,7 @@ static struct build *build_new(struct snapshots *all, const struct hv_run_spec *
 
 static struct build *find_build(struct snapshots *all, const char *key)
 {
-    un_list_for_each(it, &all->builds)
-    {
+    un_list_for_each (it, &all->builds) {
         struct build *b = un_list_entry(it, struct build, node);
         if (strcmp(b->key, key) == 0) {
             return b;
@@ -622,17 +632,25 @@ int snapshots_new(struct kvm_driver *d, struct snapshots **ret, struct un_error 
     return 0;
 }
 
+void snapshots_cancel(struct snapshots *all)
+{
+    un_list_for_each_safe (it, &all->builds) {
+        struct build *b = un_list_entry(it, struct build, node);
+        if (b->state != BUILD_ENDED) {
+            build_fail(b, -ECANCELED, "unid is stopping");
+        }
+    }
+}
+
 void snapshots_free(struct snapshots *all)
 {
     if (!all) {
         return;
     }
-    un_list_for_each_safe(it, &all->known)
-    {
-        forget(all, un_list_entry(it, struct snapshot, node));
+    un_list_for_each_safe (it, &all->known) {
+        snapshot_drop(un_list_entry(it, struct snapshot, node));
     }
-    un_list_for_each_safe(b, &all->builds)
-    {
+    un_list_for_each_safe (b, &all->builds) {
         build_free(un_list_entry(b, struct build, node));
     }
     free(all);

@@ -300,7 +300,7 @@ static int read_memory(struct snapshot_file *f, uint64_t *sum)
 static int read_header(int fd, const char *key, uint32_t tsc_khz, struct header *ret,
                        struct un_error *err)
 {
-    struct header h;
+    struct header h = {0};
     struct stat st;
     int rc = read_all(fd, &h, sizeof(h), 0);
     if (rc < 0 || fstat(fd, &st) < 0 || h.magic != MAGIC || h.header_sum != sum_header(&h)) {
@@ -322,7 +322,7 @@ static int read_header(int fd, const char *key, uint32_t tsc_khz, struct header 
 static int read_content(struct snapshot_file *f, const char *key, uint32_t tsc_khz,
                         struct un_error *err)
 {
-    struct header h;
+    struct header h = {0};
     struct vmm_state state;
     int rc = read_header(f->fd, key, tsc_khz, &h, err);
     if (rc < 0) {

@@ -26,6 +26,7 @@ extern char **environ;
 enum { EVENTS_A_TURN = 64 };
 
 struct spawner {
+    struct un_list node;
     struct un_loop *loop;
     const struct spawner_events *events;
     void *arg;
@@ -51,6 +52,7 @@ static void close_socket(struct spawner *sp)
 static void spawner_free(struct spawner *sp)
 {
     close_socket(sp);
+    un_list_remove(&sp->node);
     un_loop_unpost(sp->loop, &sp->flush_post);
     if (sp->pidfd >= 0) {
         event_del(&sp->pid_event);
@@ -238,12 +240,11 @@ static int start_process(const char *path, int sock, pid_t *ret, struct un_error
     return rc ? un_error_errno(err, -rc, "start %s", path) : 0;
 }
 
-int spawner_start(struct un_loop *loop, const char *path, const struct spawner_events *events,
-                  void *arg, struct spawner **ret, struct un_error *err)
+int spawner_start(const struct spawner_spec *spec, struct spawner **ret, struct un_error *err)
 {
     int pair[2], on = 1, rc = un_fault("kvm.spawner");
     if (rc < 0) {
-        return un_error_errno(err, rc, "start %s", path);
+        return un_error_errno(err, rc, "start %s", spec->path);
     }
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         return un_error_errno(err, -errno, "socket for unid-vmm");
@@ -254,13 +255,17 @@ int spawner_start(struct un_loop *loop, const char *path, const struct spawner_e
         close(pair[1]);
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    *sp = (struct spawner){.loop = loop, .events = events, .arg = arg, .sock = pair[0]};
-    sp->flush_post = (struct un_post){.fn = flush, .arg = sp};
-    sp->pidfd = -1;
-    event_assign(&sp->sock_event, un_loop_base(loop), sp->sock, EV_READ | EV_PERSIST, on_socket,
+    *sp = (struct spawner){.loop = spec->loop,
+                           .events = spec->events,
+                           .arg = spec->arg,
+                           .sock = pair[0],
+                           .pidfd = -1,
+                           .flush_post = {.fn = flush, .arg = sp}};
+    un_list_push(spec->list, &sp->node);
+    event_assign(&sp->sock_event, un_loop_base(sp->loop), sp->sock, EV_READ | EV_PERSIST, on_socket,
                  sp);
     setsockopt(sp->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
-    rc = start_process(path, pair[1], &sp->pid, err);
+    rc = start_process(spec->path, pair[1], &sp->pid, err);
     close(pair[1]);
     if (rc == 0 && (sp->pidfd = (int)syscall(SYS_pidfd_open, sp->pid, 0)) < 0) {
         rc = un_error_errno(err, -errno, "watch unid-vmm");
@@ -271,7 +276,7 @@ int spawner_start(struct un_loop *loop, const char *path, const struct spawner_e
         spawner_free(sp);
         return rc;
     }
-    event_assign(&sp->pid_event, un_loop_base(loop), sp->pidfd, EV_READ, on_pid, sp);
+    event_assign(&sp->pid_event, un_loop_base(sp->loop), sp->pidfd, EV_READ, on_pid, sp);
     event_add(&sp->sock_event, NULL);
     event_add(&sp->pid_event, NULL);
     *ret = sp;
@@ -283,15 +288,17 @@ void spawner_stop(struct spawner *sp)
     close_socket(sp);
 }
 
-void spawner_destroy(struct spawner *sp)
+void spawner_destroy_all(struct un_list *list)
 {
-    if (!sp) {
-        return;
+    un_list_for_each (it, list) {
+        close_socket(un_list_entry(it, struct spawner, node));
     }
-    close_socket(sp);
-    while (sp->pid > 0 && waitpid(sp->pid, NULL, 0) < 0 && errno == EINTR) {
+    un_list_for_each_safe (it, list) {
+        struct spawner *sp = un_list_entry(it, struct spawner, node);
+        while (sp->pid > 0 && waitpid(sp->pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+        spawner_free(sp);
     }
-    spawner_free(sp);
 }
 
 bool spawner_ending(const struct spawner *sp)

@@ -9,6 +9,7 @@
 #define UNID_HYPERVISOR_KVM_SPAWNER_H
 
 #include "common/error.h"
+#include "common/list.h"
 #include "common/loop.h"
 #include "hypervisor/kvm/proto.h"
 
@@ -21,9 +22,14 @@ struct spawner_events {
     void (*on_dead)(void *arg, struct spawner *sp);
 };
 
-/* Starts the program `path`. `events` and `arg` are kept until on_dead. */
-int spawner_start(struct un_loop *loop, const char *path, const struct spawner_events *events,
-                  void *arg, struct spawner **ret, struct un_error *err);
+struct spawner_spec {
+    struct un_loop *loop; /* kept, as all here, until on_dead */
+    const char *path;     /* of unid-vmm */
+    struct un_list *list; /* to be in */
+    const struct spawner_events *events;
+    void *arg;
+};
+int spawner_start(const struct spawner_spec *spec, struct spawner **ret, struct un_error *err);
 
 /* Sends a command soon, together with those of the same turn of the loop. */
 void spawner_command(struct spawner *sp, const struct vmm_command *command);
@@ -31,8 +37,8 @@ void spawner_command(struct spawner *sp, const struct vmm_command *command);
 /* Tells it to end with all its monitors. on_dead follows. */
 void spawner_stop(struct spawner *sp);
 
-/* Waits for its end and frees it, without on_dead. For the end of the driver. */
-void spawner_destroy(struct spawner *sp);
+/* Waits for the end of all in the list and frees them, without on_dead. For the driver's end. */
+void spawner_destroy_all(struct un_list *list);
 
 /* Stopped or lost: takes no more commands. */
 bool spawner_ending(const struct spawner *sp);

@@ -91,9 +91,18 @@ static void on_gone_due(void *arg)
 static void command(struct kvm_vm *v, enum vmm_op op)
 {
     if (v->spawner) {
-        spawner_command(v->spawner, &(struct vmm_command){
-                                        .op = (uint32_t)op, .id = v->id, .mem_bytes = v->mem_bytes});
+        spawner_command(
+            v->spawner,
+            &(struct vmm_command){.op = (uint32_t)op, .id = v->id, .mem_bytes = v->mem_bytes});
     }
+}
+
+void kvm_vm_abandon(struct kvm_vm *v)
+{
+    v->freed = v->gone = true;
+    unpost_all(v);
+    let_go(v);
+    on_gone_due(v);
 }
 
 void kvm_vm_free(struct hv_vm *vm)
@@ -223,7 +232,8 @@ static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
 
 static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint8_t *state)
 {
-    v->usage = (struct hv_usage){.cpu_us = r->cpu_us, .peak_rss_kib = r->rss_kib, .exits = r->exits};
+    v->usage =
+        (struct hv_usage){.cpu_us = r->cpu_us, .peak_rss_kib = r->rss_kib, .exits = r->exits};
     if (r->bind_ns > 0) {
         v->times.bind_ns = r->bind_ns;
         v->times.run_ns = r->run_ns;
@@ -271,10 +281,22 @@ static bool take_packet(struct kvm_vm *v)
     return v->watching && !v->freed;
 }
 
+static void tell_started(struct kvm_vm *v)
+{
+    if (v->started_due) {
+        v->started_due = false;
+        un_loop_unpost(v->drv->loop, &v->started_post);
+        v->events->on_started(v->arg);
+    }
+}
+
 static void on_socket(evutil_socket_t fd, short what, void *arg)
 {
-    /* One packet a turn: the monitor waits for an answer to each. */
-    take_packet(arg);
+    struct kvm_vm *v = arg;
+    tell_started(v); /* may have been faster than the post */
+    if (!v->freed) {
+        take_packet(v); /* one a turn: the monitor waits for an answer to each */
+    }
 }
 
 /* --- what the spawner says ---------------------------------------------------------------------
@@ -334,7 +356,8 @@ static void take_death(struct kvm_vm *v)
         on_gone_due(v);
         return;
     }
-    while (v->watching && take_packet(v)) {
+    tell_started(v);
+    while (!v->freed && v->watching && take_packet(v)) {
     }
     if (v->freed || v->state == KVM_VM_ENDED) {
         return;
@@ -391,8 +414,7 @@ void kvm_vm_spawner_gone(struct kvm_vm *v)
 
 static void on_started_due(void *arg)
 {
-    struct kvm_vm *v = arg;
-    v->events->on_started(v->arg);
+    tell_started(arg);
 }
 
 static void on_ready_due(void *arg)
@@ -564,6 +586,12 @@ static void begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, in
     send_order(v, order, fd);
 }
 
+static void start_told_soon(struct kvm_vm *v)
+{
+    v->started_due = true;
+    un_loop_post(v->drv->loop, &v->started_post);
+}
+
 /* The VM was put back already, and waits where its snapshot was taken. */
 static int run_again(struct kvm_vm *v, const struct hv_run_spec *spec, struct un_error *err)
 {
@@ -575,7 +603,7 @@ static int run_again(struct kvm_vm *v, const struct hv_run_spec *spec, struct un
     }
     v->recycled = false;
     begin(v, &(struct vmm_order){.op = VMM_ORDER_GO}, spec->deadline_us, -1);
-    un_loop_post(v->drv->loop, &v->started_post);
+    start_told_soon(v);
     return 0;
 }
 
@@ -608,7 +636,7 @@ int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error
     if (spec->snapshot_key && !v->snapshot) {
         snapshot_prepare_later(v->drv->snapshots, spec);
     }
-    un_loop_post(v->drv->loop, &v->started_post);
+    start_told_soon(v);
     return 0;
 }
 

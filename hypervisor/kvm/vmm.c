@@ -329,12 +329,12 @@ static void reap(void)
         if (pid <= 0) {
             return;
         }
-        struct vmm_event e = {
-            .kind = VMM_EVENT_GONE,
-            .wait = status,
-            .cpu_us = (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000 +
-                      (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec),
-            .rss_kib = (uint64_t)used.ru_maxrss};
+        struct vmm_event e = {.kind = VMM_EVENT_GONE,
+                              .wait = status,
+                              .cpu_us = (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) *
+                                            1000000 +
+                                        (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec),
+                              .rss_kib = (uint64_t)used.ru_maxrss};
         if (forget(pid, &e.id)) {
             send_event(&e);
         }
