@@ -152,6 +152,20 @@ static int limit(__rlimit_resource_t what, rlim_t soft, rlim_t hard)
     return setrlimit(what, &l);
 }
 
+/* A monitor has five descriptors and cannot make more. The limit also bounds how many the user's
+ * processes may have in flight on sockets (unix(7), ETOOMANYREFS), which is two a shell that unid has
+ * not heard of yet. */
+static int limit_files(void)
+{
+    const rlim_t wanted = 4096;
+    struct rlimit l;
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0) {
+        return -1;
+    }
+    rlim_t most = l.rlim_max < wanted ? l.rlim_max : wanted;
+    return limit(RLIMIT_NOFILE, most, most);
+}
+
 void jail_drop(uint16_t layers[VMM_LAYERS])
 {
     layers[VMM_LAYER_CAPS] = failed(drop_capabilities());
@@ -162,7 +176,7 @@ void jail_drop(uint16_t layers[VMM_LAYERS])
         cpu_hard = cpu.rlim_max;
     }
     int rc = limit(RLIMIT_CORE, 0, 0);
-    rc = rc < 0 ? rc : limit(RLIMIT_NOFILE, 16, 16);
+    rc = rc < 0 ? rc : limit_files();
     rc = rc < 0 ? rc : limit(RLIMIT_FSIZE, VMM_CHANNEL_SIZE, VMM_CHANNEL_SIZE);
     rc = rc < 0 ? rc : limit(RLIMIT_MEMLOCK, 0, 0);
     rc = rc < 0 ? rc : limit(RLIMIT_MSGQUEUE, 0, 0);
