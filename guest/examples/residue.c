@@ -17,8 +17,9 @@
 
 enum { GPRS = 16, STEP = 37 * 4096 + 8 };
 
-/* What residue_next left: rax rbx rcx rdx rsi rdi rbp r8..r15, rflags. */
-unsigned long long residue_regs[GPRS], residue_fs, residue_gs, residue_segments[2];
+/* What residue_next left: rax rbx rcx rdx rsi rdi rbp r8..r15, rflags;
+ * DS and ES as they are then and were before. */
+unsigned long long residue_regs[GPRS], residue_fs, residue_gs, residue_segments[4];
 unsigned char residue_fx_before[512] __attribute__((aligned(16)));
 unsigned char residue_fx_after[512] __attribute__((aligned(16)));
 unsigned char residue_ymm_after[16 * 32];
@@ -47,6 +48,7 @@ __asm__(".text\n"
         "  movq $0xb0b, %r11\n  movq $0xc0c, %r12\n  movq $0xd0d, %r13\n  movq $0xe0e, %r14\n"
         "  movq $0xf0f, %r15\n"
         "  fxsave64 residue_fx_before(%rip)\n"
+        "  movw %ds, residue_segments+16(%rip)\n  movw %es, residue_segments+24(%rip)\n"
         "  movl %eax, (%rdx)\n"
         "1: cmpl %eax, 0x101040\n" /* call.ack */
         "  jne 1b\n"
@@ -124,7 +126,7 @@ static void check_registers(unsigned long long doorbell, unsigned long long seq)
     if (residue_fs != 0 || residue_gs != 0) {
         note("FS or GS base", residue_fs | residue_gs);
     }
-    if (residue_segments[0] != 0x2b || residue_segments[1] != 0x2b) {
+    if (residue_segments[0] != residue_segments[2] || residue_segments[1] != residue_segments[3]) {
         note("DS or ES", residue_segments[0] << 16 | residue_segments[1]);
     }
     for (int i = 0; residue_avx && i < 4; i++) {

@@ -377,32 +377,35 @@ static void a_key_with_another_memory_size_is_not_taken(void **state)
     assert_false(ran_from_snapshot(r));
 }
 
+static const char *const spin_early[] = {"spin", "early", NULL};
+
 static void programs_that_never_ask_fail_with_their_log(void **state)
 {
-    const char *const exits[] = {"status", "exit", "3", NULL};
-    struct prepared p = prepare((struct run){.function = "crash", .key = "crash"});
+    const char *const crash_early[] = {"crash", "0x18", "early", NULL};
+    struct prepared p =
+        prepare((struct run){.function = "crash", .key = "crash", .argv = crash_early});
     assert_int_equal(p.rc, -EPROTO);
-    assert_non_null(strstr(p.err.text, "address 0x10"));
-    assert_non_null(strstr(p.log, "writing to 0x10"));
-    p = prepare((struct run){.function = "spin", .key = "spin", .deadline_us = 100000});
+    assert_non_null(strstr(p.err.text, "address 0x18"));
+    assert_non_null(strstr(p.log, "too early"));
+    p = prepare(
+        (struct run){.function = "spin", .key = "spin", .argv = spin_early, .deadline_us = 100000});
     assert_int_equal(p.rc, -ETIMEDOUT);
     p = prepare((struct run){.function = "hello", .key = "../x"});
     assert_int_equal(p.rc, -EINVAL);
     p = prepare((struct run){.function = "hello", .key = "small", .mem_bytes = 2 * MIB + 4096});
     assert_int_equal(p.rc, -ENOMEM);
-    (void)exits;
 }
 
 static void a_build_that_runs_is_ended_with_the_driver(void **state)
 {
-    const char *const argv[] = {"spin", NULL}, *const envp[] = {NULL};
+    const char *const envp[] = {NULL};
     struct prepared p = {0};
     size_t len;
     const uint8_t *img = image("spin", &len);
     struct hv_run_spec spec = {.image = img,
                                .image_len = len,
                                .mem_bytes = 16 * MIB,
-                               .argv = argv,
+                               .argv = spin_early,
                                .envp = envp,
                                .snapshot_key = "spins"};
     hv_kvm_driver.prepare(contract.drv, &spec, on_prepared, &p);
@@ -765,6 +768,7 @@ int main(void)
     if (!usable()) {
         return 77;
     }
+    setenv("UNID_BUILD", ".", 0);
     snprintf(vmm, sizeof(vmm), "%s/bin/unid-vmm", getenv("UNID_BUILD"));
     setenv("UNID_VMM", vmm, 0);
     if (!mkdtemp(state_dir)) {
