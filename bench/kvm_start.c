@@ -1,11 +1,12 @@
 /* kvm_start.c - where the time of a VM goes, with the kvm driver alone: no HTTP, no scheduler.
  *
- *     bench/kvm_start [-n RUNS] [-s SHELLS] [-c AT_ONCE] [-i] [-r] [IMAGE [ARGUMENT]...]
+ *     bench/kvm_start [-n RUNS] [-s SHELLS] [-c AT_ONCE] [-i] [-r] [-m] [IMAGE [ARGUMENT]...]
  *
  * Keeps SHELLS shells ahead and AT_ONCE requests running, until RUNS requests (default 1000) to IMAGE
  * (default guest/examples/hello in the build tree) are answered, and prints medians and 99th
  * percentiles of each phase, the rate, and the CPU time of this process, which stands for unid.
  * -i starts from the image, without a snapshot; -r puts VMs back instead of making new ones.
+ * -m measures memory instead: RUNS shells at once, then RUNS guests that stand at their first output.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,10 +23,19 @@
 
 enum { PHASES = VMM_PHASES + 7, MEM_MIB = 16 };
 
-static const char *const phase_names[PHASES] = {
-    "fork",       "KVM_CREATE_VM", "memory slot", "vCPU",           "seccomp",
-    "first run",  "shell, in all", "bind",        "run to 1st exit", "start to 1st call",
-    "start to end", "exit to gone",  "vm_run call"};
+static const char *const phase_names[PHASES] = {"fork",
+                                                "KVM_CREATE_VM",
+                                                "memory slot",
+                                                "vCPU",
+                                                "seccomp",
+                                                "first run",
+                                                "shell, in all",
+                                                "bind",
+                                                "run to 1st exit",
+                                                "start to 1st call",
+                                                "start to end",
+                                                "exit to gone",
+                                                "vm_run call"};
 
 static struct {
     struct un_loop *loop;
@@ -34,7 +44,7 @@ static struct {
     size_t image_len;
     const char *const *argv;
     const char *key;
-    bool recycle;
+    bool recycle, memory;
     unsigned runs, shells, at_once;  /* wanted */
     unsigned started, done, running; /* so far; now */
     unsigned idle, starting, vms;    /* shells */
@@ -80,6 +90,10 @@ static void on_ready(void *arg, int rc, const struct un_error *err)
         l->exit_ns = now_ns() - l->new_ns;
     }
     take_ready(l);
+    if (b.memory) {
+        un_loop_stop(b.loop);
+        return;
+    }
     feed();
 }
 
@@ -102,6 +116,11 @@ static void on_head(void *arg, const struct hv_head *head)
 static void on_output(void *arg, const void *data, size_t len, const struct hv_exit *last)
 {
     struct lane *l = arg;
+    if (b.memory) {
+        b.done++;
+        un_loop_stop(b.loop);
+        return;
+    }
     hv_kvm_driver.vm_output_done(l->vm);
 }
 
@@ -156,6 +175,10 @@ static void on_gone(void *arg)
     }
     free(l);
     b.vms--;
+    if (b.memory) {
+        un_loop_stop(b.loop);
+        return;
+    }
     feed();
 }
 
@@ -255,8 +278,8 @@ static void print_table(uint64_t cpu_us)
         printf("%-18s %9.1f %9.1f\n", phase_names[i], b.samples[i][b.done / 2] / 1e3,
                b.samples[i][(size_t)b.done * 99 / 100] / 1e3);
     }
-    printf("%u runs, %u failed, %.0f a second, %.1f us CPU of this process each\n", b.done, b.failed,
-           b.done * 1e6 / (double)(b.end_us - b.first_us), (double)cpu_us / b.done);
+    printf("%u runs, %u failed, %.0f a second, %.1f us CPU of this process each\n", b.done,
+           b.failed, b.done * 1e6 / (double)(b.end_us - b.first_us), (double)cpu_us / b.done);
 }
 
 static void prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len)
@@ -281,6 +304,73 @@ static void prepare(void)
     hv_kvm_driver.prepare(b.drv, &spec, prepared, NULL);
     un_loop_run(b.loop);
     printf("snapshot made in %.1f ms\n", (double)(now_ns() - t0) / 1e6);
+}
+
+/* --- memory ------------------------------------------------------------------------------------
+ */
+
+/* The value of a line "NAME: n kB" of a file in /proc. */
+static unsigned long proc_kib(const char *path, const char *name)
+{
+    char line[256];
+    unsigned long kib = 0;
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof(line), f)) {
+        if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':') {
+            kib = strtoul(line + strlen(name) + 1, NULL, 10);
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    return kib;
+}
+
+static void print_memory(const char *what, struct lane *all, unsigned long available_before)
+{
+    unsigned long pss = 0, anonymous = 0, count = 0;
+    char path[64];
+    for (struct lane *l = all; l; l = l->next) {
+        snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", hv_kvm_driver.vm_pid(l->vm));
+        pss += proc_kib(path, "Pss");
+        anonymous += proc_kib(path, "Anonymous");
+        count++;
+    }
+    unsigned long now = proc_kib("/proc/meminfo", "MemAvailable");
+    printf(
+        "%s: %lu VMs, %.0f KiB PSS each (%.0f anonymous), %.0f KiB each of the machine's memory\n",
+        what, count, (double)pss / (double)count, (double)anonymous / (double)count,
+        ((double)available_before - (double)now) / (double)count);
+}
+
+static void measure_memory(void)
+{
+    unsigned long before = proc_kib("/proc/meminfo", "MemAvailable");
+    for (unsigned i = 0; i < b.runs; i++) {
+        new_shell();
+    }
+    while (b.idle < b.runs) {
+        un_loop_run(b.loop);
+    }
+    print_memory("shells", b.ready, before);
+    uint64_t t0 = now_ns();
+    for (struct lane *l = b.ready; l; l = l->next) {
+        run_one(l);
+    }
+    while (b.done < b.runs) {
+        un_loop_run(b.loop);
+    }
+    printf("all answered in %.0f ms\n", (double)(now_ns() - t0) / 1e6);
+    print_memory("running", b.ready, before);
+    struct lane *next;
+    for (struct lane *l = b.ready; l; l = next) {
+        next = l->next;
+        l->ran = false;
+        hv_kvm_driver.vm_free(l->vm);
+    }
+    while (b.vms > 0) {
+        un_loop_run(b.loop);
+    }
 }
 
 static void read_image(const char *path)
@@ -310,7 +400,7 @@ int main(int argc, char **argv)
     static char dir[] = "/tmp/unid-bench-XXXXXX";
     struct un_error err = UN_ERROR_INIT;
     const char *image = "guest/examples/hello";
-    for (int o; (o = getopt(argc, argv, "+n:s:c:ir")) != -1;) {
+    for (int o; (o = getopt(argc, argv, "+n:s:c:irm")) != -1;) {
         if (o == 'n') {
             b.runs = (unsigned)atoi(optarg);
         } else if (o == 's') {
@@ -321,6 +411,8 @@ int main(int argc, char **argv)
             b.key = NULL;
         } else if (o == 'r') {
             b.recycle = true;
+        } else if (o == 'm') {
+            b.memory = true;
         } else {
             return 2;
         }
@@ -342,9 +434,13 @@ int main(int argc, char **argv)
     }
     uint64_t cpu = own_cpu_us();
     b.first_us = un_clock_mono_us();
-    feed();
-    un_loop_run(b.loop);
-    print_table(own_cpu_us() - cpu);
+    if (b.memory) {
+        measure_memory();
+    } else {
+        feed();
+        un_loop_run(b.loop);
+        print_table(own_cpu_us() - cpu);
+    }
     hv_kvm_driver.close(b.drv);
     un_loop_free(b.loop);
     char command[64];
