@@ -15,7 +15,7 @@
 #include "common/fault.h"
 #include "hypervisor/kvm/driver.h"
 
-enum { SLOTS = 1 << 16, WORKERS = 2 };
+enum { SLOTS = 1 << 16, WORKERS = 2, LEAVE_US = 1000000 };
 
 static struct kvm_driver *driver_of(struct hv_driver *drv)
 {
@@ -52,6 +52,30 @@ void kvm_driver_remove(struct kvm_driver *d, struct kvm_vm *vm)
 {
     d->slots[vm->id % SLOTS] = NULL;
     d->vm_count--;
+}
+
+static void on_leave_timer(void *arg)
+{
+    struct kvm_driver *d = arg;
+    uint64_t now = un_loop_now_us(d->loop);
+    struct kvm_vm *vm;
+    while ((vm = un_list_first(&d->leaving, struct kvm_vm, leaving)) && vm->leave_us <= now) {
+        un_list_remove(&vm->leaving);
+        kvm_vm_kill(vm);
+    }
+    if (vm) {
+        (void)un_timer_arm_at(&d->leave_timer, vm->leave_us);
+    }
+}
+
+void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm)
+{
+    vm->leave_us = un_loop_now_us(d->loop) + LEAVE_US;
+    if (!un_timer_armed(&d->leave_timer) && un_timer_arm_at(&d->leave_timer, vm->leave_us) < 0) {
+        kvm_vm_kill(vm);
+        return;
+    }
+    un_list_push(&d->leaving, &vm->leaving);
 }
 
 static struct kvm_vm *find_vm(const struct kvm_driver *d, uint32_t id)
@@ -169,6 +193,7 @@ static void close_driver(struct hv_driver *drv)
             kvm_vm_abandon(d->slots[i]); /* what a snapshot was made in */
         }
     }
+    un_timer_cancel(&d->leave_timer);
     snapshots_free(d->snapshots);
     free(d->slots);
     free(d->vmm_path);
@@ -189,6 +214,8 @@ static int open_driver(const struct hv_driver_spec *spec, struct hv_driver **ret
     d->base.ops = &hv_kvm_driver;
     d->loop = spec->loop;
     un_list_init(&d->spawners);
+    un_list_init(&d->leaving);
+    un_timer_init(&d->leave_timer, d->loop, on_leave_timer, d);
     int rc = find_vmm(&d->vmm_path, err);
     if (rc == 0 &&
         (spec->cache_dir ? asprintf(&d->snapshot_dir, "%s/snapshots", spec->cache_dir)

@@ -36,6 +36,8 @@ struct kvm_driver {
     struct kvm_vm **slots;
     uint32_t slot_count, next_slot, generation;
     size_t vm_count;
+    struct un_list leaving; /* VMs, by leave_us */
+    struct un_timer leave_timer;
 };
 
 /* The VM's own states; see hv.h for the diagram. `freed` and `gone` are beside them: the VM is
@@ -55,7 +57,9 @@ struct kvm_vm {
     uint8_t *base_addr; /* the channel, mapped */
     struct hv_channel channel;
     struct event sock_event;
-    bool freed, gone, watching, started_due;
+    bool freed, gone, watching, started_due, exit_due, in_event;
+    struct un_list leaving; /* freed, and trusted to end by itself until leave_us */
+    uint64_t leave_us;
     bool standing;       /* the monitor waits for an order */
     bool done, recycled; /* ended with DONE; put back, waits for another run */
     struct un_post started_post, exit_post, gone_post, ready_post;
@@ -84,6 +88,7 @@ void kvm_vm_event(struct kvm_vm *vm, const struct vmm_event *e, int pid, const i
 void kvm_vm_spawner_gone(struct kvm_vm *vm);
 /* Releases the VM, whose process is known to be gone, with on_gone. For the end of the driver. */
 void kvm_vm_abandon(struct kvm_vm *v);
+void kvm_vm_kill(struct kvm_vm *v);
 /* Starts the image without a request, to be snapshotted: `on_saved` is called, with the VM's arg,
  * when the guest asks. Else as vm_run. */
 int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec,
@@ -104,6 +109,8 @@ int kvm_driver_workers(struct kvm_driver *d, struct un_error *err);
 /* Puts a VM into the table and gives it an id. -ENOMEM, -EAGAIN (too many). */
 int kvm_driver_add(struct kvm_driver *d, struct kvm_vm *vm);
 void kvm_driver_remove(struct kvm_driver *d, struct kvm_vm *vm);
+/* The VM's monitor waits at a closed socket. It is killed if it does not end soon. */
+void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm);
 
 /* snapshot.c */
 int snapshots_new(struct kvm_driver *d, struct snapshots **ret, struct un_error *err);

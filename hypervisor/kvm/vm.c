@@ -83,6 +83,7 @@ static void on_gone_due(void *arg)
     struct kvm_vm *v = arg;
     const struct hv_vm_events *events = v->events;
     void *user = v->arg;
+    un_list_remove(&v->leaving);
     kvm_driver_remove(v->drv, v);
     free(v);
     events->on_gone(user);
@@ -116,9 +117,16 @@ void kvm_vm_free(struct hv_vm *vm)
     let_go(v);
     if (v->gone) {
         un_loop_post(v->drv->loop, &v->gone_post);
+    } else if (v->standing) {
+        kvm_driver_leaving(v->drv, v); /* it ends by itself, now that its socket is closed */
     } else {
         command(v, VMM_OP_KILL);
     }
+}
+
+void kvm_vm_kill(struct kvm_vm *v)
+{
+    command(v, VMM_OP_KILL);
 }
 
 /* --- the end of the guest ----------------------------------------------------------------------
@@ -160,17 +168,24 @@ static void channel_ended(void *arg, const struct hv_exit *why)
     }
 }
 
+/* Told at the end of the event that is being handled, if one of the VM's own is. */
 static void channel_exit_due(void *arg)
 {
     struct kvm_vm *v = arg;
-    un_loop_post(v->drv->loop, &v->exit_post);
+    v->exit_due = true;
+    if (!v->in_event) {
+        un_loop_post(v->drv->loop, &v->exit_post);
+    }
 }
 
 static void on_exit_due(void *arg)
 {
     struct kvm_vm *v = arg;
-    v->state = KVM_VM_ENDED;
-    hv_channel_exit(&v->channel);
+    if (v->exit_due && !v->freed) {
+        v->exit_due = false;
+        v->state = KVM_VM_ENDED;
+        hv_channel_exit(&v->channel);
+    }
 }
 
 /* --- orders and reports ------------------------------------------------------------------------
@@ -295,7 +310,10 @@ static void on_socket(evutil_socket_t fd, short what, void *arg)
     struct kvm_vm *v = arg;
     tell_started(v); /* may have been faster than the post */
     if (!v->freed) {
+        v->in_event = true;
         take_packet(v); /* one a turn: the monitor waits for an answer to each */
+        v->in_event = false;
+        on_exit_due(v);
     }
 }
 
@@ -438,6 +456,7 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
     }
     v->base.ops = d->base.ops;
     v->drv = d;
+    un_list_init(&v->leaving);
     v->events = spec->events;
     v->arg = spec->arg;
     v->mem_bytes = spec->mem_bytes;
