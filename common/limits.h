@@ -55,6 +55,11 @@
 #define LIMIT_RECEIPTS_ROWS       1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 
+/* Snapshots of the kvm driver */
+#define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
+#define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */
+#define LIMIT_SNAPSHOT_BUILD_MS    30000        /* for a guest to ask for its first request */
+
 /* Shells */
 #define LIMIT_POOL_SHELLS 64 /* pool.max */
 

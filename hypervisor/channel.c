@@ -252,6 +252,12 @@ void hv_channel_init(struct hv_channel *ch, uint8_t *base, const struct hv_vm_ev
     *ch = (struct hv_channel){.base = base, .events = events, .arg = arg};
 }
 
+void hv_channel_adopt(struct hv_channel *ch)
+{
+    ch->seq = call_read(ch).seq;
+    ch->op = UNID_OP_NEXT;
+}
+
 void hv_channel_done(struct hv_channel *ch)
 {
     ch->closed = true;

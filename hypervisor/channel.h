@@ -65,6 +65,10 @@ struct hv_channel {
 void hv_channel_init(struct hv_channel *ch, uint8_t *base, const struct hv_vm_events *events,
                      void *arg);
 
+/* Takes over a channel whose memory is a copy of one whose guest waits in NEXT: hv_channel_put_request
+ * is the answer. After hv_channel_init. */
+void hv_channel_adopt(struct hv_channel *ch);
+
 /* No callback comes from this channel any more, and `base` is not touched. */
 void hv_channel_done(struct hv_channel *ch);
 

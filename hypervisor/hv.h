@@ -1,7 +1,8 @@
 /* hv.h - the driver contract: what the scheduler asks of a hypervisor, and what it is told.
  *
  * A driver makes virtual machines ahead of time as *shells*, which belong to no function, and binds
- * one to a function's image when a request needs it. A VM runs once and is destroyed.
+ * one to a function's image when a request needs it. A VM runs once and is destroyed, or is put back
+ * to where it began for one more run of the same function (vm_recycle: ENDED -> SHELL).
  *
  *              vm_new            on_ready(0)          vm_run            on_exit
  *     (none) ---------> STARTING -----------> SHELL ---------> RUNNING ---------> ENDED
@@ -116,7 +117,14 @@ struct hv_run_spec {
     const void *body;       /* the first bytes, at most hv_body_room(request_head_len) */
     size_t body_len;
     bool body_eof; /* no more bytes follow */
+    /* Names the state of the guest at its first NEXT, so that it is made once and every run begins
+     * there: the same key is only given with the same image, argv, envp and mem_bytes, and a new one
+     * with a new version of the contract. 1..HV_SNAPSHOT_KEY_MAX of [A-Za-z0-9._-], not beginning
+     * with a dot. NULL: the run starts from the image. Drivers without snapshots ignore it. */
+    const char *snapshot_key;
 };
+
+#define HV_SNAPSHOT_KEY_MAX 127
 
 /* Body bytes that fit into vm_run beside a head of this length. */
 size_t hv_body_room(size_t request_head_len);
@@ -135,9 +143,13 @@ struct hv_driver_spec {
     struct un_loop *loop;    /* kept until close */
     const char *state_dir;   /* the driver may keep files below <state_dir>/<driver name>; copied */
     const char *runtime_dir; /* short-lived sockets; a short path, private to this unid; copied */
+    const char *cache_dir;   /* files that can be deleted at any time; NULL: in state_dir; copied */
     const char *libvirt_uri; /* NULL: qemu:///embed */
     const char *accelerator; /* NULL or "auto": measured at first use and remembered in state_dir */
 };
+
+typedef void hv_prepare_cb(void *arg, int rc, const struct un_error *err, const void *log,
+                           size_t log_len);
 
 struct hv_driver_ops {
     const char *name; /* "fake", "libvirt", "kvm" */
@@ -155,8 +167,18 @@ struct hv_driver_ops {
     void (*probe)(struct hv_driver *drv, void (*cb)(void *arg, const struct hv_probe *probe),
                   void *arg);
 
+    /* Makes the snapshot that `spec->snapshot_key` names, or finds it made already. NULL when the
+     * driver has none. Of `spec` what concerns the request is not looked at, but deadline_us, the
+     * time that the guest may take to its first NEXT (0: LIMIT_SNAPSHOT_BUILD_MS); the image is kept
+     * until the end, the rest is copied. `cb` comes once: rc 0; -EINVAL, -ENOMEM, -E2BIG as from
+     * vm_run; -EPROTO when the guest ended before it asked for a request, -ETIMEDOUT when it did not
+     * ask in time, each with what it wrote to its log (borrowed); else what went wrong with the
+     * driver. */
+    void (*prepare)(struct hv_driver *drv, const struct hv_run_spec *spec, hv_prepare_cb *cb,
+                    void *arg);
+
     /* Starts making a shell; on_ready follows. Gives the VM (vm_free). -ENOMEM, -EINVAL
-     * (mem_bytes). */
+     * (mem_bytes). A shell that dies while it waits says so by on_exit(HV_EXIT_LOST). */
     int (*vm_new)(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
                   struct un_error *err);
 
@@ -172,6 +194,12 @@ struct hv_driver_ops {
 
     /* Answers on_output. Ignored when the VM has ended. */
     void (*vm_output_done)(struct hv_vm *vm);
+
+    /* Puts a VM that ended with HV_EXIT_DONE, and had begun from a snapshot, back there in full:
+     * memory, registers, FPU, what was pending. on_ready follows, then vm_run takes one more run of
+     * the same snapshot_key, and nothing else. NULL when the driver cannot. After on_exit. -EINVAL
+     * when the VM did not end so (it began from the image, or its snapshot was replaced): free it. */
+    int (*vm_recycle)(struct hv_vm *vm, struct un_error *err);
 
     /* What the VM has used so far. */
     void (*vm_usage)(struct hv_vm *vm, struct hv_usage *ret);

@@ -1,0 +1,137 @@
+/* driver.h - the kvm driver's own structs, shared by its files. Loop thread, but where a function
+ * says otherwise.
+ *
+ *     driver.c         hv.h's table, the spawners, the table of VMs, probe, doctor's report
+ *     vm.c             one VM from shell to end
+ *     snapshot.c       snapshots in memory, by key; their building
+ *     snapshot_file.c  snapshots as files; worker threads
+ *     spawner.c        one unid-vmm
+ *     probe.c          measures a VM of the driver's own
+ */
+#ifndef UNID_HYPERVISOR_KVM_DRIVER_H
+#define UNID_HYPERVISOR_KVM_DRIVER_H
+
+#include <event2/event_struct.h>
+
+#include "common/list.h"
+#include "common/workers.h"
+#include "hypervisor/channel.h"
+#include "hypervisor/kvm/kvm.h"
+#include "hypervisor/kvm/spawner.h"
+
+struct snapshot;
+struct snapshots;
+
+struct kvm_driver {
+    struct hv_driver_base base;
+    struct un_loop *loop;
+    struct un_workers *workers; /* NULL until needed */
+    char *vmm_path, *snapshot_dir;
+    struct spawner *spawner; /* NULL until a VM is wanted, and after it was lost */
+    struct un_list spawners; /* it, and those that are ending */
+    bool hello_known;
+    struct vmm_event hello; /* of the last spawner */
+    struct snapshots *snapshots;
+    /* VMs by the low half of their id. */
+    struct kvm_vm **slots;
+    uint32_t slot_count, next_slot, generation;
+    size_t vm_count;
+    struct un_list leaving; /* VMs, by leave_us */
+    struct un_timer leave_timer;
+};
+
+/* The VM's own states; see hv.h for the diagram. `freed` and `gone` are beside them: the VM is
+ * released when both are true. */
+enum kvm_vm_state { KVM_VM_STARTING, KVM_VM_SHELL, KVM_VM_RUNNING, KVM_VM_ENDED };
+
+struct kvm_vm {
+    struct hv_vm_base base;
+    struct kvm_driver *drv;
+    struct spawner *spawner; /* NULL once it is gone */
+    const struct hv_vm_events *events;
+    void *arg;
+    enum kvm_vm_state state;
+    uint32_t id;
+    int pid, sock, channel_fd;
+    uint64_t mem_bytes; /* the shell's */
+    uint8_t *base_addr; /* the channel, mapped */
+    struct hv_channel channel;
+    struct event sock_event;
+    bool freed, gone, watching, started_due, exit_due, in_event;
+    struct un_list leaving; /* freed, and trusted to end by itself until leave_us */
+    uint64_t leave_us;
+    bool standing;       /* the monitor waits for an order */
+    bool done, recycled; /* ended with DONE; put back, waits for another run */
+    struct un_post started_post, exit_post, gone_post, ready_post;
+    struct snapshot *snapshot; /* that it began from; a reference */
+    struct hv_usage usage;
+    struct hv_kvm_times times;
+    int wait_status; /* once gone */
+    /* A VM that makes a snapshot: what to do with the state, and the memory, which is kept. */
+    void (*on_saved)(void *arg, const uint8_t *state);
+    int ram_fd;
+};
+
+/* vm.c */
+int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
+               struct un_error *err);
+int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
+void kvm_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
+void kvm_vm_output_done(struct hv_vm *vm);
+int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err);
+void kvm_vm_usage(struct hv_vm *vm, struct hv_usage *ret);
+int kvm_vm_pid(struct hv_vm *vm);
+void kvm_vm_free(struct hv_vm *vm);
+/* What the spawner says about this VM. `fds` are taken. */
+void kvm_vm_event(struct kvm_vm *vm, const struct vmm_event *e, int pid, const int fds[2]);
+/* The spawner and all its monitors are gone. */
+void kvm_vm_spawner_gone(struct kvm_vm *vm);
+/* Releases the VM, whose process is known to be gone, with on_gone. For the end of the driver. */
+void kvm_vm_abandon(struct kvm_vm *v);
+void kvm_vm_kill(struct kvm_vm *v);
+/* Starts the image without a request, to be snapshotted: `on_saved` is called, with the VM's arg,
+ * when the guest asks. Else as vm_run. */
+int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec,
+                 void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err);
+
+/* probe.c */
+void kvm_probe(struct hv_driver *drv, void (*cb)(void *arg, const struct hv_probe *probe),
+               void *arg);
+/* An SDK image of some hundred bytes for measurements (probe_guest.S): calls LOG, works through
+ * KVM_PROBE_LOOPS iterations, calls DONE. */
+extern const uint8_t kvm_probe_guest[];
+extern const uint32_t kvm_probe_guest_size;
+
+/* driver.c */
+/* The spawner, started when there is none. */
+int kvm_driver_spawner(struct kvm_driver *d, struct spawner **ret, struct un_error *err);
+int kvm_driver_workers(struct kvm_driver *d, struct un_error *err);
+/* Puts a VM into the table and gives it an id. -ENOMEM, -EAGAIN (too many). */
+int kvm_driver_add(struct kvm_driver *d, struct kvm_vm *vm);
+void kvm_driver_remove(struct kvm_driver *d, struct kvm_vm *vm);
+/* The VM's monitor waits at a closed socket. It is killed if it does not end soon. */
+void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm);
+
+/* snapshot.c */
+int snapshots_new(struct kvm_driver *d, struct snapshots **ret, struct un_error *err);
+/* Ends the builds: their VMs are freed, and wait for the driver's end. */
+void snapshots_cancel(struct snapshots *all);
+void snapshots_free(struct snapshots *all);
+bool snapshot_key_valid(const char *key);
+/* A reference to the snapshot of that key if it is there and whole; else NULL. */
+struct snapshot *snapshot_get(struct snapshots *all, const char *key, uint64_t mem_bytes);
+void snapshot_unref(struct snapshot *s);
+/* It is not to be used again: a VM could not be started from it. */
+void snapshot_drop(struct snapshot *s);
+bool snapshot_is(const struct snapshot *s, const char *key);
+bool snapshot_dropped(const struct snapshot *s);
+/* Copies the snapshot's channel into an empty one. */
+void snapshot_fill_channel(const struct snapshot *s, uint8_t *base);
+/* Fills what BIND says of it; returns the descriptor, borrowed. */
+int snapshot_order(const struct snapshot *s, struct vmm_order *ret);
+void snapshot_prepare(struct hv_driver *drv, const struct hv_run_spec *spec, hv_prepare_cb *cb,
+                      void *arg);
+/* As prepare, without anybody waiting, and with a copy of the image. */
+void snapshot_prepare_later(struct snapshots *all, const struct hv_run_spec *spec);
+
+#endif

@@ -1,0 +1,731 @@
+/* vm.c - one VM of the kvm driver: from the spawner's READY to its GONE.
+ *
+ * The guest and the driver take turns. At a doorbell the monitor sends RING and waits for an order
+ * (`standing`); the channel answers the call in the shared pages, and GO lets the guest run on. So a
+ * guest causes no more messages than it makes calls, which the channel counts (LIMIT_CALLS): a
+ * doorbell without a new call is not answered, and the guest stands still until its time is over.
+ *
+ * The end of a VM is told once, by the channel (hv_channel_exit); its death by the spawner, when the
+ * process was reaped (`gone`). A monitor's last report lies in the VM socket before the process is
+ * reaped, so it is read out before a death is judged.
+ */
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/fault.h"
+#include "common/limits.h"
+#include "hypervisor/kvm/driver.h"
+#include "hypervisor/layout.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
+
+#define MEM_UNIT (UINT64_C(2) << 20) /* of a shell's memory; hv.h */
+
+static struct kvm_vm *vm_of(struct hv_vm *vm)
+{
+    return (struct kvm_vm *)(void *)vm;
+}
+
+/* --- release -----------------------------------------------------------------------------------
+ */
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+}
+
+/* Everything but the struct: nothing is heard from the monitor any more. */
+static void let_go(struct kvm_vm *v)
+{
+    hv_channel_done(&v->channel);
+    if (v->watching) {
+        event_del(&v->sock_event);
+        v->watching = false;
+    }
+    close_fd(&v->sock);
+    close_fd(&v->channel_fd);
+    close_fd(&v->ram_fd);
+    if (v->base_addr) {
+        munmap(v->base_addr, VMM_CHANNEL_SIZE);
+        v->base_addr = NULL;
+    }
+    snapshot_unref(v->snapshot);
+    v->snapshot = NULL;
+}
+
+static void unpost_all(struct kvm_vm *v)
+{
+    struct un_post *posts[] = {&v->started_post, &v->exit_post, &v->gone_post, &v->ready_post};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(posts); i++) {
+        un_loop_unpost(v->drv->loop, posts[i]);
+    }
+}
+
+/* `freed` and `gone` are both true: the end. */
+static void on_gone_due(void *arg)
+{
+    struct kvm_vm *v = arg;
+    const struct hv_vm_events *events = v->events;
+    void *user = v->arg;
+    un_list_remove(&v->leaving);
+    kvm_driver_remove(v->drv, v);
+    free(v);
+    events->on_gone(user);
+}
+
+static void command(struct kvm_vm *v, enum vmm_op op)
+{
+    if (v->spawner) {
+        spawner_command(
+            v->spawner,
+            &(struct vmm_command){.op = (uint32_t)op, .id = v->id, .mem_bytes = v->mem_bytes});
+    }
+}
+
+void kvm_vm_abandon(struct kvm_vm *v)
+{
+    v->freed = v->gone = true;
+    unpost_all(v);
+    let_go(v);
+    on_gone_due(v);
+}
+
+void kvm_vm_free(struct hv_vm *vm)
+{
+    struct kvm_vm *v = vm_of(vm);
+    if (!v || v->freed) {
+        return;
+    }
+    v->freed = true;
+    unpost_all(v);
+    let_go(v);
+    if (v->gone) {
+        un_loop_post(v->drv->loop, &v->gone_post);
+    } else if (v->standing) {
+        kvm_driver_leaving(v->drv, v); /* it ends by itself, now that its socket is closed */
+    } else {
+        command(v, VMM_OP_KILL);
+    }
+}
+
+void kvm_vm_kill(struct kvm_vm *v)
+{
+    command(v, VMM_OP_KILL);
+}
+
+/* --- the end of the guest ----------------------------------------------------------------------
+ */
+
+/* Tells the user that the VM has ended, in whatever state it was. From an event of the loop. */
+static void end(struct kvm_vm *v, const struct hv_exit *why)
+{
+    if (v->freed || v->state == KVM_VM_ENDED) {
+        return;
+    }
+    if (v->state == KVM_VM_RUNNING) {
+        hv_channel_end(&v->channel, why);
+        return;
+    }
+    v->state = KVM_VM_ENDED;
+    v->events->on_exit(v->arg, why);
+}
+
+static void __attribute__((format(printf, 2, 3))) lost(struct kvm_vm *v, const char *fmt, ...)
+{
+    struct hv_exit why = {.kind = HV_EXIT_LOST, .fault_vector = ~0u};
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why.detail, sizeof(why.detail), fmt, ap);
+    va_end(ap);
+    if (v->snapshot && v->state == KVM_VM_RUNNING) {
+        snapshot_drop(v->snapshot); /* it may be the reason */
+    }
+    end(v, &why);
+}
+
+static void channel_ended(void *arg, const struct hv_exit *why)
+{
+    struct kvm_vm *v = arg;
+    v->done = why->kind == HV_EXIT_DONE;
+    if (!v->standing) {
+        command(v, VMM_OP_KILL);
+    }
+}
+
+/* Told at the end of the event that is being handled, if one of the VM's own is. */
+static void channel_exit_due(void *arg)
+{
+    struct kvm_vm *v = arg;
+    v->exit_due = true;
+    if (!v->in_event) {
+        un_loop_post(v->drv->loop, &v->exit_post);
+    }
+}
+
+static void on_exit_due(void *arg)
+{
+    struct kvm_vm *v = arg;
+    if (v->exit_due && !v->freed) {
+        v->exit_due = false;
+        v->state = KVM_VM_ENDED;
+        hv_channel_exit(&v->channel);
+    }
+}
+
+/* --- orders and reports ------------------------------------------------------------------------
+ */
+
+/* Sends an order, with a descriptor unless `fd` is -1. A failure shows as the monitor's end. */
+static void send_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec io = {.iov_base = (void *)(uintptr_t)order, .iov_len = sizeof(*order)};
+    struct msghdr msg = {.msg_iov = &io, .msg_iovlen = 1};
+    if (fd >= 0) {
+        msg.msg_control = &control;
+        msg.msg_controllen = sizeof(control);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &fd, sizeof(int));
+    }
+    if (sendmsg(v->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+        command(v, VMM_OP_KILL);
+    }
+}
+
+static void channel_resume(void *arg)
+{
+    struct kvm_vm *v = arg;
+    if (v->standing) {
+        v->standing = false;
+        send_order(v, &(struct vmm_order){.op = VMM_ORDER_GO}, -1);
+    }
+}
+
+static void channel_next_wanted(void *arg)
+{
+    struct kvm_vm *v = arg;
+    if (v->on_saved) {
+        send_order(v, &(struct vmm_order){.op = VMM_ORDER_SAVE}, -1);
+    }
+}
+
+static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
+{
+    struct hv_exit why = {.kind = HV_EXIT_FAULT,
+                          .fault_vector = r->vector,
+                          .fault_rip = r->rip,
+                          .fault_addr = r->addr};
+    if (r->rip == 0 && r->addr == 0) {
+        snprintf(why.detail, sizeof(why.detail), "the CPU does not tell where");
+    } else if (r->exit_reason == KVM_EXIT_MMIO) {
+        snprintf(why.detail, sizeof(why.detail), "address %#" PRIx64 " has no memory", r->addr);
+    }
+    end(v, &why);
+}
+
+static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint8_t *state)
+{
+    v->usage =
+        (struct hv_usage){.cpu_us = r->cpu_us, .peak_rss_kib = r->rss_kib, .exits = r->exits};
+    if (r->bind_ns > 0) {
+        v->times.bind_ns = r->bind_ns;
+        v->times.run_ns = r->run_ns;
+    }
+    switch ((enum vmm_report_kind)r->kind) {
+    case VMM_REPORT_RING:
+        v->standing = true;
+        hv_channel_ring(&v->channel);
+        break;
+    case VMM_REPORT_SAVED:
+        if (v->on_saved) {
+            v->on_saved(v->arg, state);
+        }
+        break;
+    case VMM_REPORT_FAULT:
+        take_fault(v, r);
+        break;
+    case VMM_REPORT_ERROR:
+        lost(v, "monitor: %s: %s", r->step, strerror(-r->error));
+        break;
+    }
+}
+
+/* Reads one packet of the monitor. False when there is none now. */
+static bool take_packet(struct kvm_vm *v)
+{
+    uint8_t packet[sizeof(struct vmm_report) + sizeof(struct vmm_state)];
+    struct vmm_report r;
+    const uint8_t *state;
+    ssize_t n = recv(v->sock, packet, sizeof(packet), MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return false;
+    }
+    if (n <= 0) { /* closed: GONE tells how it ended */
+        event_del(&v->sock_event);
+        v->watching = false;
+        return false;
+    }
+    if (!vmm_report_parse(packet, (size_t)n, &r, &state)) {
+        command(v, VMM_OP_KILL);
+        lost(v, "the monitor sent nonsense");
+        return false;
+    }
+    take_report(v, &r, state);
+    return v->watching && !v->freed;
+}
+
+static void tell_started(struct kvm_vm *v)
+{
+    if (v->started_due) {
+        v->started_due = false;
+        un_loop_unpost(v->drv->loop, &v->started_post);
+        v->events->on_started(v->arg);
+    }
+}
+
+static void on_socket(evutil_socket_t fd, short what, void *arg)
+{
+    struct kvm_vm *v = arg;
+    tell_started(v); /* may have been faster than the post */
+    if (!v->freed) {
+        v->in_event = true;
+        take_packet(v); /* one a turn: the monitor waits for an answer to each */
+        v->in_event = false;
+        on_exit_due(v);
+    }
+}
+
+/* --- what the spawner says ---------------------------------------------------------------------
+ */
+
+static void shell_ready(struct kvm_vm *v, const struct vmm_event *e, int pid, const int fds[2])
+{
+    v->sock = fds[0];
+    v->channel_fd = fds[1];
+    v->pid = pid;
+    memcpy(v->times.phase_ns, e->phase_ns, sizeof(v->times.phase_ns));
+    void *p = mmap(NULL, VMM_CHANNEL_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, v->channel_fd, 0);
+    struct un_error err = UN_ERROR_INIT;
+    int rc = un_fault("kvm.ready");
+    if (p == MAP_FAILED || rc < 0) {
+        rc = un_error_errno(&err, rc < 0 ? rc : -errno, "map the guest's channel");
+        v->state = KVM_VM_ENDED;
+        v->events->on_ready(v->arg, rc, &err);
+        return;
+    }
+    v->base_addr = p;
+    event_assign(&v->sock_event, un_loop_base(v->drv->loop), v->sock, EV_READ | EV_PERSIST,
+                 on_socket, v);
+    event_add(&v->sock_event, NULL);
+    v->watching = true;
+    v->standing = true;
+    v->state = KVM_VM_SHELL;
+    v->events->on_ready(v->arg, 0, NULL);
+}
+
+static void shell_failed(struct kvm_vm *v, int code, const char *step)
+{
+    struct un_error err = UN_ERROR_INIT;
+    un_error_errno(&err, code < 0 ? code : -ECHILD, "make a VM: %s", step);
+    v->state = KVM_VM_ENDED;
+    v->events->on_ready(v->arg, err.code, &err);
+}
+
+/* How a monitor ended that had not said anything. */
+static void judge_death(struct kvm_vm *v)
+{
+    int st = v->wait_status;
+    if (WIFSIGNALED(st) && WTERMSIG(st) == SIGXCPU) {
+        struct hv_exit why = {.kind = HV_EXIT_LIMIT, .fault_vector = ~0u, .detail = "CPU time"};
+        end(v, &why);
+    } else if (WIFSIGNALED(st)) {
+        lost(v, "the monitor was ended by signal %d (%s)", WTERMSIG(st), strsignal(WTERMSIG(st)));
+    } else {
+        lost(v, "the monitor ended");
+    }
+}
+
+static void take_death(struct kvm_vm *v)
+{
+    v->gone = true;
+    if (v->freed) {
+        on_gone_due(v);
+        return;
+    }
+    tell_started(v);
+    while (!v->freed && v->watching && take_packet(v)) {
+    }
+    if (v->freed || v->state == KVM_VM_ENDED) {
+        return;
+    }
+    if (v->state == KVM_VM_STARTING) {
+        shell_failed(v, -ECHILD, "its process ended");
+    } else if (v->state != KVM_VM_RUNNING || !v->channel.finished) {
+        judge_death(v);
+    }
+}
+
+void kvm_vm_event(struct kvm_vm *v, const struct vmm_event *e, int pid, const int fds[2])
+{
+    int taken[2] = {fds[0], fds[1]};
+    switch ((enum vmm_event_kind)e->kind) {
+    case VMM_EVENT_READY:
+        if (v->state == KVM_VM_STARTING && !v->freed && fds[0] >= 0) {
+            shell_ready(v, e, pid, taken);
+            return;
+        }
+        break;
+    case VMM_EVENT_FAILED:
+        if (v->state == KVM_VM_STARTING && !v->freed) {
+            shell_failed(v, e->error, e->step);
+        }
+        break;
+    case VMM_EVENT_GONE:
+        if (!v->gone) {
+            v->wait_status = e->wait;
+            v->usage.cpu_us = e->cpu_us > v->usage.cpu_us ? e->cpu_us : v->usage.cpu_us;
+            v->usage.peak_rss_kib = e->rss_kib;
+            v->spawner = NULL;
+            take_death(v);
+        }
+        break;
+    default:
+        break;
+    }
+    close_fd(&taken[0]);
+    close_fd(&taken[1]);
+}
+
+void kvm_vm_spawner_gone(struct kvm_vm *v)
+{
+    v->spawner = NULL;
+    if (!v->gone) {
+        v->wait_status = SIGKILL;
+        take_death(v);
+    }
+}
+
+/* --- make --------------------------------------------------------------------------------------
+ */
+
+static void on_started_due(void *arg)
+{
+    tell_started(arg);
+}
+
+static void on_ready_due(void *arg)
+{
+    struct kvm_vm *v = arg;
+    v->events->on_ready(v->arg, 0, NULL);
+}
+
+int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
+               struct un_error *err)
+{
+    struct kvm_driver *d = (struct kvm_driver *)(void *)drv;
+    if (spec->mem_bytes < 2 * MEM_UNIT || spec->mem_bytes % MEM_UNIT ||
+        spec->mem_bytes > VMM_MEM_MAX) {
+        return un_error_set(err, -EINVAL, "%" PRIu64 " bytes are no memory of a VM",
+                            spec->mem_bytes);
+    }
+    struct kvm_vm *v = calloc(1, sizeof(*v));
+    if (!v) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    v->base.ops = d->base.ops;
+    v->drv = d;
+    un_list_init(&v->leaving);
+    v->events = spec->events;
+    v->arg = spec->arg;
+    v->mem_bytes = spec->mem_bytes;
+    v->sock = v->channel_fd = v->ram_fd = -1;
+    v->started_post = (struct un_post){.fn = on_started_due, .arg = v};
+    v->exit_post = (struct un_post){.fn = on_exit_due, .arg = v};
+    v->gone_post = (struct un_post){.fn = on_gone_due, .arg = v};
+    v->ready_post = (struct un_post){.fn = on_ready_due, .arg = v};
+    int rc = kvm_driver_spawner(d, &v->spawner, err);
+    if (rc == 0 && (rc = kvm_driver_add(d, v)) < 0) {
+        un_error_errno(err, rc, "make a VM");
+    }
+    if (rc < 0) {
+        free(v);
+        return rc;
+    }
+    command(v, VMM_OP_SPAWN);
+    *ret = (struct hv_vm *)(void *)v;
+    return 0;
+}
+
+/* --- run ---------------------------------------------------------------------------------------
+ */
+
+static void open_channel(struct kvm_vm *v)
+{
+    hv_channel_init(&v->channel, v->base_addr, v->events, v->arg);
+    v->channel.ended = channel_ended;
+    v->channel.exit_due = channel_exit_due;
+    v->channel.next_wanted = channel_next_wanted;
+    v->channel.driver_arg = v;
+}
+
+/* Every page of the channel is a zero page again, for the monitor as for us. */
+static int clear_channel(struct kvm_vm *v)
+{
+    return fallocate(v->channel_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                     (off_t)VMM_CHANNEL_SIZE) < 0
+               ? -errno
+               : 0;
+}
+
+static int make_ram(uint64_t size, struct un_error *err)
+{
+    int rc = un_fault("kvm.ram");
+    int fd = rc < 0 ? rc : memfd_create("unid-ram", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+    if (fd < 0 && rc == 0 && errno == EINVAL) {
+        fd = memfd_create("unid-ram", MFD_CLOEXEC);
+    }
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
+        rc = un_error_errno(err, rc < 0 ? rc : -errno, "guest memory");
+        close_fd(&fd);
+        return rc;
+    }
+    return fd;
+}
+
+/* Lays the image out in a new file of memory, the channel's part of it in the channel. Gives the
+ * descriptor. */
+static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t boot_flags,
+                   struct vmm_order *order, struct un_error *err)
+{
+    int fd = make_ram(spec->mem_bytes, err);
+    if (fd < 0) {
+        return fd;
+    }
+    uint8_t *mem =
+        mmap(NULL, spec->mem_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    int rc = 0;
+    if (mem == MAP_FAILED || mmap(mem + UNID_BOOT_ADDR, VMM_CHANNEL_SIZE, PROT_READ | PROT_WRITE,
+                                  MAP_SHARED | MAP_FIXED, v->channel_fd, 0) == MAP_FAILED) {
+        rc = un_error_errno(err, -errno, "map guest memory");
+    }
+    if (rc == 0) {
+        struct hv_layout_spec ls = {.mem = mem,
+                                    .mem_bytes = spec->mem_bytes,
+                                    .doorbell = HV_DOORBELL_MEMORY,
+                                    .doorbell_addr = VMM_DOORBELL_ADDR,
+                                    .boot_flags = boot_flags,
+                                    .tsc_hz = (uint64_t)v->drv->hello.tsc_khz * 1000};
+        struct hv_layout made = {0};
+        rc = hv_layout_build(&ls, spec, &made, err);
+        order->cr3 = made.cr3;
+        order->rip = made.rip;
+        order->rsp = made.rsp;
+        order->rdi = made.rdi;
+    }
+    if (mem != MAP_FAILED) {
+        munmap(mem, spec->mem_bytes);
+    }
+    if (rc < 0) {
+        close_fd(&fd);
+        return rc;
+    }
+    order->flags = VMM_BIND_SHARED;
+    return fd;
+}
+
+/* Where the guest begins: its snapshot if there is one, else the image. `ret_fd` is borrowed from
+ * the snapshot, or the VM's own (ram_fd). */
+static int place(struct kvm_vm *v, const struct hv_run_spec *spec, struct vmm_order *order,
+                 int *ret_fd, struct un_error *err)
+{
+    if (spec->snapshot_key) {
+        v->snapshot = snapshot_get(v->drv->snapshots, spec->snapshot_key, spec->mem_bytes);
+    }
+    if (v->snapshot) {
+        snapshot_fill_channel(v->snapshot, v->base_addr);
+        hv_channel_adopt(&v->channel);
+        *ret_fd = snapshot_order(v->snapshot, order);
+        return 0;
+    }
+    int fd = lay_out(v, spec, UNID_BOOT_REQUEST_READY, order, err);
+    if (fd < 0) {
+        return fd;
+    }
+    *ret_fd = v->ram_fd = fd;
+    return 0;
+}
+
+static int check_run(const struct kvm_vm *v, const struct hv_run_spec *spec, struct un_error *err)
+{
+    if (v->state != KVM_VM_SHELL) {
+        return un_error_set(err, -EINVAL, "the VM is no shell");
+    }
+    if (spec->snapshot_key && !snapshot_key_valid(spec->snapshot_key)) {
+        return un_error_set(err, -EINVAL, "malformed snapshot key");
+    }
+    if (spec->mem_bytes > v->mem_bytes || spec->mem_bytes < MEM_UNIT || spec->mem_bytes % 4096) {
+        return un_error_set(err, -ENOMEM,
+                            "a guest of %" PRIu64 " bytes in a shell of %" PRIu64 " bytes",
+                            spec->mem_bytes, v->mem_bytes);
+    }
+    if (v->recycled && (!spec->snapshot_key || !snapshot_is(v->snapshot, spec->snapshot_key))) {
+        return un_error_set(err, -EINVAL, "the VM was put back for another function");
+    }
+    return 0;
+}
+
+static void begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, int fd)
+{
+    order->cpu_us = cpu_us > 0 ? cpu_us : LIMIT_FUNCTION_TIMEOUT_MS * UINT64_C(1000);
+    v->channel.resume = channel_resume;
+    v->standing = false;
+    v->state = KVM_VM_RUNNING;
+    send_order(v, order, fd);
+}
+
+static void start_told_soon(struct kvm_vm *v)
+{
+    v->started_due = true;
+    un_loop_post(v->drv->loop, &v->started_post);
+}
+
+/* The VM was put back already, and waits where its snapshot was taken. */
+static int run_again(struct kvm_vm *v, const struct hv_run_spec *spec, struct un_error *err)
+{
+    open_channel(v);
+    hv_channel_adopt(&v->channel);
+    int rc = hv_channel_put_request(&v->channel, spec, err);
+    if (rc < 0) {
+        return rc;
+    }
+    v->recycled = false;
+    begin(v, &(struct vmm_order){.op = VMM_ORDER_GO}, spec->deadline_us, -1);
+    start_told_soon(v);
+    return 0;
+}
+
+int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err)
+{
+    struct kvm_vm *v = vm_of(vm);
+    int rc = check_run(v, spec, err), fd = -1;
+    if (rc < 0) {
+        return rc;
+    }
+    if (v->recycled) {
+        return run_again(v, spec, err);
+    }
+    struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes};
+    open_channel(v);
+    rc = place(v, spec, &order, &fd, err);
+    if (rc == 0) {
+        rc = hv_channel_put_request(&v->channel, spec, err);
+    }
+    if (rc < 0) {
+        /* The shell stays what it was. */
+        snapshot_unref(v->snapshot);
+        v->snapshot = NULL;
+        close_fd(&v->ram_fd);
+        clear_channel(v);
+        return rc;
+    }
+    begin(v, &order, spec->deadline_us, fd);
+    close_fd(&v->ram_fd);
+    if (spec->snapshot_key && !v->snapshot) {
+        snapshot_prepare_later(v->drv->snapshots, spec);
+    }
+    start_told_soon(v);
+    return 0;
+}
+
+int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec,
+                 void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err)
+{
+    int rc = check_run(v, spec, err);
+    if (rc < 0) {
+        return rc;
+    }
+    struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes};
+    open_channel(v);
+    int fd = lay_out(v, spec, 0, &order, err);
+    if (fd < 0) {
+        return fd;
+    }
+    v->ram_fd = fd;
+    v->on_saved = on_saved;
+    begin(v, &order, spec->deadline_us, fd);
+    return 0;
+}
+
+int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err)
+{
+    struct kvm_vm *v = vm_of(vm);
+    if (v->state != KVM_VM_ENDED || v->freed || !v->done || !v->standing || !v->watching ||
+        !v->snapshot || snapshot_dropped(v->snapshot)) {
+        return un_error_set(err, -EINVAL, "the VM cannot be put back to a snapshot");
+    }
+    /* The guest stands at its DONE, so nobody writes here. */
+    int rc = clear_channel(v);
+    if (rc < 0) {
+        return un_error_errno(err, rc, "clear the guest's channel");
+    }
+    snapshot_fill_channel(v->snapshot, v->base_addr);
+    send_order(v, &(struct vmm_order){.op = VMM_ORDER_RESET}, -1);
+    v->done = false;
+    v->recycled = true;
+    v->state = KVM_VM_SHELL;
+    un_loop_post(v->drv->loop, &v->ready_post);
+    return 0;
+}
+
+void kvm_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof)
+{
+    struct kvm_vm *v = vm_of(vm);
+    if (v->state == KVM_VM_RUNNING) {
+        hv_channel_input(&v->channel, data, len, eof);
+    }
+}
+
+void kvm_vm_output_done(struct hv_vm *vm)
+{
+    struct kvm_vm *v = vm_of(vm);
+    if (v->state == KVM_VM_RUNNING) {
+        hv_channel_output_done(&v->channel);
+    }
+}
+
+void kvm_vm_usage(struct hv_vm *vm, struct hv_usage *ret)
+{
+    *ret = vm_of(vm)->usage;
+}
+
+int kvm_vm_pid(struct hv_vm *vm)
+{
+    return vm_of(vm)->gone ? 0 : vm_of(vm)->pid;
+}
+
+void hv_kvm_vm_times(const struct hv_vm *vm, struct hv_kvm_times *ret)
+{
+    *ret = ((const struct kvm_vm *)(const void *)vm)->times;
+}

@@ -1,0 +1,812 @@
+/* test_kvm.c - the kvm driver with real VMs: the contract of every driver, snapshots, recycling,
+ * deaths of all kinds. Skipped, with a reason, where /dev/kvm cannot be used. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "hypervisor/kvm/kvm.h"
+#include "tests/unit/hv_contract.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+static struct contract contract;
+static char state_dir[] = "/tmp/unid-test-kvm-XXXXXX";
+
+static const uint8_t *image(const char *name, size_t *ret_len)
+{
+    static struct {
+        char name[32];
+        uint8_t *data;
+        size_t len;
+    } cache[32];
+    size_t i = 0;
+    while (cache[i].data && strcmp(cache[i].name, name) != 0) {
+        i++;
+    }
+    if (!cache[i].data) {
+        char path[512];
+        struct stat st;
+        snprintf(path, sizeof(path), "%s/guest/examples/%s", getenv("UNID_BUILD"), name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || fstat(fd, &st) < 0) {
+            fail_msg("no example %s", path);
+        }
+        snprintf(cache[i].name, sizeof(cache[i].name), "%s", name);
+        cache[i].data = malloc((size_t)st.st_size);
+        assert_non_null(cache[i].data);
+        assert_int_equal(read(fd, cache[i].data, (size_t)st.st_size), st.st_size);
+        cache[i].len = (size_t)st.st_size;
+        close(fd);
+    }
+    *ret_len = cache[i].len;
+    return cache[i].data;
+}
+
+static int open_driver(void **state)
+{
+    struct un_error err = UN_ERROR_INIT;
+    struct hv_driver_spec spec = {.state_dir = state_dir, .runtime_dir = state_dir};
+    contract = (struct contract){.image = image, .mem_bytes = 16 * MIB};
+    assert_int_equal(un_loop_new(&contract.loop, &err), 0);
+    spec.loop = contract.loop;
+    if (hv_kvm_driver.open(&spec, &contract.drv, &err) < 0) {
+        fail_msg("open: %s", err.text);
+    }
+    return 0;
+}
+
+static int close_driver(void **state)
+{
+    hv_kvm_driver.close(contract.drv);
+    un_loop_free(contract.loop);
+    return 0;
+}
+
+/* --- the contract ------------------------------------------------------------------------------
+ */
+
+static void a_request_is_answered(void **state)
+{
+    contract_answers(&contract);
+}
+
+static void bodies_stream_both_ways(void **state)
+{
+    contract_streams_both_ways(&contract);
+}
+
+static void a_vm_can_be_freed_in_every_state(void **state)
+{
+    contract_can_be_freed_in_every_state(&contract);
+}
+
+static void four_vms_run_at_once(void **state)
+{
+    contract_four_run_at_once(&contract);
+}
+
+static void a_vm_runs_once(void **state)
+{
+    contract_runs_once(&contract);
+}
+
+/* --- runs --------------------------------------------------------------------------------------
+ */
+
+struct run {
+    const char *function, *key;
+    const char *const *argv;
+    uint64_t mem_bytes, deadline_us;
+};
+
+static int run_start(struct contract_vm *v, struct run r, struct un_error *err)
+{
+    const char *const argv[] = {r.function, NULL}, *const envp[] = {NULL};
+    static const char head[] = "POST / HTTP\r\n";
+    size_t len;
+    const uint8_t *img = image(r.function, &len);
+    struct hv_run_spec spec = {.image = img,
+                               .image_len = len,
+                               .mem_bytes = r.mem_bytes ? r.mem_bytes : 16 * MIB,
+                               .argv = r.argv ? r.argv : argv,
+                               .envp = envp,
+                               .invocation_id = "test",
+                               .deadline_us = r.deadline_us ? r.deadline_us : 10000000,
+                               .request_head = head,
+                               .request_head_len = sizeof(head) - 1,
+                               .body_eof = true,
+                               .snapshot_key = r.key};
+    return hv_kvm_driver.vm_run(v->vm, &spec, err);
+}
+
+/* Runs in a new shell to its end. The caller frees. */
+static void run(struct contract_vm *v, struct run r)
+{
+    struct un_error err = UN_ERROR_INIT;
+    contract_shell(&contract, v);
+    if (run_start(v, r, &err) < 0) {
+        fail_msg("vm_run: %s", err.text);
+    }
+    assert_true(contract_wait(&contract, &v->exited, 10000));
+}
+
+static void crash_faults_at_its_address_and_leaves_its_log(void **state)
+{
+    struct contract_vm v;
+    run(&v, (struct run){.function = "crash"});
+    assert_int_equal(v.why.kind, HV_EXIT_FAULT);
+    assert_int_equal(v.why.fault_vector, 14);
+    assert_int_equal(v.why.fault_addr, 0x10);
+    assert_in_range(v.why.fault_rip, UNID_IMAGE_MIN, UNID_IMAGE_MIN + 65536);
+    assert_non_null(strstr((char *)v.log.data, "writing to 0x10"));
+    contract_free(&v);
+}
+
+static void spin_is_ended_by_its_cpu_time(void **state)
+{
+    struct contract_vm v;
+    run(&v, (struct run){.function = "spin", .deadline_us = 1});
+    assert_int_equal(v.why.kind, HV_EXIT_LIMIT);
+    assert_string_equal(v.why.detail, "CPU time");
+    assert_true(v.usage.cpu_us > 1000000);
+    contract_free(&v);
+}
+
+static void hog_ends_at_its_memory(void **state)
+{
+    struct contract_vm v;
+    run(&v, (struct run){.function = "hog", .mem_bytes = 8 * MIB});
+    assert_int_equal(v.why.kind, HV_EXIT_FAULT);
+    assert_int_equal(v.why.fault_vector, 14);
+    assert_in_range(v.why.fault_addr, 4 * MIB, 8 * MIB);
+    contract_free(&v);
+}
+
+static void flood_is_stopped_by_free(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    contract_shell(&contract, &v);
+    assert_int_equal(run_start(&v, (struct run){.function = "flood"}, &err), 0);
+    bool never = false;
+    while (v.output.len < 4 * MIB) {
+        contract_wait(&contract, &never, 5);
+    }
+    contract_free(&v);
+}
+
+static void bad_images_leave_the_shell_usable(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    const char *const none[] = {NULL};
+    contract_shell(&contract, &v);
+    struct hv_run_spec bad = {.image = (const uint8_t *)"no ELF",
+                              .image_len = 6,
+                              .mem_bytes = 16 * MIB,
+                              .argv = none,
+                              .envp = none};
+    assert_int_equal(hv_kvm_driver.vm_run(v.vm, &bad, &err), -EINVAL);
+    assert_int_equal(run_start(&v, (struct run){.function = "hello", .mem_bytes = 32 * MIB}, &err),
+                     -ENOMEM);
+    assert_int_equal(run_start(&v, (struct run){.function = "hello"}, &err), 0);
+    assert_true(contract_wait(&contract, &v.exited, 10000));
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    contract_free(&v);
+}
+
+/* --- snapshots ---------------------------------------------------------------------------------
+ */
+
+struct prepared {
+    bool done;
+    int rc;
+    struct un_error err;
+    char log[256];
+};
+
+static void on_prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len)
+{
+    struct prepared *p = arg;
+    assert_false(p->done);
+    p->done = true;
+    p->rc = rc;
+    un_error_copy(&p->err, err);
+    snprintf(p->log, sizeof(p->log), "%.*s", (int)len, log ? (const char *)log : "");
+    un_loop_stop(contract.loop);
+}
+
+static struct prepared prepare(struct run r)
+{
+    const char *const argv[] = {r.function, NULL}, *const envp[] = {NULL};
+    struct prepared p = {0};
+    size_t len;
+    const uint8_t *img = image(r.function, &len);
+    struct hv_run_spec spec = {.image = img,
+                               .image_len = len,
+                               .mem_bytes = r.mem_bytes ? r.mem_bytes : 16 * MIB,
+                               .argv = r.argv ? r.argv : argv,
+                               .envp = envp,
+                               .deadline_us = r.deadline_us,
+                               .snapshot_key = r.key};
+    hv_kvm_driver.prepare(contract.drv, &spec, on_prepared, &p);
+    assert_false(p.done);
+    assert_true(contract_wait(&contract, &p.done, 20000));
+    return p;
+}
+
+static void prepare_ok(struct run r)
+{
+    struct prepared p = prepare(r);
+    if (p.rc != 0) {
+        fail_msg("prepare %s: %s", r.function, p.err.text);
+    }
+}
+
+static char *snapshot_path(const char *key)
+{
+    static char path[256];
+    snprintf(path, sizeof(path), "%s/kvm/snapshots/%s.snap", state_dir, key);
+    return path;
+}
+
+/* Only a VM that began from a snapshot can be put back to it. */
+static bool ran_from_snapshot(struct run r)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    run(&v, r);
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    bool from = hv_kvm_driver.vm_recycle(v.vm, &err) == 0;
+    contract_free(&v);
+    return from;
+}
+
+static void a_thousand_clones_are_all_different(void **state)
+{
+    enum { CLONES = 1000, LEN = 65 };
+    char(*seen)[LEN + 1] = calloc(CLONES, sizeof(*seen));
+    struct run r = {.function = "random", .key = "clones"};
+    assert_non_null(seen);
+    prepare_ok(r);
+    for (int i = 0; i < CLONES; i++) {
+        struct contract_vm v;
+        run(&v, r);
+        assert_int_equal(v.why.kind, HV_EXIT_DONE);
+        assert_int_equal(v.output.len, LEN);
+        memcpy(seen[i], v.output.data, LEN);
+        contract_free(&v);
+    }
+    qsort(seen, CLONES, sizeof(*seen), (int (*)(const void *, const void *))strcmp);
+    for (int i = 1; i < CLONES; i++) {
+        assert_string_not_equal(seen[i - 1], seen[i]);
+    }
+    free(seen);
+}
+
+static void the_first_run_of_a_key_makes_its_snapshot(void **state)
+{
+    struct run r = {.function = "hello", .key = "first"};
+    struct stat st;
+    assert_false(ran_from_snapshot(r));
+    prepare_ok(r); /* waits for the one that is being made */
+    assert_int_equal(stat(snapshot_path("first"), &st), 0);
+    assert_true(st.st_blocks * 512 < 1 << 20);
+    assert_true(ran_from_snapshot(r));
+}
+
+static void snapshots_are_found_by_the_next_driver(void **state)
+{
+    struct run r = {.function = "hello", .key = "stays"};
+    struct stat before, after;
+    prepare_ok(r);
+    assert_int_equal(stat(snapshot_path("stays"), &before), 0);
+    close_driver(NULL);
+    open_driver(NULL);
+    prepare_ok(r);
+    assert_int_equal(stat(snapshot_path("stays"), &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    assert_true(ran_from_snapshot(r));
+}
+
+/* Overwrites a byte at `at`, or cuts the file there. */
+static void damage(const char *key, off_t at, bool cut)
+{
+    int fd = open(snapshot_path(key), O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    if (cut) {
+        assert_int_equal(ftruncate(fd, at), 0);
+    } else {
+        assert_int_equal(pwrite(fd, "\xee", 1, at), 1);
+    }
+    close(fd);
+}
+
+static void damaged_snapshots_are_made_again(void **state)
+{
+    static const struct {
+        off_t at;
+        bool cut;
+    } damages[] = {{0, false},
+                   {20, false},
+                   {5000, false},
+                   {16384 + 2 * MIB, false},
+                   {16384 + 5 * MIB, false},
+                   {12000, true},
+                   {16384 + 4 * MIB, true},
+                   {0, true}};
+    struct run r = {.function = "hello", .key = "damaged"};
+    for (size_t i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
+        for (int reopen = 0; reopen < 2; reopen++) {
+            prepare_ok(r);
+            damage(r.key, damages[i].at, damages[i].cut);
+            if (reopen) {
+                close_driver(NULL);
+                open_driver(NULL);
+            }
+            assert_false(ran_from_snapshot(r));
+            prepare_ok(r);
+            assert_true(ran_from_snapshot(r));
+        }
+    }
+}
+
+static void a_deleted_cache_is_made_again(void **state)
+{
+    struct run r = {.function = "hello", .key = "deleted"};
+    prepare_ok(r);
+    assert_int_equal(unlink(snapshot_path(r.key)), 0);
+    assert_true(ran_from_snapshot(r)); /* it is still open */
+    close_driver(NULL);
+    open_driver(NULL);
+    prepare_ok(r);
+    assert_true(ran_from_snapshot(r));
+}
+
+static void a_key_with_another_memory_size_is_not_taken(void **state)
+{
+    struct run r = {.function = "hello", .key = "size"};
+    prepare_ok(r);
+    r.mem_bytes = 8 * MIB;
+    assert_false(ran_from_snapshot(r));
+}
+
+static const char *const spin_early[] = {"spin", "early", NULL};
+
+static void programs_that_never_ask_fail_with_their_log(void **state)
+{
+    const char *const crash_early[] = {"crash", "0x18", "early", NULL};
+    struct prepared p =
+        prepare((struct run){.function = "crash", .key = "crash", .argv = crash_early});
+    assert_int_equal(p.rc, -EPROTO);
+    assert_non_null(strstr(p.err.text, "address 0x18"));
+    assert_non_null(strstr(p.log, "too early"));
+    p = prepare(
+        (struct run){.function = "spin", .key = "spin", .argv = spin_early, .deadline_us = 100000});
+    assert_int_equal(p.rc, -ETIMEDOUT);
+    p = prepare((struct run){.function = "hello", .key = "../x"});
+    assert_int_equal(p.rc, -EINVAL);
+    p = prepare((struct run){.function = "hello", .key = "small", .mem_bytes = 2 * MIB + 4096});
+    assert_int_equal(p.rc, -ENOMEM);
+}
+
+static void a_build_that_runs_is_ended_with_the_driver(void **state)
+{
+    const char *const envp[] = {NULL};
+    struct prepared p = {0};
+    size_t len;
+    const uint8_t *img = image("spin", &len);
+    struct hv_run_spec spec = {.image = img,
+                               .image_len = len,
+                               .mem_bytes = 16 * MIB,
+                               .argv = spin_early,
+                               .envp = envp,
+                               .snapshot_key = "spins"};
+    hv_kvm_driver.prepare(contract.drv, &spec, on_prepared, &p);
+    contract_wait(&contract, &p.done, 100);
+    assert_false(p.done);
+    close_driver(NULL);
+    assert_true(p.done);
+    assert_int_equal(p.rc, -ECANCELED);
+    open_driver(NULL);
+}
+
+/* --- recycling ---------------------------------------------------------------------------------
+ */
+
+static void run_again(struct contract_vm *v, struct run r)
+{
+    struct un_error err = UN_ERROR_INIT;
+    v->ready = v->started = v->exited = false;
+    v->heads = 0;
+    un_buf_reset(&v->output);
+    if (hv_kvm_driver.vm_recycle(v->vm, &err) < 0) {
+        fail_msg("recycle: %s", err.text);
+    }
+    assert_false(v->ready);
+    assert_true(contract_wait(&contract, &v->ready, 5000));
+    if (run_start(v, r, &err) < 0) {
+        fail_msg("run again: %s", err.text);
+    }
+    assert_true(contract_wait(&contract, &v->exited, 10000));
+}
+
+static void assert_clean(const struct contract_vm *v)
+{
+    if (v->why.kind != HV_EXIT_DONE) {
+        fail_msg("%s at %#llx: %s", hv_exit_name(v->why.kind), (unsigned long long)v->why.fault_rip,
+                 v->why.detail);
+    }
+    assert_string_equal(v->output.data ? (char *)v->output.data : "", "clean\n");
+}
+
+static unsigned rounds(unsigned few)
+{
+    const char *set = getenv("UNID_KVM_ROUNDS");
+    return set ? (unsigned)atoi(set) : few;
+}
+
+static void nothing_is_left_behind_in_a_vm_that_is_put_back(void **state)
+{
+    struct contract_vm v;
+    struct run r = {.function = "residue", .key = "residue"};
+    prepare_ok(r);
+    run(&v, r);
+    assert_clean(&v);
+    int pid = hv_kvm_driver.vm_pid(v.vm);
+    for (unsigned i = 1; i < rounds(100); i++) {
+        run_again(&v, r);
+        assert_clean(&v);
+        assert_int_equal(hv_kvm_driver.vm_pid(v.vm), pid);
+    }
+    contract_free(&v);
+}
+
+static void nothing_is_left_behind_in_new_vms(void **state)
+{
+    struct run r = {.function = "residue", .key = "residue"};
+    prepare_ok(r);
+    for (unsigned i = 0; i < rounds(50); i++) {
+        struct contract_vm v;
+        run(&v, r);
+        assert_clean(&v);
+        contract_free(&v);
+    }
+}
+
+static void vector_registers_are_put_back_where_they_can_be_used(void **state)
+{
+    const char *const argv[] = {"residue", "avx", NULL};
+    struct contract_vm v;
+    struct run r = {.function = "residue", .key = "residue-avx", .argv = argv};
+    prepare_ok(r);
+    run(&v, r);
+    if (v.why.kind == HV_EXIT_FAULT) {
+        print_message("no AVX in a VM here\n");
+    } else {
+        assert_clean(&v);
+        for (int i = 0; i < 50; i++) {
+            run_again(&v, r);
+            assert_clean(&v);
+        }
+    }
+    contract_free(&v);
+}
+
+static void a_vm_is_put_back_for_its_own_function_only(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    struct run r = {.function = "hello", .key = "own"},
+               other = {.function = "echo", .key = "other"};
+    prepare_ok(r);
+    prepare_ok(other);
+    run(&v, r);
+    v.ready = v.started = v.exited = false;
+    v.heads = 0;
+    assert_int_equal(hv_kvm_driver.vm_recycle(v.vm, &err), 0);
+    assert_int_equal(hv_kvm_driver.vm_recycle(v.vm, &err), -EINVAL);
+    assert_true(contract_wait(&contract, &v.ready, 5000));
+    assert_int_equal(run_start(&v, other, &err), -EINVAL);
+    other.key = NULL;
+    assert_int_equal(run_start(&v, other, &err), -EINVAL);
+    assert_int_equal(run_start(&v, r, &err), 0);
+    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    contract_free(&v);
+}
+
+static void a_vm_that_failed_is_not_put_back(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    run(&v, (struct run){.function = "crash"});
+    assert_int_equal(hv_kvm_driver.vm_recycle(v.vm, &err), -EINVAL);
+    contract_free(&v);
+}
+
+/* --- deaths ------------------------------------------------------------------------------------
+ */
+
+static void a_killed_monitor_is_a_lost_vm(void **state)
+{
+    struct contract_vm shell, busy;
+    struct un_error err = UN_ERROR_INIT;
+    contract_shell(&contract, &shell);
+    contract_shell(&contract, &busy);
+    assert_int_equal(run_start(&busy, (struct run){.function = "spin"}, &err), 0);
+    kill(hv_kvm_driver.vm_pid(shell.vm), SIGKILL);
+    kill(hv_kvm_driver.vm_pid(busy.vm), SIGKILL);
+    assert_true(contract_wait(&contract, &shell.exited, 5000));
+    assert_true(contract_wait(&contract, &busy.exited, 5000));
+    assert_int_equal(shell.why.kind, HV_EXIT_LOST);
+    assert_int_equal(busy.why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(busy.why.detail, "signal 9"));
+    contract_free(&shell);
+    contract_free(&busy);
+    contract_answers(&contract);
+}
+
+static void a_killed_spawner_is_replaced(void **state)
+{
+    struct contract_vm starting, shell, busy;
+    struct un_error err = UN_ERROR_INIT;
+    contract_shell(&contract, &shell);
+    contract_shell(&contract, &busy);
+    assert_int_equal(run_start(&busy, (struct run){.function = "spin"}, &err), 0);
+    int pid = hv_kvm_spawner_pid(contract.drv);
+    assert_true(pid > 0);
+    kill(pid, SIGSTOP);
+    contract_new(&contract, &starting);
+    kill(pid, SIGKILL);
+    assert_true(contract_wait(&contract, &busy.exited, 5000));
+    assert_int_equal(busy.why.kind, HV_EXIT_LOST);
+    assert_true(contract_wait(&contract, &shell.exited, 5000));
+    assert_true(contract_wait(&contract, &starting.ready, 5000));
+    if (starting.ready_rc == 0 && !starting.exited) {
+        assert_true(contract_wait(&contract, &starting.exited, 5000));
+    }
+    contract_free(&starting);
+    contract_free(&shell);
+    contract_free(&busy);
+    contract_answers(&contract);
+    assert_int_not_equal(hv_kvm_spawner_pid(contract.drv), pid);
+}
+
+/* In a process of its own, which is killed: a driver with VMs in every state. */
+static void child_with_vms(int out)
+{
+    struct contract_vm shell, busy, starting;
+    struct un_error err = UN_ERROR_INIT;
+    open_driver(NULL);
+    contract_shell(&contract, &shell);
+    contract_shell(&contract, &busy);
+    run_start(&busy, (struct run){.function = "spin"}, &err);
+    contract_new(&contract, &starting);
+    int pids[] = {hv_kvm_spawner_pid(contract.drv), hv_kvm_driver.vm_pid(shell.vm),
+                  hv_kvm_driver.vm_pid(busy.vm)};
+    if (write(out, pids, sizeof(pids)) == sizeof(pids)) {
+        pause();
+    }
+    _exit(1);
+}
+
+static void nothing_outlives_unid(void **state)
+{
+    int out[2], pids[3], fds[3];
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        child_with_vms(out[1]);
+    }
+    assert_int_equal(read(out[0], pids, sizeof(pids)), sizeof(pids));
+    for (int i = 0; i < 3; i++) {
+        assert_true(pids[i] > 0);
+        fds[i] = (int)syscall(SYS_pidfd_open, pids[i], 0);
+        assert_true(fds[i] >= 0);
+    }
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    for (int i = 0; i < 3; i++) {
+        struct pollfd p = {.fd = fds[i], .events = POLLIN};
+        assert_int_equal(poll(&p, 1, 5000), 1);
+        close(fds[i]);
+    }
+    close(out[0]);
+    close(out[1]);
+}
+
+static void no_descriptor_is_left_open(void **state)
+{
+    unsigned before = 0, after = 0;
+    contract_answers(&contract);
+    ran_from_snapshot((struct run){.function = "hello", .key = "fds"});
+    prepare_ok((struct run){.function = "hello", .key = "fds"});
+    for (int round = 0; round < 2; round++) {
+        unsigned *count = round ? &after : &before;
+        DIR *dir = opendir("/proc/self/fd");
+        assert_non_null(dir);
+        while (readdir(dir)) {
+            ++*count;
+        }
+        closedir(dir);
+        for (int i = 0; i < 10 && round == 0; i++) {
+            ran_from_snapshot((struct run){.function = "hello", .key = "fds"});
+            contract_can_be_freed_in_every_state(&contract);
+        }
+    }
+    assert_int_equal(before, after);
+}
+
+/* --- measurement, jail -------------------------------------------------------------------------
+ */
+
+static struct hv_probe probed;
+static bool probe_came;
+
+static void on_probe(void *arg, const struct hv_probe *p)
+{
+    assert_false(probe_came);
+    probe_came = true;
+    probed = *p;
+    un_loop_stop(contract.loop);
+}
+
+static void the_probe_measures_a_vm(void **state)
+{
+    probe_came = false;
+    hv_kvm_driver.probe(contract.drv, on_probe, NULL);
+    assert_false(probe_came);
+    assert_true(contract_wait(&contract, &probe_came, 20000));
+    print_message("%s; %llu loops/ms\n", probed.detail,
+                  (unsigned long long)probed.guest_ops_per_ms);
+    assert_true(probed.usable);
+    assert_true(probed.shell_us > 0 && probed.start_us > 0);
+    assert_true(probed.guest_ops_per_ms > 10000);
+}
+
+static void the_report_names_every_layer(void **state)
+{
+    struct hv_kvm_jail jail;
+    hv_kvm_jail_report(contract.drv, &jail);
+    assert_false(jail.known);
+    contract_answers(&contract);
+    hv_kvm_jail_report(contract.drv, &jail);
+    assert_true(jail.known);
+    for (int i = 0; i < VMM_LAYERS; i++) {
+        print_message("%-20s %s\n", jail.layers[i].name,
+                      jail.layers[i].error ? strerror(jail.layers[i].error) : "active");
+    }
+    assert_int_equal(jail.layers[VMM_LAYER_SECCOMP].error, 0);
+    assert_int_equal(jail.layers[VMM_LAYER_CAPS].error, 0);
+    assert_int_equal(jail.layers[VMM_LAYER_NO_NEW_PRIVS].error, 0);
+}
+
+/* --- hostile guests ----------------------------------------------------------------------------
+ */
+
+static unsigned hostile_kinds[5];
+
+static void hostile_run(unsigned seed)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    const char *const argv[] = {"hostile", NULL}, *const envp[] = {NULL};
+    char head[64];
+    size_t len;
+    snprintf(head, sizeof(head), "GET /%u \r\n", seed);
+    contract_shell(&contract, &v);
+    const uint8_t *img = image("hostile", &len);
+    struct hv_run_spec spec = {.image = img,
+                               .image_len = len,
+                               .mem_bytes = 4 * MIB,
+                               .argv = argv,
+                               .envp = envp,
+                               .invocation_id = "test",
+                               .deadline_us = 1000000,
+                               .request_head = head,
+                               .request_head_len = strlen(head),
+                               .body_eof = true,
+                               .snapshot_key = seed % 2 ? "hostile" : NULL};
+    if (hv_kvm_driver.vm_run(v.vm, &spec, &err) < 0) {
+        fail_msg("seed %u: %s", seed, err.text);
+    }
+    if (contract_wait(&contract, &v.exited, 100)) {
+        hostile_kinds[v.why.kind]++;
+        if (v.why.kind == HV_EXIT_LOST) {
+            fail_msg("seed %u: %s", seed, v.why.detail);
+        }
+    }
+    contract_free(&v);
+}
+
+static void hostile_guests_harm_only_themselves(void **state)
+{
+    prepare_ok((struct run){.function = "hostile", .key = "hostile", .mem_bytes = 4 * MIB});
+    for (unsigned seed = 0; seed < rounds(300); seed++) {
+        hostile_run(seed);
+    }
+    print_message("done %u, fault %u, limit %u, protocol %u, lost %u\n", hostile_kinds[0],
+                  hostile_kinds[1], hostile_kinds[2], hostile_kinds[3], hostile_kinds[4]);
+    contract_answers(&contract);
+}
+
+/* --- main --------------------------------------------------------------------------------------
+ */
+
+static bool usable(void)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        fprintf(stderr, "SKIP test_kvm: /dev/kvm: %s\n", strerror(errno));
+        return false;
+    }
+    close(fd);
+    return true;
+}
+
+static void remove_state(void)
+{
+    char command[128];
+    snprintf(command, sizeof(command), "rm -rf %s", state_dir);
+    if (system(command) != 0) {
+        fprintf(stderr, "%s stays\n", state_dir);
+    }
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, open_driver, close_driver)
+
+int main(void)
+{
+    char vmm[512];
+    if (!usable()) {
+        return 77;
+    }
+    setenv("UNID_BUILD", ".", 0);
+    snprintf(vmm, sizeof(vmm), "%s/bin/unid-vmm", getenv("UNID_BUILD"));
+    setenv("UNID_VMM", vmm, 0);
+    if (!mkdtemp(state_dir)) {
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        TEST(a_request_is_answered),
+        TEST(bodies_stream_both_ways),
+        TEST(a_vm_can_be_freed_in_every_state),
+        TEST(four_vms_run_at_once),
+        TEST(a_vm_runs_once),
+        TEST(crash_faults_at_its_address_and_leaves_its_log),
+        TEST(spin_is_ended_by_its_cpu_time),
+        TEST(hog_ends_at_its_memory),
+        TEST(flood_is_stopped_by_free),
+        TEST(bad_images_leave_the_shell_usable),
+        TEST(a_thousand_clones_are_all_different),
+        TEST(the_first_run_of_a_key_makes_its_snapshot),
+        TEST(snapshots_are_found_by_the_next_driver),
+        TEST(damaged_snapshots_are_made_again),
+        TEST(a_deleted_cache_is_made_again),
+        TEST(a_key_with_another_memory_size_is_not_taken),
+        TEST(programs_that_never_ask_fail_with_their_log),
+        TEST(a_build_that_runs_is_ended_with_the_driver),
+        TEST(nothing_is_left_behind_in_a_vm_that_is_put_back),
+        TEST(nothing_is_left_behind_in_new_vms),
+        TEST(vector_registers_are_put_back_where_they_can_be_used),
+        TEST(a_vm_is_put_back_for_its_own_function_only),
+        TEST(a_vm_that_failed_is_not_put_back),
+        TEST(a_killed_monitor_is_a_lost_vm),
+        TEST(a_killed_spawner_is_replaced),
+        TEST(nothing_outlives_unid),
+        TEST(no_descriptor_is_left_open),
+        TEST(the_probe_measures_a_vm),
+        TEST(the_report_names_every_layer),
+        TEST(hostile_guests_harm_only_themselves),
+    };
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_state();
+    return rc;
+}
