@@ -42,7 +42,7 @@ static const struct setting settings[] = {
     STRING("socket", socket, "socket", "PATH", "the Unix socket; \"none\" for none"),
     STRING("state_dir", state_dir, "state-dir", "DIR", "where unid.db and cache/ live"),
     STRING("runtime_dir", runtime_dir, "runtime-dir", "DIR", "short-lived sockets"),
-    STRING("driver", driver, "driver", "NAME", "auto, libvirt, or fake (for tests)"),
+    STRING("driver", driver, "driver", "NAME", "auto, kvm, libvirt, or fake (for tests)"),
     STRING("libvirt_uri", libvirt_uri, "libvirt-uri", "URI", "a local QEMU URI of libvirt"),
     STRING("accelerator", accelerator, "accelerator", "NAME",
            "auto (measured at the first start), kvm, or tcg"),
@@ -473,7 +473,7 @@ static int check_word(const char *key, const char *word, const char *const *know
 
 int config_validate(const struct config *c, struct un_error *err)
 {
-    static const char *const drivers[] = {"auto", "libvirt", "fake", NULL};
+    static const char *const drivers[] = {"auto", "kvm", "libvirt", "fake", NULL};
     static const char *const accelerators[] = {"auto", "kvm", "tcg", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
     static const char *const formats[] = {"text", "json", NULL};

@@ -5,10 +5,12 @@
 #include "common/cleanup.h"
 #include "hypervisor/fake/fake.h"
 #include "hypervisor/hv.h"
+#include "hypervisor/kvm/kvm.h"
 #include "hypervisor/module.h"
 
 static const struct hv_driver_ops *const drivers[] = {
     &fake_driver_ops,
+    &hv_kvm_driver,
     &module_libvirt_ops,
 };
 

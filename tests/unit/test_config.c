@@ -79,7 +79,7 @@ static void each_mistake_names_what_is_wrong(void **state)
         {{"--pool-min", "1000"}, "pool.min: must be from 0 to 64"},
         {{"--pool-min=3", "--pool-max=2"}, "pool.min 3 is above pool.max 2"},
         {{"--set", "nonsense=1"}, "--set nonsense=1"},
-        {{"--driver", "xen"}, "driver: \"xen\" is none of: auto libvirt fake"},
+        {{"--driver", "xen"}, "driver: \"xen\" is none of: auto kvm libvirt fake"},
         {{"--state-dir", "relative"}, "absolute"},
         {{"--listen", "none", "--socket=none"}, "nothing to listen on"},
         {{"--config", "/nonexistent/x"}, "/nonexistent/x: No such file"},
