@@ -439,6 +439,9 @@ int main(int argc, char **argv)
     if (argc == 4 && strcmp(argv[1], "victim") == 0) {
         return run_victim(argv[2], atoi(argv[3]));
     }
+    if (argc == 2) {
+        cmocka_set_test_filter(argv[1]); /* one test, or a pattern */
+    }
     snprintf(state_dir, sizeof(state_dir), "/tmp/unid-test-libvirt-XXXXXX");
     if (!mkdtemp(state_dir)) {
         perror("mkdtemp");
