@@ -15,18 +15,25 @@
 #define LIMIT_HTTP_IDLE_MS     60000 /* between requests; http.idle_timeout_ms */
 #define LIMIT_HTTP_HEAD_MS     15000 /* for the head to arrive whole; http.head_timeout_ms */
 #define LIMIT_HTTP_STALL_MS    30000 /* without a byte moving in a body; http.stall_timeout_ms */
-#define LIMIT_HTTP_PIPELINE    16    /* requests read ahead on a connection */
+#define LIMIT_HTTP_PIPELINE    16    /* of one connection in one turn of the loop */
 
 /* Images and functions */
 #define LIMIT_IMAGE_BYTES          (4ull << 30) /* images.max_bytes */
+#define LIMIT_UPLOAD_BUFFER_BYTES  (4 << 20)    /* of one upload, received but not stored yet */
 #define LIMIT_CACHE_BYTES          (4ull << 30) /* images.max_cache_bytes */
 #define LIMIT_FUNCTION_ARGS        256 /* the guest's string area bounds them all the same */
 #define LIMIT_FUNCTION_STRINGS     (48 * 1024) /* args and env of one version; UNID_STRINGS_SIZE */
 #define LIMIT_FUNCTION_MEMORY_MIB  65536
+#define LIMIT_FUNCTION_MEMORY_MIN  2      /* the guest's channel and one page of image */
 #define LIMIT_FUNCTION_TIMEOUT_MS  900000 /* 15 minutes, as AWS Lambda */
 #define LIMIT_FUNCTION_CONCURRENCY 10000
 #define LIMIT_FUNCTION_CACHE       256  /* versions kept in memory */
 #define LIMIT_PAGE_ITEMS           1000 /* rows of a listing's page */
+
+/* What a function gets whose configuration does not say */
+#define DEFAULT_FUNCTION_MEMORY_MIB  64
+#define DEFAULT_FUNCTION_TIMEOUT_MS  30000
+#define DEFAULT_FUNCTION_CONCURRENCY 100
 
 /* Invocations */
 #define LIMIT_REQUEST_BODY_BYTES  (1ull << 30)  /* limits.max_request_bytes */
@@ -40,11 +47,11 @@
 #define LIMIT_QUEUE_TOTAL         10000 /* limits.queue_total */
 #define LIMIT_QUEUE_WAIT_MS       30000 /* limits.queue_wait_ms */
 #define LIMIT_BODY_BUFFER_BYTES   (256 * 1024) /* request body held while its VM is not there yet */
-#define LIMIT_BODY_BUFFERS_BYTES    (64 << 20)    /* of all calls together, before each gets a small share */
-#define LIMIT_RECEIPTS_PENDING      10000         /* not yet on disk; beyond, the oldest are given up */
-#define LIMIT_LOGS_PENDING_BYTES    (16 << 20)    /* likewise their logs */
-#define LIMIT_ASYNC_ROWS            100000        /* accepted invocations that have not run yet */
-#define LIMIT_ASYNC_RUNNING         8             /* of them, at once; bounds the bodies in memory */
+#define LIMIT_BODY_BUFFERS_BYTES  (64 << 20) /* of all calls together; then each gets little */
+#define LIMIT_RECEIPTS_PENDING    10000      /* not on disk yet; the oldest are given up */
+#define LIMIT_LOGS_PENDING_BYTES  (16 << 20) /* likewise their logs */
+#define LIMIT_ASYNC_ROWS          100000     /* accepted invocations that have not run yet */
+#define LIMIT_ASYNC_RUNNING       8          /* of them, at once; bounds the bodies in memory */
 #define LIMIT_RECEIPTS_ROWS       1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 

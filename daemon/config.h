@@ -15,12 +15,17 @@
 
 #include "common/error.h"
 
-enum { CONFIG_LISTEN_MAX = 8 };
+enum { CONFIG_LIST_MAX = 8 };
+
+struct config_list {
+    char *items[CONFIG_LIST_MAX + 1]; /* NULL-terminated */
+    size_t count;
+};
 
 struct config {
-    char *listen[CONFIG_LISTEN_MAX]; /* "ADDRESS:PORT"; none when "none" was given */
-    size_t listen_count;
-    char *socket; /* path of the Unix socket, "none" for none */
+    struct config_list listen; /* "ADDRESS:PORT"; empty when "none" was given */
+    struct config_list hosts;  /* names that REST answers to */
+    char *socket;              /* path of the Unix socket, "none" for none */
     char *state_dir, *runtime_dir;
     char *driver; /* "auto", "libvirt", "fake" */
     char *libvirt_uri;
@@ -33,7 +38,7 @@ struct config {
     int64_t pool_min, pool_max, pool_idle_ms, pool_shell_mib;
     int64_t queue_per_function, queue_total, queue_wait_ms;
     int64_t max_request_bytes, max_response_bytes, max_log_bytes;
-    int64_t image_max_bytes, image_max_cache_bytes;
+    int64_t image_max_bytes, image_max_cache_bytes, image_gc_hours;
     int64_t receipts_max_rows, receipts_max_days;
     int64_t http_max_head_bytes, http_max_connections;
     int64_t http_idle_timeout_ms, http_head_timeout_ms, http_stall_timeout_ms;

@@ -1,7 +1,7 @@
 /* notify.h - tells the service manager how things stand (sd_notify(3)).
  *
- * The protocol is one datagram to the socket that $NOTIFY_SOCKET names, and declared stable by systemd;
- * linking libsystemd for it would cost an idle daemon memory. */
+ * The protocol is one datagram to the socket that $NOTIFY_SOCKET names, and declared stable by
+ * systemd; linking libsystemd for it would cost an idle daemon memory. */
 #ifndef UNID_DAEMON_NOTIFY_H
 #define UNID_DAEMON_NOTIFY_H
 

@@ -9,13 +9,13 @@
  *
  * What a driver does with it:
  *
- *     vm_run           hv_channel_init, set the callbacks below, hv_channel_put_request, start the
- * guest doorbell event   hv_channel_ring           calls events->on_log, on_head, on_output,
- * on_input_wanted vm_input         hv_channel_input          calls only ->resume vm_output_done
- * hv_channel_output_done    calls only ->resume or ->exit_due VM gone          hv_channel_end calls
- * events->on_log, then ->exit_due exit_due         post a call to the loop, in which
- * hv_channel_exit calls events->on_exit vm_free          hv_channel_done           nothing is
- * called any more
+ *     vm_run           hv_channel_init, set the callbacks below, hv_channel_put_request, start
+ *     doorbell event   hv_channel_ring           events->on_log, on_head, on_output, on_input_wanted
+ *     vm_input         hv_channel_input          only ->resume
+ *     vm_output_done   hv_channel_output_done    only ->resume or ->exit_due
+ *     VM gone          hv_channel_end            events->on_log, then ->exit_due
+ *     exit_due         post a call to the loop, in which hv_channel_exit calls events->on_exit
+ *     vm_free          hv_channel_done           nothing is called any more
  *
  * So on_exit has one source, hv_channel_exit, and no callback of hv.h comes from inside vm_input or
  * vm_output_done. The user may call vm_input, vm_output_done and vm_free from inside any event.

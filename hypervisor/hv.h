@@ -78,8 +78,8 @@ struct hv_vm_events {
     void (*on_started)(void *arg);
     /* The guest waits for body bytes: call vm_input, now or later. `room` is the most it takes. */
     void (*on_input_wanted)(void *arg, size_t room);
-    /* The response head; once, before the first output, also when the guest sent none (then 200).
-     */
+    /* The response head; once, before the first output, also when the guest sent none (then 200),
+     * and before on_exit of a guest that said DONE without any output. */
     void (*on_head)(void *arg, const struct hv_head *head);
     /* Body bytes, borrowed until vm_output_done, which lets the guest go on. `last` is NULL while
      * more may follow; with the guest's last bytes it is the end that on_exit will report
@@ -200,9 +200,8 @@ static inline const struct hv_driver_ops *hv_vm_ops(const struct hv_vm *vm)
     return ((const struct hv_vm_base *)vm)->ops;
 }
 
-/* Finds a driver by name; NULL when this build has none of that name. The libvirt driver is a
- * module, loaded from the module directory at the first call for it, so that an idle daemon does
- * not carry libvirt in memory; `err` says when that failed. Loop thread. */
+/* Finds a driver by name; NULL when this build has none of that name. A VM's functions are those of
+ * hv_vm_ops(vm), which may be others than its driver's (module.h). Any thread. */
 const struct hv_driver_ops *hv_driver_find(const char *name, struct un_error *err);
 
 #endif

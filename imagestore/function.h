@@ -6,6 +6,9 @@
  *
  * Looked-up versions are kept in a bounded cache of the least recently used, so that thousands of
  * functions cost rows, not memory. Loop thread throughout.
+ *
+ * Where things are: config.c configurations as JSON, registry.c what is asked and changed,
+ * registry_sql.c the rows, version_cache.c the cache.
  */
 #ifndef UNID_IMAGESTORE_FUNCTION_H
 #define UNID_IMAGESTORE_FUNCTION_H
@@ -22,7 +25,11 @@ enum function_interface {
     FUNCTION_CGI,
     FUNCTION_HTTP,
     FUNCTION_LAMBDA,
-    FUNCTION_SDK
+    FUNCTION_SDK,
+    /* In a configuration to be deployed only: what the image's kind makes of it. sdk for an SDK
+     * image, filter for a Linux program, http for a machine image, which is reached over its own
+     * network. */
+    FUNCTION_DEFAULT
 };
 const char *function_interface_name(enum function_interface i);
 int function_interface_parse(const char *word); /* -1: unknown */
@@ -45,6 +52,10 @@ void function_config_done(struct function_config *c);
  * -ENOMEM. */
 int function_config_parse(const void *json, size_t len, struct function_config *ret,
                           struct un_error *err);
+
+/* The same JSON, with every key, keys in a fixed order: equal configurations have equal texts. Free
+ * with free(); NULL when out of memory. */
+char *function_config_to_json(const struct function_config *c);
 
 /* One version. Immutable; references are counted (any number of invocations may hold one after it
  * has left the cache). */
@@ -70,6 +81,7 @@ struct registry;
 /* Kept: both. The schema is part of imagestore_schema. */
 int registry_open(struct un_loop *loop, struct store *store, struct registry **ret,
                   struct un_error *err);
+/* What is under way ends with the store, which is closed after it. NULL is allowed. */
 void registry_close(struct registry *r);
 
 /* Loop thread, once, never inside the call. The version is borrowed (function_ref to keep). */
@@ -104,7 +116,7 @@ typedef void (*function_aliases_cb)(void *arg, int rc, const struct function_ali
 /* Live versions by name, after `after` (NULL: from the start), at most `limit`. */
 void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
                    void *arg);
-/* All versions of one function, newest first. -ENOENT. */
+/* The versions of one function, newest first, at most LIMIT_PAGE_ITEMS. -ENOENT. */
 void function_versions(struct registry *r, const char *name, function_list_cb cb, void *arg);
 void function_aliases(struct registry *r, const char *name, function_aliases_cb cb, void *arg);
 /* -ENOENT: the function or the version. */
@@ -113,7 +125,8 @@ void function_set_alias(struct registry *r, const char *name, const char *alias,
 /* Removes the function with all versions and aliases. Running invocations go on. */
 void function_remove(struct registry *r, const char *name, function_done_cb cb, void *arg);
 
-/* Called (loop thread) whenever a name's resolution may have changed: deploy, alias, remove. */
+/* Calls `fn` (loop thread) whenever a name's resolution may have changed: deploy, alias, remove. At
+ * most four listeners, until registry_close. */
 void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);
 
 #endif

@@ -8,6 +8,10 @@
  * For running, an image is unpacked once into a flat file in the cache directory and mapped
  * (image_open); the cache may be deleted at any time.
  *
+ * Where things are: recognise.c what a file is, image.c the table of images, upload.c and reader.c
+ * bytes in and out, cache.c flat files and mappings, schema.c the tables; functions: see
+ * function.h.
+ *
  * Loop thread throughout; all work on bytes happens on the store's threads and on workers.
  */
 #ifndef UNID_IMAGESTORE_IMAGE_H
@@ -71,7 +75,8 @@ extern const struct store_schema imagestore_schema;
 /* Also removes what broken uploads left behind. Blocking: called once at start. */
 int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
                     struct un_error *err);
-/* No upload, reader or handle may be open. NULL is allowed. */
+/* No upload, reader or mapping may be in use. What is still under way of its own (removing what an
+ * abort left) ends with the workers and the store, which are closed after it. NULL is allowed. */
 void imagestore_close(struct imagestore *is);
 
 /* --- upload ------------------------------------------------------------------------------------
@@ -102,13 +107,15 @@ int image_upload_start(struct imagestore *is, const struct image_upload_spec *sp
  * on_room. */
 int image_upload_data(struct image_upload *up, const void *data, size_t len);
 void image_upload_finish(struct image_upload *up);
-/* The source broke off: everything is undone; on_done is not called. */
+/* The source broke off: everything is undone; on_done is not called. After image_upload_finish the
+ * bytes had all come: the image may then stay. */
 void image_upload_abort(struct image_upload *up);
 
 /* --- reading -----------------------------------------------------------------------------------
  */
 
-/* All callbacks: loop thread, once, never inside the call. */
+/* All callbacks: loop thread, once, never inside the call (but for one case: -ENOMEM, when the
+ * request itself finds no memory, is told at once). */
 typedef void (*image_info_cb)(void *arg, int rc, const struct image_info *info,
                               const struct un_error *err);
 typedef void (*image_list_cb)(void *arg, int rc, const struct image_info *list, size_t count,
@@ -155,6 +162,9 @@ struct image_mapping {
 };
 typedef void (*image_open_cb)(void *arg, int rc, struct image_mapping *mapping,
                               const struct un_error *err);
+/* The mapping when the image is mapped already, else NULL: the request path's short cut. Borrowed
+ * (image_ref to keep). */
+struct image_mapping *image_peek(struct imagestore *is, const char *digest);
 /* Gives a reference (release with image_unref). The flat file is made, or made anew when its length
  * or digest is wrong, on a worker; several callers wait for one. -ENOENT, -ENOSPC, -EUCLEAN. */
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg);

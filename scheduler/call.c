@@ -492,7 +492,7 @@ static void complete_receipt(struct sched_call *c)
         snprintf(r->error, sizeof(r->error), "%.255s", c->detail);
     }
     if (c->instance) {
-        c->s->ops->vm_usage(c->instance->vm, &r->usage);
+        hv_vm_ops(c->instance->vm)->vm_usage(c->instance->vm, &r->usage);
     }
 }
 

@@ -72,8 +72,9 @@ static void feed(struct sched_call *c)
         return;
     }
     c->input_room = 0;
-    c->s->ops->vm_input(c->instance->vm, c->body.data ? c->body.data + c->body_at : NULL, n,
-                        c->body_eof && n == have);
+    hv_vm_ops(c->instance->vm)
+        ->vm_input(c->instance->vm, c->body.data ? c->body.data + c->body_at : NULL, n,
+                   c->body_eof && n == have);
     call_body_taken(c, n);
 }
 
@@ -268,7 +269,7 @@ void sched_call_data_done(struct sched_call *c)
     }
     c->output_held = false;
     if (!c->guest_done) {
-        c->s->ops->vm_output_done(c->instance->vm);
+        hv_vm_ops(c->instance->vm)->vm_output_done(c->instance->vm);
     } else if (!c->last_sent) {
         pass_on(c, NULL, 0, true);
     } else {

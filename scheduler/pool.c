@@ -137,7 +137,7 @@ void pool_update(struct shell_class *cls)
         .refill = may_refill(cls),
     };
     if (s->draining) {
-        cls->policy.least = cls->policy.most = cls->policy.target = 0;
+        pool_policy_stop(&cls->policy);
     }
     action = pool_policy_run(&cls->policy, un_loop_now_us(s->loop), &counts);
     while (action.release-- > 0 && cls->idle_count > 0) {

@@ -26,6 +26,11 @@ void pool_policy_init(struct pool_policy *p, unsigned least, unsigned most, uint
     p->target = p->least;
 }
 
+void pool_policy_stop(struct pool_policy *p)
+{
+    p->least = p->most = p->target = 0;
+}
+
 void pool_policy_hit(struct pool_policy *p, uint64_t now_us, unsigned left)
 {
     if (p->target == 0) {
@@ -102,7 +107,10 @@ struct pool_action pool_policy_run(struct pool_policy *p, uint64_t now_us,
 
     while (now_us >= p->decay_at && p->target > p->least) {
         p->target--;
-        p->decay_at = p->target > p->least ? p->decay_at + p->idle_us : UINT64_MAX;
+        p->decay_at += p->idle_us;
+    }
+    if (p->target <= p->least) {
+        p->decay_at = UINT64_MAX;
     }
     action.wake_us = p->decay_at;
     if (n->idle > p->target + n->claims) {

@@ -42,6 +42,9 @@ struct pool_policy {
 
 void pool_policy_init(struct pool_policy *p, unsigned least, unsigned most, uint64_t idle_us);
 
+/* From now on no shell is kept or made ahead. */
+void pool_policy_stop(struct pool_policy *p);
+
 /* A request took a shell that was ready, and `left` remain. */
 void pool_policy_hit(struct pool_policy *p, uint64_t now_us, unsigned left);
 /* A request found none ready. */

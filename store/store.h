@@ -7,11 +7,15 @@
  * is what makes "answered with 2xx" mean "survives kill -9".
  *
  * The store knows no tables. A folder that keeps data registers its migrations before store_open.
+ *
+ * Where things are: store.c opening and closing, queue.c jobs and their threads, commit.c the
+ * writer's transactions and checkpoints, migrate.c schemas, sql.c the helpers for jobs.
  */
 #ifndef UNID_STORE_STORE_H
 #define UNID_STORE_STORE_H
 
 #include <sqlite3.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/error.h"
@@ -54,18 +58,24 @@ enum store_access {
 /* Embedded in the caller's request struct, which must live until `done`. */
 struct store_job {
     enum store_access access;
-    /* Store thread. 0 keeps the job's changes; a negative errno undoes them and goes to done(). */
+    /* Store thread, once. 0 keeps the job's changes; a negative errno undoes them and goes to
+     * done(). It finalizes all its statements and neither begins nor ends a transaction. Where
+     * SQLite gives up the whole transaction because of one job (disk full, I/O error), those that
+     * had run before it in the same group get its error too: what was undone is never reported as
+     * done. */
     int (*run)(struct store_job *job, sqlite3 *db, struct un_error *err);
-    /* Loop thread, exactly once, never inside store_submit. */
+    /* Loop thread, exactly once, never inside store_submit. The job may be submitted again from
+     * here. */
     void (*done)(struct store_job *job, int rc, const struct un_error *err);
     /* The store's own. */
     struct store *store;
     struct store_job *next;
-    struct un_post post;
     struct un_error err;
     int rc;
+    bool blocking, finished;
 };
 
+/* Queues the job; never fails (whatever goes wrong comes by done). Loop thread. */
 void store_submit(struct store *s, struct store_job *job);
 
 /* Runs a job now and returns its rc; done is not called. For start-up and tests only (blocks). */
@@ -87,6 +97,18 @@ int store_step(sqlite3_stmt *stmt, struct un_error *err);
 
 /* Prepare, bind, run to the end, finalize. Returns 0 or a negative errno. */
 int store_exec(sqlite3 *db, struct un_error *err, const char *sql, const char *binds, ...);
+
+/* For the run() of a write job that is about to add much: -ENOSPC unless the file system has room
+ * for `bytes`, for moving what is in the write-ahead log into the file, and for a reserve. With the
+ * reserve a store whose disk is full can still delete. */
+int store_check_room(struct store *s, uint64_t bytes, struct un_error *err);
+
+/* A statement that finalizes itself at the end of its scope. */
+static inline void store_finalizep(sqlite3_stmt **stmt)
+{
+    sqlite3_finalize(*stmt);
+}
+#define store_autostmt __attribute__((cleanup(store_finalizep)))
 
 struct store_stats {
     uint64_t commits, jobs; /* since opening; jobs / commits is the mean size of a group */

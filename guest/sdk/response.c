@@ -11,9 +11,6 @@
 #include <string.h>
 #include <unid/unid.h>
 
-/* What has come together before it is sent: the window less the largest head. */
-#define SEND_AT (UNID_RESPONSE_SIZE - UNID_RESPONSE_HEAD_MAX)
-
 static struct {
     uint32_t len;      /* bytes in the window */
     uint32_t head_len; /* of which this many are head */
@@ -110,7 +107,7 @@ void unid_write(const void *data, size_t n)
     const char *from = data;
     rs.head_closed = true;
     while (n > 0) {
-        uint32_t room = (uint32_t)(SEND_AT + rs.head_len - rs.len);
+        uint32_t room = (uint32_t)UNID_RESPONSE_SIZE - rs.len;
         size_t part = n < room ? n : room;
         memcpy(out + rs.len, from, part);
         rs.len += (uint32_t)part;

@@ -73,7 +73,8 @@ static int probe_run(struct un_job *job, struct un_error *err)
     snprintf(r->choice.accelerator, sizeof(r->choice.accelerator), "%s", wanted);
     bool kvm = strcmp(wanted, "kvm") == 0;
     snprintf(r->choice.kvm.why_not, sizeof(r->choice.kvm.why_not), "not asked for");
-    return lv_measure(&r->drv->host, wanted, kvm ? &r->choice.kvm : &r->choice.tcg, err);
+    return lv_measure(&r->drv->host, wanted, LV_MEASURE_LIMIT_MS,
+                      kvm ? &r->choice.kvm : &r->choice.tcg, err);
 }
 
 static void probe_done(struct un_job *job, int rc, const struct un_error *err)

@@ -15,6 +15,7 @@
 #include "common/fault.h"
 #include "hypervisor/libvirt/place.h"
 #include "hypervisor/libvirt/proc.h"
+#include "hypervisor/module.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -84,7 +85,7 @@ static bool work_exists(const char *dir)
 static int open_driver(struct contract *c, const char *dir, struct un_error *err)
 {
     int rc = un_loop_new(&c->loop, err);
-    const struct hv_driver_ops *ops = rc == 0 ? hv_driver_find("libvirt", err) : NULL;
+    const struct hv_driver_ops *ops = rc == 0 ? module_load("unid-libvirt.so", err) : NULL;
     if (!ops) {
         return rc < 0 ? rc : -ENOENT;
     }

@@ -54,8 +54,8 @@ static __attribute__((format(printf, 2, 3))) void format(struct text *t, const c
     } while (0)
 
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat" /* ' ' with %u, and the like: defined enough to compare  \
-                                           */
+/* ' ' with %u, and the like: defined enough to compare. */
+#pragma GCC diagnostic ignored "-Wformat"
 
 static void numbers_are_formatted_as_by_the_c_library(void **state)
 {

@@ -68,7 +68,7 @@ size_t unid_chunk(const void **ret);
 int unid_response_status(unsigned status);
 int unid_response_header(const char *name, const char *value);
 
-/* Appends to the body. The bytes leave when 240 KiB have come together, by unid_flush, and at the
+/* Appends to the body. The bytes leave when 256 KiB have come together, by unid_flush, and at the
  * end. */
 void unid_write(const void *data, size_t n);
 void unid_puts(const char *s); /* no newline is added */

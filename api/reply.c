@@ -1,0 +1,203 @@
+/* reply.c - see reply.h. */
+#include "api/reply.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/json.h"
+#include "common/log.h"
+
+static void send_json(struct api_call *call, unsigned status, const char *type, json_t *body)
+{
+    un_autofree char *text = body ? un_json_text(body) : NULL;
+    json_decref(body);
+    if (call->ex && text) {
+        http_respond_full(un_steal(&call->ex), status, type, text, strlen(text));
+    } else if (call->ex) {
+        http_respond_problem(un_steal(&call->ex), 500, "no memory for the answer");
+    }
+    call_free(call);
+}
+
+void reply_json(struct api_call *call, unsigned status, json_t *body)
+{
+    send_json(call, status, "application/json", body);
+}
+
+void reply_empty(struct api_call *call, unsigned status)
+{
+    if (call->ex) {
+        http_respond_full(un_steal(&call->ex), status, NULL, "", 0);
+    }
+    call_free(call);
+}
+
+void reply_problem(struct api_call *call, unsigned status, const char *detail)
+{
+    if (call->ex) {
+        http_respond_problem(un_steal(&call->ex), status, detail);
+    }
+    call_free(call);
+}
+
+unsigned reply_status(int rc)
+{
+    switch (-rc) {
+    case ENOENT:
+        return 404;
+    case EINVAL:
+    case EBADMSG:
+        return 400;
+    case ENOTSUP:
+        return 422;
+    case EBUSY:
+    case EEXIST:
+        return 409;
+    case EFBIG:
+    case E2BIG:
+        return 413;
+    case ENOSPC:
+    case EDQUOT:
+        return 507;
+    case ESHUTDOWN:
+    case EAGAIN:
+        return 503;
+    default:
+        return 500;
+    }
+}
+
+void reply_error(struct api_call *call, int rc, const struct un_error *err)
+{
+    unsigned status = reply_status(rc);
+    const char *text = err && err->text[0] ? err->text : strerror(-rc);
+    if (status == 500 || status == 507) {
+        const char *operation = call->match.route ? call->match.route->operation : "";
+        un_log(UN_LOG_ERROR, "request failed", "operation", operation, "error", text);
+    }
+    reply_problem(call, status, text);
+}
+
+json_t *reply_page(json_t *items, const char *next)
+{
+    return json_pack("{s:o, s:s?}", "items", items, "next", next);
+}
+
+json_t *reply_time(uint64_t wall_us)
+{
+    char text[UN_CLOCK_TEXT_SIZE];
+    return json_string(un_clock_format(wall_us, text));
+}
+
+json_t *reply_text(const char *text)
+{
+    json_t *j = json_string(text);
+    if (j) {
+        return j;
+    }
+    un_autofree char *copy = strdup(text);
+    for (char *c = copy; c && *c; c++) {
+        *c = (char)((unsigned char)*c < 0x80 ? *c : '?');
+    }
+    return copy ? json_string(copy) : NULL;
+}
+
+/* --- calls of functions --------------------------------------------------------------------------
+ */
+
+/* Intel SDM volume 3, table 6-1. */
+static const char *fault_name(uint32_t vector)
+{
+    static const char *const names[] = {"divide error",
+                                        "debug exception",
+                                        "non-maskable interrupt",
+                                        "breakpoint",
+                                        "overflow",
+                                        "bound range exceeded",
+                                        "invalid opcode",
+                                        "device not available",
+                                        "double fault",
+                                        "coprocessor segment overrun",
+                                        "invalid task state segment",
+                                        "segment not present",
+                                        "stack fault",
+                                        "general protection",
+                                        "page fault",
+                                        "reserved",
+                                        "x87 floating-point error",
+                                        "alignment check",
+                                        "machine check",
+                                        "SIMD floating-point error",
+                                        "virtualization exception",
+                                        "control protection exception"};
+    return vector < UN_ARRAY_SIZE(names) ? names[vector] : "fault";
+}
+
+static json_t *hex(uint64_t value)
+{
+    char text[24];
+    snprintf(text, sizeof(text), "0x%llx", (unsigned long long)value);
+    return json_string(text);
+}
+
+static json_t *exit_json(const struct hv_exit *exit)
+{
+    json_t *j =
+        json_pack("{s:s, s:i, s:o?}", "kind", hv_exit_name(exit->kind), "status", (int)exit->status,
+                  "detail", exit->detail[0] ? reply_text(exit->detail) : NULL);
+    if (j && !exit->detail[0]) {
+        json_object_del(j, "detail");
+    }
+    if (j && exit->kind == HV_EXIT_FAULT) {
+        bool known = exit->fault_vector != ~0u;
+        json_t *vector = known ? json_integer(exit->fault_vector) : json_null();
+        json_t *fault =
+            json_pack("{s:o, s:s, s:I, s:o, s:o}", "vector", vector, "name",
+                      fault_name(exit->fault_vector), "error_code", (json_int_t)exit->fault_error,
+                      "rip", hex(exit->fault_rip), "address", hex(exit->fault_addr));
+        json_object_set_new(j, "fault", fault);
+    }
+    return j;
+}
+
+static const char *const titles[] = {
+    [SCHED_OK] = "OK",
+    [SCHED_NO_FUNCTION] = "No such function",
+    [SCHED_QUEUE_FULL] = "Too many requests wait",
+    [SCHED_WAIT_EXPIRED] = "Waited too long for a virtual machine",
+    [SCHED_REQUEST_TOO_LARGE] = "The request is too large",
+    [SCHED_RESPONSE_TOO_LARGE] = "The function's response is too large",
+    [SCHED_FAILED] = "The function failed",
+    [SCHED_TIMED_OUT] = "The function timed out",
+    [SCHED_CANNOT_RUN] = "The function cannot be run here",
+    [SCHED_DRAINING] = "unid is shutting down",
+    [SCHED_CANCELLED] = "The invocation was cancelled",
+    [SCHED_INTERNAL] = "unid failed",
+};
+
+json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsigned *ret_status)
+{
+    char type[64], instance[64];
+    const char *name = sched_outcome_name(outcome->kind);
+    *ret_status = sched_outcome_status(outcome->kind);
+    snprintf(type, sizeof(type), "/problems/%s", name);
+    snprintf(instance, sizeof(instance), "/api/v1/invocations/%s", id);
+    json_t *j = json_pack("{s:s, s:s, s:i, s:s, s:s, s:s}", "type", type, "title",
+                          titles[outcome->kind], "status", (int)*ret_status, "instance", instance,
+                          "invocation_id", id, "outcome", name);
+    if (j && outcome->detail && outcome->detail[0]) {
+        json_object_set_new(j, "detail", reply_text(outcome->detail));
+    }
+    if (j && outcome->retry_after_s) {
+        json_object_set_new(j, "retry_after_s", json_integer(outcome->retry_after_s));
+    }
+    if (j && outcome->kind == SCHED_FAILED) {
+        json_object_set_new(j, "exit", exit_json(&outcome->exit));
+    }
+    if (j && outcome->log_tail && outcome->log_tail[0]) {
+        json_object_set_new(j, "log_tail", reply_text(outcome->log_tail));
+    }
+    return j;
+}

@@ -1,0 +1,34 @@
+/* reply.h - answers: JSON, and errors as problem+json (RFC 9457). The one place where a negative
+ * errno becomes an HTTP status. For api/ only. */
+#ifndef UNID_API_REPLY_H
+#define UNID_API_REPLY_H
+
+#include <jansson.h>
+
+#include "api/call.h"
+
+/* All of these end the call (call_free). They may be called when the client has left. */
+
+/* Takes the reference; NULL (out of memory) becomes a 500. */
+void reply_json(struct api_call *call, unsigned status, json_t *body);
+void reply_empty(struct api_call *call, unsigned status);
+/* `detail` is borrowed. */
+void reply_problem(struct api_call *call, unsigned status, const char *detail);
+/* What went wrong below. `err` may be NULL. Statuses of the server's own fault are logged here. */
+void reply_error(struct api_call *call, int rc, const struct un_error *err);
+
+/* The status for an errno: -ENOENT 404, -EINVAL 400, -EBUSY 409, ... */
+unsigned reply_status(int rc);
+
+/* A listing's {"items": items, "next": next}. Takes `items`. */
+json_t *reply_page(json_t *items, const char *next);
+/* An RFC 3339 string. */
+json_t *reply_time(uint64_t wall_us);
+/* A string from bytes that may not be UTF-8: what is not is replaced. */
+json_t *reply_text(const char *text);
+
+/* A failed call of a function as problem+json. Gives a reference; `*ret_status` is the HTTP status.
+ */
+json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsigned *ret_status);
+
+#endif

@@ -1,0 +1,383 @@
+/* rest_functions.c - functions, versions and aliases over HTTP. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/call.h"
+#include "api/reply.h"
+
+/* --- JSON ----------------------------------------------------------------------------------------
+ */
+
+static json_t *args_json(char *const *args)
+{
+    json_t *list = json_array();
+    for (; args && *args; args++) {
+        json_array_append_new(list, reply_text(*args));
+    }
+    return list;
+}
+
+static json_t *env_json(char *const *env)
+{
+    json_t *map = json_object();
+    for (; env && *env; env++) {
+        const char *eq = strchr(*env, '=');
+        un_autofree char *key = eq ? strndup(*env, (size_t)(eq - *env)) : NULL;
+        if (key) {
+            json_object_set_new(map, key, reply_text(eq + 1));
+        }
+    }
+    return map;
+}
+
+static json_t *function_json(const struct function_version *v)
+{
+    char url[80];
+    const struct function_config *c = &v->config;
+    snprintf(url, sizeof(url), "/fn/%s", v->name);
+    return json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "name",
+                     v->name, "version", (json_int_t)v->version, "url", url, "image", c->image,
+                     "kind", image_kind_name(v->kind), "image_size", (json_int_t)v->image_size,
+                     "interface", function_interface_name(c->interface), "memory_mib",
+                     (json_int_t)c->memory_mib, "timeout_ms", (json_int_t)c->timeout_ms,
+                     "concurrency", (json_int_t)c->concurrency, "args", args_json(c->args), "env",
+                     env_json(c->env), "created_at", reply_time(v->created_us));
+}
+
+static json_t *functions_json(struct function_version *const *list, size_t count)
+{
+    json_t *items = json_array();
+    for (size_t i = 0; i < count; i++) {
+        json_array_append_new(items, function_json(list[i]));
+    }
+    return items;
+}
+
+/* Replies 404 for what cannot be a function's name. */
+static bool name_ok(struct api_call *call)
+{
+    if (function_name_valid(call->match.params[0])) {
+        return true;
+    }
+    reply_problem(call, 404, "no such function");
+    return false;
+}
+
+/* --- deploy --------------------------------------------------------------------------------------
+ */
+
+static void on_deployed(void *arg, int rc, struct function_version *v, bool created,
+                        const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+        return;
+    }
+    if (created && call->ex) {
+        char location[96];
+        snprintf(location, sizeof(location), "/api/v1/functions/%s", v->name);
+        http_respond_field(call->ex, "Location", location);
+    }
+    reply_json(call, created ? 201 : 200, function_json(v));
+}
+
+/* The image's digest, when the client gave a tag. */
+static void on_image(void *arg, int rc, const struct image_info *info, const struct un_error *err)
+{
+    struct api_call *call = arg;
+    struct function_config config;
+    struct un_error parse_err = UN_ERROR_INIT;
+    if (call_given_up(call)) {
+        return;
+    }
+    if (rc < 0) {
+        reply_error(call, rc, err);
+        return;
+    }
+    rc = function_config_parse(call->body.data, call->body.len, &config, &parse_err);
+    if (rc < 0) {
+        reply_error(call, rc, &parse_err);
+        return;
+    }
+    memcpy(config.image, info->digest, sizeof(config.image));
+    function_deploy(call->api->registry, call->match.params[0], &config, on_deployed, call);
+    function_config_done(&config);
+}
+
+/* Puts `digest` in place of a tag, in the body, so that the registry's own reader gets what it
+ * knows. */
+static int replace_image(struct api_call *call, json_t *j, const char *digest)
+{
+    un_autofree char *text = NULL;
+    if (json_object_set_new(j, "image", json_string(digest)) < 0 || !(text = un_json_text(j))) {
+        return -ENOMEM;
+    }
+    un_buf_reset(&call->body);
+    return un_buf_append_str(&call->body, text);
+}
+
+void rest_function_put(struct api_call *call)
+{
+    struct un_error err = UN_ERROR_INIT;
+    const char *image = NULL;
+    if (!function_name_valid(call->match.params[0])) {
+        reply_problem(call, 400,
+                      "name: 1 to 63 of a-z 0-9 -, beginning with a letter, not ending with -");
+        return;
+    }
+    un_autojson json_t *j = call_json(call);
+    if (!j) {
+        return;
+    }
+    int rc = un_json_get_str(j, "image", &image, &err);
+    if (rc == 0 && (!image || !*image || strlen(image) >= ROUTE_PARAM_SIZE)) {
+        rc = un_error_set(&err, -EINVAL, "image: must be an image's digest or a tag");
+    }
+    un_autofree char *ref = rc == 0 ? strdup(image) : NULL;
+    /* The rest is checked before the image is looked for: a placeholder stands for a tag. */
+    static const char placeholder[] =
+        "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    struct function_config config;
+    if (rc == 0 &&
+        (!ref || (!image_digest_valid(ref) && replace_image(call, j, placeholder) < 0))) {
+        rc = un_error_set(&err, -ENOMEM, "no memory");
+    }
+    rc = rc ? rc : function_config_parse(call->body.data, call->body.len, &config, &err);
+    if (rc < 0) {
+        reply_error(call, rc, &err);
+        return;
+    }
+    function_config_done(&config);
+    image_get(call->api->images, ref, on_image, call);
+}
+
+/* --- reading -------------------------------------------------------------------------------------
+ */
+
+static void on_function(void *arg, int rc, struct function_version *v, const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+    } else {
+        reply_json(call, 200, function_json(v));
+    }
+}
+
+void rest_function_get(struct api_call *call)
+{
+    char qualifier[64];
+    if (!name_ok(call)) {
+        return;
+    }
+    int rc = route_query(call->match.query, "qualifier", qualifier, sizeof(qualifier));
+    if (rc < 0) {
+        reply_problem(call, 404, "no such version or alias");
+        return;
+    }
+    function_resolve(call->api->registry, call->match.params[0], rc ? qualifier : NULL, on_function,
+                     call);
+}
+
+static void on_list(void *arg, int rc, struct function_version *const *list, size_t count,
+                    const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+        return;
+    }
+    const char *next = count && count == call->number ? list[count - 1]->name : NULL;
+    reply_json(call, 200, reply_page(functions_json(list, count), next));
+}
+
+void rest_function_list(struct api_call *call)
+{
+    unsigned limit;
+    char *cursor = call->match.params[0];
+    if (!call_page(call, &limit, cursor, ROUTE_PARAM_SIZE)) {
+        return;
+    }
+    call->number = limit;
+    function_list(call->api->registry, *cursor ? cursor : NULL, limit, on_list, call);
+}
+
+void rest_function_versions(struct api_call *call)
+{
+    if (name_ok(call)) {
+        call->number = 0; /* all come at once */
+        function_versions(call->api->registry, call->match.params[0], on_list, call);
+    }
+}
+
+static void on_removed(void *arg, int rc, const struct un_error *err)
+{
+    if (rc < 0) {
+        reply_error(arg, rc, err);
+    } else {
+        reply_empty(arg, 204);
+    }
+}
+
+void rest_function_remove(struct api_call *call)
+{
+    if (name_ok(call)) {
+        function_remove(call->api->registry, call->match.params[0], on_removed, call);
+    }
+}
+
+/* --- aliases -------------------------------------------------------------------------------------
+ */
+
+static json_t *alias_json(const char *alias, uint32_t version)
+{
+    return json_pack("{s:s, s:I}", "alias", alias, "version", (json_int_t)version);
+}
+
+static void on_aliases(void *arg, int rc, const struct function_alias *list, size_t count,
+                       const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+        return;
+    }
+    json_t *items = json_array();
+    for (size_t i = 0; i < count; i++) {
+        json_array_append_new(items, alias_json(list[i].alias, list[i].version));
+    }
+    reply_json(call, 200, reply_page(items, NULL));
+}
+
+void rest_alias_list(struct api_call *call)
+{
+    if (name_ok(call)) {
+        function_aliases(call->api->registry, call->match.params[0], on_aliases, call);
+    }
+}
+
+/* Reads {"version": N} into call->number; 0 when absent. Replies and returns false if it is wrong.
+ */
+static bool read_version(struct api_call *call)
+{
+    static const char *const keys[] = {"version", NULL};
+    struct un_error err = UN_ERROR_INIT;
+    int64_t version = 0;
+    un_autojson json_t *j = call_json(call);
+    if (!j) {
+        return false;
+    }
+    int rc = un_json_only_keys(j, keys, &err);
+    rc = rc ? rc : un_json_get_int(j, "version", 1, UINT32_MAX, &version, &err);
+    if (rc < 0) {
+        reply_error(call, rc, &err);
+        return false;
+    }
+    call->number = (uint32_t)version;
+    return true;
+}
+
+static void on_alias_set(void *arg, int rc, const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+    } else {
+        reply_json(call, 200, alias_json(call->match.params[1], call->number));
+    }
+}
+
+void rest_alias_put(struct api_call *call)
+{
+    if (!name_ok(call)) {
+        return;
+    }
+    if (!function_alias_valid(call->match.params[1])) {
+        reply_problem(call, 400,
+                      "alias: 1 to 63 of a-z 0-9 -, beginning with a letter, not ending with -");
+        return;
+    }
+    if (!read_version(call)) {
+        return;
+    }
+    if (call->number == 0) {
+        reply_problem(call, 400, "version: is missing");
+        return;
+    }
+    function_set_alias(call->api->registry, call->match.params[0], call->match.params[1],
+                       call->number, on_alias_set, call);
+}
+
+/* --- rollback: find the version, move the alias, tell what is live now
+ * ---------------------------- */
+
+static void on_rolled_back(void *arg, int rc, const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (call_given_up(call)) {
+        return;
+    }
+    if (rc < 0) {
+        reply_error(call, rc, err);
+    } else {
+        function_resolve(call->api->registry, call->match.params[0], NULL, on_function, call);
+    }
+}
+
+static void roll_back(struct api_call *call)
+{
+    function_set_alias(call->api->registry, call->match.params[0], "live", call->number,
+                       on_rolled_back, call);
+}
+
+static void on_older(void *arg, int rc, struct function_version *const *list, size_t count,
+                     const struct un_error *err)
+{
+    struct api_call *call = arg;
+    uint32_t live = call->number, best = 0;
+    if (call_given_up(call)) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (list[i]->version < live && list[i]->version > best) {
+            best = list[i]->version;
+        }
+    }
+    if (rc < 0) {
+        reply_error(call, rc, err);
+    } else if (best == 0) {
+        reply_problem(call, 409, "there is no version older than the live one");
+    } else {
+        call->number = best;
+        roll_back(call);
+    }
+}
+
+static void on_live(void *arg, int rc, struct function_version *v, const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (call_given_up(call)) {
+        return;
+    }
+    if (rc < 0) {
+        reply_error(call, rc, err);
+        return;
+    }
+    call->number = v->version;
+    function_versions(call->api->registry, call->match.params[0], on_older, call);
+}
+
+void rest_function_rollback(struct api_call *call)
+{
+    if (!name_ok(call) || !read_version(call)) {
+        return;
+    }
+    if (call->number) {
+        roll_back(call);
+    } else {
+        function_resolve(call->api->registry, call->match.params[0], NULL, on_live, call);
+    }
+}

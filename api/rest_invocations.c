@@ -1,0 +1,170 @@
+/* rest_invocations.c - invoking by REST, and receipts. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/call.h"
+#include "api/reply.h"
+#include "scheduler/async.h"
+#include "scheduler/receipt.h"
+
+/* --- invoking ------------------------------------------------------------------------------------
+ */
+
+static void on_accepted(void *arg, int rc, const char *id, const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+        return;
+    }
+    if (call->ex) {
+        char location[64];
+        snprintf(location, sizeof(location), "/api/v1/invocations/%s", id);
+        http_respond_field(call->ex, "Location", location);
+        http_respond_field(call->ex, "X-Unid-Invocation-Id", id);
+    }
+    reply_json(call, 202, json_pack("{s:s}", "id", id));
+}
+
+/* The whole body is there. */
+static void submit(struct api_call *call)
+{
+    const char *qualifier = call->match.params[1];
+    const struct async_spec spec = {
+        .function = call->match.params[0],
+        .qualifier = *qualifier ? qualifier : NULL,
+        .content_type = http_request_field(http_exchange_request(call->ex), "content-type"),
+        .body = call->body.len ? (const void *)call->body.data : "",
+        .body_len = call->body.len};
+    async_submit(call->api->scheduler, &spec, on_accepted, call);
+}
+
+void rest_invoke(struct api_call *call)
+{
+    char mode[8] = "sync";
+    char *qualifier = call->match.params[1];
+    if (route_query(call->match.query, "mode", mode, sizeof(mode)) < 0 ||
+        (strcmp(mode, "sync") != 0 && strcmp(mode, "async") != 0)) {
+        reply_problem(call, 400, "mode: must be sync or async");
+        return;
+    }
+    if (route_query(call->match.query, "qualifier", qualifier, ROUTE_PARAM_SIZE) < 0) {
+        reply_problem(call, 404, "no such version or alias");
+        return;
+    }
+    if (strcmp(mode, "sync") == 0) {
+        gateway_call(call, SCHED_INVOKE, call->match.params[0], *qualifier ? qualifier : NULL, "/");
+    } else if (!function_name_valid(call->match.params[0])) {
+        reply_problem(call, 404, "no such function");
+    } else {
+        call_collect(call, LIMIT_ASYNC_BODY_BYTES, submit);
+    }
+}
+
+/* --- receipts ------------------------------------------------------------------------------------
+ */
+
+static json_t *phases_json(const struct sched_phases *p)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "queue_us", (json_int_t)p->queue_us,
+                     "shell_us", (json_int_t)p->shell_us, "bind_us", (json_int_t)p->bind_us,
+                     "start_us", (json_int_t)p->start_us, "first_byte_us",
+                     (json_int_t)p->first_byte_us, "run_us", (json_int_t)p->run_us, "teardown_us",
+                     (json_int_t)p->teardown_us);
+}
+
+static json_t *receipt_json(const struct receipt *r)
+{
+    json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:o, s:o, s:b}", "id", r->id, "function",
+                          r->function, "version", (json_int_t)r->version, "digest", r->digest,
+                          "trigger", sched_trigger_name(r->trigger), "driver", r->driver,
+                          "started_at", reply_time(r->started_at_us), "phases",
+                          phases_json(&r->phases), "fresh", r->fresh);
+    json_t *rest = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:o}", "bytes_in", (json_int_t)r->bytes_in,
+        "bytes_out", (json_int_t)r->bytes_out, "cpu_us", (json_int_t)r->usage.cpu_us,
+        "peak_rss_kib", (json_int_t)r->usage.peak_rss_kib, "exits", (json_int_t)r->usage.exits,
+        "exit_reason", r->exit_reason, "status", (json_int_t)r->status, "attempt",
+        (json_int_t)r->attempt, "outcome", r->outcome, "error", reply_text(r->error));
+    if (!j || !rest || json_object_update(j, rest) < 0) {
+        json_decref(j);
+        j = NULL;
+    }
+    json_decref(rest);
+    return j;
+}
+
+static void on_receipts(void *arg, int rc, const struct receipt *list, size_t count,
+                        const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+        return;
+    }
+    json_t *items = json_array();
+    for (size_t i = 0; i < count; i++) {
+        json_array_append_new(items, receipt_json(&list[i]));
+    }
+    const char *next = count && count == call->number ? list[count - 1].id : NULL;
+    reply_json(call, 200, reply_page(items, next));
+}
+
+void rest_invocation_list(struct api_call *call)
+{
+    char function[64], outcome[24], cursor[UN_ID_SIZE] = "";
+    unsigned limit;
+    if (!call_page(call, &limit, cursor, sizeof(cursor))) {
+        return;
+    }
+    int f = route_query(call->match.query, "function", function, sizeof(function));
+    int o = route_query(call->match.query, "status", outcome, sizeof(outcome));
+    if (f < 0 || o < 0 || (*cursor && !un_id_valid(cursor))) {
+        reply_problem(call, 400, "function, status or cursor: malformed");
+        return;
+    }
+    const struct receipt_query query = {.function = f ? function : NULL,
+                                        .outcome = o ? outcome : NULL,
+                                        .before_id = *cursor ? cursor : NULL,
+                                        .limit = limit};
+    call->number = limit;
+    receipt_list(call->api->scheduler, &query, on_receipts, call);
+}
+
+static void on_pending(void *arg, bool pending)
+{
+    struct api_call *call = arg;
+    if (pending) {
+        reply_json(call, 200,
+                   json_pack("{s:s, s:s}", "id", call->match.params[0], "status", "pending"));
+    } else {
+        reply_problem(call, 404, "no such invocation, or its receipt has been dropped");
+    }
+}
+
+static void on_receipt(void *arg, int rc, const struct receipt *list, size_t count,
+                       const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (call_given_up(call)) {
+        return;
+    }
+    if (rc == -ENOENT || (rc == 0 && count == 0)) {
+        async_pending(call->api->scheduler, call->match.params[0], on_pending, call);
+    } else if (rc < 0) {
+        reply_error(call, rc, err);
+    } else {
+        reply_json(call, 200, receipt_json(&list[0]));
+    }
+}
+
+void rest_invocation_get(struct api_call *call)
+{
+    if (!un_id_valid(call->match.params[0])) {
+        reply_problem(call, 404, "this is no invocation's id");
+        return;
+    }
+    receipt_get(call->api->scheduler, call->match.params[0], on_receipt, call);
+}

@@ -1,0 +1,111 @@
+/* rest_system.c - health, readiness, metrics, version, and the interface's own description. */
+#include <stdio.h>
+#include <string.h>
+
+#include "api/call.h"
+#include "api/reply.h"
+#include "store/store.h"
+#include "unid/abi.h"
+
+/* docs/openapi.yaml, put in by openapi.S. */
+extern const char api_openapi_yaml[], api_openapi_yaml_end[];
+
+void rest_healthz(struct api_call *call)
+{
+    reply_json(call, 200, json_pack("{s:s}", "status", "ok"));
+}
+
+void rest_readyz(struct api_call *call)
+{
+    const struct api *a = call->api;
+    const char *why = "unid is shutting down";
+    if (!a->draining && (!a->is_ready || a->is_ready(a->arg, &why))) {
+        reply_json(call, 200, json_pack("{s:s}", "status", "ready"));
+    } else {
+        reply_problem(call, 503, why);
+    }
+}
+
+void rest_version(struct api_call *call)
+{
+    char abi[16];
+    snprintf(abi, sizeof(abi), "%d.%d", UNID_ABI_MAJOR, UNID_ABI_MINOR);
+    reply_json(call, 200,
+               json_pack("{s:s, s:s, s:s, s:s}", "version", call->api->version, "api", "v1", "abi",
+                         abi, "driver", call->api->driver));
+}
+
+void rest_openapi(struct api_call *call)
+{
+    http_respond_full(call_take_exchange(call), 200, "application/yaml", api_openapi_yaml,
+                      (size_t)(api_openapi_yaml_end - api_openapi_yaml));
+}
+
+static void on_report(void *arg, const json_t *report)
+{
+    reply_json(arg, 200, report ? json_deep_copy(report) : NULL);
+}
+
+void rest_doctor(struct api_call *call)
+{
+    if (call->api->doctor) {
+        call->api->doctor(call->api->doctor_arg, on_report, call);
+    } else {
+        reply_problem(call, 404, "this unid makes no report of its health");
+    }
+}
+
+/* --- metrics: Prometheus text exposition format 0.0.4
+ * --------------------------------------------- */
+
+static void metric(struct un_buf *b, const char *name, const char *type, const char *help,
+                   unsigned long long value)
+{
+    un_buf_printf(b, "# HELP unid_%s %s\n# TYPE unid_%s %s\nunid_%s %llu\n", name, help, name, type,
+                  name, value);
+}
+
+static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
+{
+    un_buf_printf(b, "# HELP unid_calls_total Calls of functions that have ended, by outcome.\n"
+                     "# TYPE unid_calls_total counter\n");
+    for (unsigned i = 0; i <= SCHED_INTERNAL; i++) {
+        un_buf_printf(b, "unid_calls_total{outcome=\"%s\"} %llu\n", sched_outcome_name(i),
+                      (unsigned long long)s->calls_by_outcome[i]);
+    }
+    un_buf_printf(b, "# HELP unid_instances Virtual machines, by state.\n"
+                     "# TYPE unid_instances gauge\n");
+    for (unsigned i = 0; i < INSTANCE_STATES; i++) {
+        un_buf_printf(b, "unid_instances{state=\"%s\"} %u\n", instance_state_name(i),
+                      s->instances[i]);
+    }
+    metric(b, "waiting", "gauge", "Calls that wait for a virtual machine.", s->waiting);
+    metric(b, "memory_bytes", "gauge", "Memory given to virtual machines.",
+           s->memory_mib_used << 20);
+    metric(b, "memory_limit_bytes", "gauge", "Memory that virtual machines may take together.",
+           s->memory_mib_limit << 20);
+    metric(b, "shells_made_total", "counter", "Shells made ahead of requests.", s->shells_made);
+    metric(b, "shells_failed_total", "counter", "Shells that could not be made.", s->shells_failed);
+}
+
+void rest_metrics(struct api_call *call)
+{
+    const struct api *a = call->api;
+    struct sched_stats sched;
+    un_autobuf struct un_buf b = {0};
+    sched_get_stats(a->scheduler, &sched);
+    metrics_scheduler(&b, &sched);
+    metric(&b, "http_requests_total", "counter", "HTTP requests.", a->requests);
+    metric(&b, "http_connections", "gauge", "HTTP connections.", api_connections(a));
+    metric(&b, "uptime_seconds", "gauge", "Seconds since the HTTP interface was opened.",
+           (un_loop_now_us(a->loop) - a->opened_us) / 1000000);
+    if (a->store) {
+        struct store_stats store;
+        store_get_stats(a->store, &store);
+        metric(&b, "store_commits_total", "counter", "Commits of the database.", store.commits);
+        metric(&b, "store_jobs_total", "counter", "Jobs that those commits held.", store.jobs);
+        metric(&b, "store_bytes", "gauge", "Size of the database file.", store.file_bytes);
+    }
+    http_respond_full(call_take_exchange(call), 200, "text/plain; version=0.0.4; charset=utf-8",
+                      b.data, b.len);
+}

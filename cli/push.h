@@ -1,0 +1,20 @@
+/* push.h - brings a local file into the daemon's image store, sending it only when it is not there.
+ */
+#ifndef UNID_CLI_PUSH_H
+#define UNID_CLI_PUSH_H
+
+#include "cli/api.h"
+
+enum { PUSH_DIGEST_SIZE = 7 + 64 + 1 }; /* "sha256:" + hex + NUL */
+
+/* The digest of what `fd` (a regular file, read from its start) holds. Negative errno. */
+int push_digest(int fd, char ret[PUSH_DIGEST_SIZE], struct un_error *err);
+
+/* Whether `s` is "sha256:" and 64 lower-case hexadecimal digits. */
+bool push_is_digest(const char *s);
+
+/* Pushes `path`; `tag` may be NULL. Gives the image's JSON (json_decref). An exit status, reported.
+ */
+int push_file(const struct cli_call *call, const char *path, const char *tag, json_t **ret);
+
+#endif

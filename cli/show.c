@@ -1,0 +1,96 @@
+/* show.c - see show.h. */
+#include "cli/show.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+
+UN_DEFINE_CLEANUP(struct table, table_free)
+
+int show_items(const json_t *items, const char *const *heads, show_item_fn fill, struct un_buf *out)
+{
+    __attribute__((cleanup(table_freep))) struct table *t = table_new(heads);
+    if (!t) {
+        return -ENOMEM;
+    }
+    size_t index;
+    const json_t *item;
+    json_array_foreach(items, index, item)
+    {
+        struct show_row row = {{NULL}, {{0}}};
+        fill(item, &row);
+        table_row(t, row.cell);
+    }
+    return table_render(t, out);
+}
+
+int show_list(const struct cli_call *call, const json_t *list, const char *const *heads,
+              show_item_fn fill)
+{
+    if (call->json) {
+        return cli_print_json(list);
+    }
+    un_autobuf struct un_buf out = {0};
+    int rc = show_items(json_object_get(list, "items"), heads, fill, &out);
+    return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
+}
+
+const char *show_ago(const char *time, char *buf)
+{
+    int64_t then = table_parse_time(time);
+    int64_t now = (int64_t)(un_clock_wall_us() / 1000000);
+    if (then < 0) {
+        snprintf(buf, TABLE_CELL_SIZE, "%s", time);
+        return buf;
+    }
+    char age[TABLE_CELL_SIZE];
+    snprintf(buf, TABLE_CELL_SIZE, "%.40s ago",
+             table_age(now > then ? (uint64_t)(now - then) : 0, age));
+    return buf;
+}
+
+const char *show_number(const json_t *obj, const char *key, char *buf)
+{
+    snprintf(buf, TABLE_CELL_SIZE, "%" PRIu64, api_uint(obj, key));
+    return buf;
+}
+
+const char *show_digest(const char *digest, char *buf)
+{
+    const char *hex = strncmp(digest, "sha256:", 7) == 0 ? digest + 7 : digest;
+    snprintf(buf, TABLE_CELL_SIZE, "%.*s", SHOW_SHORT_DIGEST, hex);
+    return buf;
+}
+
+uint64_t show_total_us(const json_t *receipt)
+{
+    uint64_t total = 0;
+    const char *key;
+    json_t *value;
+    json_t *phases = json_object_get(receipt, "phases");
+    json_object_foreach(phases, key, value)
+    {
+        total += api_uint(phases, key);
+    }
+    return total;
+}
+
+const char *const show_receipt_heads[] = {"ID",      "FUNCTION", ">VERSION", "STARTED", "OUTCOME",
+                                          ">STATUS", ">TOTAL",   ">IN",      ">OUT",    NULL};
+
+void show_receipt_row(const json_t *receipt, struct show_row *row)
+{
+    row->cell[0] = api_str(receipt, "id");
+    row->cell[1] = api_str(receipt, "function");
+    row->cell[2] = show_number(receipt, "version", row->text[2]);
+    row->cell[3] = show_ago(api_str(receipt, "started_at"), row->text[3]);
+    row->cell[4] = api_str(receipt, "outcome");
+    row->cell[5] = show_number(receipt, "status", row->text[5]);
+    row->cell[6] = table_us(show_total_us(receipt), row->text[6]);
+    row->cell[7] = table_size(api_uint(receipt, "bytes_in"), row->text[7]);
+    row->cell[8] = table_size(api_uint(receipt, "bytes_out"), row->text[8]);
+}

@@ -1,0 +1,188 @@
+/* verb_deploy.c - unictl deploy: push what is not there yet, then make a version of the function.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/api.h"
+#include "cli/push.h"
+#include "cli/table.h"
+#include "common/cleanup.h"
+
+enum { MIB = 1 << 20, MEMORY_MIB_MAX = 65536, TIMEOUT_MS_MAX = 900000, CONCURRENCY_MAX = 10000 };
+
+static int set_new(json_t *obj, const char *key, json_t *value)
+{
+    return json_object_set_new(obj, key, value) < 0 ? cli_fail(CLI_REFUSED, "out of memory")
+                                                    : CLI_DONE;
+}
+
+static int read_memory(const struct cli_call *call, json_t *config)
+{
+    const char *text = args_get(&call->args, "memory");
+    uint64_t bytes = 0;
+    struct un_error err = UN_ERROR_INIT;
+    if (!text) {
+        return CLI_DONE;
+    }
+    if (args_size(text, &bytes, &err) < 0) {
+        return cli_usage(call, "--memory: %s", err.text);
+    }
+    if (bytes % MIB || bytes < 2 * (uint64_t)MIB || bytes / MIB > MEMORY_MIB_MAX) {
+        return cli_usage(call, "--memory: '%s' is not a whole number of MiB from 2M to 64G", text);
+    }
+    return set_new(config, "memory_mib", json_integer((json_int_t)(bytes / MIB)));
+}
+
+static int read_timeout(const struct cli_call *call, json_t *config)
+{
+    const char *text = args_get(&call->args, "timeout");
+    uint64_t ms = 0;
+    struct un_error err = UN_ERROR_INIT;
+    if (!text) {
+        return CLI_DONE;
+    }
+    if (args_duration(text, &ms, &err) < 0) {
+        return cli_usage(call, "--timeout: %s", err.text);
+    }
+    if (ms < 1 || ms > TIMEOUT_MS_MAX) {
+        return cli_usage(call, "--timeout: '%s' is not from 1ms to 15m", text);
+    }
+    return set_new(config, "timeout_ms", json_integer((json_int_t)ms));
+}
+
+static int read_concurrency(const struct cli_call *call, json_t *config)
+{
+    const char *text = args_get(&call->args, "concurrency");
+    uint64_t n = 0;
+    struct un_error err = UN_ERROR_INIT;
+    if (!text) {
+        return CLI_DONE;
+    }
+    if (args_count(text, 1, CONCURRENCY_MAX, &n, &err) < 0) {
+        return cli_usage(call, "--concurrency: %s", err.text);
+    }
+    return set_new(config, "concurrency", json_integer((json_int_t)n));
+}
+
+static int read_interface(const struct cli_call *call, json_t *config)
+{
+    static const char *const known[] = {"filter", "cgi", "http", "lambda", "sdk", NULL};
+    const char *text = args_get(&call->args, "interface");
+    if (!text) {
+        return CLI_DONE;
+    }
+    for (size_t i = 0; known[i]; i++) {
+        if (strcmp(text, known[i]) == 0) {
+            return set_new(config, "interface", json_string(text));
+        }
+    }
+    return cli_usage(call, "--interface: '%s' is none of filter, cgi, http, lambda, sdk", text);
+}
+
+static int read_env(const struct cli_call *call, json_t *config)
+{
+    json_t *env = json_object();
+    int status = set_new(config, "env", env);
+    size_t at = 0;
+    for (const char *pair; status == CLI_DONE && (pair = args_next(&call->args, "env", &at));) {
+        const char *equals = strchr(pair, '=');
+        if (!equals || equals == pair) {
+            return cli_usage(call, "--env: '%s' is not K=V", pair);
+        }
+        un_autofree char *key = strndup(pair, (size_t)(equals - pair));
+        json_t *value = json_string(equals + 1);
+        if (key && !value) {
+            return cli_usage(call, "--env: the value of %s is not UTF-8", key);
+        }
+        status = key ? set_new(env, key, value) : cli_fail(CLI_REFUSED, "out of memory");
+    }
+    return status;
+}
+
+static int read_args(const struct cli_call *call, json_t *config)
+{
+    json_t *args = json_array();
+    int status = set_new(config, "args", args);
+    for (size_t i = 0; status == CLI_DONE && i < call->args.rest_count; i++) {
+        json_t *word = json_string(call->args.rest[i]);
+        if (!word) {
+            return cli_usage(call, "argument %zu behind -- is not UTF-8", i + 1);
+        }
+        if (json_array_append_new(args, word) < 0) {
+            return cli_fail(CLI_REFUSED, "out of memory");
+        }
+    }
+    return status;
+}
+
+static int read_config(const struct cli_call *call, json_t *config)
+{
+    int (*const readers[])(const struct cli_call *, json_t *) = {
+        read_memory, read_timeout, read_concurrency, read_interface, read_env, read_args};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {
+        int status = readers[i](call, config);
+        if (status != CLI_DONE) {
+            return status;
+        }
+    }
+    return CLI_DONE;
+}
+
+/* Puts the image into the configuration, pushing it when it is a file here. */
+static int find_image(const struct cli_call *call, json_t *config)
+{
+    const char *what = call->args.operands[1];
+    if (push_is_digest(what)) {
+        return set_new(config, "image", json_string(what));
+    }
+    if (access(what, F_OK) == 0) {
+        un_autojson json_t *image = NULL;
+        int status = push_file(call, what, NULL, &image);
+        return status != CLI_DONE ? status
+                                  : set_new(config, "image", json_string(api_str(image, "digest")));
+    }
+    if (*what == '/' || *what == '.') {
+        return cli_fail(CLI_REFUSED, "there is no file %s", what);
+    }
+    un_autofree char *path = api_path("/api/v1/images/%s", what);
+    un_autojson json_t *image = NULL;
+    int status = api_call(call, "GET", path, NULL, &image);
+    if (status == CLI_REFUSED) {
+        return cli_fail(status, "'%s' is neither a file here nor an image's digest or tag there",
+                        what);
+    }
+    return status != CLI_DONE ? status
+                              : set_new(config, "image", json_string(api_str(image, "digest")));
+}
+
+static int show_deployed(const struct cli_call *call, const json_t *function)
+{
+    un_autobuf struct un_buf out = {0};
+    const char *host = client_host(call->client);
+    bool on_socket = strncmp(host, "unix://", 7) == 0;
+    int rc = un_buf_printf(&out, "%s version %llu %s%s%s%s%s\n", api_str(function, "name"),
+                           (unsigned long long)api_uint(function, "version"),
+                           client_base_url(call->client), api_str(function, "url"),
+                           on_socket ? " (on " : "", on_socket ? host : "", on_socket ? ")" : "");
+    return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
+}
+
+int verb_deploy(struct cli_call *call)
+{
+    un_autofree char *path = NULL;
+    un_autojson json_t *config = json_object();
+    un_autojson json_t *function = NULL;
+    if (!config) {
+        return cli_fail(CLI_REFUSED, "out of memory");
+    }
+    /* Everything that can be wrong with the words is said before a byte is sent. */
+    int status = api_function_path(call, call->args.operands[0], "", &path);
+    status = status == CLI_DONE ? read_config(call, config) : status;
+    status = status == CLI_DONE ? find_image(call, config) : status;
+    status = status == CLI_DONE ? api_call(call, "PUT", path, config, &function) : status;
+    if (status != CLI_DONE) {
+        return status;
+    }
+    return call->json ? cli_print_json(function) : show_deployed(call, function);
+}

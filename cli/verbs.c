@@ -1,0 +1,169 @@
+/* verbs.c - see verbs.h. */
+#include "cli/verbs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+
+const struct args_option cli_global_options[] = {
+    {"host", 'H', "URL", "the daemon's address: http://HOST:PORT or unix:///PATH (UNID_HOST)"},
+    {"token-file", 0, "FILE", "file with the access token (or the token itself in UNID_TOKEN)"},
+    {"json", 0, NULL, "print the API's JSON instead of text for people"},
+    {"help", 'h', NULL, "show help"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
+
+static const struct args_option deploy_options[] = {
+    {"interface", 'i', "I", "how the program takes requests: filter, cgi, http, lambda or sdk"},
+    {"memory", 'm', "SIZE", "memory of each VM, like 64M"},
+    {"timeout", 't', "TIME", "longest run of an invocation, like 30s"},
+    {"concurrency", 'c', "N", "VMs at once"},
+    {"env", 'e', "K=V", "an environment variable; may be repeated"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option invoke_options[] = {
+    {"async", 0, NULL, "have it run later; prints the invocation's id"},
+    {"data", 'd', "DATA", "the body: @FILE, - for standard input, or the text itself"},
+    {"header", 0, "K:V", "a header field of the request; may be repeated"},
+    {"include", 0, NULL, "show the answer's head on standard error"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option logs_options[] = {
+    {"follow", 'f', NULL, "go on with each new line"},
+    {"limit", 'n', "N", "how many lines back (default 100)"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option receipts_options[] = {
+    {"limit", 'n', "N", "how many (default 20)"},
+    {"status", 0, "WORD", "only ok, failed, or one outcome such as timed-out"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option push_options[] = {
+    {"tag", 0, "TAG", "point this tag at the image"},
+    {NULL, 0, NULL, NULL},
+};
+
+const struct cli_verb cli_verbs[] = {
+    {"deploy", "NAME PROGRAM|IMAGE [-- ARG...]", 2, 2, true, deploy_options, verb_deploy,
+     "Make a function of a program, or a new version of it",
+     "PROGRAM is a local file; it is pushed unless the daemon has it. IMAGE is a digest or a tag.\n"
+     "Words behind -- are the program's arguments.\n"},
+    {"invoke", "NAME[:VERSION|ALIAS]", 1, 1, false, invoke_options, verb_invoke,
+     "Call a function; its answer goes to standard output", NULL},
+    {"ls", "", 0, 0, false, no_options, verb_ls, "List functions", NULL},
+    {"describe", "NAME", 1, 1, false, no_options, verb_describe,
+     "Show a function: configuration, aliases, image, recent receipts", NULL},
+    {"rm", "NAME...", 1, VERB_ANY, false, no_options, verb_rm,
+     "Remove functions with all their versions", NULL},
+    {"versions", "NAME", 1, 1, false, no_options, verb_versions, "List a function's versions",
+     NULL},
+    {"rollback", "NAME [VERSION]", 1, 2, false, no_options, verb_rollback,
+     "Make an older version live again",
+     "Without VERSION: the newest version that is older than the live one.\n"},
+    {"ps", "", 0, 0, false, no_options, verb_ps, "List virtual machines", NULL},
+    {"logs", "NAME", 1, 1, false, logs_options, verb_logs, "Show what a function has logged",
+     "With --json: one JSON object a line.\n"},
+    {"receipts", "[NAME]", 0, 1, false, receipts_options, verb_receipts,
+     "List receipts of invocations, newest first", NULL},
+    {"receipt", "ID", 1, 1, false, no_options, verb_receipt, "Show an invocation's receipt", NULL},
+    {"image ls", "", 0, 0, false, no_options, verb_image_ls, "List images", NULL},
+    {"image push", "FILE", 1, 1, false, push_options, verb_image_push,
+     "Store an image; prints its digest", NULL},
+    {"image rm", "DIGEST...", 1, VERB_ANY, false, no_options, verb_image_rm,
+     "Remove images that no function refers to", NULL},
+    {"doctor", "", 0, 0, false, no_options, verb_doctor,
+     "Check what unid needs, and say how to mend what is missing",
+     "Looks at this machine and has the daemon measure its drivers.\n"},
+    {"version", "", 0, 0, false, no_options, verb_version, "Show unictl's and the daemon's version",
+     NULL},
+    {"help", "[VERB]", 0, 2, false, no_options, verb_help, "Show help", NULL},
+    {NULL, NULL, 0, 0, false, NULL, NULL, NULL, NULL},
+};
+
+const struct cli_verb *cli_find_verb(int argc, char *const *argv, int *ret_words)
+{
+    for (const struct cli_verb *v = cli_verbs; v->name && argc > 0; v++) {
+        const char *space = strchr(v->name, ' ');
+        size_t first = space ? (size_t)(space - v->name) : strlen(v->name);
+        if (strlen(argv[0]) != first || strncmp(argv[0], v->name, first) != 0) {
+            continue;
+        }
+        if (!space || (argc > 1 && strcmp(argv[1], space + 1) == 0)) {
+            *ret_words = space ? 2 : 1;
+            return v;
+        }
+    }
+    return NULL;
+}
+
+const char *cli_suggest_verb(int argc, char *const *argv)
+{
+    enum { VERBS_MAX = 64, TYPED_SIZE = 32 };
+    const char *names[VERBS_MAX + 1] = {NULL};
+    size_t count = 0;
+    for (const struct cli_verb *v = cli_verbs; v->name && count < VERBS_MAX; v++) {
+        names[count++] = v->name;
+    }
+    char typed[TYPED_SIZE];
+    if (argc > 1 && argv[1][0] != '-' &&
+        snprintf(typed, sizeof(typed), "%s %s", argv[0], argv[1]) < (int)sizeof(typed)) {
+        const char *near = args_nearest(typed, names);
+        if (near) {
+            return near;
+        }
+    }
+    return argc > 0 ? args_nearest(argv[0], names) : NULL;
+}
+
+int cli_help_overview(struct un_buf *out)
+{
+    int rc = un_buf_append_str(out, "Usage: unictl [OPTION]... VERB [OPERAND]...\n\nVerbs:\n");
+    for (const struct cli_verb *v = cli_verbs; v->name && rc == 0; v++) {
+        rc = un_buf_printf(out, "  %-11s %s\n", v->name, v->summary);
+    }
+    rc = rc ? rc : un_buf_append_str(out, "\nOptions of every verb:\n");
+    for (const struct args_option *o = cli_global_options; o->name && rc == 0; o++) {
+        rc = un_buf_printf(out, "  --%s%s%-*s %s\n", o->name, o->value ? " " : "",
+                           (int)(18 - strlen(o->name) - (o->value ? 1 : 0)),
+                           o->value ? o->value : "", o->help);
+    }
+    return rc ? rc
+              : un_buf_append_str(out,
+                                  "\nunictl VERB --help says more about a verb. Exit status: 0 "
+                                  "done, 1 refused, 2 usage,\n3 no daemon, 4 the function "
+                                  "failed, 5 timed out.\n");
+}
+
+static int help_options(const struct args_option *options, struct un_buf *out)
+{
+    int rc = 0;
+    for (const struct args_option *o = options; o->name && rc == 0; o++) {
+        char form[48];
+        snprintf(form, sizeof(form), "%c%c%s--%s%s%s", o->letter ? '-' : ' ',
+                 o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name, o->value ? " " : "",
+                 o->value ? o->value : "");
+        rc = un_buf_printf(out, "  %-24s %s\n", form, o->help);
+    }
+    return rc;
+}
+
+int cli_help_verb(const struct cli_verb *verb, struct un_buf *out)
+{
+    int rc = un_buf_printf(out, "Usage: unictl %s%s%s%s\n\n%s.\n%s", verb->name,
+                           verb->options->name ? " [OPTION]..." : "", *verb->operands ? " " : "",
+                           verb->operands, verb->summary, verb->details ? verb->details : "");
+    if (rc == 0 && verb->options->name) {
+        rc = un_buf_append_str(out, "\nOptions:\n");
+        rc = rc ? rc : help_options(verb->options, out);
+    }
+    rc = rc ? rc : un_buf_append_str(out, "\nOptions of every verb:\n");
+    return rc ? rc : help_options(cli_global_options, out);
+}

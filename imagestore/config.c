@@ -1,0 +1,319 @@
+/* config.c - a function's configuration, from and to JSON (see function.h). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/fault.h"
+#include "common/json.h"
+#include "common/limits.h"
+#include "imagestore/function.h"
+
+static const char *const interface_names[] = {
+    [FUNCTION_FILTER] = "filter", [FUNCTION_CGI] = "cgi", [FUNCTION_HTTP] = "http",
+    [FUNCTION_LAMBDA] = "lambda", [FUNCTION_SDK] = "sdk",
+};
+
+const char *function_interface_name(enum function_interface i)
+{
+    return (size_t)i < UN_ARRAY_SIZE(interface_names) ? interface_names[i] : "default";
+}
+
+int function_interface_parse(const char *word)
+{
+    for (size_t i = 0; word && i < UN_ARRAY_SIZE(interface_names); i++) {
+        if (strcmp(word, interface_names[i]) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+static bool label_valid(const char *s)
+{
+    size_t len = s ? strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") : 0;
+    return len > 0 && len <= 63 && s[len] == '\0' && s[0] >= 'a' && s[0] <= 'z' &&
+           s[len - 1] != '-';
+}
+
+bool function_name_valid(const char *name)
+{
+    return label_valid(name);
+}
+
+bool function_alias_valid(const char *alias)
+{
+    return label_valid(alias);
+}
+
+void function_config_init(struct function_config *c)
+{
+    *c = (struct function_config){
+        .interface = FUNCTION_DEFAULT,
+        .memory_mib = DEFAULT_FUNCTION_MEMORY_MIB,
+        .timeout_ms = DEFAULT_FUNCTION_TIMEOUT_MS,
+        .concurrency = DEFAULT_FUNCTION_CONCURRENCY,
+    };
+}
+
+static void free_strings(char **list)
+{
+    for (size_t i = 0; list && list[i]; i++) {
+        free(list[i]);
+    }
+    free(list);
+}
+
+void function_config_done(struct function_config *c)
+{
+    free_strings(c->args);
+    free_strings(c->env);
+    c->args = c->env = NULL;
+}
+
+static int no_memory(struct un_error *err)
+{
+    return un_error_set(err, -ENOMEM, "out of memory");
+}
+
+/* Takes one string's bytes, with its NUL, from what the guest's string area holds. */
+static int take_room(size_t bytes, size_t *room, struct un_error *err)
+{
+    if (bytes >= *room) {
+        return un_error_set(err, -EINVAL, "args and env together have more than %d bytes",
+                            LIMIT_FUNCTION_STRINGS);
+    }
+    *room -= bytes + 1;
+    return 0;
+}
+
+static bool has_nul(const json_t *string)
+{
+    return strlen(json_string_value(string)) != json_string_length(string);
+}
+
+static int parse_args(const json_t *root, struct function_config *c, size_t *room,
+                      struct un_error *err)
+{
+    const json_t *list = json_object_get(root, "args"), *item;
+    size_t i;
+    if (!list) {
+        return 0;
+    }
+    if (!json_is_array(list) || json_array_size(list) > LIMIT_FUNCTION_ARGS) {
+        return un_error_set(err, -EINVAL, "args: must be a list of at most %d strings",
+                            LIMIT_FUNCTION_ARGS);
+    }
+    c->args = un_fault("function.args") ? NULL : calloc(json_array_size(list) + 1, sizeof *c->args);
+    if (!c->args) {
+        return no_memory(err);
+    }
+    json_array_foreach(list, i, item)
+    {
+        if (!json_is_string(item) || has_nul(item)) {
+            return un_error_set(err, -EINVAL, "args[%zu]: must be a string without NUL", i);
+        }
+        int rc = take_room(json_string_length(item), room, err);
+        if (rc < 0) {
+            return rc;
+        }
+        if (!(c->args[i] = strdup(json_string_value(item)))) {
+            return no_memory(err);
+        }
+    }
+    return 0;
+}
+
+/* By key: '=' ends it, so that "A=1" comes before "AB=1" as "A" does before "AB". */
+static int by_key(const void *a, const void *b)
+{
+    const char *x = *(char *const *)a, *y = *(char *const *)b;
+    while (*x == *y && *x != '=' && *x) {
+        x++;
+        y++;
+    }
+    int left = *x == '=' ? 0 : (unsigned char)*x, right = *y == '=' ? 0 : (unsigned char)*y;
+    return left - right;
+}
+
+static int parse_env_entry(const char *key, const json_t *value, char **ret, struct un_error *err)
+{
+    if (!key[0] || strchr(key, '=')) {
+        return un_error_set(err, -EINVAL, "env: \"%s\" is not a name for a variable", key);
+    }
+    if (!json_is_string(value) || has_nul(value)) {
+        return un_error_set(err, -EINVAL, "env.%s: must be a string without NUL", key);
+    }
+    size_t key_len = strlen(key), size = key_len + 1 + json_string_length(value) + 1;
+    char *entry = malloc(size);
+    if (!entry) {
+        return no_memory(err);
+    }
+    memcpy(entry, key, key_len);
+    entry[key_len] = '=';
+    memcpy(entry + key_len + 1, json_string_value(value), size - key_len - 1);
+    *ret = entry;
+    return 0;
+}
+
+static int parse_env(json_t *root, struct function_config *c, size_t *room, struct un_error *err)
+{
+    json_t *map = json_object_get(root, "env"), *value;
+    const char *key;
+    size_t count = 0;
+    if (!map) {
+        return 0;
+    }
+    if (!json_is_object(map) || json_object_size(map) > LIMIT_FUNCTION_ARGS) {
+        return un_error_set(err, -EINVAL, "env: must be an object of at most %d strings",
+                            LIMIT_FUNCTION_ARGS);
+    }
+    c->env = calloc(json_object_size(map) + 1, sizeof *c->env);
+    if (!c->env) {
+        return no_memory(err);
+    }
+    json_object_foreach(map, key, value)
+    {
+        int rc = parse_env_entry(key, value, &c->env[count], err);
+        if (rc == 0) {
+            rc = take_room(strlen(c->env[count++]), room, err);
+        }
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    qsort(c->env, count, sizeof *c->env, by_key);
+    return 0;
+}
+
+static int parse_u32(const json_t *root, const char *key, int64_t least, int64_t most,
+                     uint32_t *ret, struct un_error *err)
+{
+    int64_t value = *ret;
+    int rc = un_json_get_int(root, key, least, most, &value, err);
+    if (rc == 0) {
+        *ret = (uint32_t)value;
+    }
+    return rc;
+}
+
+static int parse_numbers(const json_t *root, struct function_config *c, struct un_error *err)
+{
+    int rc = parse_u32(root, "memory_mib", LIMIT_FUNCTION_MEMORY_MIN, LIMIT_FUNCTION_MEMORY_MIB,
+                       &c->memory_mib, err);
+    if (rc == 0) {
+        rc = parse_u32(root, "timeout_ms", 1, LIMIT_FUNCTION_TIMEOUT_MS, &c->timeout_ms, err);
+    }
+    if (rc == 0) {
+        rc = parse_u32(root, "concurrency", 1, LIMIT_FUNCTION_CONCURRENCY, &c->concurrency, err);
+    }
+    return rc;
+}
+
+static int parse_words(const json_t *root, struct function_config *c, struct un_error *err)
+{
+    const char *image = NULL, *word = NULL;
+    int rc = un_json_get_str(root, "image", &image, err);
+    if (rc == 0) {
+        rc = un_json_get_str(root, "interface", &word, err);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    if (!image) {
+        return un_error_set(err, -EINVAL, "image: is missing; push one, then name its digest");
+    }
+    if (!image_digest_valid(image)) {
+        return un_error_set(err, -EINVAL,
+                            "image: must be \"sha256:\" and 64 lower-case hex digits");
+    }
+    memcpy(c->image, image, IMAGE_DIGEST_SIZE);
+    if (word) {
+        int interface = function_interface_parse(word);
+        if (interface < 0) {
+            return un_error_set(err, -EINVAL,
+                                "interface: must be filter, cgi, http, lambda or sdk");
+        }
+        c->interface = (enum function_interface)interface;
+    }
+    return 0;
+}
+
+int function_config_parse(const void *json, size_t len, struct function_config *ret,
+                          struct un_error *err)
+{
+    static const char *const keys[] = {"image",       "interface", "memory_mib", "timeout_ms",
+                                       "concurrency", "args",      "env",        NULL};
+    un_autojson json_t *root = NULL;
+    struct function_config c;
+    size_t room = LIMIT_FUNCTION_STRINGS;
+    function_config_init(&c);
+    int rc = un_json_parse(json, len, &root, err);
+    if (rc == 0 && !json_is_object(root)) {
+        rc = un_error_set(err, -EINVAL, "a function's configuration must be a JSON object");
+    }
+    if (rc == 0) {
+        rc = un_json_only_keys(root, keys, err);
+    }
+    if (rc == 0) {
+        rc = parse_words(root, &c, err);
+    }
+    if (rc == 0) {
+        rc = parse_numbers(root, &c, err);
+    }
+    if (rc == 0) {
+        rc = parse_args(root, &c, &room, err);
+    }
+    if (rc == 0) {
+        rc = parse_env(root, &c, &room, err);
+    }
+    if (rc < 0) {
+        function_config_done(&c);
+        return rc;
+    }
+    *ret = c;
+    return 0;
+}
+
+static json_t *args_to_json(char **args)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && args && args[i]; i++) {
+        if (json_array_append_new(list, json_string(args[i])) < 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static json_t *env_to_json(char **env)
+{
+    json_t *map = json_object();
+    for (size_t i = 0; map && env && env[i]; i++) {
+        const char *equals = strchr(env[i], '=');
+        un_autofree char *key = equals ? strndup(env[i], (size_t)(equals - env[i])) : NULL;
+        if (!key || json_object_set_new(map, key, json_string(equals + 1)) < 0) {
+            json_decref(map);
+            return NULL;
+        }
+    }
+    return map;
+}
+
+char *function_config_to_json(const struct function_config *c)
+{
+    un_autojson json_t *root = json_object();
+    if (!root || json_object_set_new(root, "image", json_string(c->image)) < 0 ||
+        (c->interface != FUNCTION_DEFAULT &&
+         json_object_set_new(root, "interface",
+                             json_string(function_interface_name(c->interface))) < 0) ||
+        json_object_set_new(root, "memory_mib", json_integer(c->memory_mib)) < 0 ||
+        json_object_set_new(root, "timeout_ms", json_integer(c->timeout_ms)) < 0 ||
+        json_object_set_new(root, "concurrency", json_integer(c->concurrency)) < 0 ||
+        json_object_set_new(root, "args", args_to_json(c->args)) < 0 ||
+        json_object_set_new(root, "env", env_to_json(c->env)) < 0) {
+        return NULL;
+    }
+    return un_json_text(root);
+}

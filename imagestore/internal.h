@@ -1,0 +1,72 @@
+/* internal.h - what the files of imagestore/ share; nobody else includes it. */
+#ifndef UNID_IMAGESTORE_INTERNAL_H
+#define UNID_IMAGESTORE_INTERNAL_H
+
+#include <openssl/evp.h>
+
+#include "common/list.h"
+#include "imagestore/image.h"
+
+/* An image's bytes are rows of `image_chunks`: all but the last IMAGE_CHUNK_BYTES long, with the
+ * key (blob << IMAGE_INDEX_BITS) + index, so that they lie in the file in order and need no second
+ * index. The size is a measured compromise: larger rows store no faster, and each upload buffers
+ * several. */
+#define IMAGE_CHUNK_BYTES (256u << 10)
+#define IMAGE_INDEX_BITS  24
+
+/* What image_recognise looks at. */
+#define IMAGE_HEAD_BYTES (64u << 10)
+
+static inline int64_t image_chunk_key(int64_t blob, uint64_t index)
+{
+    return (int64_t)(((uint64_t)blob << IMAGE_INDEX_BITS) + index);
+}
+
+struct imagestore {
+    struct un_loop *loop;
+    struct store *store;
+    struct un_workers *workers;
+    char *dir; /* of the flat files */
+    int dir_fd;
+    uint64_t max_image_bytes, max_cache_bytes;
+    int64_t next_blob; /* never given out before in this life of the daemon */
+
+    struct un_list entries; /* cache.c */
+    struct un_list idle;
+    struct un_timer idle_timer;
+    unsigned cold, next_serial;
+
+    unsigned pending; /* flows under way; the last to end frees a closed store */
+    bool closed;
+};
+
+/* Each flow (upload, job, ...) holds the store while a callback may still come to it. */
+void imagestore_hold(struct imagestore *is);
+void imagestore_release(struct imagestore *is);
+
+/* Removes the rows of a blob that no image refers to, in steps, and the flat file of `digest` (or
+ * NULL). What cannot be removed now is removed at the next start. */
+void image_purge(struct imagestore *is, int64_t blob, const char *digest);
+
+/* Store thread. Fills `ret` and `blob` from the image that `ref` (digest or tag) names; -ENOENT. */
+int image_load(sqlite3 *db, const char *ref, struct image_info *ret, int64_t *blob,
+               struct un_error *err);
+/* -1: unknown. */
+int image_kind_parse(const char *name);
+
+/* Store thread. Reads one chunk into `buf` (IMAGE_CHUNK_BYTES) and checks its length. -ENOENT when
+ * it is gone, -EUCLEAN when it has another length than it must. */
+int image_read_chunk(sqlite3 *db, int64_t key, void *buf, size_t want, struct un_error *err);
+
+/* "sha256:" and the digest of what went into `md`; -EIO. */
+int image_digest_final(EVP_MD_CTX *md, char ret[IMAGE_DIGEST_SIZE], struct un_error *err);
+/* A new SHA-256 context (EVP_MD_CTX_free), or NULL. */
+EVP_MD_CTX *image_digest_new(void);
+
+/* cache.c */
+int image_cache_open(struct imagestore *is, const char *cache_dir, struct un_error *err);
+void image_cache_close(struct imagestore *is);
+/* The image was removed: its mapping is not given out any more. */
+void image_cache_forget(struct imagestore *is, const char *digest);
+
+#endif

@@ -1,0 +1,362 @@
+/* recognise.c - what kind of image some bytes are (see image.h).
+ *
+ * Sources: ELF notes of the Xen hypervisor (xen/include/public/elfnote.h), Multiboot Specification
+ * 0.6.96 section 3.1, Multiboot2 Specification 2.0 section 3.1, the Linux x86 boot protocol
+ * (Documentation/arch/x86/boot.rst), QEMU's docs/interop/qcow2.txt, UEFI Specification section 5.
+ *
+ * A new kind is a new function here, called from image_recognise in an order that is explained
+ * there.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/bytes.h"
+#include "common/cleanup.h"
+#include "common/elf.h"
+#include "common/limits.h"
+#include "imagestore/internal.h"
+#include "unid/abi.h"
+
+#define PVH_NOTE_OWNER "Xen"
+enum { PVH_NOTE_TYPE = 18 }; /* XEN_ELFNOTE_PHYS32_ENTRY */
+
+#define MULTIBOOT1_MAGIC  0x1badb002u
+#define MULTIBOOT1_WITHIN 8192
+#define MULTIBOOT2_MAGIC  0xe85250d6u
+#define MULTIBOOT2_WITHIN 32768
+
+/* Linux programs lie below (Documentation/arch/x86/x86_64/mm.rst). */
+#define USER_SPACE_END ((uint64_t)1 << 47)
+
+#define MAX_SPAN ((uint64_t)LIMIT_FUNCTION_MEMORY_MIB << 20)
+
+/* The file's first bytes, and how long it is. */
+struct probe {
+    const uint8_t *data;
+    size_t len;
+    uint64_t file_size;
+};
+
+static uint32_t u32_at(const struct probe *p, uint64_t at)
+{
+    struct un_reader r = un_reader_of(p->data, p->len);
+    un_read_seek(&r, at);
+    return un_read_u32le(&r);
+}
+
+static uint16_t u16_at(const struct probe *p, uint64_t at)
+{
+    struct un_reader r = un_reader_of(p->data, p->len);
+    un_read_seek(&r, at);
+    return un_read_u16le(&r);
+}
+
+static bool bytes_at(const struct probe *p, uint64_t at, const void *want, size_t len)
+{
+    struct un_reader r = un_reader_of(p->data, p->len);
+    un_read_seek(&r, at);
+    const uint8_t *got = un_read_bytes(&r, len);
+    return got && memcmp(got, want, len) == 0;
+}
+
+static bool find_multiboot1(const struct probe *p, uint64_t *ret_at)
+{
+    for (uint64_t at = 0; at + 12 <= p->len && at + 12 <= MULTIBOOT1_WITHIN; at += 4) {
+        if (u32_at(p, at) == MULTIBOOT1_MAGIC &&
+            (uint32_t)(MULTIBOOT1_MAGIC + u32_at(p, at + 4) + u32_at(p, at + 8)) == 0) {
+            *ret_at = at;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_multiboot2(const struct probe *p)
+{
+    for (uint64_t at = 0; at + 16 <= p->len && at + 16 <= MULTIBOOT2_WITHIN; at += 8) {
+        uint32_t sum = u32_at(p, at) + u32_at(p, at + 4) + u32_at(p, at + 8) + u32_at(p, at + 12);
+        if (u32_at(p, at) == MULTIBOOT2_MAGIC && sum == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int check_sdk(const struct probe *p, const struct un_elf *elf,
+                     const struct un_elf_note *note, struct un_error *err)
+{
+    if (!elf->is64) {
+        return un_error_set(err, -EINVAL, "ELF: an SDK image of class 32, it must be 64");
+    }
+    if (note->size < 8) {
+        return un_error_set(err, -EINVAL, "SDK note: %" PRIu64 " bytes, it must have 8",
+                            note->size);
+    }
+    unsigned major = u16_at(p, note->offset);
+    if (major != UNID_ABI_MAJOR) {
+        return un_error_set(err, -EINVAL,
+                            "SDK note: made for guest interface %u, this unid offers %u", major,
+                            UNID_ABI_MAJOR);
+    }
+    if (elf->low < UNID_IMAGE_MIN) {
+        return un_error_set(err, -EINVAL,
+                            "ELF: a segment at 0x%" PRIx64 ", SDK images start at 0x%llx", elf->low,
+                            UNID_IMAGE_MIN);
+    }
+    if (elf->high > MAX_SPAN) {
+        return un_error_set(err, -EINVAL,
+                            "ELF: segments up to 0x%" PRIx64 ", no machine has more than %d MiB",
+                            elf->high, LIMIT_FUNCTION_MEMORY_MIB);
+    }
+    return 0;
+}
+
+/* A kernel says so by a note or header which no program has, so kernels are asked for first. PVH
+ * comes before multiboot: it is entered with the same ease and says more. */
+static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_error *err)
+{
+    uint64_t at;
+    struct un_elf elf;
+    struct un_elf_note note;
+    int rc = un_elf_parse(p->data, p->len, p->file_size, &elf, err);
+    if (rc < 0) {
+        if (err) {
+            err->code = -EINVAL; /* here -ENOTSUP is no more than that */
+        }
+        return -EINVAL;
+    }
+    if (elf.high - elf.low > MAX_SPAN) {
+        return un_error_set(err, -EINVAL,
+                            "ELF: segments span %" PRIu64 " MiB, no machine has more than %d MiB",
+                            (elf.high - elf.low) >> 20, LIMIT_FUNCTION_MEMORY_MIB);
+    }
+    if (un_elf_find_note(p->data, p->len, &elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &note)) {
+        rc = check_sdk(p, &elf, &note, err);
+        if (rc == 0) {
+            *ret = IMAGE_SDK;
+        }
+        return rc;
+    }
+    if (un_elf_find_note(p->data, p->len, &elf, PVH_NOTE_OWNER, PVH_NOTE_TYPE, &note)) {
+        if (note.size < 4) {
+            return un_error_set(err, -EINVAL, "PVH note: %" PRIu64 " bytes, no entry point fits",
+                                note.size);
+        }
+        *ret = IMAGE_PVH;
+    } else if (has_multiboot2(p)) {
+        *ret = IMAGE_MULTIBOOT2;
+    } else if (find_multiboot1(p, &at)) {
+        *ret = IMAGE_MULTIBOOT1;
+    } else if (elf.high > USER_SPACE_END) {
+        return un_error_set(err, -EINVAL,
+                            "ELF: a kernel (segments up to 0x%" PRIx64
+                            ") with neither a PVH note nor "
+                            "a multiboot header in its first %zu bytes; use its bzImage",
+                            elf.high, p->len);
+    } else if (!elf.is64) {
+        return un_error_set(err, -EINVAL, "ELF: a 32-bit program; programs must be 64-bit x86");
+    } else {
+        *ret = elf.has_interp ? IMAGE_LINUX_DYNAMIC : IMAGE_LINUX_STATIC;
+    }
+    return 0;
+}
+
+static bool is_bzimage(const struct probe *p)
+{
+    return u16_at(p, 0x1fe) == 0xaa55 && bytes_at(p, 0x202, "HdrS", 4);
+}
+
+static int check_bzimage(const struct probe *p, struct un_error *err)
+{
+    unsigned version = u16_at(p, 0x206);
+    if (version < 0x0204) {
+        return un_error_set(err, -EINVAL, "bzImage: boot protocol %u.%02u, at least 2.04 is needed",
+                            version >> 8, version & 0xff);
+    }
+    if (p->len <= 0x211 || !(p->data[0x211] & 1)) {
+        return un_error_set(err, -EINVAL,
+                            "bzImage: loadflags say it is a zImage, which is too old");
+    }
+    uint64_t setup_sectors = p->data[0x1f1] ? p->data[0x1f1] : 4;
+    uint64_t setup_bytes = (setup_sectors + 1) * 512;
+    /* syssize is in units of 16 bytes, rounded up. */
+    uint64_t system_bytes = (uint64_t)u32_at(p, 0x1f4) * 16;
+    if (system_bytes == 0 || setup_bytes + system_bytes > p->file_size + 15) {
+        return un_error_set(err, -EINVAL,
+                            "bzImage: setup_sects and syssize promise %" PRIu64
+                            " bytes, the file has %" PRIu64,
+                            setup_bytes + system_bytes, p->file_size);
+    }
+    return 0;
+}
+
+static uint32_t be32_at(const struct probe *p, uint64_t at)
+{
+    return __builtin_bswap32(u32_at(p, at));
+}
+
+static uint64_t be64_at(const struct probe *p, uint64_t at)
+{
+    return (uint64_t)be32_at(p, at) << 32 | be32_at(p, at + 4);
+}
+
+static int check_qcow2(const struct probe *p, struct un_error *err)
+{
+    uint32_t version = be32_at(p, 4), cluster_bits = be32_at(p, 20);
+    if (p->len < 72 || (version != 2 && version != 3)) {
+        return un_error_set(err, -EINVAL, "qcow2: version %" PRIu32 " is not known", version);
+    }
+    if (cluster_bits < 9 || cluster_bits > 21) {
+        return un_error_set(err, -EINVAL, "qcow2: cluster_bits %" PRIu32 " is not 9 to 21",
+                            cluster_bits);
+    }
+    /* Either would make the hypervisor open a file of the host that the uploader names. */
+    if (be64_at(p, 8) != 0) {
+        return un_error_set(err, -EINVAL,
+                            "qcow2: it has a backing file; flatten it with qemu-img "
+                            "convert");
+    }
+    if (version == 3 && (p->len < 80 || be64_at(p, 72) & 4)) {
+        return un_error_set(err, -EINVAL,
+                            "qcow2: its data is in another file; flatten it with "
+                            "qemu-img convert");
+    }
+    uint64_t l1_bytes = (uint64_t)be32_at(p, 36) * 8, l1_end;
+    if (__builtin_add_overflow(be64_at(p, 40), l1_bytes, &l1_end) || l1_end > p->file_size) {
+        return un_error_set(err, -EINVAL, "qcow2: the l1 table does not lie in the file");
+    }
+    return 0;
+}
+
+static bool is_disk(const struct probe *p)
+{
+    bool mbr = u16_at(p, 510) == 0xaa55;
+    return mbr || bytes_at(p, 512, "EFI PART", 8) || bytes_at(p, 4096, "EFI PART", 8);
+}
+
+/* Neither of the kinds: what it looks like instead, for people who took the wrong file. */
+static int explain_unknown(const struct probe *p, struct un_error *err)
+{
+    static const struct {
+        unsigned at, len;
+        const char *bytes, *name;
+    } known[] = {
+        {0, 2, "#!", "a script; deploy its interpreter and pass the script as an argument"},
+        {0, 2, "\x1f\x8b", "gzip; unpack it first"},
+        {0, 6,
+         "\xfd"
+         "7zXZ",
+         "xz; unpack it first"},
+        {0, 4, "\x28\xb5\x2f\xfd", "zstd; unpack it first"},
+        {0, 4, "PK\x03\x04", "a zip archive"},
+        {257, 5, "ustar",
+         "a tar archive; container images cannot be run, deploy the program in it"},
+        {0, 2, "MZ", "a Windows or EFI program"},
+        {0, 4, "\xcf\xfa\xed\xfe", "a macOS program; build it for Linux"},
+        {0, 4, "\0asm", "a WebAssembly module"},
+        {0, 8, "!<arch>\n", "a library of object files, not a program"},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(known); i++) {
+        if (bytes_at(p, known[i].at, known[i].bytes, known[i].len)) {
+            return un_error_set(err, -EINVAL, "not an image: this is %s", known[i].name);
+        }
+    }
+    return un_error_set(err, -EINVAL,
+                        "not an image: neither ELF, Linux bzImage, multiboot nor a disk (it starts "
+                        "with %02x %02x %02x %02x)",
+                        p->data[0], p->len > 1 ? p->data[1] : 0, p->len > 2 ? p->data[2] : 0,
+                        p->len > 3 ? p->data[3] : 0);
+}
+
+/* A flat multiboot kernel says in its header where it is loaded (the "a.out kludge", flag 16);
+ * without that only ELF tells. */
+static int check_flat_multiboot(const struct probe *p, uint64_t at, struct un_error *err)
+{
+    if (!(u32_at(p, at + 4) & 1u << 16)) {
+        return un_error_set(err, -EINVAL,
+                            "multiboot: neither an ELF file nor load addresses in the header");
+    }
+    uint32_t header = u32_at(p, at + 12), load = u32_at(p, at + 16), end = u32_at(p, at + 20);
+    uint32_t bss_end = u32_at(p, at + 24), entry = u32_at(p, at + 28);
+    if (load > header || header - load > at) {
+        return un_error_set(err, -EINVAL,
+                            "multiboot: load_addr 0x%" PRIx32 " and header_addr 0x%" PRIx32
+                            " point outside of the file",
+                            load, header);
+    }
+    uint64_t start = at - (header - load);
+    if (end != 0 && (end < load || end - load > p->file_size - start)) {
+        return un_error_set(err, -EINVAL,
+                            "multiboot: load_end_addr 0x%" PRIx32 " is past the end of the file",
+                            end);
+    }
+    if (bss_end != 0 && bss_end < end) {
+        return un_error_set(err, -EINVAL,
+                            "multiboot: bss_end_addr 0x%" PRIx32 " lies before load_end_addr",
+                            bss_end);
+    }
+    if (entry < load) {
+        return un_error_set(err, -EINVAL,
+                            "multiboot: entry_addr 0x%" PRIx32 " lies before load_addr", entry);
+    }
+    return 0;
+}
+
+/* What is left: a flat multiboot kernel, or nothing that runs. */
+static int recognise_rest(const struct probe *p, enum image_kind *ret, struct un_error *err)
+{
+    uint64_t at;
+    if (find_multiboot1(p, &at)) {
+        int rc = check_flat_multiboot(p, at, err);
+        if (rc == 0) {
+            *ret = IMAGE_MULTIBOOT1;
+        }
+        return rc;
+    }
+    if (has_multiboot2(p)) {
+        return un_error_set(err, -EINVAL,
+                            "multiboot2: a kernel that is no ELF file; link it as ELF");
+    }
+    return explain_unknown(p, err);
+}
+
+int image_recognise(const void *head, size_t len, uint64_t file_size, enum image_kind *ret,
+                    struct un_error *err)
+{
+    struct probe p = {.data = head, .len = len, .file_size = file_size};
+    int rc = 0;
+    if (file_size == 0 || len == 0) {
+        return un_error_set(err, -EINVAL, "not an image: it is empty");
+    }
+    if (un_elf_is(head, len)) {
+        return recognise_elf(&p, ret, err);
+    }
+    /* bzImage before disk: its first sector has a boot sector's signature as well. Disk before
+     * multiboot: GRUB, in a disk's first sectors, has a multiboot header. */
+    if (is_bzimage(&p)) {
+        rc = check_bzimage(&p, err);
+        if (rc == 0) {
+            *ret = IMAGE_BZIMAGE;
+        }
+        return rc;
+    }
+    if (bytes_at(&p, 0, "QFI\xfb", 4)) {
+        rc = check_qcow2(&p, err);
+        if (rc == 0) {
+            *ret = IMAGE_DISK;
+        }
+        return rc;
+    }
+    if (is_disk(&p)) {
+        if (file_size % 512 != 0) {
+            return un_error_set(err, -EINVAL,
+                                "disk: %" PRIu64 " bytes are no whole number of 512-byte sectors",
+                                file_size);
+        }
+        *ret = IMAGE_DISK;
+        return 0;
+    }
+    return recognise_rest(&p, ret, err);
+}

@@ -1,0 +1,56 @@
+/* registry_internal.h - what the registry's files share; nobody else includes it. */
+#ifndef UNID_IMAGESTORE_REGISTRY_INTERNAL_H
+#define UNID_IMAGESTORE_REGISTRY_INTERNAL_H
+
+#include "common/list.h"
+#include "imagestore/function.h"
+
+enum { FUNCTION_NAME_SIZE = 64, FUNCTION_LIVE_SIZE = 5, VERSION_BUCKETS = 512 };
+#define FUNCTION_LIVE "live"
+
+/* --- version_cache.c: (name, qualifier) -> version, the least recently used leave first
+ * ------------ */
+
+struct version_cache {
+    struct un_list lru; /* most recently used first */
+    struct un_list buckets[VERSION_BUCKETS];
+    unsigned count, max;
+};
+void version_cache_init(struct version_cache *vc, unsigned max);
+void version_cache_done(struct version_cache *vc);
+struct function_version *version_cache_get(struct version_cache *vc, const char *name,
+                                           const char *qualifier);
+/* Keeps a reference. Without memory nothing is kept. */
+void version_cache_put(struct version_cache *vc, const char *qualifier, struct function_version *v);
+/* Drops all that is kept of a function. */
+void version_cache_drop(struct version_cache *vc, const char *name);
+
+/* --- registry_sql.c: store threads
+ * ---------------------------------------------------------------- */
+
+/* A growing list of versions, each with a reference. */
+struct version_list {
+    struct function_version **items;
+    size_t count, room;
+};
+void version_list_done(struct version_list *list);
+
+int registry_sql_resolve(sqlite3 *db, const char *name, const char *qualifier,
+                         struct version_list *ret, struct un_error *err);
+int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
+                      struct un_error *err);
+int registry_sql_versions(sqlite3 *db, const char *name, struct version_list *ret,
+                          struct un_error *err);
+/* `ret_created`: the name is new. The version that is live afterwards goes to `ret`. */
+int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *config,
+                        bool *ret_created, struct version_list *ret, struct un_error *err);
+int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uint32_t version,
+                           struct un_error *err);
+int registry_sql_remove(sqlite3 *db, const char *name, struct un_error *err);
+/* -ENOENT no such function. */
+int registry_sql_function_id(sqlite3 *db, const char *name, int64_t *ret, struct un_error *err);
+
+/* 1 to UINT32_MAX without leading zeros; 0: no version number. */
+uint32_t function_version_parse(const char *s);
+
+#endif

@@ -1,0 +1,328 @@
+/* registry_sql.c - the rows of functions, versions and aliases. Store threads only.
+ *
+ * A version's configuration is kept as the JSON of function_config_to_json with the image and
+ * interface resolved, so that "does this deploy change anything" is a comparison of texts.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/limits.h"
+#include "imagestore/internal.h"
+#include "imagestore/registry_internal.h"
+
+#define VERSION_COLUMNS "f.name, v.id, v.version, v.created_us, v.config, i.kind, i.size"
+#define VERSION_TABLES                                                                             \
+    " FROM functions f JOIN function_versions v ON v.function_id = f.id"                           \
+    " JOIN images i ON i.id = v.image_id"
+#define JOIN_LIVE                                                                                  \
+    " JOIN function_aliases a ON a.function_id = f.id AND a.alias = '" FUNCTION_LIVE "'"           \
+    " AND a.version = v.version"
+
+static int no_memory(struct un_error *err)
+{
+    return un_error_set(err, -ENOMEM, "out of memory");
+}
+
+struct function_version *function_ref(struct function_version *v)
+{
+    v->refs++;
+    return v;
+}
+
+void function_unref(struct function_version *v)
+{
+    if (v && --v->refs == 0) {
+        function_config_done(&v->config);
+        free(v);
+    }
+}
+
+void version_list_done(struct version_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        function_unref(list->items[i]);
+    }
+    free(list->items);
+    *list = (struct version_list){0};
+}
+
+uint32_t function_version_parse(const char *s)
+{
+    uint64_t n = 0;
+    size_t len = strspn(s, "0123456789");
+    if (len == 0 || len > 10 || s[len] != '\0' || s[0] == '0') {
+        return 0;
+    }
+    for (; *s; s++) {
+        n = n * 10 + (uint64_t)(*s - '0');
+    }
+    return n <= UINT32_MAX ? (uint32_t)n : 0;
+}
+
+/* Takes the reference in any case. */
+static int list_add(struct version_list *list, struct function_version *v, struct un_error *err)
+{
+    if (list->count == list->room) {
+        size_t room = list->room ? 2 * list->room : 1;
+        struct function_version **more = reallocarray(list->items, room, sizeof *more);
+        if (!more) {
+            function_unref(v);
+            return no_memory(err);
+        }
+        list->items = more;
+        list->room = room;
+    }
+    list->items[list->count++] = v;
+    return 0;
+}
+
+static int version_of_row(sqlite3_stmt *stmt, struct version_list *ret, struct un_error *err)
+{
+    const char *name = (const char *)sqlite3_column_text(stmt, 0);
+    const char *config = (const char *)sqlite3_column_text(stmt, 4);
+    int kind = image_kind_parse((const char *)sqlite3_column_text(stmt, 5));
+    if (!function_name_valid(name) || !config || kind < 0) {
+        return un_error_set(err, -EUCLEAN, "the database has a function version that cannot be");
+    }
+    struct function_version *v = calloc(1, sizeof *v);
+    if (!v) {
+        return no_memory(err);
+    }
+    v->refs = 1;
+    strcpy(v->name, name);
+    v->id = (uint64_t)sqlite3_column_int64(stmt, 1);
+    v->version = (uint32_t)sqlite3_column_int64(stmt, 2);
+    v->created_us = (uint64_t)sqlite3_column_int64(stmt, 3);
+    v->kind = (enum image_kind)kind;
+    v->image_size = (uint64_t)sqlite3_column_int64(stmt, 6);
+    int rc = function_config_parse(config, strlen(config), &v->config, err);
+    if (rc < 0) {
+        un_error_context(err, "function %s, version %u", v->name, v->version);
+        function_unref(v);
+        return rc;
+    }
+    return list_add(ret, v, err);
+}
+
+static int read_rows(sqlite3_stmt *stmt, struct version_list *ret, struct un_error *err)
+{
+    int rc;
+    while ((rc = store_step(stmt, err)) == 1) {
+        rc = version_of_row(stmt, ret, err);
+        if (rc < 0) {
+            break;
+        }
+    }
+    return rc;
+}
+
+int registry_sql_function_id(sqlite3 *db, const char *name, int64_t *ret, struct un_error *err)
+{
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare(db, &stmt, err, "SELECT id FROM functions WHERE name = ?", "t", name);
+    if (rc == 0) {
+        rc = store_step(stmt, err);
+    }
+    if (rc == 0) {
+        return un_error_set(err, -ENOENT, "no function %s", name);
+    }
+    if (rc == 1) {
+        *ret = sqlite3_column_int64(stmt, 0);
+        rc = 0;
+    }
+    return rc;
+}
+
+int registry_sql_resolve(sqlite3 *db, const char *name, const char *qualifier,
+                         struct version_list *ret, struct un_error *err)
+{
+    uint32_t number = function_version_parse(qualifier);
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int64_t id;
+    int rc = number ? store_prepare(db, &stmt, err,
+                                    "SELECT " VERSION_COLUMNS VERSION_TABLES
+                                    " WHERE f.name = ? AND v.version = ?",
+                                    "ti", name, (int64_t)number)
+                    : store_prepare(db, &stmt, err,
+                                    "SELECT " VERSION_COLUMNS VERSION_TABLES
+                                    " JOIN function_aliases a ON a.function_id = f.id"
+                                    " AND a.version = v.version WHERE f.name = ? AND a.alias = ?",
+                                    "tt", name, qualifier);
+    if (rc == 0) {
+        rc = read_rows(stmt, ret, err);
+    }
+    if (rc < 0 || ret->count > 0) {
+        return rc;
+    }
+    rc = registry_sql_function_id(db, name, &id, err);
+    return rc < 0 ? rc
+                  : un_error_set(err, -ENOENT, "function %s has no version or alias %s", name,
+                                 qualifier);
+}
+
+int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
+                      struct un_error *err)
+{
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare(db, &stmt, err,
+                           "SELECT " VERSION_COLUMNS VERSION_TABLES JOIN_LIVE
+                           " WHERE f.name > ? ORDER BY f.name LIMIT ?",
+                           "ti", after ? after : "", (int64_t)limit);
+    return rc < 0 ? rc : read_rows(stmt, ret, err);
+}
+
+int registry_sql_versions(sqlite3 *db, const char *name, struct version_list *ret,
+                          struct un_error *err)
+{
+    int64_t id;
+    int rc = registry_sql_function_id(db, name, &id, err);
+    if (rc < 0) {
+        return rc;
+    }
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    rc = store_prepare(db, &stmt, err,
+                       "SELECT " VERSION_COLUMNS VERSION_TABLES
+                       " WHERE f.id = ? ORDER BY v.version DESC LIMIT ?",
+                       "ii", id, (int64_t)LIMIT_PAGE_ITEMS);
+    return rc < 0 ? rc : read_rows(stmt, ret, err);
+}
+
+/* --- changes -----------------------------------------------------------------------------------
+ */
+
+/* Gives FUNCTION_DEFAULT its meaning, and refuses what does not go together. */
+static int settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)
+{
+    bool sdk = kind == IMAGE_SDK;
+    bool program = kind == IMAGE_LINUX_STATIC || kind == IMAGE_LINUX_DYNAMIC;
+    if (c->interface == FUNCTION_DEFAULT) {
+        c->interface = sdk ? FUNCTION_SDK : program ? FUNCTION_FILTER : FUNCTION_HTTP;
+    }
+    bool fits = sdk       ? c->interface == FUNCTION_SDK
+                : program ? c->interface != FUNCTION_SDK
+                          : c->interface == FUNCTION_HTTP;
+    return fits ? 0
+                : un_error_set(err, -EINVAL,
+                               "interface: \"%s\" does not go with an image of kind %s; %s",
+                               function_interface_name(c->interface), image_kind_name(kind),
+                               sdk       ? "it must be sdk"
+                               : program ? "it must be filter, cgi, http or lambda"
+                                         : "it must be http");
+}
+
+static int ensure_function(sqlite3 *db, const char *name, int64_t now, int64_t *ret_id,
+                           bool *ret_created, struct un_error *err)
+{
+    struct un_error none = UN_ERROR_INIT;
+    int rc = registry_sql_function_id(db, name, ret_id, &none);
+    *ret_created = rc == -ENOENT;
+    if (rc != -ENOENT) {
+        un_error_copy(err, rc < 0 ? &none : NULL);
+        return rc;
+    }
+    rc = store_exec(db, err, "INSERT INTO functions(name, created_us) VALUES(?, ?)", "ti", name,
+                    now);
+    if (rc == 0) {
+        *ret_id = sqlite3_last_insert_rowid(db);
+    }
+    return rc;
+}
+
+/* 1 when the live version has this very configuration. */
+static int is_live(sqlite3 *db, int64_t function_id, const char *config, struct un_error *err)
+{
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare(db, &stmt, err,
+                           "SELECT v.config = ? FROM function_aliases a JOIN function_versions v"
+                           " ON v.function_id = a.function_id AND v.version = a.version"
+                           " WHERE a.function_id = ? AND a.alias = '" FUNCTION_LIVE "'",
+                           "ti", config, function_id);
+    if (rc == 0) {
+        rc = store_step(stmt, err);
+    }
+    return rc == 1 ? sqlite3_column_int(stmt, 0) : rc;
+}
+
+static int point_alias(sqlite3 *db, int64_t function_id, const char *alias, int64_t version,
+                       struct un_error *err)
+{
+    return store_exec(db, err,
+                      "INSERT INTO function_aliases VALUES(?, ?, ?) ON CONFLICT(function_id, alias)"
+                      " DO UPDATE SET version = excluded.version",
+                      "iti", function_id, alias, version);
+}
+
+static int add_version(sqlite3 *db, int64_t function_id, int64_t blob, const char *config,
+                       struct un_error *err)
+{
+    int64_t version = 0;
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare(db, &stmt, err,
+                           "INSERT INTO function_versions(function_id, version, image_id, config,"
+                           " created_us) SELECT ?1, coalesce(max(version), 0) + 1, ?2, ?3, ?4"
+                           " FROM function_versions WHERE function_id = ?1 RETURNING version",
+                           "iiti", function_id, blob, config, (int64_t)un_clock_wall_us());
+    if (rc == 0) {
+        rc = store_step(stmt, err);
+    }
+    if (rc == 1) {
+        version = sqlite3_column_int64(stmt, 0);
+        rc = store_step(stmt, err);
+    }
+    return rc < 0 ? rc : point_alias(db, function_id, FUNCTION_LIVE, version, err);
+}
+
+int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *config,
+                        bool *ret_created, struct version_list *ret, struct un_error *err)
+{
+    struct image_info image;
+    int64_t blob, id;
+    int rc = image_load(db, config->image, &image, &blob, err);
+    if (rc == 0) {
+        rc = settle_interface(config, image.kind, err);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    un_autofree char *text = function_config_to_json(config);
+    if (!text) {
+        return no_memory(err);
+    }
+    rc = ensure_function(db, name, (int64_t)un_clock_wall_us(), &id, ret_created, err);
+    if (rc == 0) {
+        rc = is_live(db, id, text, err);
+    }
+    if (rc == 0) {
+        rc = add_version(db, id, blob, text, err);
+    }
+    return rc < 0 ? rc : registry_sql_resolve(db, name, FUNCTION_LIVE, ret, err);
+}
+
+int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uint32_t version,
+                           struct un_error *err)
+{
+    struct version_list list = {0};
+    char number[12];
+    int64_t id;
+    snprintf(number, sizeof number, "%u", version);
+    int rc = registry_sql_resolve(db, name, number, &list, err);
+    if (rc == 0) {
+        rc = registry_sql_function_id(db, name, &id, err);
+    }
+    if (rc == 0) {
+        rc = point_alias(db, id, alias, version, err);
+    }
+    version_list_done(&list);
+    return rc;
+}
+
+int registry_sql_remove(sqlite3 *db, const char *name, struct un_error *err)
+{
+    int64_t id;
+    int rc = registry_sql_function_id(db, name, &id, err);
+    return rc < 0 ? rc : store_exec(db, err, "DELETE FROM functions WHERE id = ?", "i", id);
+}

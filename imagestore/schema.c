@@ -1,0 +1,35 @@
+/* schema.c - the tables of images and functions, step by step. A released step is never edited. */
+#include "imagestore/image.h"
+
+static const char step1[] =
+    /* id: the blob, whose chunks have the keys from id << 24 on. seen_us: pushed for the last time.
+     */
+    "CREATE TABLE images("
+    " id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,"
+    " size INTEGER NOT NULL, created_us INTEGER NOT NULL, seen_us INTEGER NOT NULL);"
+    /* Chunks come before their image does, so nothing refers from here to there. */
+    "CREATE TABLE image_chunks(id INTEGER PRIMARY KEY, data BLOB NOT NULL);"
+    "CREATE TABLE image_tags("
+    " tag TEXT PRIMARY KEY,"
+    " image_id INTEGER NOT NULL REFERENCES images(id) ON DELETE CASCADE) WITHOUT ROWID;"
+    "CREATE INDEX image_tags_by_image ON image_tags(image_id);"
+    /* AUTOINCREMENT: a version's id is never used again, even after its function was removed. */
+    "CREATE TABLE functions("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
+    " created_us INTEGER NOT NULL);"
+    "CREATE TABLE function_versions("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " function_id INTEGER NOT NULL REFERENCES functions(id) ON DELETE CASCADE,"
+    " version INTEGER NOT NULL, image_id INTEGER NOT NULL REFERENCES images(id),"
+    " config TEXT NOT NULL, created_us INTEGER NOT NULL, UNIQUE(function_id, version));"
+    "CREATE INDEX function_versions_by_image ON function_versions(image_id);"
+    "CREATE TABLE function_aliases("
+    " function_id INTEGER NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL,"
+    " PRIMARY KEY(function_id, alias),"
+    " FOREIGN KEY(function_id, version) REFERENCES function_versions(function_id, version)"
+    "  ON DELETE CASCADE) WITHOUT ROWID;"
+    "CREATE INDEX function_aliases_by_version ON function_aliases(function_id, version);";
+
+static const char *const steps[] = {step1, NULL};
+
+const struct store_schema imagestore_schema = {.component = "imagestore", .steps = steps};

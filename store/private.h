@@ -1,0 +1,86 @@
+/* private.h - what the files of store/ share; nobody else includes it.
+ *
+ *     store_submit -> queue (mutex) -> thread -> run() -> [commit] -> completed list -> loop ->
+ * done()
+ *
+ * `mutex` guards everything below it in the struct. The writer's connection is used by the writer
+ * thread alone once that runs, and by the opening and closing thread before and after.
+ */
+#ifndef UNID_STORE_PRIVATE_H
+#define UNID_STORE_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "store/store.h"
+
+/* Of 4 to 64 KiB pages, 16 KiB stores an image fastest while a small commit still costs what it
+ * costs with 4 KiB; measured with 256 MiB in rows of 256 KiB. */
+#define STORE_PAGE_BYTES 16384
+
+/* The application id in the file's header: "unid". */
+#define STORE_APPLICATION_ID 0x756e6964
+
+/* The log is moved into the file when it has grown to this after a commit that waited for the disk.
+ */
+#define STORE_WAL_SOFT_BYTES (16u << 20)
+/* During an upload the log may grow further, since a checkpoint in between halves the upload's
+ * speed; past this it is moved all the same. */
+#define STORE_WAL_HARD_BYTES (320u << 20)
+/* Kept free on the file system by store_check_room. */
+#define STORE_RESERVE_BYTES (32u << 20)
+
+struct store_queue {
+    struct store_job *first, **end;
+};
+
+struct store {
+    struct un_loop *loop;
+    char *path;
+    int lock_fd;
+    int dir_fd; /* for asking about free space */
+    unsigned readers_max;
+    sqlite3 *db; /* the writer's connection */
+    bool lazy;   /* the writer's connection has synchronous=NORMAL */
+    pthread_t writer;
+    bool writer_started;
+    _Atomic uint64_t wal_bytes;
+    struct un_post post;
+
+    pthread_mutex_t mutex;
+    pthread_cond_t write_wake, read_wake; /* CLOCK_MONOTONIC */
+    pthread_cond_t progress;              /* a job completed, or a reader ended */
+    struct store_queue writes, reads, completed;
+    unsigned readers, readers_idle; /* that take jobs; of these, waiting for one */
+    unsigned reads_queued;
+    unsigned readers_living; /* threads that have not ended */
+    unsigned unfinished;     /* submitted, done() not yet called */
+    bool stopping;
+    struct store_stats stats;
+};
+
+/* sql.c: opens a connection with the settings that all have. */
+int store_connect(struct store *s, sqlite3 **ret, struct un_error *err);
+int store_simple_sql(sqlite3 *db, const char *sql, struct un_error *err);
+/* The first column of the first row, as a number. */
+int store_query_int(sqlite3 *db, const char *sql, int64_t *ret, struct un_error *err);
+
+/* migrate.c */
+int store_migrate(sqlite3 *db, const struct store_schema *const *schemas, struct un_error *err);
+
+/* commit.c: writer thread. Runs a list of jobs of one kind and sets each one's rc; afterwards they
+ * are on disk (lazy: in the log) or undone. */
+void store_run_group(struct store *s, struct store_job *first);
+/* Moves the log into the file when it is long enough. */
+void store_maybe_checkpoint(struct store *s, bool lazy);
+/* When nothing has been written for a while: empties the log, gives free pages back to the file
+ * system, one step a call, and memory to the heap. Returns true when another step remains. */
+bool store_idle_step(struct store *s);
+
+/* queue.c */
+int store_threads_start(struct store *s, struct un_error *err);
+void store_threads_stop(struct store *s);
+void store_deliver(void *store);
+
+#endif

@@ -1,0 +1,89 @@
+"""Fixtures of the whole-daemon tests. `unid` is a daemon of the test's own; `shared` one for a
+whole file, for tests that only add functions under names of their own."""
+
+import itertools
+import signal
+
+import pytest
+
+import harness
+
+TEST_S = 120
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "libvirt: runs real virtual machines through libvirt")
+
+
+def pytest_collection_modifyitems(items):
+    missing = None
+    if not harness.UNID.exists():
+        missing = f"there is no {harness.UNID}"
+    elif not harness.UNICTL.exists():
+        missing = f"there is no {harness.UNICTL}"
+    for item in items:
+        if missing and "needs_no_daemon" not in item.fixturenames:
+            item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@pytest.fixture
+def needs_no_daemon():
+    """Marks tests of unictl alone."""
+
+
+@pytest.fixture(autouse=True)
+def bounded():
+    """No test waits for ever."""
+
+    def expired(number, frame):
+        raise AssertionError(f"the test takes longer than {TEST_S} s")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.alarm(TEST_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def end(daemon):
+    status = daemon.stop()
+    assert status == 0, f"unid ended with {status}: {daemon.log()[-3000:]}"
+    daemon.assert_nothing_left()
+
+
+@pytest.fixture
+def make_unid(tmp_path):
+    """Makes daemons (not started) that are ended with the test."""
+    made = []
+
+    def make(flags=(), **more):
+        directory = tmp_path / f"d{len(made)}"
+        directory.mkdir()
+        daemon = harness.Daemon(directory, flags=flags, **more)
+        made.append(daemon)
+        return daemon
+
+    yield make
+    for daemon in made:
+        end(daemon)
+
+
+@pytest.fixture
+def unid(make_unid):
+    return make_unid().start()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    daemon = harness.Daemon(tmp_path_factory.mktemp("unid")).start()
+    yield daemon
+    end(daemon)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def name():
+    """A function name that no other test uses."""
+    return f"f{next(_numbers)}"

@@ -1,0 +1,244 @@
+"""Every verb of unictl against a daemon with the fake driver."""
+
+import json
+import subprocess
+
+import pytest
+
+import harness
+from harness import sdk_image, wait_for
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "prog"
+    path.write_bytes(sdk_image(b"program"))
+    return path
+
+
+@pytest.mark.parametrize("unix", [True, False])
+def test_deploy_invoke_and_look(unid, program, unix):
+    def run(*words, **more):
+        return unid.unictl(*words, unix=unix, **more)
+
+    done = run(
+        "deploy",
+        "shout",
+        program,
+        "--memory",
+        "16M",
+        "--timeout",
+        "5s",
+        "--concurrency",
+        "2",
+        "--env",
+        "MODE=loud",
+        "--",
+        "echo",
+    ).ok()
+    assert done.text.startswith("shout version 1 http://") and "/fn/shout" in done.text
+    assert run("invoke", "shout", "--data", "hello").ok().out == b"hello"
+    assert (
+        run("invoke", "shout", "--data", "-", stdin=b"x" * 3_000_000).ok().out == b"x" * 3_000_000
+    )
+    row = run("ls").ok().text.splitlines()[1].split()
+    assert row[:2] == ["shout", "1"] and "16MiB" in row and "5s" in row
+    text = run("describe", "shout").ok().text
+    assert (
+        "MODE=loud" in text
+        and "live -> 1" in text
+        and "Recent receipts:" in text
+        and "/fn/shout" in text
+    )
+    assert run("rm", "shout").ok().text == "shout\n"
+    assert run("ls").ok().text.splitlines()[1:] == []
+    assert run("invoke", "shout").status == 1
+
+
+def test_deploying_twice_pushes_once(unid, program):
+    first = unid.unictl("deploy", "f", program, "--json", "--", "hello").ok().json
+    assert unid.unictl("deploy", "f", program, "--json", "--", "hello").ok().json == first
+    assert (
+        unid.unictl("deploy", "g", first["image"], "--json", "--", "hello").ok().json["version"]
+        == 1
+    )
+    assert len(unid.get("/api/v1/images").ok().json["items"]) == 1
+
+
+def test_deploy_by_tag(unid, program):
+    digest = unid.unictl("image", "push", program, "--tag", "team/app:1").ok().text.strip()
+    assert (
+        unid.unictl("deploy", "f", "team/app:1", "--json", "--", "hello").ok().json["image"]
+        == digest
+    )
+    done = unid.unictl("deploy", "f", "no-such-thing")
+    assert done.status == 1 and "neither a file here nor an image" in done.err
+
+
+def test_versions_and_rollback(unid, program):
+    for n in (1, 2, 3):
+        unid.unictl("deploy", "f", program, "--", "size", n).ok()
+    rows = unid.unictl("versions", "f").ok().text.splitlines()[1:]
+    assert [r.split()[1] for r in rows] == ["3", "2", "1"]
+    assert unid.unictl("rollback", "f").ok().text == "f version 2 is live\n"
+    assert len(unid.unictl("invoke", "f").ok().out) == 2
+    assert unid.unictl("rollback", "f", "1", "--json").ok().json["version"] == 1
+    assert len(unid.unictl("invoke", "f:3").ok().out) == 3
+    assert unid.unictl("rollback", "f").status == 1
+    assert unid.unictl("rollback", "f", "9").status == 1
+
+
+@pytest.mark.parametrize(
+    "behaviour, code, word",
+    [
+        (["exit", "3", "out of cheese"], 4, "out of cheese"),
+        (["crash"], 4, "page fault"),
+        (["lost"], 4, ""),
+        (["late-exit", "1"], 4, "middle of its answer"),
+        (["spin"], 5, ""),
+        (["status", "500"], 4, "answered 500"),
+        (["status", "404"], 0, ""),
+    ],
+)
+def test_exit_status_says_how_it_went(unid, program, behaviour, code, word):
+    unid.unictl("deploy", "f", program, "--timeout", "300ms", "--", *behaviour).ok()
+    done = unid.unictl("invoke", "f")
+    assert done.status == code and word in done.err
+
+
+def test_async_invocation_and_its_receipt(unid, program):
+    unid.unictl("deploy", "f", program, "--", "count").ok()
+    invocation = unid.unictl("invoke", "f", "--async", "--data", "12345").ok().text.strip()
+    unid.receipt(invocation)
+    text = unid.unictl("receipt", invocation).ok().text
+    assert "ok (200, done)" in text and "by async, attempt 1" in text and "5B in" in text
+    assert [l.split()[0] for l in text.splitlines()[-8:]] == [
+        "queue",
+        "shell",
+        "bind",
+        "start",
+        "first",
+        "run",
+        "teardown",
+        "total",
+    ]
+    assert unid.unictl("receipt", invocation, "--json").ok().json["id"] == invocation
+    assert unid.unictl("invoke", "f", "--async", "--json").ok().json["id"]
+    assert unid.unictl("receipt", "01" + "0" * 24).status == 1
+
+
+def test_receipts_are_listed(unid, program):
+    unid.unictl("deploy", "f", program, "--", "hello").ok()
+    unid.unictl("deploy", "g", program, "--", "crash").ok()
+    for name in "ffgf":
+        last = unid.call(name).headers["X-Unid-Invocation-Id"]
+    unid.receipt(last)
+    assert len(unid.unictl("receipts").ok().text.splitlines()) == 5
+    assert len(unid.unictl("receipts", "f").ok().text.splitlines()) == 4
+    assert [
+        r["function"]
+        for r in unid.unictl("receipts", "--status", "failed", "--json").ok().json["items"]
+    ] == ["g"]
+    newest = max(r["id"] for r in unid.unictl("receipts", "--json").ok().json["items"])
+    assert [r["id"] for r in unid.unictl("receipts", "-n1", "--json").ok().json["items"]] == [
+        newest
+    ]
+
+
+def test_ps_shows_what_runs(unid, program):
+    unid.unictl("deploy", "f", program, "--timeout", "1m", "--", "spin").ok()
+    process = subprocess.Popen(
+        [harness.UNICTL, "--host", f"unix://{unid.socket}", "invoke", "f"], stderr=subprocess.PIPE
+    )
+    row = wait_for(
+        lambda: [l.split() for l in unid.unictl("ps").ok().text.splitlines() if " running " in l],
+        "it runs",
+    )[0]
+    assert row[1:3] == ["running", "f"] and row[4] == "fake"
+    assert any(i["id"] == row[0] for i in unid.unictl("ps", "--json").ok().json["items"])
+    unid.delete(f"/api/v1/instances/{row[0]}").ok(204)
+    assert process.wait(20) == 4
+    process.stderr.close()
+
+
+def test_logs_are_shown_and_followed(unid, program):
+    unid.unictl("deploy", "f", program, "--", "log", "one", "two").ok()
+    invocation = unid.call("f").ok().headers["X-Unid-Invocation-Id"]
+    wait_for(lambda: len(unid.unictl("logs", "f").ok().text.splitlines()) == 2, "the log is there")
+    assert [l.split("  ")[1:] for l in unid.unictl("logs", "f").text.splitlines()] == [
+        [invocation, "one"],
+        [invocation, "two"],
+    ]
+    entries = [
+        json.loads(l) for l in unid.unictl("logs", "f", "-n1", "--json").ok().text.splitlines()
+    ]
+    assert [e["text"] for e in entries] == ["two"]
+    process = subprocess.Popen(
+        [harness.UNICTL, "--host", f"unix://{unid.socket}", "logs", "f", "-f"],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline().endswith(b"one\n") and process.stdout.readline().endswith(
+        b"two\n"
+    )
+    unid.call("f").ok()
+    assert process.stdout.readline().endswith(b"one\n")
+    process.terminate()
+    process.wait()
+    process.stdout.close()
+
+
+def test_images_are_pushed_listed_and_removed(unid, program, tmp_path):
+    digest = unid.unictl("image", "push", program).ok().text.strip()
+    assert unid.unictl("image", "push", program, "--json").ok().json["digest"] == digest
+    assert unid.unictl("image", "ls").ok().text.splitlines()[1].split()[:2] == [digest, "sdk"]
+    assert unid.unictl("image", "ls", "--json").ok().json["items"][0]["digest"] == digest
+    assert unid.unictl("image", "rm", digest).ok().text == digest + "\n"
+    assert unid.unictl("image", "rm", digest).status == 1
+    (tmp_path / "text").write_text("no image\n")
+    done = unid.unictl("image", "push", tmp_path / "text")
+    assert done.status == 1 and done.err.startswith("unictl: ")
+
+
+def test_every_listing_has_a_json_form(unid, program):
+    unid.unictl("deploy", "f", program, "--", "hello").ok()
+    unid.call("f").ok()
+    for words in (("ls",), ("versions", "f"), ("ps",), ("receipts",), ("image", "ls")):
+        assert "items" in unid.unictl(*words, "--json").ok().json
+    described = unid.unictl("describe", "f", "--json").ok().json
+    assert described["name"] == "f" and described["aliases"] == [{"alias": "live", "version": 1}]
+    assert unid.unictl("invoke", "f", "--json").ok().json["status"] == 200
+    assert unid.unictl("rm", "f", "--json").ok().json == {"removed": ["f"]}
+
+
+def test_version_shows_both_sides(unid):
+    text = unid.unictl("version").ok().text.splitlines()
+    assert (
+        text[0].startswith("unictl ") and text[1].startswith("unid ") and "driver fake" in text[1]
+    )
+    both = unid.unictl("version", "--json").ok().json
+    assert both["unictl"] and both["version"] and both["driver"] == "fake"
+    assert unid.unictl("--version").ok().text == text[0] + "\n"
+
+
+def test_doctor_asks_the_daemon(unid):
+    report = unid.unictl("doctor", "--json").ok().json
+    checks = [f["check"] for f in report["findings"]]
+    assert {"kvm", "qemu", "tmpfs"} <= set(checks) and len(set(checks)) == len(checks)
+    assert all(f["status"] in ("ok", "warn", "fail", "skip") for f in report["findings"])
+    assert all(f["status"] in ("ok", "skip") or f["fix"] for f in report["findings"])
+    assert any(d["name"] == "fake" and d["usable"] for d in report["drivers"])
+    assert "DRIVER" in unid.unictl("doctor").ok().text
+
+
+def test_reader_that_leaves_early_is_no_error_message(unid, program):
+    unid.unictl("deploy", "f", program, "--", "size", 50_000_000).ok()
+    process = subprocess.Popen(
+        [harness.UNICTL, "--host", f"unix://{unid.socket}", "invoke", "f"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.read(1000)
+    process.stdout.close()
+    assert process.wait(20) != 0
+    assert process.stderr.read() == b""
+    process.stderr.close()

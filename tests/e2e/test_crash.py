@@ -1,0 +1,133 @@
+"""kill -9 at any time: what was answered with 2xx is there afterwards, and nothing is left of what
+was not."""
+
+import hashlib
+import threading
+
+import harness
+from harness import sdk_image, wait_for
+
+
+def restart(unid):
+    unid.kill()
+    unid.start()
+
+
+def test_images_functions_and_aliases_survive(unid):
+    digest = unid.push(sdk_image(b"kept"))
+    for n in (1, 2, 3):
+        unid.deploy("f", "size", str(n), image=digest)
+    unid.put("/api/v1/functions/f/aliases/stable", {"version": 1}).ok()
+    unid.post("/api/v1/functions/f/rollback").ok()
+    unid.put("/api/v1/tags/app:1", {"digest": digest}).ok()
+    before = unid.get("/api/v1/functions/f/versions").ok().json
+    restart(unid)
+    assert unid.get("/api/v1/functions/f/versions").ok().json == before
+    assert len(unid.call("f").ok().body) == 2
+    assert len(unid.call("f:stable").ok().body) == 1
+    assert unid.get("/api/v1/images/app:1").ok().json["digest"] == digest
+    assert unid.get(f"/api/v1/images/{digest}/content").ok().body == sdk_image(b"kept")
+
+
+def test_accepted_work_is_done_after_the_crash(unid):
+    unid.deploy("f", "sleep", "300", concurrency=1)
+    path = "/api/v1/functions/f/invocations?mode=async"
+    ids = [unid.post(path, b"x" * 1000).ok(202).json["id"] for _ in range(5)]
+    restart(unid)
+    for invocation in ids:
+        receipt = unid.receipt(invocation)
+        assert receipt["outcome"] == "ok" and receipt["bytes_in"] == 1000
+    assert {unid.get(f"/api/v1/invocations/{i}").status for i in ids} == {200}
+
+
+def test_every_acknowledged_deploy_survives_a_kill_among_them(unid):
+    digest = unid.push()
+    acknowledged, stop = [], threading.Event()
+
+    def deploy(worker):
+        for n in range(1000):
+            if stop.is_set():
+                return
+            try:
+                unid.deploy(f"w{worker}-{n}", "hello", image=digest)
+            except (OSError, harness.http.client.HTTPException):
+                return
+            acknowledged.append(f"w{worker}-{n}")
+
+    workers = [threading.Thread(target=deploy, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    wait_for(lambda: len(acknowledged) > 20, "some deploys")
+    unid.kill()
+    stop.set()
+    for worker in workers:
+        worker.join()
+    unid.start()
+    for name in acknowledged:
+        unid.get(f"/api/v1/functions/{name}").ok()
+        unid.call(name).ok()
+
+
+def test_upload_cut_by_a_kill_leaves_nothing(unid):
+    data = sdk_image(b"cut", size=20_000_000)
+    unid.push(sdk_image(b"small"))
+    sock = unid.raw()
+    sock.sendall(
+        b"POST /api/v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
+    )
+    sock.sendall(data[:15_000_000])
+    unid.kill()
+    sock.close()
+    unid.start()
+    unid.get("/api/v1/images/sha256:" + hashlib.sha256(data).hexdigest()).problem(404)
+    assert len(unid.get("/api/v1/images").ok().json["items"]) == 1
+    database = sum(p.stat().st_size for p in unid.state.glob("unid.db"))
+    unid.post("/api/v1/images", data).ok(201)
+    # The space of what was cut is used again.
+    assert sum(p.stat().st_size for p in unid.state.glob("unid.db")) < database + 25_000_000
+
+
+def test_receipts_survive_once_they_are_written(unid):
+    unid.deploy("f", "hello")
+    invocation = unid.call("f").ok().headers["X-Unid-Invocation-Id"]
+    unid.receipt(invocation)
+    unid.stop()
+    unid.start()
+    assert unid.receipt(invocation)["outcome"] == "ok"
+
+
+def test_cache_may_be_deleted_or_damaged(unid):
+    unid.deploy("f", "hello")
+    unid.call("f").ok()
+    unid.stop()
+    files = [p for p in (unid.state / "cache").rglob("*") if p.is_file()]
+    assert files
+    for path in files:
+        path.chmod(0o600)
+        path.write_bytes(b"\0" * 100)
+    unid.start()
+    unid.call("f").ok()
+    unid.stop()
+    for path in (unid.state / "cache").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    unid.start()
+    unid.call("f").ok()
+
+
+def test_stale_socket_and_ready_file_do_not_hinder_the_start(unid):
+    unid.kill()
+    assert unid.socket.exists()
+    unid.start()
+    unid.get("/healthz", unix=True).ok()
+
+
+def test_second_daemon_on_the_same_state_is_refused(unid, make_unid):
+    import subprocess
+
+    command = unid.command()
+    command[command.index(str(unid.socket))] = str(unid.directory / "other.sock")
+    command[command.index(str(unid.ready_file))] = str(unid.directory / "other.json")
+    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 1
+    unid.call("none").problem(404)

@@ -1,0 +1,534 @@
+"""Calls of functions, with the fake driver: bodies both ways, heads, statuses, waiting, leaving,
+draining."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+import harness
+from harness import closed, read_answer, timing, wait_for
+
+
+def calls_at_once(daemon, name, count, body=b""):
+    """Starts `count` calls; gives a function that waits for their answers."""
+    answers = [None] * count
+
+    def call(i):
+        answers[i] = daemon.call(name, body)
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+
+    def join():
+        for thread in threads:
+            thread.join(harness.ANSWER_S)
+        return answers
+
+    return join
+
+
+def running(daemon, name):
+    return [i for i in daemon.instances() if i["function"] == name and i["state"] == "running"]
+
+
+def waiting_call(daemon, name, body=b""):
+    """Sends a request on a plain connection and does not read its answer."""
+    sock = daemon.raw()
+    sock.sendall(
+        b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        % (name.encode(), len(body))
+        + body
+    )
+    return sock
+
+
+# --- heads ----------------------------------------------------------------------------------------
+
+
+def test_every_answer_has_an_id_and_timing(shared, name):
+    shared.deploy(name, "hello")
+    shared.deploy(f"{name}x", "crash")
+    for path in (f"/fn/{name}", f"/fn/{name}x", "/fn/nobody"):
+        answer = shared.get(path)
+        assert len(answer.headers["X-Unid-Invocation-Id"]) == 26
+        assert {"queue", "start", "run"} <= set(timing(answer))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
+@pytest.mark.parametrize("path", ["", "/a/b"])
+def test_every_method_reaches_the_function(shared, name, method, path):
+    shared.deploy(name, "request")
+    answer = shared.request(method, f"/fn/{name}{path}?q=1", headers={"X-Mine": "v"}).ok()
+    if method == "HEAD":
+        assert answer.body == b""
+        return
+    head = answer.body.decode()
+    assert head.startswith(f"{method} {path or '/'}?q=1"), head
+    assert "x-mine: v" in head.lower()
+
+
+def test_fields_of_the_connection_stay_outside(shared, name):
+    shared.deploy(name, "request")
+    head = (
+        shared.call(
+            name,
+            b"x",
+            headers={
+                "Connection": "X-Hop",
+                "X-Hop": "1",
+                "Keep-Alive": "5",
+                "TE": "trailers",
+                "X-Stays": "1",
+            },
+        )
+        .ok()
+        .body.decode()
+        .lower()
+    )
+    assert "x-stays: 1" in head
+    for field in ("x-hop:", "keep-alive:", "\nte:", "connection:", "transfer-encoding:"):
+        assert field not in head
+
+
+def test_functions_fields_and_status_are_passed_on(shared, name):
+    shared.deploy(
+        name,
+        "status",
+        "207",
+        "X-Own: 1",
+        "Set-Cookie: a=1",
+        "Set-Cookie: b=2",
+        "Connection: close",
+        "Transfer-Encoding: chunked",
+        "X-Unid-Invocation-Id: forged",
+    )
+    answer = shared.call(name)
+    assert answer.status == 207
+    assert answer.headers["X-Own"] == "1"
+    assert answer.headers.get_all("Set-Cookie") == ["a=1", "b=2"]
+    assert answer.headers.get_all("X-Unid-Invocation-Id") != ["forged"]
+    assert len(answer.headers.get_all("X-Unid-Invocation-Id")) == 1
+    assert answer.headers["Connection"] is None
+
+
+def test_arguments_and_environment_reach_the_function(shared, name):
+    shared.deploy(name, "args", "one", "two words", "\u00e9")
+    assert shared.call(name).ok().body.decode().splitlines()[-3:] == ["one", "two words", "\u00e9"]
+    shared.deploy(name, "env", env={"B": "2", "A": "1=1"})
+    assert [
+        l for l in shared.call(name).ok().body.decode().splitlines() if l[:2] in ("A=", "B=")
+    ] == ["A=1=1", "B=2"]
+
+
+# --- bodies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 65536, 262144, 262145, 5_000_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_goes_in_and_out_unchanged(shared, name, size, chunked):
+    shared.deploy(name, "echo")
+    body = bytes(i * 7 & 0xFF for i in range(1000)) * (size // 1000 + 1)
+    body = body[:size]
+    if chunked:
+        pieces = (body[i : i + 50_001] for i in range(0, size, 50_001))
+        answer = shared.call(name, pieces, headers={"Transfer-Encoding": "chunked"})
+    else:
+        answer = shared.call(name, body)
+    assert answer.ok().body == body
+
+
+def test_body_streams_while_it_is_sent(shared, name):
+    """The first bytes of the answer are there before the last of the request has been sent."""
+    shared.deploy(name, "echo")
+    sock = shared.raw()
+    sock.sendall(
+        b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5\r\nhello\r\n" % name.encode()
+    )
+    got = b""
+    while b"hello" not in got:
+        piece = sock.recv(4096)
+        assert piece, got
+        got += piece
+    sock.sendall(b"5\r\nworld\r\n0\r\n\r\n")
+    while b"world" not in got or not got.endswith(b"0\r\n\r\n"):
+        piece = sock.recv(4096)
+        assert piece, got
+        got += piece
+    sock.close()
+
+
+def test_large_answer_does_not_gather_in_memory(unid):
+    size = 200_000_000
+    unid.deploy("f", "size", str(size))
+    unid.deploy("warm", "size", "100000")
+    unid.call("warm").ok()
+    before = unid.resident_kib()
+    connection = unid.connection()
+    connection.request("GET", "/fn/f")
+    response = connection.getresponse()
+    time.sleep(0.3)  # unread meanwhile: a daemon without back-pressure would gather it now
+    got = 0
+    while piece := response.read(1 << 20):
+        got += len(piece)
+    assert got == size
+    assert unid.resident_kib() - before < 48 * 1024
+    connection.close()
+
+
+def test_large_request_does_not_gather_in_memory(unid):
+    size = 100_000_000
+    unid.deploy("f", "count")
+    unid.call("f", b"x" * 100_000).ok()
+    before = unid.resident_kib()
+    pieces = (b"x" * 1_000_000 for _ in range(size // 1_000_000))
+    answer = unid.call("f", pieces, headers={"Content-Length": str(size)})
+    assert answer.ok().body.strip() == str(size).encode()
+    assert unid.resident_kib() - before < 48 * 1024
+
+
+def test_request_over_the_limit_is_413(make_unid):
+    unid = make_unid(flags=["--set", "limits.max_request_bytes=100000"]).start()
+    unid.deploy("f", "count")
+    assert unid.call("f", b"x" * 100_000).ok().body.strip() == b"100000"
+    unid.call("f", b"x" * 100_001).problem(413)
+    pieces = iter([b"x" * 60_000] * 2)
+    unid.call("f", pieces, headers={"Transfer-Encoding": "chunked"}).problem(413)
+    unid.post("/api/v1/functions/f/invocations", b"x" * 100_001).problem(413)
+
+
+def test_answer_over_the_limit_is_502_or_cut(make_unid):
+    unid = make_unid(flags=["--set", "limits.max_response_bytes=100000"]).start()
+    unid.deploy("f", "size", "100000")
+    assert len(unid.call("f").ok().body) == 100_000
+    unid.deploy("g", "flood")
+    try:
+        unid.call("g").problem(502)
+    except (harness.http.client.IncompleteRead, ConnectionResetError):
+        pass
+    wait_for(lambda: not running(unid, "g"), "the flood's VM is gone")
+    unid.call("f").ok()
+
+
+def test_expect_continue_is_answered_before_the_body(shared, name):
+    shared.deploy(name, "echo")
+    with shared.raw() as sock:
+        sock.sendall(
+            b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+            b"Expect: 100-continue\r\n\r\n" % name.encode()
+        )
+        assert sock.recv(4096).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+        sock.sendall(b"hello")
+        assert read_answer(sock).ok().body == b"hello"
+        sock.sendall(
+            b"POST /fn/nobody HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        assert read_answer(sock).status == 404
+
+
+def test_connection_is_kept_and_pipelined(shared, name):
+    shared.deploy(name, "echo")
+    with shared.raw() as sock:
+        sock.sendall(
+            b"".join(
+                b"POST /fn/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n%d"
+                % (name.encode(), i)
+                for i in range(8)
+            )
+        )
+        file = sock.makefile("rb")
+        for i in range(8):
+            assert file.readline() == b"HTTP/1.1 200 OK\r\n"
+            length = None
+            while (line := file.readline()) != b"\r\n":
+                field, value = line.split(b":", 1)
+                if field.lower() == b"content-length":
+                    length = int(value)
+                assert field.lower() != b"transfer-encoding"
+            assert file.read(length) == b"%d" % i
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert read_answer(sock).status == 200
+        assert closed(sock)
+
+
+def test_http_1_0_gets_a_whole_answer_and_is_closed(shared, name):
+    shared.deploy(name, "size", "300000")
+    with shared.raw() as sock:
+        sock.sendall(b"GET /fn/%s HTTP/1.0\r\n\r\n" % name.encode())
+        answer = read_answer(sock)
+        assert len(answer.ok().body) == 300_000
+        assert answer.headers["Transfer-Encoding"] is None
+        assert closed(sock)
+
+
+# --- failing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "behaviour, kind, word",
+    [
+        (["crash"], "fault", "fault"),
+        (["exit", "3", "out of cheese"], "done", "3"),
+        (["lost"], "lost", ""),
+        (["protocol"], "protocol", ""),
+        (["limit"], "limit", ""),
+    ],
+)
+def test_failure_is_502_and_says_how(shared, name, behaviour, kind, word):
+    shared.deploy(name, *behaviour)
+    answer = shared.call(name)
+    problem = answer.problem(502)
+    assert problem["outcome"] == "failed" and problem["type"] == "/problems/failed"
+    assert problem["exit"]["kind"] == kind and word in problem["detail"]
+    assert problem["invocation_id"] == answer.headers["X-Unid-Invocation-Id"]
+    assert problem["instance"].endswith(problem["invocation_id"])
+    if behaviour[0] == "crash":
+        assert int(problem["exit"]["fault"]["address"], 16) == 0 and problem["exit"]["fault"][
+            "rip"
+        ].startswith("0x")
+    if behaviour[0] == "exit":
+        assert problem["exit"]["status"] == 3 and "out of cheese" in problem["log_tail"]
+    receipt = shared.receipt(problem["invocation_id"])
+    assert (receipt["outcome"], receipt["status"], receipt["exit_reason"]) == ("failed", 502, kind)
+    assert receipt["error"]
+
+
+@pytest.mark.parametrize("behaviour", [["late-exit", "3"], ["late-crash"]])
+def test_failure_after_the_answer_has_begun_cuts_the_connection(shared, name, behaviour):
+    shared.deploy(name, *behaviour)
+    with shared.raw() as sock:
+        sock.sendall(b"GET /fn/%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % name.encode())
+        got = b""
+        try:
+            while piece := sock.recv(65536):
+                got += piece
+        except ConnectionResetError:
+            pass
+        assert b" 200 " in got[:20] and b"partial\n" in got
+        assert not got.endswith(b"0\r\n\r\n")
+    receipt = wait_for(
+        lambda: shared.get(f"/api/v1/invocations?function={name}").ok().json["items"], "the receipt"
+    )[0]
+    assert receipt["outcome"] == "failed"
+
+
+def test_timeout_is_504(shared, name):
+    shared.deploy(name, "spin", timeout_ms=200)
+    begun = time.monotonic()
+    problem = shared.call(name).problem(504)
+    assert 0.2 <= time.monotonic() - begun < 5
+    assert problem["outcome"] == "timed-out"
+    assert shared.receipt(problem["invocation_id"])["outcome"] == "timed-out"
+    wait_for(lambda: not running(shared, name), "its VM is gone")
+
+
+def test_timeout_counts_from_the_start_of_the_run_not_of_the_wait(shared, name):
+    shared.deploy(name, "sleep", "400", timeout_ms=700, concurrency=1)
+    answers = calls_at_once(shared, name, 3)()
+    assert [a.status for a in answers] == [200] * 3
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+def test_no_more_than_concurrency_run_at_once(shared, name):
+    shared.deploy(name, "sleep", "150", concurrency=2)
+    join = calls_at_once(shared, name, 6)
+    most = 0
+    for _ in range(20):
+        most = max(most, len(running(shared, name)))
+        time.sleep(0.01)
+    answers = join()
+    assert most <= 2
+    assert [a.status for a in answers] == [200] * 6
+    assert sum(timing(a)["queue"] > 100 for a in answers) >= 4
+
+
+def test_each_request_has_a_vm_of_its_own(shared, name):
+    shared.deploy(name, "sleep", "300", concurrency=8)
+    join = calls_at_once(shared, name, 5)
+    wait_for(lambda: len({i["id"] for i in running(shared, name)}) == 5, "five run at once")
+    assert [a.status for a in join()] == [200] * 5
+
+
+def test_full_queue_is_429_with_retry_after(make_unid):
+    unid = make_unid(flags=["--set", "limits.queue_per_function=2"]).start()
+    unid.deploy("f", "sleep", "1500", concurrency=1)
+    answers = calls_at_once(unid, "f", 8)()
+    refused = [a for a in answers if a.status == 429]
+    assert len(refused) == 5 and sum(a.status == 200 for a in answers) == 3
+    for answer in refused:
+        assert answer.problem()["outcome"] == "queue-full"
+        assert int(answer.headers["Retry-After"]) >= 1
+    answer = unid.post("/api/v1/functions/f/invocations")
+    assert answer.status in (200, 429)
+
+
+def test_invocations_are_refused_in_the_same_way(make_unid):
+    unid = make_unid(flags=["--set", "limits.queue_per_function=1"]).start()
+    unid.deploy("f", "spin", concurrency=1, timeout_ms=60000)
+    first = waiting_call(unid, "f")
+    wait_for(lambda: running(unid, "f"), "the first runs")
+    second = waiting_call(unid, "f")
+
+    def refused():
+        return unid.request("POST", "/api/v1/functions/f/invocations", timeout=1).status == 429
+
+    wait_for(refused, "the third is refused")
+    first.close()
+    second.close()
+
+
+def test_wait_without_end_is_429(make_unid):
+    unid = make_unid(flags=["--set", "limits.queue_wait_ms=300"]).start()
+    unid.deploy("f", "spin", concurrency=1, timeout_ms=60000)
+    first = waiting_call(unid, "f")
+    wait_for(lambda: running(unid, "f"), "the first runs")
+    answer = unid.call("f")
+    assert answer.problem(429)["outcome"] in ("wait-expired", "queue-full")
+    assert int(answer.headers["Retry-After"]) >= 1
+    first.close()
+
+
+def test_client_that_leaves_frees_its_vm_and_its_place(shared, name):
+    shared.deploy(name, "spin", concurrency=1, timeout_ms=60000)
+    first = waiting_call(shared, name)
+    wait_for(lambda: running(shared, name), "the first runs")
+    mine = running(shared, name)[0]["id"]
+    second = waiting_call(shared, name)
+    first.close()
+    wait_for(
+        lambda: running(shared, name) and running(shared, name)[0]["id"] != mine, "the second runs"
+    )
+    second.close()
+    wait_for(lambda: not running(shared, name), "nothing runs")
+    receipts = wait_for(
+        lambda: (lambda r: r if len(r) == 2 else None)(
+            shared.get(f"/api/v1/invocations?function={name}").ok().json["items"]
+        ),
+        "both receipts",
+    )
+    assert {r["outcome"] for r in receipts} == {"cancelled"}
+
+
+def test_client_that_leaves_while_waiting_never_gets_a_vm(shared, name):
+    shared.deploy(name, "sleep", "500", concurrency=1)
+    first = waiting_call(shared, name)
+    wait_for(lambda: running(shared, name), "the first runs")
+    second = waiting_call(shared, name)
+    time.sleep(0.05)
+    second.close()
+    assert read_answer(first).status == 200
+    first.close()
+    receipts = wait_for(
+        lambda: (lambda r: r if len(r) == 2 else None)(
+            shared.get(f"/api/v1/invocations?function={name}").ok().json["items"]
+        ),
+        "both receipts",
+    )
+    assert sorted(r["outcome"] for r in receipts) == ["cancelled", "ok"]
+    assert [r["phases"]["run_us"] for r in receipts if r["outcome"] == "cancelled"] == [0]
+
+
+def test_versions_already_running_go_on_after_a_deploy_and_removal(shared, name):
+    shared.deploy(name, "sleep", "500")
+    join = calls_at_once(shared, name, 1)
+    wait_for(lambda: running(shared, name), "it runs")
+    shared.deploy(name, "hello")
+    shared.delete(f"/api/v1/functions/{name}").ok(204)
+    assert join()[0].ok().body == b"slept\n"
+
+
+def test_shells_decay_to_the_minimum(make_unid):
+    unid = make_unid(flags=["--set", "pool.min=0", "--set", "pool.idle_ms=200"]).start()
+    assert unid.instances() == []
+    unid.deploy("f", "hello")
+    [a.ok() for a in calls_at_once(unid, "f", 4)()]
+    wait_for(lambda: not unid.instances(), "the pool is empty")
+    unid.call("f").ok()
+
+
+def test_pool_keeps_its_minimum(make_unid):
+    unid = make_unid(flags=["--set", "pool.min=3", "--set", "pool.idle_ms=100"]).start()
+    wait_for(lambda: [i["state"] for i in unid.instances()] == ["idle"] * 3, "three shells wait")
+    unid.deploy("f", "hello")
+    unid.call("f").ok()
+    wait_for(
+        lambda: [i["state"] for i in unid.instances()] == ["idle"] * 3, "three shells wait again"
+    )
+
+
+# --- draining -------------------------------------------------------------------------------------
+
+
+def test_sigterm_lets_running_requests_finish(unid):
+    unid.deploy("f", "sleep", "800")
+    keep = unid.connection()
+    keep.request("GET", "/healthz")
+    keep.getresponse().read()
+    join = calls_at_once(unid, "f", 3)
+    wait_for(lambda: len(running(unid, "f")) == 3, "three run")
+    unid.process.terminate()
+    statuses = set()
+
+    def drains():
+        try:
+            keep.request("GET", "/fn/f")
+            answer = keep.getresponse()
+            harness.SEEN.add(("GET", "/fn/f", answer.status))
+            answer.read()
+            statuses.add(answer.status)
+        except (OSError, harness.http.client.HTTPException):
+            statuses.add("closed")
+        return True
+
+    drains()
+    assert statuses <= {503, "closed"}
+    assert [a.status for a in join()] == [200] * 3
+    assert unid.stop() == 0
+
+
+def test_draining_daemon_says_503_with_retry_after(unid):
+    unid.deploy("f", "sleep", "1500")
+    join = calls_at_once(unid, "f", 1)
+    wait_for(lambda: running(unid, "f"), "it runs")
+    idle = unid.raw()
+    unid.process.terminate()
+    wait_for(lambda: unid.get("/readyz").status == 503, "it drains")
+    unid.get("/readyz").problem(503)
+    unid.get("/healthz").ok()
+    for method, path in (("GET", "/fn/f"), ("POST", "/api/v1/functions/f/invocations")):
+        answer = unid.request(method, path)
+        answer.problem(503)
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert answer.headers["Connection"] == "close"
+    assert closed(idle)
+    assert join()[0].status == 200
+    assert unid.stop() == 0
+
+
+def test_draining_is_bounded(make_unid):
+    unid = make_unid(flags=["--drain-timeout", "500"]).start()
+    unid.deploy("f", "spin", timeout_ms=600000)
+    join = calls_at_once(unid, "f", 1)
+    wait_for(lambda: running(unid, "f"), "it runs")
+    begun = time.monotonic()
+    assert unid.stop() == 0
+    assert time.monotonic() - begun < 10
+    assert join()[0].problem(503)["outcome"] == "draining"
+
+
+def test_idle_daemon_ends_at_once(unid):
+    keep = unid.connection()
+    keep.request("GET", "/healthz")
+    keep.getresponse().read()
+    begun = time.monotonic()
+    assert unid.stop() == 0
+    assert time.monotonic() - begun < 5
+    keep.close()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", unid.port), 1)

@@ -1,0 +1,64 @@
+/* fuzz_layout.c - whatever an image's bytes are, laying it out stays inside guest memory; what is
+ * accepted maps no page table and nothing but channel, image, heap and stack for the guest. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "hypervisor/layout.h"
+
+#define MEM_BYTES UINT64_C(0x600000)
+#define ADDR      UINT64_C(0x000ffffffffff000)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void must(bool holds)
+{
+    if (!holds) {
+        abort();
+    }
+}
+
+/* The guest may reach exactly [BOOT_ADDR, CHANNEL_END) and parts of [IMAGE_MIN, stack_top). */
+static void check_table(const uint8_t *mem, uint64_t table, uint64_t base, int level)
+{
+    const struct unid_boot *boot = (const void *)(mem + UNID_BOOT_ADDR);
+    must(table >= boot->stack_top && table < MEM_BYTES && table % 4096 == 0);
+    for (uint64_t i = 0; i < 512; i++) {
+        uint64_t entry, at = base + (i << (12 + 9 * (level - 1)));
+        memcpy(&entry, mem + table + 8 * i, sizeof(entry));
+        if (!(entry & 1)) {
+            continue;
+        }
+        bool leaf = level == 1 || entry & 0x80;
+        if (!leaf) {
+            check_table(mem, entry & ADDR, at, level - 1);
+            continue;
+        }
+        uint64_t end = at + (level == 1 ? 0x1000 : 0x200000);
+        must(level <= 2 && (entry & ADDR) == at);
+        must((at >= UNID_BOOT_ADDR && end <= UNID_CHANNEL_END) ||
+             (at >= UNID_IMAGE_MIN && end <= boot->stack_top));
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char *const none[] = {NULL};
+    uint8_t *mem =
+        mmap(NULL, MEM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED) {
+        return 0;
+    }
+    struct hv_layout_spec spec = {.mem = mem, .mem_bytes = MEM_BYTES, .doorbell = HV_DOORBELL_PORT};
+    struct hv_run_spec run = {.image = data, .image_len = size, .argv = none, .envp = none};
+    struct hv_layout layout;
+    struct un_error err = UN_ERROR_INIT;
+    if (hv_layout_build(&spec, &run, &layout, &err) == 0) {
+        must(layout.rip >= UNID_IMAGE_MIN && layout.rip < layout.guard);
+        check_table(mem, layout.cr3, 0, 4);
+    } else {
+        must(err.text[0] != '\0');
+    }
+    munmap(mem, MEM_BYTES);
+    return 0;
+}

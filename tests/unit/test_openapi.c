@@ -1,0 +1,164 @@
+/* test_openapi.c - docs/openapi.yaml and the table of routes say the same.
+ *
+ * The description is written so that three indentations carry the operations ("  /path:", "   
+ * method:", "      operationId: x"), which this test reads line by line; that keeps a YAML
+ * library out of the build. */
+#include <ctype.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "api/router.h"
+
+struct operation {
+    char path[128], method[16], id[64];
+};
+
+static struct operation operations[128];
+static size_t operation_count;
+
+static const char *const any_methods[] = {"GET",   "HEAD",   "POST",   "PUT",
+                                          "PATCH", "DELETE", "OPTIONS"};
+
+/* The text of "<indent><text>:<rest>" when the line has exactly that indentation. */
+static char *item(char *line, size_t indent)
+{
+    if (strspn(line, " ") != indent || line[indent] == '#') {
+        return NULL;
+    }
+    line[strcspn(line, "\n")] = '\0';
+    return line + indent;
+}
+
+static void read_line(char *line, char *path, char *method)
+{
+    char *text;
+    if ((text = item(line, 2))) {
+        path[0] = '\0';
+        if (text[0] == '/') {
+            snprintf(path, 128, "%.*s", (int)strlen(text) - 1, text);
+        }
+    } else if ((text = item(line, 4)) && path[0]) {
+        size_t len = strcspn(text, ":");
+        snprintf(method, 16, "%.*s", (int)(len < 15 ? len : 15), text);
+        for (char *c = method; *c; c++) {
+            *c = (char)toupper((unsigned char)*c);
+        }
+    } else if ((text = item(line, 6)) && path[0] && strncmp(text, "operationId: ", 13) == 0) {
+        assert_true(operation_count < sizeof(operations) / sizeof(operations[0]));
+        struct operation *o = &operations[operation_count++];
+        snprintf(o->path, sizeof(o->path), "%s", path);
+        snprintf(o->method, sizeof(o->method), "%s", method);
+        snprintf(o->id, sizeof(o->id), "%.63s", text + 13);
+    }
+}
+
+static int read_description(void **state)
+{
+    char name[512], line[512], path[128] = "", method[16] = "";
+    const char *srcdir = getenv("srcdir");
+    (void)state;
+    snprintf(name, sizeof(name), "%s/docs/openapi.yaml", srcdir ? srcdir : "..");
+    FILE *f = fopen(name, "re");
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        read_line(line, path, method);
+    }
+    fclose(f);
+    return 0;
+}
+
+/* "{path...}" is "{path}" in OpenAPI. */
+static bool same_path(const char *pattern, const char *path)
+{
+    char plain[128];
+    snprintf(plain, sizeof(plain), "%s", pattern);
+    char *dots = strstr(plain, "...}");
+    if (dots) {
+        strcpy(dots, "}");
+    }
+    return strcmp(plain, path) == 0;
+}
+
+static struct operation *described(const char *method, const char *pattern)
+{
+    for (size_t i = 0; i < operation_count; i++) {
+        if (strcmp(operations[i].method, method) == 0 && same_path(pattern, operations[i].path)) {
+            return &operations[i];
+        }
+    }
+    return NULL;
+}
+
+static void every_route_is_described(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < api_route_count; i++) {
+        const struct route *r = &api_routes[i];
+        bool any = strcmp(r->method, "*") == 0;
+        size_t methods = any ? sizeof(any_methods) / sizeof(any_methods[0]) : 1;
+        for (size_t m = 0; m < methods; m++) {
+            const char *method = any ? any_methods[m] : r->method;
+            const struct operation *o = described(method, r->pattern);
+            if (!o) {
+                fail_msg("%s %s is not in docs/openapi.yaml", method, r->pattern);
+            }
+            if (strncmp(o->id, r->operation, strlen(r->operation)) != 0 ||
+                (!any && strlen(o->id) != strlen(r->operation))) {
+                fail_msg("%s %s is %s there, %s in the table", method, r->pattern, o->id,
+                         r->operation);
+            }
+        }
+    }
+}
+
+static void every_described_operation_is_a_route(void **state)
+{
+    struct route_match m;
+    (void)state;
+    assert_true(operation_count > 30);
+    for (size_t i = 0; i < operation_count; i++) {
+        const struct operation *o = &operations[i];
+        enum route_result rc = route_find(api_routes, api_route_count, o->method, o->path, &m);
+        if (rc != ROUTE_OK || !same_path(m.route->pattern, o->path)) {
+            fail_msg("%s %s is described, but no route", o->method, o->path);
+        }
+    }
+}
+
+static void operation_ids_are_unique(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < operation_count; i++) {
+        for (size_t k = 0; k < i; k++) {
+            assert_string_not_equal(operations[i].id, operations[k].id);
+        }
+    }
+}
+
+static void only_health_and_functions_are_open(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < api_route_count; i++) {
+        const char *p = api_routes[i].pattern;
+        bool open = strncmp(p, "/fn/", 4) == 0 || !strcmp(p, "/healthz") || !strcmp(p, "/readyz");
+        assert_int_equal(api_routes[i].auth == AUTH_NONE, open);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_route_is_described),
+        cmocka_unit_test(every_described_operation_is_a_route),
+        cmocka_unit_test(operation_ids_are_unique),
+        cmocka_unit_test(only_health_and_functions_are_open),
+    };
+    return cmocka_run_group_tests(tests, read_description, NULL);
+}
