@@ -93,6 +93,7 @@ static int open_driver(struct contract *c, const char *dir, struct un_error *err
     struct hv_driver_spec spec = {.loop = c->loop,
                                   .state_dir = dir,
                                   .runtime_dir = "/tmp",
+                                  .libvirt_uri = getenv("UNID_TEST_LIBVIRT_URI"),
                                   .accelerator = accelerator ? accelerator : "tcg"};
     c->image = load_image;
     c->mem_bytes = 16 * MIB;
@@ -305,6 +306,35 @@ static void figures(void **state)
                   (unsigned long long)whole[N / 2], (unsigned long long)gone[N / 2]);
 }
 
+static void eight_at_once_are_answered(void **state)
+{
+    enum { N = 8 };
+    struct contract_vm v[N];
+    uint64_t last = 0;
+    for (int i = 0; i < N; i++) {
+        contract_new(&shared, &v[i]);
+    }
+    for (int i = 0; i < N; i++) {
+        assert_true(contract_wait(&shared, &v[i].ready, 30000));
+        assert_int_equal(v[i].ready_rc, 0);
+    }
+    uint64_t begin = un_clock_mono_us();
+    for (int i = 0; i < N; i++) {
+        contract_start(&v[i], "hello", "");
+    }
+    for (int i = 0; i < N; i++) {
+        assert_true(contract_wait(&shared, &v[i].exited, 10000));
+        assert_int_equal(v[i].why.kind, HV_EXIT_DONE);
+        last = v[i].exit_us > last ? v[i].exit_us : last;
+    }
+    print_message("    all after %llu us; QEMU's peak memory %llu KiB, ours %llu KiB\n",
+                  (unsigned long long)(last - begin), (unsigned long long)v[0].usage.peak_rss_kib,
+                  (unsigned long long)lv_proc_peak_rss_kib(getpid()));
+    for (int i = 0; i < N; i++) {
+        contract_free(&v[i]);
+    }
+}
+
 /* In a program of its own, as a process has one embedded driver: makes VMs, tells of it, and waits
  * to be killed. */
 static int run_victim(const char *dir, int tell)
@@ -432,6 +462,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(shell_that_cannot_be_made_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(failing_resume_is_lost, setup, teardown),
 #endif
+        cmocka_unit_test_setup_teardown(eight_at_once_are_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(figures, setup, teardown),
     };
     char modules[512];
