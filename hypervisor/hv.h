@@ -74,7 +74,8 @@ struct hv_vm_events {
     /* The shell is there (rc 0), or could not be made; after an error the VM is in ENDED: free it.
      */
     void (*on_ready)(void *arg, int rc, const struct un_error *err);
-    /* The guest is about to run: everything of vm_run that the host does has been done. */
+    /* The guest is about to run: everything of vm_run that the host does has been done. Until then the
+     * guest has had no effect on anything, so a VM that is lost earlier may be replaced. */
     void (*on_started)(void *arg);
     /* The guest waits for body bytes: call vm_input, now or later. `room` is the most it takes. */
     void (*on_input_wanted)(void *arg, size_t room);

@@ -140,6 +140,7 @@ void call_started(struct sched_call *c)
     if (c->state == CALL_BOUND) {
         call_set_state(c, CALL_RUNNING);
         call_enter_phase(c, PHASE_START);
+        call_body_taken(c, c->bound_len);
     }
 }
 
@@ -279,7 +280,8 @@ void sched_call_data_done(struct sched_call *c)
 
 void call_exited(struct sched_call *c, const struct hv_exit *why)
 {
-    if (c->state == CALL_ENDED) {
+    if (c->state == CALL_ENDED ||
+        (c->state == CALL_BOUND && why->kind == HV_EXIT_LOST && call_rebind(c))) {
         return;
     }
     sign_of_life(c);

@@ -455,6 +455,47 @@ static void vm_killed_during_a_request_fails_it_and_the_pool_heals(void **state)
     client_done(&next);
 }
 
+static void vm_lost_before_its_guest_ran_is_replaced_and_the_body_arrives_whole(void **state)
+{
+    struct client c = {0};
+    struct fake_script slow = {.start_us = SECOND};
+
+    w.set.pool_min = 1;
+    world_function(&w, "echo", "echo");
+    world_open(&w);
+    fake_driver_script(w.driver, &slow);
+    client_post(&w, &c, "echo", 10);
+    assert_int_equal(sched_call_body(c.call, "whole body", 10, true), 1);
+    world_advance(&w, SECOND / 2);
+    assert_int_equal(fake_driver_lose_all(w.driver), 2); /* it, and the one that refills */
+    world_advance(&w, 3 * SECOND);
+    assert_ended(c, SCHED_OK);
+    assert_string_equal((char *)c.body.data, "whole body");
+    client_done(&c);
+}
+
+static void losses_before_the_start_end_the_call_at_last(void **state)
+{
+    struct client c = {0};
+    struct fake_script slow = {.start_us = SECOND};
+
+    w.set.pool_max = 0;
+    world_function(&w, "hello", "hello");
+    world_open(&w);
+    fake_driver_script(w.driver, &slow);
+    client_get(&w, &c, "hello");
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(c.ends, 0);
+        world_advance(&w, SECOND / 2);
+        fake_driver_lose_all(w.driver);
+        world_advance(&w, SECOND / 4);
+    }
+    world_advance(&w, SECOND);
+    assert_ended(c, SCHED_FAILED);
+    assert_int_equal(c.outcome.exit.kind, HV_EXIT_LOST);
+    client_done(&c);
+}
+
 static void large_functions_have_shells_of_their_own_size(void **state)
 {
     struct client a = {0}, b = {0};
@@ -657,6 +698,8 @@ int main(void)
         T(driver_that_refuses_at_once_is_backed_off_from_as_well),
         T(one_failed_shell_is_made_up_for),
         T(lost_shells_are_replaced),
+        T(vm_lost_before_its_guest_ran_is_replaced_and_the_body_arrives_whole),
+        T(losses_before_the_start_end_the_call_at_last),
         T(vm_killed_during_a_request_fails_it_and_the_pool_heals),
         T(large_functions_have_shells_of_their_own_size),
         T(killing_an_instance_ends_its_call),
