@@ -46,7 +46,8 @@ struct api_spec {
     /* Whether calls of functions can be served now; if not, `*ret_why` says why. NULL: always. */
     bool (*is_ready)(void *arg, const char **ret_why);
     void *arg;
-    /* Answers GET /api/v1/doctor: calls `cb` once, from the loop, with a borrowed report, or with NULL.
+    /* Answers GET /api/v1/doctor: calls `cb` once, from the loop, with a borrowed report, or with
+     * NULL.
      * Must not outlive api_close. NULL: there is no such report. */
     void (*doctor)(void *doctor_arg, void (*cb)(void *arg, const json_t *report), void *arg);
     void *doctor_arg;

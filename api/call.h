@@ -52,7 +52,8 @@ void call_collect(struct api_call *call, size_t limit, void (*then)(struct api_c
 struct http_exchange *call_take_exchange(struct api_call *call);
 void call_free(struct api_call *call);
 
-/* Between two steps of a handler's work: whether there is no use in the next one, because unid is closing.
+/* Between two steps of a handler's work: whether there is no use in the next one, because unid is
+ * closing.
  * The call has been freed then. */
 bool call_given_up(struct api_call *call);
 

@@ -164,6 +164,7 @@ static void follow_start(struct api_call *call)
     un_list_push(&call->api->follows, &f->node);
     f->follower = log_follow(call->api->scheduler, call->match.params[0], on_line, f);
     http_exchange_handle(call->ex, &follow_handler, f);
+    http_exchange_leave_on_eof(call->ex);
     log_list(call->api->scheduler, call->match.params[0], call->number, follow_listed, f);
 }
 

@@ -110,7 +110,8 @@ static int add_segment(struct un_elf *elf, const struct program_header *ph, unsi
                             " in memory",
                             index, ph->file_size, ph->mem_size);
     }
-    if (__builtin_add_overflow(ph->vaddr, ph->mem_size, &end)) {
+    if (__builtin_add_overflow(ph->vaddr, ph->mem_size, &end) ||
+        (!elf->is64 && end > (uint64_t)UINT32_MAX + 1)) {
         return un_error_set(err, -EINVAL,
                             "ELF: segment %u: %" PRIu64 " bytes at 0x%" PRIx64
                             " pass the end of the address space",

@@ -2,6 +2,7 @@
 #include "common/id.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -26,36 +27,52 @@ void un_random(void *buf, size_t len)
     }
 }
 
-/* Ten random bytes from a buffer of the thread's own, so that an identifier seldom costs a system
- * call. */
-static void random_tail(uint8_t out[10])
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t last_ms;
+static uint8_t last_tail[10];
+
+/* Adds one to a big-endian number; false when it overflows. */
+static bool increment(uint8_t number[10])
 {
-    static _Thread_local uint8_t pool[320];
-    static _Thread_local size_t left;
-    if (left < 10) {
-        un_random(pool, sizeof pool);
-        left = sizeof pool;
+    for (int i = 9; i >= 0; i--) {
+        if (++number[i] != 0) {
+            return true;
+        }
     }
-    left -= 10;
-    memcpy(out, pool + left, 10);
-    memset(pool + left, 0, 10);
+    return false;
+}
+
+/* The next time and random part, above the last ones. */
+static uint64_t next(uint8_t tail[10])
+{
+    uint64_t ms = un_clock_wall_us() / 1000;
+    pthread_mutex_lock(&lock);
+    if (ms > last_ms) {
+        last_ms = ms;
+        un_random(last_tail, sizeof(last_tail));
+    } else if (!increment(last_tail)) {
+        last_ms++;
+    }
+    ms = last_ms;
+    memcpy(tail, last_tail, sizeof(last_tail));
+    pthread_mutex_unlock(&lock);
+    return ms;
 }
 
 void un_id_new(char out[UN_ID_SIZE])
 {
-    uint64_t ms = un_clock_wall_us() / 1000;
     uint8_t tail[10];
-    random_tail(tail);
+    uint64_t ms = next(tail);
     for (int i = 9; i >= 0; i--) {
         out[i] = alphabet[ms & 31];
         ms >>= 5;
     }
     uint64_t bits = 0;
     unsigned have = 0;
-    size_t next = 0;
+    size_t at = 0;
     for (int i = 10; i < UN_ID_LEN; i++) {
         if (have < 5) {
-            bits = bits << 8 | tail[next++];
+            bits = bits << 8 | tail[at++];
             have += 8;
         }
         have -= 5;

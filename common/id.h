@@ -10,8 +10,8 @@
 
 enum { UN_ID_LEN = 26, UN_ID_SIZE = 27 };
 
-/* Writes a new identifier with its NUL. Any thread; entropy from getrandom(2), buffered a thread.
- */
+/* Writes a new identifier with its NUL: above every one that this process has made before, also
+ * within a millisecond or when the clock was set back. Any thread. */
 void un_id_new(char out[UN_ID_SIZE]);
 
 /* Whether `s` is a well-formed identifier. */

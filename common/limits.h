@@ -15,7 +15,7 @@
 #define LIMIT_HTTP_IDLE_MS     60000 /* between requests; http.idle_timeout_ms */
 #define LIMIT_HTTP_HEAD_MS     15000 /* for the head to arrive whole; http.head_timeout_ms */
 #define LIMIT_HTTP_STALL_MS    30000 /* without a byte moving in a body; http.stall_timeout_ms */
-#define LIMIT_HTTP_PIPELINE    16    /* requests read ahead on a connection */
+#define LIMIT_HTTP_PIPELINE    16    /* of one connection in one turn of the loop */
 
 /* Images and functions */
 #define LIMIT_IMAGE_BYTES          (4ull << 30) /* images.max_bytes */
@@ -47,11 +47,11 @@
 #define LIMIT_QUEUE_TOTAL         10000 /* limits.queue_total */
 #define LIMIT_QUEUE_WAIT_MS       30000 /* limits.queue_wait_ms */
 #define LIMIT_BODY_BUFFER_BYTES   (256 * 1024) /* request body held while its VM is not there yet */
-#define LIMIT_BODY_BUFFERS_BYTES    (64 << 20)    /* of all calls together, before each gets a small share */
-#define LIMIT_RECEIPTS_PENDING      10000         /* not yet on disk; beyond, the oldest are given up */
-#define LIMIT_LOGS_PENDING_BYTES    (16 << 20)    /* likewise their logs */
-#define LIMIT_ASYNC_ROWS            100000        /* accepted invocations that have not run yet */
-#define LIMIT_ASYNC_RUNNING         8             /* of them, at once; bounds the bodies in memory */
+#define LIMIT_BODY_BUFFERS_BYTES  (64 << 20) /* of all calls together; then each gets little */
+#define LIMIT_RECEIPTS_PENDING    10000      /* not on disk yet; the oldest are given up */
+#define LIMIT_LOGS_PENDING_BYTES  (16 << 20) /* likewise their logs */
+#define LIMIT_ASYNC_ROWS          100000     /* accepted invocations that have not run yet */
+#define LIMIT_ASYNC_RUNNING       8          /* of them, at once; bounds the bodies in memory */
 #define LIMIT_RECEIPTS_ROWS       1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 

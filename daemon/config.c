@@ -37,12 +37,12 @@ struct setting {
     }
 
 static const struct setting settings[] = {
-    {"listen", T_LIST, 0, 0, 0, "listen", "ADDR:PORT",
+    {"listen", T_LIST, offsetof(struct config, listen), 0, 0, "listen", "ADDR:PORT",
      "listen here; may be repeated; \"none\" for the socket only"},
     STRING("socket", socket, "socket", "PATH", "the Unix socket; \"none\" for none"),
     STRING("state_dir", state_dir, "state-dir", "DIR", "where unid.db and cache/ live"),
     STRING("runtime_dir", runtime_dir, "runtime-dir", "DIR", "short-lived sockets"),
-    STRING("driver", driver, "driver", "NAME", "auto, libvirt, or fake (for tests)"),
+    STRING("driver", driver, "driver", "NAME", "auto, kvm, libvirt, or fake (for tests)"),
     STRING("libvirt_uri", libvirt_uri, "libvirt-uri", "URI", "a local QEMU URI of libvirt"),
     STRING("accelerator", accelerator, "accelerator", "NAME",
            "auto (measured at the first start), kvm, or tcg"),
@@ -50,6 +50,8 @@ static const struct setting settings[] = {
     STRING("log.format", log_format, "log-format", "FORMAT", "text or json"),
     STRING("api.token_file", token_file, "token-file", "FILE",
            "REST calls over TCP must carry this file's token"),
+    {"api.hosts", T_LIST, offsetof(struct config, hosts), 0, 0, "api-host", "NAME",
+     "REST also answers to this host name; may be repeated"},
     STRING("ready_file", ready_file, "ready-file", "FILE",
            "written when unid serves: process id and addresses, as JSON"),
     INT("drain_timeout_ms", drain_timeout_ms, 0, 3600000, "drain-timeout",
@@ -97,26 +99,34 @@ static int replace(char **slot, const char *value, struct un_error *err)
     return 0;
 }
 
-static void clear_listen(struct config *c)
+static struct config_list *list_of(struct config *c, const struct setting *s)
 {
-    for (size_t i = 0; i < c->listen_count; i++) {
-        free(un_steal(&c->listen[i]));
-    }
-    c->listen_count = 0;
+    return (struct config_list *)((char *)c + s->offset);
 }
 
-static int add_listen(struct config *c, const char *value, struct un_error *err)
+static void clear_list(struct config_list *list)
 {
+    for (size_t i = 0; i < list->count; i++) {
+        free(un_steal(&list->items[i]));
+    }
+    list->count = 0;
+}
+
+/* "none" empties the list. */
+static int add_to_list(struct config *c, const struct setting *s, const char *value,
+                       struct un_error *err)
+{
+    struct config_list *list = list_of(c, s);
     if (strcmp(value, "none") == 0) {
-        clear_listen(c);
+        clear_list(list);
         return 0;
     }
-    if (c->listen_count == CONFIG_LISTEN_MAX) {
-        return un_error_set(err, -EINVAL, "listen: at most %d addresses", CONFIG_LISTEN_MAX);
+    if (list->count == CONFIG_LIST_MAX) {
+        return un_error_set(err, -EINVAL, "%s: at most %d values", s->key, CONFIG_LIST_MAX);
     }
-    int rc = replace(&c->listen[c->listen_count], value, err);
+    int rc = replace(&list->items[list->count], value, err);
     if (rc == 0) {
-        c->listen_count++;
+        list->count++;
     }
     return rc;
 }
@@ -136,7 +146,7 @@ static int set_text(struct config *c, const struct setting *s, const char *text,
                     struct un_error *err)
 {
     if (s->type == T_LIST) {
-        return add_listen(c, text, err);
+        return add_to_list(c, s, text, err);
     }
     if (s->type == T_STRING) {
         return replace((char **)((char *)c + s->offset), text, err);
@@ -150,32 +160,32 @@ static int set_text(struct config *c, const struct setting *s, const char *text,
     return set_int(c, s, value, err);
 }
 
-static int set_list_json(struct config *c, const json_t *value, struct un_error *err)
+static int set_list_json(struct config *c, const struct setting *s, const json_t *value,
+                         struct un_error *err)
 {
-    clear_listen(c);
-    if (!json_is_array(value)) {
-        return un_error_set(err, -EINVAL, "listen: must be a list of \"ADDRESS:PORT\"");
-    }
+    clear_list(list_of(c, s));
     size_t i;
     json_t *one;
     json_array_foreach(value, i, one)
     {
         if (!json_is_string(one)) {
-            return un_error_set(err, -EINVAL, "listen: must be a list of \"ADDRESS:PORT\"");
+            return un_error_set(err, -EINVAL, "%s: must be a list of strings", s->key);
         }
-        int rc = add_listen(c, json_string_value(one), err);
+        int rc = add_to_list(c, s, json_string_value(one), err);
         if (rc < 0) {
             return rc;
         }
     }
-    return 0;
+    return json_is_array(value)
+               ? 0
+               : un_error_set(err, -EINVAL, "%s: must be a list of strings", s->key);
 }
 
 static int set_json(struct config *c, const struct setting *s, const json_t *value,
                     struct un_error *err)
 {
     if (s->type == T_LIST) {
-        return set_list_json(c, value, err);
+        return set_list_json(c, s, value, err);
     }
     if (s->type == T_INT) {
         if (!json_is_integer(value)) {
@@ -297,7 +307,7 @@ static const struct setting *find_flag(const char *name, size_t len)
 /* The state of going through the arguments once. */
 struct pass {
     bool file_only; /* first pass: only --config, whose settings the flags then override */
-    bool listen_seen;
+    bool list_seen[UN_ARRAY_SIZE(settings)];
 };
 
 static int apply_flag(struct config *c, struct pass *pass, const char *name, size_t name_len,
@@ -313,9 +323,9 @@ static int apply_flag(struct config *c, struct pass *pass, const char *name, siz
         return set_pair(c, value, err);
     }
     const struct setting *s = find_flag(name, name_len);
-    if (s->type == T_LIST && !pass->listen_seen) {
-        clear_listen(c);
-        pass->listen_seen = true;
+    if (s->type == T_LIST && !pass->list_seen[s - settings]) {
+        clear_list(list_of(c, s));
+        pass->list_seen[s - settings] = true;
     }
     return set_text(c, s, value, err);
 }
@@ -437,7 +447,7 @@ int config_init(struct config *ret, struct un_error *err)
         .http_stall_timeout_ms = LIMIT_HTTP_STALL_MS,
     };
     int rc = init_paths(ret, err);
-    rc = rc < 0 ? rc : add_listen(ret, "127.0.0.1:7070", err);
+    rc = rc < 0 ? rc : add_to_list(ret, find_key("listen", 6), "127.0.0.1:7070", err);
     rc = rc < 0 ? rc : replace(&ret->driver, "auto", err);
     rc = rc < 0 ? rc : replace(&ret->libvirt_uri, "qemu:///embed", err);
     rc = rc < 0 ? rc : replace(&ret->accelerator, "auto", err);
@@ -463,7 +473,7 @@ static int check_word(const char *key, const char *word, const char *const *know
 
 int config_validate(const struct config *c, struct un_error *err)
 {
-    static const char *const drivers[] = {"auto", "libvirt", "fake", NULL};
+    static const char *const drivers[] = {"auto", "kvm", "libvirt", "fake", NULL};
     static const char *const accelerators[] = {"auto", "kvm", "tcg", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
     static const char *const formats[] = {"text", "json", NULL};
@@ -481,7 +491,7 @@ int config_validate(const struct config *c, struct un_error *err)
     if (c->state_dir[0] != '/' || c->runtime_dir[0] != '/') {
         return un_error_set(err, -EINVAL, "state_dir and runtime_dir must be absolute paths");
     }
-    if (c->listen_count == 0 && strcmp(c->socket, "none") == 0) {
+    if (c->listen.count == 0 && strcmp(c->socket, "none") == 0) {
         return un_error_set(err, -EINVAL, "nothing to listen on: give listen or socket");
     }
     return 0;
@@ -489,9 +499,10 @@ int config_validate(const struct config *c, struct un_error *err)
 
 void config_done(struct config *c)
 {
-    clear_listen(c);
     for (size_t i = 0; i < UN_ARRAY_SIZE(settings); i++) {
-        if (settings[i].type == T_STRING) {
+        if (settings[i].type == T_LIST) {
+            clear_list(list_of(c, &settings[i]));
+        } else if (settings[i].type == T_STRING) {
             free(un_steal((char **)((char *)c + settings[i].offset)));
         }
     }

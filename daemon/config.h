@@ -15,12 +15,17 @@
 
 #include "common/error.h"
 
-enum { CONFIG_LISTEN_MAX = 8 };
+enum { CONFIG_LIST_MAX = 8 };
+
+struct config_list {
+    char *items[CONFIG_LIST_MAX + 1]; /* NULL-terminated */
+    size_t count;
+};
 
 struct config {
-    char *listen[CONFIG_LISTEN_MAX]; /* "ADDRESS:PORT"; none when "none" was given */
-    size_t listen_count;
-    char *socket; /* path of the Unix socket, "none" for none */
+    struct config_list listen; /* "ADDRESS:PORT"; empty when "none" was given */
+    struct config_list hosts;  /* names that REST answers to */
+    char *socket;              /* path of the Unix socket, "none" for none */
     char *state_dir, *runtime_dir;
     char *driver; /* "auto", "libvirt", "fake" */
     char *libvirt_uri;

@@ -28,6 +28,7 @@
 #include "store/store.h"
 
 enum { WORKER_THREADS = 4, GC_INTERVAL_US = 600 * 1000 * 1000, SOCKET_MODE = 0600 };
+enum { READERS_WAIT_US = 2000 * 1000, READERS_CHECK_US = 10 * 1000 };
 
 struct daemon {
     const struct config *config;
@@ -42,7 +43,8 @@ struct daemon {
     struct doctor *doctor;
     struct api *api;
     struct event *signals[2];
-    struct un_timer gc_timer;
+    struct un_timer gc_timer, readers_timer;
+    uint64_t readers_until_us;
     bool draining;
 };
 
@@ -198,6 +200,7 @@ static int open_api(struct daemon *d, struct un_error *err)
                             .doctor_arg = d->doctor};
     api_settings_init(&spec.settings);
     spec.settings.max_request_bytes = (uint64_t)c->max_request_bytes;
+    spec.settings.hosts = (const char *const *)c->hosts.items;
     spec.settings.max_image_bytes = (uint64_t)c->image_max_bytes;
     spec.settings.http.head_bytes = (size_t)c->http_max_head_bytes;
     spec.settings.http.connections = (unsigned)c->http_max_connections;
@@ -219,15 +222,15 @@ static int open_api(struct daemon *d, struct un_error *err)
 static int listen_all(struct daemon *d, json_t *listening, struct un_error *err)
 {
     const struct config *c = d->config;
-    for (size_t i = 0; i < c->listen_count; i++) {
+    for (size_t i = 0; i < c->listen.count; i++) {
         uint16_t port = 0;
-        int rc = api_listen_tcp(d->api, c->listen[i], &port, err);
+        int rc = api_listen_tcp(d->api, c->listen.items[i], &port, err);
         if (rc < 0) {
-            return un_error_context(err, "listen on %s", c->listen[i]);
+            return un_error_context(err, "listen on %s", c->listen.items[i]);
         }
-        const char *colon = strrchr(c->listen[i], ':');
-        json_array_append_new(
-            listening, json_sprintf("%.*s:%u", (int)(colon - c->listen[i]), c->listen[i], port));
+        const char *colon = strrchr(c->listen.items[i], ':');
+        json_array_append_new(listening, json_sprintf("%.*s:%u", (int)(colon - c->listen.items[i]),
+                                                      c->listen.items[i], port));
     }
     if (strcmp(c->socket, "none") == 0) {
         return 0;
@@ -270,10 +273,22 @@ static int announce(struct daemon *d, json_t *listening, struct un_error *err)
 /* --- stopping ----------------------------------------------------------------------------------
  */
 
+/* The scheduler has ended; what was answered still has to leave for slow readers. */
+static void wait_for_readers(void *arg)
+{
+    struct daemon *d = arg;
+    if (api_connections(d->api) == 0 || un_loop_now_us(d->loop) >= d->readers_until_us) {
+        un_loop_stop(d->loop);
+    } else if (un_timer_arm_in(&d->readers_timer, READERS_CHECK_US) < 0) {
+        un_loop_stop(d->loop);
+    }
+}
+
 static void on_drained(void *arg)
 {
     struct daemon *d = arg;
-    un_loop_stop(d->loop);
+    d->readers_until_us = un_loop_now_us(d->loop) + READERS_WAIT_US;
+    wait_for_readers(d);
 }
 
 static void on_signal(evutil_socket_t number, short what, void *arg)
@@ -318,6 +333,7 @@ static int open_parts(struct daemon *d, struct un_error *err)
         return rc;
     }
     un_timer_init(&d->gc_timer, d->loop, collect_garbage, d);
+    un_timer_init(&d->readers_timer, d->loop, wait_for_readers, d);
     rc = open_stores(d, err);
     rc = rc < 0 ? rc : open_driver(d, err);
     rc = rc < 0 ? rc : open_scheduler(d, err);
@@ -370,8 +386,8 @@ void daemon_close(struct daemon *d)
     }
     registry_close(d->registry);
     imagestore_close(d->images);
-    store_close(d->store);
     un_workers_free(d->workers);
+    store_close(d->store);
     for (size_t i = 0; i < UN_ARRAY_SIZE(d->signals); i++) {
         if (d->signals[i]) {
             event_free(d->signals[i]);
@@ -379,6 +395,7 @@ void daemon_close(struct daemon *d)
     }
     if (d->loop) {
         un_timer_cancel(&d->gc_timer);
+        un_timer_cancel(&d->readers_timer);
     }
     un_loop_free(d->loop);
     if (*d->config->ready_file) {

@@ -75,7 +75,8 @@ struct hv_vm_events {
     /* The shell is there (rc 0), or could not be made; after an error the VM is in ENDED: free it.
      */
     void (*on_ready)(void *arg, int rc, const struct un_error *err);
-    /* The guest is about to run: everything of vm_run that the host does has been done. */
+    /* The guest is about to run: everything of vm_run that the host does has been done. Until then the
+     * guest has had no effect on anything, so a VM that is lost earlier may be replaced. */
     void (*on_started)(void *arg);
     /* The guest waits for body bytes: call vm_input, now or later. `room` is the most it takes. */
     void (*on_input_wanted)(void *arg, size_t room);
@@ -228,9 +229,8 @@ static inline const struct hv_driver_ops *hv_vm_ops(const struct hv_vm *vm)
     return ((const struct hv_vm_base *)vm)->ops;
 }
 
-/* Finds a driver by name; NULL when this build has none of that name. The libvirt driver is a
- * module, loaded from the module directory at the first call for it, so that an idle daemon does
- * not carry libvirt in memory; `err` says when that failed. Loop thread. */
+/* Finds a driver by name; NULL when this build has none of that name. A VM's functions are those of
+ * hv_vm_ops(vm), which may be others than its driver's (module.h). Any thread. */
 const struct hv_driver_ops *hv_driver_find(const char *name, struct un_error *err);
 
 #endif

@@ -17,6 +17,8 @@
 #include "common/fault.h"
 #include "scheduler/scheduler_impl.h"
 
+enum { REBINDS_MAX = 3 };
+
 static void begin(void *arg);
 static void end(void *arg);
 static void on_timer(void *arg);
@@ -415,13 +417,27 @@ bool call_bind(struct sched_call *c, struct instance *i)
         return false;
     }
     c->instance = i;
+    c->bound_len = run.body_len;
     call_set_state(c, CALL_BOUND);
-    call_body_taken(c, run.body_len);
     return true;
 }
 
 /* --- the end
  * -------------------------------------------------------------------------------------------- */
+
+bool call_rebind(struct sched_call *c)
+{
+    if (c->rebinds == REBINDS_MAX) {
+        return false;
+    }
+    c->rebinds++;
+    c->bound_len = 0;
+    instance_end(un_steal(&c->instance), NULL);
+    call_set_state(c, CALL_CLAIM);
+    (void)un_timer_arm_in(&c->timer, c->s->set.queue_wait_us);
+    pool_update(c->cls);
+    return true;
+}
 
 static void on_timer(void *arg)
 {
@@ -492,7 +508,7 @@ static void complete_receipt(struct sched_call *c)
         snprintf(r->error, sizeof(r->error), "%.255s", c->detail);
     }
     if (c->instance) {
-        c->s->ops->vm_usage(c->instance->vm, &r->usage);
+        hv_vm_ops(c->instance->vm)->vm_usage(c->instance->vm, &r->usage);
     }
 }
 

@@ -72,8 +72,9 @@ static void feed(struct sched_call *c)
         return;
     }
     c->input_room = 0;
-    c->s->ops->vm_input(c->instance->vm, c->body.data ? c->body.data + c->body_at : NULL, n,
-                        c->body_eof && n == have);
+    hv_vm_ops(c->instance->vm)
+        ->vm_input(c->instance->vm, c->body.data ? c->body.data + c->body_at : NULL, n,
+                   c->body_eof && n == have);
     call_body_taken(c, n);
 }
 
@@ -139,6 +140,7 @@ void call_started(struct sched_call *c)
     if (c->state == CALL_BOUND) {
         call_set_state(c, CALL_RUNNING);
         call_enter_phase(c, PHASE_START);
+        call_body_taken(c, c->bound_len);
     }
 }
 
@@ -268,7 +270,7 @@ void sched_call_data_done(struct sched_call *c)
     }
     c->output_held = false;
     if (!c->guest_done) {
-        c->s->ops->vm_output_done(c->instance->vm);
+        hv_vm_ops(c->instance->vm)->vm_output_done(c->instance->vm);
     } else if (!c->last_sent) {
         pass_on(c, NULL, 0, true);
     } else {
@@ -278,7 +280,8 @@ void sched_call_data_done(struct sched_call *c)
 
 void call_exited(struct sched_call *c, const struct hv_exit *why)
 {
-    if (c->state == CALL_ENDED) {
+    if (c->state == CALL_ENDED ||
+        (c->state == CALL_BOUND && why->kind == HV_EXIT_LOST && call_rebind(c))) {
         return;
     }
     sign_of_life(c);

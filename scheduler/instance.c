@@ -46,7 +46,7 @@ static void set_state(struct instance *i, enum instance_state state)
     if (state == INSTANCE_ENDING) {
         i->s->leaving_mib += i->cls->mib;
         i->ended_us = un_loop_now_us(i->s->loop);
-        i->s->ops->vm_free(i->vm);
+        hv_vm_ops(i->vm)->vm_free(i->vm);
     }
 }
 
@@ -204,7 +204,7 @@ int instance_start(struct shell_class *cls, struct un_error *err)
 int instance_run(struct instance *i, struct sched_call *c, const struct hv_run_spec *run,
                  struct un_error *err)
 {
-    int rc = i->s->ops->vm_run(i->vm, run, err);
+    int rc = hv_vm_ops(i->vm)->vm_run(i->vm, run, err);
 
     if (rc < 0) {
         return rc;
@@ -232,7 +232,7 @@ static void describe(struct instance *i, struct sched_instance_info *ret)
         .state = i->state,
         .driver = i->s->ops->name,
         .mem_mib = i->cls->mib,
-        .pid = i->s->ops->vm_pid(i->vm),
+        .pid = i->vm ? hv_vm_ops(i->vm)->vm_pid(i->vm) : 0,
         .age_us = un_loop_now_us(i->s->loop) - i->born_us,
     };
     memcpy(ret->id, i->id, sizeof(ret->id));

@@ -183,7 +183,9 @@ struct sched_call {
 
     /* the request's body */
     struct un_buf body;
-    size_t body_at; /* of it, given to the guest already */
+    size_t body_at;   /* of it, given to the guest already */
+    size_t bound_len; /* given to a VM that has not started yet: kept in case it is lost */
+    unsigned rebinds; /* VMs lost before they started */
     bool body_eof, source_waits;
     size_t input_room; /* what the guest waits for; 0: it does not */
 
@@ -210,6 +212,8 @@ void call_set_state(struct sched_call *c, enum call_state state);
 void call_enter_phase(struct sched_call *c, enum call_phase phase);
 /* A shell is there. False when it was not used: the call has ended. */
 bool call_bind(struct sched_call *c, struct instance *i);
+/* The VM was lost before its guest ran: claims another shell. False when that has happened too often. */
+bool call_rebind(struct sched_call *c);
 
 /* The instance tells its call; call_stream.c. */
 void call_started(struct sched_call *c);

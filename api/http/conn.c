@@ -131,6 +131,16 @@ void conn_close(struct http_conn *c)
     server_conn_closed(s);
 }
 
+void conn_flush(struct http_conn *c)
+{
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    if (!c->ex.active && !c->kill && evbuffer_get_length(out) > 0) {
+        evbuffer_unfreeze(out, 1); /* a bufferevent keeps its output's front to itself */
+        evbuffer_write(out, c->fd);
+        evbuffer_freeze(out, 1);
+    }
+}
+
 void conn_retire(struct http_conn *c)
 {
     if (output_len(c) == 0) {
@@ -488,7 +498,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct http_conn *c = arg;
     (void)bev;
-    if (!(what & BEV_EVENT_EOF)) {
+    if (!(what & BEV_EVENT_EOF) || (c->ex.active && c->ex.leave_on_eof)) {
         conn_close(c);
         return;
     }

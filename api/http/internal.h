@@ -42,7 +42,8 @@ struct http_exchange {
     bool active;       /* the handler owns it */
     bool has_body, body_done, body_flows, continue_sent;
     bool begun, chunked_out, no_body_out, want_writable, answered;
-    bool broken;      /* the answer cannot be completed as its head promised */
+    bool broken; /* the answer cannot be completed as its head promised */
+    bool leave_on_eof;
     bool close_after; /* no further request on this connection */
 };
 
@@ -89,6 +90,8 @@ struct http_server {
 int conn_open(struct http_server *s, int fd, bool is_unix, struct un_error *err);
 /* on_gone for a running exchange; frees the connection. */
 void conn_close(struct http_conn *c);
+/* Hands to the kernel what it takes of an answer that is complete, without waiting. */
+void conn_flush(struct http_conn *c);
 /* Closes an idle connection, once what it has been sent has left. */
 void conn_retire(struct http_conn *c);
 /* Looks again at what is to be done, from the loop. */

@@ -64,6 +64,11 @@ void http_exchange_handle(struct http_exchange *ex, const struct http_handler *h
     ex->arg = arg;
 }
 
+void http_exchange_leave_on_eof(struct http_exchange *ex)
+{
+    ex->leave_on_eof = true;
+}
+
 void exchange_send_continue(struct http_exchange *ex)
 {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";

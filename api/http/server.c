@@ -315,7 +315,9 @@ void http_server_close(struct http_server *s)
     http_server_stop_accepting(s);
     s->draining = true;
     while (!un_list_empty(&s->conns)) {
-        conn_close(un_list_first(&s->conns, struct http_conn, node));
+        struct http_conn *c = un_list_first(&s->conns, struct http_conn, node);
+        conn_flush(c);
+        conn_close(c);
     }
     free(s);
 }

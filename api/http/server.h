@@ -96,6 +96,10 @@ uint64_t http_exchange_started_us(const struct http_exchange *ex);
  * http_body_resume. */
 void http_exchange_handle(struct http_exchange *ex, const struct http_handler *handler, void *arg);
 
+/* For answers without an end of their own: a client that shuts down its sending side has left,
+ * also when it could still read (nothing else would tell, as long as there is nothing to send). */
+void http_exchange_leave_on_eof(struct http_exchange *ex);
+
 /* Lets the body flow (a client that waits for "100 Continue" gets it the first time), or holds it
  * back. A little may still come after a pause: at most one read. */
 void http_body_resume(struct http_exchange *ex);

@@ -327,9 +327,8 @@ static void fake_vm_usage(struct hv_vm *base, struct hv_usage *ret)
 {
     struct fake_vm *vm = (struct fake_vm *)base;
 
-    *ret = (struct hv_usage){.cpu_us = vm->started ? 1 : 0,
-                             .peak_rss_kib = vm->mem_bytes >> 10,
-                             .exits = vm->drv->stats.outputs};
+    *ret = (struct hv_usage){
+        .cpu_us = vm->started ? 1 : 0, .peak_rss_kib = vm->mem_bytes >> 10, .exits = vm->calls};
 }
 
 static int fake_vm_pid(struct hv_vm *base)

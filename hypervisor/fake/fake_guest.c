@@ -62,6 +62,7 @@ static void send(struct fake_vm *vm, const struct hv_exit *last)
     }
     vm->output_held = true;
     vm->drv->stats.outputs++;
+    vm->calls++;
     if (last) {
         vm->exit = *last;
     }
@@ -95,6 +96,7 @@ static void log_text(struct fake_vm *vm, const char *text, size_t len)
 static void want_input(struct fake_vm *vm)
 {
     vm->input_wanted = true;
+    vm->calls++;
     vm->events->on_input_wanted(vm->arg, FAKE_ROOM_BYTES);
 }
 

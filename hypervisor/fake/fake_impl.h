@@ -53,6 +53,7 @@ struct fake_vm {
     unsigned at;    /* the behaviour's own place in its program */
     uint64_t left;  /* bytes it still wants to send */
     uint64_t taken; /* body bytes it has read */
+    uint64_t calls; /* what would have been exits: input asked for, output handed out */
     bool started, head_sent;
     bool output_held;  /* on_output has not been answered */
     bool input_wanted; /* on_input_wanted has not been answered */

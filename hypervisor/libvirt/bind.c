@@ -14,12 +14,19 @@
 #define LOW_PAGES      256u
 #define VECTOR_PF      14u
 
-static const char *const vector_names[] = {
-    [0] = "divide error",        [1] = "debug exception",     [3] = "breakpoint",
-    [4] = "overflow",            [5] = "bound range",         [6] = "invalid opcode",
-    [7] = "no coprocessor",      [8] = "double fault",        [13] = "general protection fault",
-    [14] = "page fault",         [16] = "x87 floating point", [17] = "alignment check",
-    [19] = "SIMD floating point"};
+static const char *const vector_names[] = {[0] = "divide error",
+                                           [1] = "debug exception",
+                                           [3] = "breakpoint",
+                                           [4] = "overflow",
+                                           [5] = "bound range",
+                                           [6] = "invalid opcode",
+                                           [7] = "no coprocessor",
+                                           [8] = "double fault",
+                                           [13] = "general protection fault",
+                                           [14] = "page fault",
+                                           [16] = "x87 floating point",
+                                           [17] = "alignment check",
+                                           [19] = "SIMD floating point"};
 
 static void put64(uint8_t *mem, uint64_t addr, uint64_t value)
 {
@@ -43,8 +50,8 @@ static uint32_t get32(const uint8_t *mem, uint64_t addr)
 int lv_bind(uint8_t *mem, uint64_t mem_bytes, const struct hv_layout *layout, struct un_error *err)
 {
     uint64_t low = layout->low_table;
-    if (mem_bytes < UNID_IMAGE_MIN || low % PAGE || low < UNID_IMAGE_MIN || low > mem_bytes - PAGE ||
-        layout->cr3 > UINT32_MAX) {
+    if (mem_bytes < UNID_IMAGE_MIN || low % PAGE || low < UNID_IMAGE_MIN ||
+        low > mem_bytes - PAGE || layout->cr3 > UINT32_MAX) {
         return un_error_set(err, -EINVAL, "page tables at %#" PRIx64 " and %#" PRIx64, layout->cr3,
                             low);
     }
@@ -65,8 +72,9 @@ static void describe(struct hv_exit *e, uint64_t guard)
                            ? vector_names[e->fault_vector]
                            : NULL;
     if (e->fault_vector == VECTOR_PF && e->fault_addr - guard < PAGE) {
-        snprintf(e->detail, sizeof(e->detail), "stack or heap used up: page fault at %#" PRIx64
-                 ", instruction %#" PRIx64, e->fault_addr, e->fault_rip);
+        snprintf(e->detail, sizeof(e->detail),
+                 "stack or heap used up: page fault at %#" PRIx64 ", instruction %#" PRIx64,
+                 e->fault_addr, e->fault_rip);
     } else if (e->fault_vector == VECTOR_PF) {
         snprintf(e->detail, sizeof(e->detail), "page fault: %s %#" PRIx64 ", instruction %#" PRIx64,
                  e->fault_error & 16  ? "execution at"

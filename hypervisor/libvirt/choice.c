@@ -20,11 +20,11 @@
 #include "hypervisor/libvirt/bind.h"
 #include "hypervisor/libvirt/rom.h"
 
-enum { MEASURE_TIMEOUT_MS = 10000, FILE_MAX = 16384 };
+enum { KVM_LEAST_MS = 300, KVM_TIMES = 5, FILE_MAX = 16384 };
 
-#define MEASURE_MEM  (UINT64_C(8) << 20)
-#define TYPICAL_OPS  UINT64_C(2000000) /* iterations of the loop that weigh as much as a request */
-#define RUNS         2                 /* the better of so many counts */
+#define MEASURE_MEM (UINT64_C(8) << 20)
+#define TYPICAL_OPS UINT64_C(2000000) /* iterations of the loop that weigh as much as a request */
+#define RUNS        2                 /* the better of so many counts */
 
 uint64_t lv_figures_cost(const struct lv_figures *f)
 {
@@ -60,8 +60,8 @@ static int wait_ring(struct lv_shell *s, uint64_t until_us, struct un_error *err
     char byte;
     struct hv_exit fault;
     if (poll(&p, 1, left) <= 0) {
-        return un_error_set(err, -ETIMEDOUT, "the measuring guest does not answer in %d s",
-                            MEASURE_TIMEOUT_MS / 1000);
+        return un_error_set(err, -ETIMEDOUT,
+                            "too slow: the measuring guest did not finish in time");
     }
     if (recv(s->sock, &byte, 1, 0) != 1) {
         return un_error_set(err, -EIO, "QEMU ended while it was measured");
@@ -72,8 +72,8 @@ static int wait_ring(struct lv_shell *s, uint64_t until_us, struct un_error *err
     return 0;
 }
 
-static int run_once(struct lv_host *h, const char *accelerator, struct lv_figures *ret,
-                    struct un_error *err)
+static int run_once(struct lv_host *h, const char *accelerator, unsigned limit_ms,
+                    struct lv_figures *ret, struct un_error *err)
 {
     struct lv_shell s;
     uint64_t t0 = un_clock_mono_us();
@@ -81,7 +81,7 @@ static int run_once(struct lv_host *h, const char *accelerator, struct lv_figure
     if (rc < 0) {
         return rc;
     }
-    uint64_t t1 = un_clock_mono_us(), until = t1 + MEASURE_TIMEOUT_MS * UINT64_C(1000);
+    uint64_t t1 = un_clock_mono_us(), until = t1 + limit_ms * UINT64_C(1000);
     rc = prepare(&s, err);
     rc = rc < 0 ? rc : lv_shell_resume(&s, err);
     rc = rc < 0 ? rc : wait_ring(&s, until, err);
@@ -99,13 +99,13 @@ static int run_once(struct lv_host *h, const char *accelerator, struct lv_figure
     return 0;
 }
 
-int lv_measure(struct lv_host *h, const char *accelerator, struct lv_figures *ret,
-               struct un_error *err)
+int lv_measure(struct lv_host *h, const char *accelerator, unsigned limit_ms,
+               struct lv_figures *ret, struct un_error *err)
 {
     struct lv_figures best = {0};
     for (int i = 0; i < RUNS; i++) {
         struct lv_figures f;
-        int rc = run_once(h, accelerator, &f, err);
+        int rc = run_once(h, accelerator, limit_ms, &f, err);
         if (rc < 0) {
             return un_error_context(err, "%s", accelerator);
         }
@@ -209,11 +209,18 @@ bool lv_choice_load(struct lv_host *h, struct lv_choice *ret)
     return true;
 }
 
+static unsigned kvm_limit_ms(const struct lv_figures *tcg)
+{
+    uint64_t took_ms = tcg->start_us / 1000 + LV_PROBE_LOOPS / (tcg->ops_per_ms + 1);
+    uint64_t limit_ms = KVM_LEAST_MS + KVM_TIMES * took_ms;
+    return limit_ms < LV_MEASURE_LIMIT_MS ? (unsigned)limit_ms : LV_MEASURE_LIMIT_MS;
+}
+
 int lv_choice_measure(struct lv_host *h, struct lv_choice *ret, struct un_error *err)
 {
     struct lv_choice c = {.accelerator = "tcg"};
     struct un_error why = UN_ERROR_INIT;
-    int rc = lv_measure(h, "tcg", &c.tcg, err);
+    int rc = lv_measure(h, "tcg", LV_MEASURE_LIMIT_MS, &c.tcg, err);
     if (rc < 0) {
         return rc;
     }
@@ -222,7 +229,7 @@ int lv_choice_measure(struct lv_host *h, struct lv_choice *ret, struct un_error 
     } else if (access("/dev/kvm", R_OK | W_OK) < 0) {
         snprintf(c.kvm.why_not, sizeof(c.kvm.why_not),
                  "/dev/kvm is not accessible: add the user to the group kvm");
-    } else if (lv_measure(h, "kvm", &c.kvm, &why) < 0) {
+    } else if (lv_measure(h, "kvm", kvm_limit_ms(&c.tcg), &c.kvm, &why) < 0) {
         snprintf(c.kvm.why_not, sizeof(c.kvm.why_not), "%.120s", why.text);
     }
     if (lv_figures_cost(&c.kvm) < lv_figures_cost(&c.tcg)) {

@@ -21,12 +21,14 @@ struct lv_choice {
     struct lv_figures tcg, kvm;
 };
 
-/* Makes a shell, runs the measuring guest, destroys it. About a second. Errors of the shell;
+/* Makes a shell, runs the measuring guest for at most `limit_ms`, destroys it. Errors of the shell;
  * -ETIMEDOUT. */
-int lv_measure(struct lv_host *h, const char *accelerator, struct lv_figures *ret,
-               struct un_error *err);
+int lv_measure(struct lv_host *h, const char *accelerator, unsigned limit_ms,
+               struct lv_figures *ret, struct un_error *err);
+enum { LV_MEASURE_LIMIT_MS = 10000 };
 
-/* Measures both, and chooses. Remembers the choice, unless that fails. */
+/* Measures both, and chooses. KVM gets a small multiple of the time that translation took: if that is
+ * not enough it is no choice, and the first request does not wait for it. Remembers the choice, unless that fails. */
 int lv_choice_measure(struct lv_host *h, struct lv_choice *ret, struct un_error *err);
 
 /* Reads the remembered choice; false when there is none for this machine, QEMU and libvirt. */

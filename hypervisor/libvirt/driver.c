@@ -1,13 +1,13 @@
 /* driver.c - the libvirt driver: QEMU microvms through libvirt, run by KVM or by translation.
  *
- * A module of its own (unid-libvirt.so), loaded by hypervisor/drivers.c at the first use: being linked
- * with libvirt costs 11 MiB of memory. Its one exported symbol is `unid_hv_driver`. This file holds
- * the driver's life; vm.c a VM's; host.c all calls to libvirt; choice.c the accelerator.
+ * A module of its own (unid-libvirt.so), loaded by hypervisor/drivers.c at the first use: being
+ * linked with libvirt costs 11 MiB of memory. Its one exported symbol is `unid_hv_driver`. This
+ * file holds the driver's life; vm.c a VM's; host.c all calls to libvirt; choice.c the accelerator.
  *
  * Needs qemu-system-x86, libvirt-daemon, libvirt-daemon-driver-qemu and the user libvirt-qemu; no
  * running libvirtd. Limits: one embedded driver in a process; memory of a VM up to 2 GiB; with
- * another URI (qemu:///system, qemu:///session) this process must be allowed to open the memory of that
- * daemon's QEMU processes (root, or the same user), and that QEMU to read the ROM in /dev/shm.
+ * another URI (qemu:///system, qemu:///session) this process must be allowed to open the memory of
+ * that daemon's QEMU processes (root, or the same user), and that QEMU to read the ROM in /dev/shm.
  */
 #include "hypervisor/libvirt/driver.h"
 
@@ -73,7 +73,8 @@ static int probe_run(struct un_job *job, struct un_error *err)
     snprintf(r->choice.accelerator, sizeof(r->choice.accelerator), "%s", wanted);
     bool kvm = strcmp(wanted, "kvm") == 0;
     snprintf(r->choice.kvm.why_not, sizeof(r->choice.kvm.why_not), "not asked for");
-    return lv_measure(&r->drv->host, wanted, kvm ? &r->choice.kvm : &r->choice.tcg, err);
+    return lv_measure(&r->drv->host, wanted, LV_MEASURE_LIMIT_MS,
+                      kvm ? &r->choice.kvm : &r->choice.tcg, err);
 }
 
 static void probe_done(struct un_job *job, int rc, const struct un_error *err)
@@ -101,7 +102,8 @@ static void lv_probe(struct hv_driver *drv, void (*cb)(void *arg, const struct h
     struct lv_probe_request *r = calloc(1, sizeof(*r));
     if (!r) {
         struct hv_probe none = {.detail = "out of memory"};
-        cb(arg, &none); /* the one callback that comes from inside: there is nothing to post it with */
+        cb(arg,
+           &none); /* the one callback that comes from inside: there is nothing to post it with */
         return;
     }
     r->drv = drv;
@@ -264,7 +266,8 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     if (!drv) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    /* libvirt logs to stderr by itself; what matters comes back as errors. Before any thread of it. */
+    /* libvirt logs to stderr by itself; what matters comes back as errors. Before any thread of it.
+     */
     setenv("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null", 0);
     drv->base.ops = &unid_hv_driver;
     drv->loop = spec->loop;
@@ -277,7 +280,8 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     rc = rc < 0 ? rc : lv_place_init(&drv->place, spec->state_dir, spec->runtime_dir, err);
     rc = rc < 0 ? rc : un_workers_new(spec->loop, "lv-fast", FAST_THREADS, &drv->fast, err);
     rc = rc < 0 ? rc : un_workers_new(spec->loop, "lv-make", MAKER_THREADS, &drv->makers, err);
-    rc = rc < 0 ? rc : un_workers_new(spec->loop, "lv-remove", REMOVER_THREADS, &drv->removers, err);
+    rc =
+        rc < 0 ? rc : un_workers_new(spec->loop, "lv-remove", REMOVER_THREADS, &drv->removers, err);
     if (rc < 0) {
         driver_free(drv);
         return un_error_context(err, "libvirt driver");

@@ -1,4 +1,5 @@
-/* driver.h - what driver.c (the host, opening, probing) and vm.c (one VM) share. Private to them. */
+/* driver.h - what driver.c (the host, opening, probing) and vm.c (one VM) share. Private to them.
+ */
 #ifndef UNID_HYPERVISOR_LIBVIRT_DRIVER_H
 #define UNID_HYPERVISOR_LIBVIRT_DRIVER_H
 
@@ -18,8 +19,8 @@
  *                                ^                            |              |
  *                                +---------- failed ----------+--- lost -----+
  *
- * VMs and probes that come before READY wait in a list; when opening fails they are told so, and the next
- * one tries again. */
+ * VMs and probes that come before READY wait in a list; when opening fails they are told so, and
+ * the next one tries again. */
 enum lv_host_state { LV_HOST_CLEANING, LV_HOST_IDLE, LV_HOST_OPENING, LV_HOST_READY };
 
 struct hv_driver {

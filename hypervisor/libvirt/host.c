@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,11 +23,12 @@
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/xml.h"
 
-enum { REAP_MS = 20, END_TIMEOUT_MS = 10000 };
+enum { REAP_MS = 10, END_TIMEOUT_MS = 10000 };
 
 /* libvirt's part that is the process's own; never undone, as libvirt has no way to. */
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
 static int library_rc;
+static atomic_uint domain_serial; /* the library knows the domains of the whole process */
 
 static void ignore_error(void *arg, virErrorPtr error)
 {
@@ -83,33 +85,57 @@ static int find_emulator(struct lv_host *h, struct un_error *err)
     return un_error_set(err, -ENOENT, "%s is not installed: install qemu-system-x86", name);
 }
 
-struct reaper {
-    pthread_t thread;
-    atomic_bool stop;
-    bool running;
-};
+/* While libvirt may be waiting for a QEMU that it has ended (one that it probed, or one that failed
+ * to start), somebody must take the exit status: libvirt lets go of QEMU by a double fork, so it is
+ * this process as subreaper, and libvirt's wait would end by its timeout of 15 s and more. A thread
+ * that lives as long as such calls do. */
+static pthread_mutex_t reaper_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned reaper_users;
+static bool reaper_runs;
 
 static void *run_reaper(void *arg)
 {
-    struct reaper *r = arg;
-    while (!atomic_load(&r->stop)) {
+    pthread_mutex_lock(&reaper_lock);
+    while (reaper_users > 0) {
+        pthread_mutex_unlock(&reaper_lock);
         lv_proc_reap_qemu();
         usleep(REAP_MS * 1000);
+        pthread_mutex_lock(&reaper_lock);
     }
+    reaper_runs = false;
+    pthread_mutex_unlock(&reaper_lock);
     lv_proc_reap_qemu();
     return NULL;
+}
+
+static void reaper_get(void)
+{
+    pthread_t thread;
+    pthread_mutex_lock(&reaper_lock);
+    reaper_users++;
+    if (!reaper_runs && pthread_create(&thread, NULL, run_reaper, NULL) == 0) {
+        pthread_detach(thread);
+        reaper_runs = true;
+    }
+    pthread_mutex_unlock(&reaper_lock);
+}
+
+static void reaper_put(void)
+{
+    pthread_mutex_lock(&reaper_lock);
+    reaper_users--;
+    pthread_mutex_unlock(&reaper_lock);
 }
 
 static virConnectPtr connect_embedded(struct lv_host *h, struct un_error *err)
 {
     char uri[LV_PATH_SIZE + 32];
     snprintf(uri, sizeof(uri), "qemu:///embed?root=%s/root", h->place->work);
-    struct reaper r = {.stop = false};
-    r.running = pthread_create(&r.thread, NULL, run_reaper, &r) == 0;
+    reaper_get();
     virConnectPtr conn = virConnectOpen(uri);
-    char *caps = conn ? virConnectGetDomainCapabilities(conn, h->emulator, "x86_64", "microvm",
-                                                        "qemu", 0)
-                      : NULL;
+    char *caps =
+        conn ? virConnectGetDomainCapabilities(conn, h->emulator, "x86_64", "microvm", "qemu", 0)
+             : NULL;
     if (!conn) {
         virt_error(err, -ENOENT,
                    "libvirt's embedded QEMU driver does not start (install "
@@ -120,10 +146,7 @@ static virConnectPtr connect_embedded(struct lv_host *h, struct un_error *err)
         conn = NULL;
     }
     free(caps);
-    if (r.running) {
-        atomic_store(&r.stop, true);
-        pthread_join(r.thread, NULL);
-    }
+    reaper_put();
     return conn;
 }
 
@@ -142,10 +165,11 @@ int lv_host_open(struct lv_host *h, struct un_error *err)
         return rc;
     }
     if (!h->uri && geteuid() == 0 && !getpwnam("libvirt-qemu")) {
-        return un_error_set(err, -ENOENT,
-                            "the user libvirt-qemu is missing, without which libvirt's QEMU driver "
-                            "does not start: install libvirt-daemon-system, or run adduser --system "
-                            "--group --no-create-home libvirt-qemu");
+        return un_error_set(
+            err, -ENOENT,
+            "the user libvirt-qemu is missing, without which libvirt's QEMU driver "
+            "does not start: install libvirt-daemon-system, or run adduser --system "
+            "--group --no-create-home libvirt-qemu");
     }
     lv_tree_remove(h->place->work); /* of an attempt that failed */
     rc = lv_place_prepare(h->place, err);
@@ -202,7 +226,9 @@ static int start_domain(struct lv_shell *s, const char *accelerator, struct un_e
     }
     /* The embedded driver knows no automatic destruction; leftovers are found by name. */
     unsigned flags = VIR_DOMAIN_START_PAUSED | (s->host->uri ? VIR_DOMAIN_START_AUTODESTROY : 0);
+    reaper_get();
     s->domain = virDomainCreateXML(s->host->conn, (const char *)xml.data, flags);
+    reaper_put();
     return s->domain ? 0 : virt_error(err, -EIO, "create domain");
 }
 
@@ -269,7 +295,7 @@ int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_byt
                     struct lv_shell *ret, struct un_error *err)
 {
     struct lv_shell s = {.host = h, .pidfd = -1, .sock = -1, .mem_bytes = mem_bytes};
-    snprintf(s.name, sizeof(s.name), "%s%u", h->place->prefix, atomic_fetch_add(&h->serial, 1));
+    snprintf(s.name, sizeof(s.name), "%s%u", h->place->prefix, atomic_fetch_add(&domain_serial, 1));
     int rc = start_domain(&s, accelerator, err);
     rc = rc < 0 ? rc : find_process(&s, err);
     rc = rc < 0 ? rc : map_memory(&s, err);

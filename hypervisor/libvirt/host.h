@@ -6,7 +6,6 @@
 #ifndef UNID_HYPERVISOR_LIBVIRT_HOST_H
 #define UNID_HYPERVISOR_LIBVIRT_HOST_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -19,7 +18,6 @@ struct lv_host {
     const char *uri; /* NULL: embedded */
     void *conn;      /* virConnectPtr */
     char emulator[LV_PATH_SIZE];
-    atomic_uint serial; /* of the next domain */
 };
 
 /* A paused domain with its memory mapped here, and the doorbell connected. */

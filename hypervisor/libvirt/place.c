@@ -51,6 +51,7 @@ static int write_file(const char *path, const void *data, size_t len, struct un_
     if (n != (ssize_t)len) {
         return un_error_errno(err, n < 0 ? -errno : -ENOSPC, "write %s", path);
     }
+    fchmod(fd, 0644); /* whatever the umask: QEMU may run as another user */
     return 0;
 }
 
@@ -121,7 +122,8 @@ static int choose_work(struct lv_place *p, struct un_error *err)
             return 0;
         }
     }
-    return un_error_set(err, -EACCES, "no directory for libvirt's sockets: neither %s nor %s nor %s "
+    return un_error_set(err, -EACCES,
+                        "no directory for libvirt's sockets: neither %s nor %s nor %s "
                         "is writable and has a path of at most %d bytes",
                         p->bases[0], p->bases[1], p->bases[2], BASE_MAX);
 }
@@ -216,8 +218,9 @@ int lv_place_clean(struct lv_place *p, struct un_error *err)
         snprintf(path, sizeof(path), "%s/%.*s", p->bases[i], (int)strlen(p->prefix) - 1, p->prefix);
         lv_tree_remove(path);
     }
-    return e.rc < 0 ? un_error_set(err, e.rc, "a QEMU process that an earlier unid left behind does "
-                                              "not end")
+    return e.rc < 0 ? un_error_set(err, e.rc,
+                                   "a QEMU process that an earlier unid left behind does "
+                                   "not end")
                     : 0;
 }
 
@@ -259,8 +262,8 @@ static bool have_capability(int number)
 
 /* QEMU is better run as a user of its own. Not when libvirt and QEMU would then disagree about KVM:
  * libvirt asks as that user, but probes QEMU as root, and asks again for every domain, for seconds.
- * Not when we could not open that user's guest memory. Then it is root without any capability and in
- * QEMU's own seccomp sandbox, both of which libvirt sees to. */
+ * Not when we could not open that user's guest memory. Then it is root without any capability and
+ * in QEMU's own seccomp sandbox, both of which libvirt sees to. */
 const char *lv_qemu_user(void)
 {
     if (geteuid() != 0) {
@@ -289,28 +292,49 @@ static int write_config(const char *etc, struct un_error *err)
                   : write_file(path, text.data, text.len, err);
 }
 
-int lv_place_prepare(struct lv_place *p, struct un_error *err)
+/* A directory in the work directory that QEMU's user may walk through, whatever the umask; libvirt
+ * makes the ones below with owners of its own. */
+static int make_open_dir(const char *dir, const char *name, struct un_error *err)
 {
-    char path[LV_PATH_SIZE], cache[LV_PATH_SIZE], root[LV_PATH_SIZE];
-    if (mkdir(p->work, 0711) < 0) { /* it must not exist: nobody else's directory is taken over */
-        return un_error_errno(err, -errno, "make directory %s", p->work);
-    }
-    int rc = path_make(root, p->work, "root", err);
-    rc = rc < 0 ? rc : make_dir(root, 0711, err);
-    rc = rc < 0 ? rc : path_make(path, p->work, "s", err);
+    char path[LV_PATH_SIZE];
+    int rc = path_make(path, dir, name, err);
     rc = rc < 0 ? rc : make_dir(path, 0711, err);
-    rc = rc < 0 ? rc : path_make(path, p->work, "rom.bin", err);
-    rc = rc < 0 ? rc : write_file(path, lv_rom, LV_ROM_SIZE, err);
-    rc = rc < 0 ? rc : path_make(cache, p->state, "cache", err);
+    if (rc == 0 && chmod(path, 0711) < 0) {
+        return un_error_errno(err, -errno, "chmod %s", path);
+    }
+    return rc;
+}
+
+static int link_cache(struct lv_place *p, const char *root, struct un_error *err)
+{
+    char cache[LV_PATH_SIZE], path[LV_PATH_SIZE];
+    int rc = path_make(cache, p->state, "cache", err);
     rc = rc < 0 ? rc : make_dir(cache, 0700, err);
     rc = rc < 0 ? rc : path_make(path, root, "cache", err);
     if (rc == 0 && symlink(cache, path) < 0) {
-        rc = un_error_errno(err, -errno, "link %s", path);
+        return un_error_errno(err, -errno, "link %s", path);
     }
-    rc = rc < 0 ? rc : path_make(path, root, "etc", err);
-    rc = rc < 0 ? rc : make_dir(path, 0711, err);
-    rc = rc < 0 ? rc : write_config(path, err);
-    chmod(p->work, 0711); /* whatever the umask */
-    chmod(root, 0711);
     return rc;
+}
+
+int lv_place_prepare(struct lv_place *p, struct un_error *err)
+{
+    static const char *const dirs[] = {"root",         "s",        "root/etc",      "root/lib",
+                                       "root/log",     "root/run", "root/run/qemu", "root/log/qemu",
+                                       "root/lib/qemu"};
+    char path[LV_PATH_SIZE], root[LV_PATH_SIZE];
+    if (mkdir(p->work, 0711) < 0) { /* it must not exist: nobody else's directory is taken over */
+        return un_error_errno(err, -errno, "make directory %s", p->work);
+    }
+    chmod(p->work, 0711);
+    int rc = 0;
+    for (size_t i = 0; i < UN_ARRAY_SIZE(dirs) && rc == 0; i++) {
+        rc = make_open_dir(p->work, dirs[i], err);
+    }
+    rc = rc < 0 ? rc : path_make(root, p->work, "root", err);
+    rc = rc < 0 ? rc : link_cache(p, root, err);
+    rc = rc < 0 ? rc : path_make(path, p->work, "rom.bin", err);
+    rc = rc < 0 ? rc : write_file(path, lv_rom, LV_ROM_SIZE, err);
+    rc = rc < 0 ? rc : path_make(path, root, "etc", err);
+    return rc < 0 ? rc : write_config(path, err);
 }

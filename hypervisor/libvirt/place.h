@@ -1,13 +1,13 @@
 /* place.h - where the driver keeps files, and the removal of what an earlier life left there.
  *
  *     <state_dir>/libvirt/     kept: tag, lock, accelerator.json, cache/ (libvirt's view of QEMU)
- *     <work>/                  gone with the driver: root/ (libvirt's state and sockets), rom.bin, s/
- *                              (doorbell sockets)
+ *     <work>/                  gone with the driver: root/ (libvirt's state and sockets), rom.bin,
+ * s/ (doorbell sockets)
  *
  * <work> is /dev/shm/unid-<tag>, or beside the other short-lived files: a short path (socket names
- * have room for 107 bytes) that the user whom QEMU runs as can walk through. The tag is random, made
- * once for each state directory, and the beginning of the name of each domain: by it processes and
- * files are known as ours.
+ * have room for 107 bytes) that the user whom QEMU runs as can walk through. The tag is random,
+ * made once for each state directory, and the beginning of the name of each domain: by it processes
+ * and files are known as ours.
  */
 #ifndef UNID_HYPERVISOR_LIBVIRT_PLACE_H
 #define UNID_HYPERVISOR_LIBVIRT_PLACE_H
@@ -26,13 +26,14 @@ struct lv_place {
     int lock;
 };
 
-/* Finds out the places and takes the lock. Cheap. -EBUSY when another unid uses the state directory;
- * errors of the files. Done with lv_place_done. */
+/* Finds out the places and takes the lock. Cheap. -EBUSY when another unid uses the state
+ * directory; errors of the files. Done with lv_place_done. */
 int lv_place_init(struct lv_place *p, const char *state_dir, const char *runtime_dir,
                   struct un_error *err);
 void lv_place_done(struct lv_place *p);
 
-/* Ends every QEMU of this place and removes its work directories. Worker. -EIO when one does not end. */
+/* Ends every QEMU of this place and removes its work directories. Worker. -EIO when one does not
+ * end. */
 int lv_place_clean(struct lv_place *p, struct un_error *err);
 
 /* Makes the work directory with ROM and configuration. Worker. */

@@ -65,20 +65,24 @@ static ssize_t read_proc(pid_t pid, const char *name, char *buf, size_t size)
     return fd < 0 ? -1 : (ssize_t)len;
 }
 
+/* A shell has "-name guest=<prefix>..."; a QEMU that libvirt asks for its capabilities has no name,
+ * but a socket in the work directory, "/<prefix>" without the last character. */
 bool lv_proc_matches(pid_t pid, const char *prefix)
 {
-    char buf[CMDLINE_SIZE];
+    char buf[CMDLINE_SIZE], dir[PATH_SIZE];
     ssize_t len = read_proc(pid, "cmdline", buf, sizeof(buf));
     if (len <= 0 || !strstr(buf, "qemu")) {
         return false;
     }
-    const char *end = buf + len;
-    bool named = false;
-    for (const char *arg = buf; arg < end; arg += strlen(arg) + 1) {
-        if (named) {
+    snprintf(dir, sizeof(dir), "/%.*s/root/", (int)strlen(prefix) - 1, prefix);
+    const char *end = buf + len, *before = "";
+    for (const char *arg = buf; arg < end; before = arg, arg += strlen(arg) + 1) {
+        if (strcmp(before, "-name") == 0) {
             return strncmp(arg, "guest=", 6) == 0 && strncmp(arg + 6, prefix, strlen(prefix)) == 0;
         }
-        named = strcmp(arg, "-name") == 0;
+        if (strcmp(before, "-qmp") == 0 && strncmp(arg, "unix:/", 6) == 0 && strstr(arg, dir)) {
+            return true;
+        }
     }
     return false;
 }
@@ -123,9 +127,9 @@ static bool reap_one(void *arg, pid_t pid)
     }
     const char *tail = strrchr(buf, ')');
     char state;
-    int parent;
-    if (tail && sscanf(tail, ") %c %d", &state, &parent) == 2 && state == 'Z' &&
-        parent == getpid()) {
+    int parent, group, session;
+    if (tail && sscanf(tail, ") %c %d %d %d", &state, &parent, &group, &session) == 4 &&
+        state == 'Z' && parent == getpid() && session != getsid(0)) {
         waitpid(pid, NULL, WNOHANG);
     }
     return true;
@@ -133,7 +137,10 @@ static bool reap_one(void *arg, pid_t pid)
 
 void lv_proc_reap_qemu(void)
 {
-    each_pid(reap_one, NULL);
+    siginfo_t info = {.si_pid = 0};
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
+        each_pid(reap_one, NULL); /* someone has ended; whether it was a QEMU, /proc tells */
+    }
 }
 
 uint64_t lv_proc_cpu_us(pid_t pid)

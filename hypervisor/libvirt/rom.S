@@ -5,6 +5,8 @@
  * halts for ever: interrupts stay off from beginning to end. All references are differences to
  * `rombase`, so the object needs no relocation and works at any address.
  *
+ * Only instructions that every KVM can emulate: nested ones do so for the whole of ring 0.
+ *
  * Sources: Intel SDM vol. 3A, sections 6.14 (64-bit IDT), 8.7 (64-bit TSS), 10.8.5 (IA-32e mode), and
  * vol. 1, section 19.5.2 (I/O permission bitmap).
  */
@@ -27,7 +29,6 @@
 #define CR0_LONG     0x80010033 /* PG, WP, NE, ET, MP, PE; no AM: ring 3 could set EFLAGS.AC */
 #define EFER_LME_NXE 0x900      /* no SCE: `syscall` is an invalid opcode */
 #define MSR_EFER     0xc0000080
-#define MXCSR_RESET  0x1f80
 
         .section .rodata.lv_rom, "a", @progbits
         .balign 16
@@ -76,8 +77,7 @@ start64:
         movl    %eax, %es
         movl    %eax, %fs
         movl    %eax, %gs
-        fninit
-        ldmxcsr (mxcsr - rombase + LV_ROM_BASE)
+        fninit                  /* MXCSR is 0x1f80 since reset (SDM vol. 3A, table 10-1) */
         pushq   $SEL_UDATA
         pushq   LV_MAILBOX_RSP
         pushq   $2              /* RFLAGS: interrupts off, I/O privilege level 0 */
@@ -144,8 +144,6 @@ gdtr:   .word   0x3f
         .balign 8
 idtr:   .word   32 * 16 - 1
         .quad   IDT_ADDR
-        .balign 4
-mxcsr:  .long   MXCSR_RESET
 
 /* The template. Accessed bits are set from the start. */
         .org    LV_TABLES_OFFSET

@@ -346,8 +346,8 @@ static void make_done(struct un_job *job, int rc, const struct un_error *err)
         lv_vm_fail(vm, rc, err);
         return;
     }
-    vm->bell = event_new(un_loop_base(vm->drv->loop), vm->shell.sock, EV_READ | EV_PERSIST, on_bell,
-                         vm);
+    vm->bell =
+        event_new(un_loop_base(vm->drv->loop), vm->shell.sock, EV_READ | EV_PERSIST, on_bell, vm);
     if (!vm->bell || event_add(vm->bell, NULL) < 0) {
         un_error_set(&mine, -ENOMEM, "out of memory");
         lv_vm_fail(vm, -ENOMEM, &mine);

@@ -13,8 +13,8 @@ struct lv_xml_spec {
     const char *rom_path, *socket_path, *emulator;
 };
 
-/* Appends the XML to `out`. Foreign strings are escaped. -EINVAL for an unknown accelerator or a string
- * with control characters, which XML 1.0 cannot hold; -ENOMEM. Any thread. */
+/* Appends the XML to `out`. Foreign strings are escaped. -EINVAL for an unknown accelerator or a
+ * string with control characters, which XML 1.0 cannot hold; -ENOMEM. Any thread. */
 int lv_xml_build(const struct lv_xml_spec *spec, struct un_buf *out);
 
 #endif

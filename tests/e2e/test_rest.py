@@ -57,6 +57,13 @@ def test_metrics_are_prometheus_text(shared, name):
     assert any(n.startswith("unid_") for n in names)
 
 
+def test_doctor_reports_the_driver(shared):
+    report = shared.get("/api/v1/doctor").ok().json
+    assert all(f["status"] in ("ok", "warn", "fail", "skip") for f in report["findings"])
+    driver = [d for d in report["drivers"] if d["name"] == "fake"][0]
+    assert driver["usable"] and driver["start_us"] >= 0 and driver["detail"] is not None
+
+
 def test_unix_socket_serves_the_same(shared):
     assert shared.get("/healthz", unix=True).ok().json == {"status": "ok"}
     assert shared.get("/api/v1/functions", unix=True).ok().json["items"] is not None
@@ -465,6 +472,14 @@ def test_sync_invocation_answers_like_the_gateway(shared, name):
     assert shared.receipt(answer.headers["X-Unid-Invocation-Id"])["trigger"] == "invoke"
     shared.post(f"{path}?qualifier=9").problem(404)
     shared.post(f"{path}?mode=later").problem(400)
+
+
+def test_failed_invocations_are_problems_like_the_gateways(shared, name):
+    shared.deploy(name, "crash")
+    path = f"/api/v1/functions/{name}/invocations"
+    assert shared.post(path).problem(502)["exit"]["kind"] == "fault"
+    shared.deploy(name, "spin", timeout_ms=100)
+    assert shared.post(path).problem(504)["outcome"] == "timed-out"
 
 
 def test_async_invocation_runs_later(shared, name):

@@ -1,5 +1,5 @@
-/* fuzz_http_head.c - bytes of a connection: a head, and what follows as a chunked body. What is accepted
- * must be unambiguous, and must be the same when it comes in other pieces. */
+/* fuzz_http_head.c - bytes of a connection: a head, and what follows as a chunked body. What is
+ * accepted must be unambiguous, and must be the same when it comes in other pieces. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* fuzz_router.c - "METHOD target": whatever the target is, the router gives an answer that is safe to use. */
+/* fuzz_router.c - "METHOD target": whatever the target is, the router gives an answer that is
+ * safe to use. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
-/* api_below.h - what lies below api/, played: one image, one function "hello" with versions 1 to 3, and a
- * scheduler whose call the test drives by hand. Answers come from the loop, as the contracts say. */
+/* api_below.h - what lies below api/, played: one image, one function "hello" with versions 1 to
+ * 3, and a scheduler whose call the test drives by hand. Answers come from the loop, as the
+ * contracts say. */
 #ifndef UNID_TESTS_API_BELOW_H
 #define UNID_TESTS_API_BELOW_H
 

@@ -1,4 +1,5 @@
-/* hv_contract.h - what every driver must do (hypervisor/hv.h), as tests that run against any of them.
+/* hv_contract.h - what every driver must do (hypervisor/hv.h), as tests that run against any of
+ * them.
  *
  * A driver's test file fills a `struct contract`, and calls contract_*() from its cmocka tests. The
  * recorder notes what a VM was told; contract_wait() runs the loop until something is so. */

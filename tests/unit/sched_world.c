@@ -15,7 +15,7 @@
 #include "common/clock.h"
 #include "common/list.h"
 
-/* --- an SDK image of 208 bytes ------------------------------------------------------------------------ */
+/* --- an SDK image of 208 bytes ---------------------------------------------------------------- */
 
 static uint8_t image_bytes[208];
 
@@ -26,7 +26,7 @@ static void put(size_t at, uint64_t value, size_t len)
     }
 }
 
-/* ELF header, a PT_LOAD over the whole file, a PT_NOTE with our note (System V gABI, chapters 4 and 5). */
+/* ELF header, a PT_LOAD over the whole file, a PT_NOTE with our note (System V gABI, ch. 4, 5). */
 static void make_image(void)
 {
     memset(image_bytes, 0, sizeof(image_bytes));
@@ -62,7 +62,7 @@ static void make_image(void)
     put(196, 1, 2); /* major 1 */
 }
 
-/* --- the registry and the image store ------------------------------------------------------------------- */
+/* --- the registry and the image store --------------------------------------------------------- */
 
 struct lookup {
     struct un_list node;
@@ -230,7 +230,7 @@ void world_answer_lookups(struct world *w)
     world_run(w);
 }
 
-/* --- the world ------------------------------------------------------------------------------------------- */
+/* --- the world -------------------------------------------------------------------------------- */
 
 static const struct store_schema *const schemas[] = {&scheduler_schema, NULL};
 
@@ -413,7 +413,7 @@ struct fake_stats world_fake(struct world *w)
     return stats;
 }
 
-/* --- clients ---------------------------------------------------------------------------------------------- */
+/* --- clients ---------------------------------------------------------------------------------- */
 
 static void take(struct client *c, const void *data, size_t len, bool last)
 {
@@ -516,7 +516,7 @@ void client_done(struct client *c)
     un_buf_done(&c->body);
 }
 
-/* --- receipts ---------------------------------------------------------------------------------------------- */
+/* --- receipts --------------------------------------------------------------------------------- */
 
 struct wanted {
     struct receipt receipt;

@@ -1,5 +1,5 @@
-/* sched_world.h - what the scheduler's tests stand on: a virtual loop, the fake driver, a real database in
- * memory-backed storage, and a registry and image store of a few lines that answer when told.
+/* sched_world.h - what the scheduler's tests stand on: a virtual loop, the fake driver, a real
+ * database, and a registry and image store of a few lines that answer when told.
  *
  * Time moves only by world_advance. The database has threads of its own; world_until waits for a
  * condition that needs one of their answers, bounded in real time.
@@ -28,10 +28,10 @@ struct world {
 /* Everything but the scheduler; change w->set, then world_open. */
 void world_init(struct world *w);
 void world_open(struct world *w);
-/* Ends what runs, closes the scheduler and the database and opens them again, as a new daemon on the same
- * file. */
+/* Ends what runs, closes the scheduler and the database and opens them again, as a new daemon on
+ * the same file. */
 void world_reopen(struct world *w);
-/* Drains with no patience, lets time pass for teardown, closes everything, checks that no VM is left. */
+/* Drains without patience, lets time pass for teardown, closes all, checks that no VM is left. */
 void world_done(struct world *w);
 
 void world_run(struct world *w);

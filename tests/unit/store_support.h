@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -72,32 +73,17 @@ static inline int ground_open_store(struct ground *g, const struct store_schema 
     return store_open(&spec, &g->store, err);
 }
 
-static inline void ground_remove(const char *path)
+static inline int ground_remove_one(const char *path, const struct stat *st, int type,
+                                    struct FTW *ftw)
 {
-    DIR *dir = opendir(path);
-    for (struct dirent *d; dir && (d = readdir(dir));) {
-        char full[1024];
-        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) {
-            continue;
-        }
-        snprintf(full, sizeof full, "%s/%s", path, d->d_name);
-        if (d->d_type == DT_DIR) {
-            ground_remove(full);
-        } else {
-            unlink(full);
-        }
-    }
-    if (dir) {
-        closedir(dir);
-    }
-    rmdir(path);
+    return remove(path);
 }
 
 static inline void ground_close(struct ground *g)
 {
     store_close(g->store);
     un_loop_free(g->loop);
-    ground_remove(g->dir);
+    nftw(g->dir, ground_remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 /* One statement run at once by a job of its own. */

@@ -137,7 +137,8 @@ static void ask(const char *method, const char *target, const char *body)
     say(text);
 }
 
-/* --- the gateway ------------------------------------------------------------------------------------ */
+/* --- the gateway
+ * ------------------------------------------------------------------------------------ */
 
 static void function_gets_the_request_without_the_connections_fields(void **state)
 {
@@ -382,7 +383,8 @@ static void head_of_a_function_has_no_body(void **state)
     expect_status(200);
 }
 
-/* --- invocations ------------------------------------------------------------------------------------ */
+/* --- invocations
+ * ------------------------------------------------------------------------------------ */
 
 static void invocation_waits_or_is_accepted(void **state)
 {
@@ -426,7 +428,8 @@ static void receipts_are_told(void **state)
     expect_status(400);
 }
 
-/* --- images ----------------------------------------------------------------------------------------- */
+/* --- images
+ * ----------------------------------------------------------------------------------------- */
 
 static void image_is_pushed_checked_and_tagged(void **state)
 {
@@ -501,7 +504,8 @@ static void images_are_read(void **state)
     expect_status(400);
 }
 
-/* --- functions -------------------------------------------------------------------------------------- */
+/* --- functions
+ * -------------------------------------------------------------------------------------- */
 
 static void function_is_deployed_from_a_digest_or_a_tag(void **state)
 {
@@ -578,7 +582,8 @@ static void json_bodies_are_bounded(void **state)
     expect_status(413);
 }
 
-/* --- logs, instances, system -------------------------------------------------------------------------- */
+/* --- logs, instances, system
+ * -------------------------------------------------------------------------- */
 
 static void logs_are_listed_and_followed_without_gap_or_repeat(void **state)
 {
@@ -609,8 +614,6 @@ static void follower_that_leaves_is_forgotten(void **state)
     (void)state;
     ask("GET", "/api/v1/functions/hello/logs?follow=1", NULL);
     assert_int_equal(below.followers, 1);
-    struct linger now = {.l_onoff = 1};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     close(fd);
     fd = -1;
     for (int i = 0; i < 5; i++) {
@@ -669,7 +672,8 @@ static void unknown_paths_and_methods_are_told(void **state)
     assert_null(strstr(got(), "1.2.3"));
 }
 
-/* --- who may --------------------------------------------------------------------------------------------- */
+/* --- who may
+ * --------------------------------------------------------------------------------------------- */
 
 static void foreign_pages_and_rebound_names_are_refused(void **state)
 {

@@ -39,8 +39,8 @@ static void defaults_are_valid(void **state)
     struct config c;
     struct un_error err = UN_ERROR_INIT;
     assert_int_equal(load(&c, &err, (const char *[]){NULL}), 0);
-    assert_int_equal(c.listen_count, 1);
-    assert_string_equal(c.listen[0], "127.0.0.1:7070");
+    assert_int_equal(c.listen.count, 1);
+    assert_string_equal(c.listen.items[0], "127.0.0.1:7070");
     assert_string_equal(c.driver, "auto");
     config_done(&c);
 }
@@ -60,8 +60,8 @@ static void flags_override_the_file_wherever_they_stand(void **state)
     assert_int_equal(c.pool_min, 2);
     assert_int_equal(c.pool_max, 5);
     assert_int_equal(c.queue_total, 7);
-    assert_int_equal(c.listen_count, 1);
-    assert_string_equal(c.listen[0], "127.0.0.1:2");
+    assert_int_equal(c.listen.count, 1);
+    assert_string_equal(c.listen.items[0], "127.0.0.1:2");
     assert_string_equal(c.state_dir, "/a");
     config_done(&c);
     unlink(path);
@@ -79,7 +79,7 @@ static void each_mistake_names_what_is_wrong(void **state)
         {{"--pool-min", "1000"}, "pool.min: must be from 0 to 64"},
         {{"--pool-min=3", "--pool-max=2"}, "pool.min 3 is above pool.max 2"},
         {{"--set", "nonsense=1"}, "--set nonsense=1"},
-        {{"--driver", "xen"}, "driver: \"xen\" is none of: auto libvirt fake"},
+        {{"--driver", "xen"}, "driver: \"xen\" is none of: auto kvm libvirt fake"},
         {{"--state-dir", "relative"}, "absolute"},
         {{"--listen", "none", "--socket=none"}, "nothing to listen on"},
         {{"--config", "/nonexistent/x"}, "/nonexistent/x: No such file"},

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "elf_maker.h"
+#include "hv_contract.h"
 #include "hypervisor/fake/fake.h"
 #include "unid/abi.h"
 
@@ -432,6 +433,57 @@ static void probe_answers_once_and_not_inside(void **state)
     assert_int_equal(answers, 1);
 }
 
+/* --- the contract that all drivers keep, in real time ------------------------------------------- */
+
+static const uint8_t *contract_image(const char *name, size_t *ret_len)
+{
+    static uint8_t image[ELF_MAKER_SIZE];
+    struct elf_maker elf = elf_maker_default();
+
+    elf_maker_write(&elf, image);
+    *ret_len = sizeof(image);
+    return image;
+}
+
+static void in_real_time(void (*test)(struct contract *c))
+{
+    struct contract c = {.image = contract_image, .mem_bytes = 16 * MIB};
+    struct hv_driver_spec spec = {0};
+    struct un_error err = UN_ERROR_INIT;
+
+    assert_int_equal(un_loop_new(&c.loop, &err), 0);
+    spec.loop = c.loop;
+    assert_int_equal(ops->open(&spec, &c.drv, &err), 0);
+    test(&c);
+    ops->close(c.drv);
+    un_loop_free(c.loop);
+}
+
+static void keeps_the_contract_answers(void **state)
+{
+    in_real_time(contract_answers);
+}
+
+static void keeps_the_contract_streams_both_ways(void **state)
+{
+    in_real_time(contract_streams_both_ways);
+}
+
+static void keeps_the_contract_can_be_freed_in_every_state(void **state)
+{
+    in_real_time(contract_can_be_freed_in_every_state);
+}
+
+static void keeps_the_contract_four_run_at_once(void **state)
+{
+    in_real_time(contract_four_run_at_once);
+}
+
+static void keeps_the_contract_runs_once(void **state)
+{
+    in_real_time(contract_runs_once);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -449,6 +501,11 @@ int main(void)
         T(wrong_images_are_refused_and_leave_the_shell),
         T(odd_memory_is_refused),
         T(probe_answers_once_and_not_inside),
+        cmocka_unit_test(keeps_the_contract_answers),
+        cmocka_unit_test(keeps_the_contract_streams_both_ways),
+        cmocka_unit_test(keeps_the_contract_can_be_freed_in_every_state),
+        cmocka_unit_test(keeps_the_contract_four_run_at_once),
+        cmocka_unit_test(keeps_the_contract_runs_once),
     };
 
     return cmocka_run_group_tests_name("fake driver", tests, NULL, NULL);

@@ -1,7 +1,8 @@
 /* test_openapi.c - docs/openapi.yaml and the table of routes say the same.
  *
- * The description is written so that three indentations carry the operations ("  /path:", "    method:",
- * "      operationId: x"), which this test reads line by line; that keeps a YAML library out of the build. */
+ * The description is written so that three indentations carry the operations ("  /path:", "   
+ * method:", "      operationId: x"), which this test reads line by line; that keeps a YAML
+ * library out of the build. */
 #include <ctype.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,7 +55,7 @@ static void read_line(char *line, char *path, char *method)
         struct operation *o = &operations[operation_count++];
         snprintf(o->path, sizeof(o->path), "%s", path);
         snprintf(o->method, sizeof(o->method), "%s", method);
-        snprintf(o->id, sizeof(o->id), "%s", text + 13);
+        snprintf(o->id, sizeof(o->id), "%.63s", text + 13);
     }
 }
 

@@ -1,4 +1,4 @@
-/* test_sched_policy.c - the pure parts of the scheduler: pool policy, admission, the guest's log. */
+/* test_sched_policy.c - the scheduler's pure parts: pool policy, admission, the guest's log. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -167,7 +167,7 @@ static void pool_is_broken_after_three_failures_until_the_next_attempt(void **st
     assert_false(pool_policy_broken(&p, p.retry_at, &retry));
 }
 
-/* --- admission --------------------------------------------------------------------------------------- */
+/* --- admission -------------------------------------------------------------------------------- */
 
 static void functions_fall_into_classes_by_powers_of_two(void **state)
 {
@@ -260,7 +260,7 @@ static void mean_follows_and_is_silent_at_first(void **state)
     assert_in_range(admission_mean_get(&m), 7900, 8000);
 }
 
-/* --- the guest's log ----------------------------------------------------------------------------------- */
+/* --- the guest's log -------------------------------------------------------------------------- */
 
 static void add(struct guest_log *log, const char *text, uint64_t most)
 {

@@ -36,7 +36,7 @@ static uint64_t sum(const struct sched_phases *p)
            p->teardown_us;
 }
 
-/* --- receipts ----------------------------------------------------------------------------------------- */
+/* --- receipts --------------------------------------------------------------------------------- */
 
 static void receipt_is_complete_and_its_phases_are_contiguous(void **state)
 {
@@ -337,7 +337,7 @@ static void no_memory_for_a_call_is_told_by_start(void **state)
 }
 #endif
 
-/* --- logs ---------------------------------------------------------------------------------------------- */
+/* --- logs ------------------------------------------------------------------------------------- */
 
 struct log_listed {
     char text[4096];
@@ -446,7 +446,7 @@ static void log_is_bounded_a_call(void **state)
     assert_int_equal(logs("flood", 1000)->count, 11);
 }
 
-/* --- the durable queue ----------------------------------------------------------------------------------- */
+/* --- the durable queue ------------------------------------------------------------------------ */
 
 struct accepted {
     int rc;
@@ -625,6 +625,31 @@ static void work_accepted_while_draining_runs_after_the_restart(void **state)
     world_until(&w, is_over, a.id);
 }
 
+static int mark_as_running(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    return store_exec(db, err, "UPDATE async_queue SET running = 1, attempt = 1", "");
+}
+
+static void work_that_ran_when_the_daemon_was_killed_runs_again(void **state)
+{
+    struct store_job kill = {.access = STORE_WRITE, .run = mark_as_running};
+    struct un_error err = UN_ERROR_INIT;
+    struct accepted a;
+    struct receipt r;
+
+    world_function(&w, "hello", "hello");
+    world_open(&w);
+    sched_drain(w.sched, SECOND, NULL, NULL); /* accepted, but not begun by this one */
+    a = submit("hello", "", 0);
+    assert_int_equal(store_run_blocking(w.store, &kill, &err), 0); /* as a claim leaves it */
+    world_reopen(&w);
+    world_advance(&w, 600 * SECOND);
+    wait_for_runs(1);
+    world_until(&w, is_over, a.id);
+    assert_true(world_receipt(&w, a.id, &r));
+    assert_int_equal(r.attempt, 2);
+}
+
 static void work_that_finds_no_place_is_tried_again(void **state)
 {
     struct client c = {0};
@@ -706,6 +731,7 @@ int main(void)
         T(failed_work_has_run_and_is_not_repeated),
         T(queue_survives_a_restart_and_counts_attempts),
         T(work_accepted_while_draining_runs_after_the_restart),
+        T(work_that_ran_when_the_daemon_was_killed_runs_again),
         T(work_that_finds_no_place_is_tried_again),
         T(much_work_runs_few_at_a_time_and_all_of_it),
     };
