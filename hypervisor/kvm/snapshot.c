@@ -39,9 +39,18 @@ struct snapshot {
     struct stat seen;
 };
 
+/* Keys whose build failed lately: a request does not try again before RETRY_US have passed. */
+enum { FAILURES = 64, RETRY_US = 60000000 };
+struct failure {
+    char key[HV_SNAPSHOT_KEY_MAX + 1];
+    uint64_t until_us;
+};
+
 struct snapshots {
     struct kvm_driver *drv;
     struct un_list known, builds;
+    struct failure failures[FAILURES]; /* a ring */
+    unsigned next_failure;
 };
 
 struct waiter {
@@ -124,9 +133,10 @@ static bool unchanged(const struct snapshot *s)
            now.st_mtim.tv_nsec == s->seen.st_mtim.tv_nsec;
 }
 
+/* From the last used on. */
 static struct snapshot *find(struct snapshots *all, const char *key)
 {
-    un_list_for_each_safe (it, &all->known) {
+    for (struct un_list *it = all->known.prev; it != &all->known; it = it->prev) {
         struct snapshot *s = un_list_entry(it, struct snapshot, node);
         if (strcmp(s->key, key) == 0) {
             if (unchanged(s)) {
@@ -137,6 +147,29 @@ static struct snapshot *find(struct snapshots *all, const char *key)
         }
     }
     return NULL;
+}
+
+static struct failure *find_failure(struct snapshots *all, const char *key)
+{
+    for (unsigned i = 0; i < FAILURES; i++) {
+        if (all->failures[i].until_us > 0 && strcmp(all->failures[i].key, key) == 0) {
+            return &all->failures[i];
+        }
+    }
+    return NULL;
+}
+
+static void note_result(struct snapshots *all, const char *key, bool failed)
+{
+    struct failure *f = find_failure(all, key);
+    if (failed && !f) {
+        f = &all->failures[all->next_failure];
+        all->next_failure = (all->next_failure + 1) % FAILURES;
+    }
+    if (f) {
+        snprintf(f->key, sizeof(f->key), "%s", key);
+        f->until_us = failed ? un_loop_now_us(all->drv->loop) + RETRY_US : 0;
+    }
 }
 
 struct snapshot *snapshot_get(struct snapshots *all, const char *key, uint64_t mem_bytes)
@@ -241,6 +274,7 @@ static void build_finish(struct build *b)
     struct waiter *w = b->waiters;
     b->waiters = NULL;
     un_list_remove(&b->node);
+    note_result(b->all, b->key, b->err.code < 0);
     while (w) {
         struct waiter *next = w->next;
         w->cb(w->arg, b->err.code, b->err.code ? &b->err : NULL, b->log.data, b->log.len);
@@ -614,6 +648,10 @@ void snapshot_prepare(struct hv_driver *drv, const struct hv_run_spec *spec, hv_
 
 void snapshot_prepare_later(struct snapshots *all, const struct hv_run_spec *spec)
 {
+    const struct failure *f = find_failure(all, spec->snapshot_key);
+    if (f && f->until_us > un_loop_now_us(all->drv->loop)) {
+        return;
+    }
     if (!find_build(all, spec->snapshot_key)) {
         (void)build_new(all, spec, true); /* without memory there is just no snapshot */
     }

@@ -380,7 +380,10 @@ static void take_death(struct kvm_vm *v)
     if (v->freed || v->state == KVM_VM_ENDED) {
         return;
     }
-    if (v->state == KVM_VM_STARTING) {
+    const struct vmm_event *hello = &v->drv->hello;
+    if (v->state == KVM_VM_STARTING && hello->error < 0) {
+        shell_failed(v, hello->error, hello->step);
+    } else if (v->state == KVM_VM_STARTING) {
         shell_failed(v, -ECHILD, "its process ended");
     } else if (v->state != KVM_VM_RUNNING || !v->channel.finished) {
         judge_death(v);
@@ -681,8 +684,8 @@ int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec,
 int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err)
 {
     struct kvm_vm *v = vm_of(vm);
-    if (v->state != KVM_VM_ENDED || v->freed || !v->done || !v->standing || !v->watching ||
-        !v->snapshot || snapshot_dropped(v->snapshot)) {
+    if (v->state != KVM_VM_ENDED || v->freed || v->gone || !v->done || !v->standing ||
+        !v->watching || !v->snapshot || snapshot_dropped(v->snapshot)) {
         return un_error_set(err, -EINVAL, "the VM cannot be put back to a snapshot");
     }
     /* The guest stands at its DONE, so nobody writes here. */

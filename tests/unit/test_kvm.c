@@ -769,6 +769,7 @@ static void what_fails_on_the_way_is_told_and_the_next_works(void **state)
     struct prepared p = prepare(r);
     assert_int_equal(p.rc, -ENOSPC);
     assert_false(ran_from_snapshot(r));
+    assert_false(ran_from_snapshot(r)); /* it is not tried again at once */
     prepare_ok(r);
     assert_true(ran_from_snapshot(r));
     un_fault_set(NULL);
