@@ -1,7 +1,8 @@
 /* test_kvm.c - the kvm driver with real VMs: the contract of every driver, snapshots, recycling,
  * deaths of all kinds. Skipped, with a reason, where /dev/kvm cannot be used.
  *
- *     test_kvm                   everything; UNID_KVM_ROUNDS=10000 for the long form of what repeats
+ *     test_kvm                   everything; UNID_KVM_ROUNDS=10000 for the long form of what
+ * repeats
  *     test_kvm hostile ROUNDS    only the hostile guests, for longer
  */
 #include <dirent.h>
