@@ -158,6 +158,7 @@ int snapshot_keep(struct snapshots *all, const char *key, struct snapshot_file *
     }
     return 0;
 }
+
 bool snapshot_known(struct snapshots *all, const char *key)
 {
     return find(all, key) != NULL;
