@@ -88,7 +88,17 @@ int api_open(const struct api_spec *spec, struct api **ret, struct un_error *err
 
 int api_listen_tcp(struct api *a, const char *address, uint16_t *ret_port, struct un_error *err)
 {
-    return http_server_listen_tcp(a->http, address, ret_port, err);
+    uint16_t port = 0;
+    int rc = http_server_listen_tcp(a->http, address, &port, err);
+    if (rc == 0 && !*a->base_url) {
+        const char *colon = strrchr(address, ':');
+        snprintf(a->base_url, sizeof(a->base_url), "http://%.*s:%u", (int)(colon - address),
+                 address, port);
+    }
+    if (rc == 0 && ret_port) {
+        *ret_port = port;
+    }
+    return rc;
 }
 
 int api_listen_unix(struct api *a, const char *path, unsigned mode, struct un_error *err)

@@ -21,6 +21,7 @@ struct api {
     struct store *store;
     char *version, *driver, *token;
     char **hosts;
+    char base_url[80]; /* of the first TCP listener, "" without one */
     uint64_t max_request_bytes, max_image_bytes;
     bool (*is_ready)(void *arg, const char **ret_why);
     void *arg;

@@ -32,11 +32,11 @@ static json_t *env_json(char *const *env)
     return map;
 }
 
-static json_t *function_json(const struct function_version *v)
+static json_t *function_json(const struct api *a, const struct function_version *v)
 {
-    char url[80];
+    char url[160];
     const struct function_config *c = &v->config;
-    snprintf(url, sizeof(url), "/fn/%s", v->name);
+    snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "name",
                      v->name, "version", (json_int_t)v->version, "url", url, "image", c->image,
                      "kind", image_kind_name(v->kind), "image_size", (json_int_t)v->image_size,
@@ -46,11 +46,12 @@ static json_t *function_json(const struct function_version *v)
                      env_json(c->env), "created_at", reply_time(v->created_us));
 }
 
-static json_t *functions_json(struct function_version *const *list, size_t count)
+static json_t *functions_json(const struct api *a, struct function_version *const *list,
+                              size_t count)
 {
     json_t *items = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(items, function_json(list[i]));
+        json_array_append_new(items, function_json(a, list[i]));
     }
     return items;
 }
@@ -81,7 +82,7 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
         snprintf(location, sizeof(location), "/api/v1/functions/%s", v->name);
         http_respond_field(call->ex, "Location", location);
     }
-    reply_json(call, created ? 201 : 200, function_json(v));
+    reply_json(call, created ? 201 : 200, function_json(call->api, v));
 }
 
 /* The image's digest, when the client gave a tag. */
@@ -163,7 +164,7 @@ static void on_function(void *arg, int rc, struct function_version *v, const str
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
-        reply_json(call, 200, function_json(v));
+        reply_json(call, 200, function_json(call->api, v));
     }
 }
 
@@ -191,7 +192,7 @@ static void on_list(void *arg, int rc, struct function_version *const *list, siz
         return;
     }
     const char *next = count && count == call->number ? list[count - 1]->name : NULL;
-    reply_json(call, 200, reply_page(functions_json(list, count), next));
+    reply_json(call, 200, reply_page(functions_json(call->api, list, count), next));
 }
 
 void rest_function_list(struct api_call *call)

@@ -145,9 +145,19 @@ const char *client_host(const struct client *c)
     return c->host;
 }
 
-const char *client_base_url(const struct client *c)
+char *client_function_url(const struct client *c, const char *url)
 {
-    return c->base;
+    const char *path = strncmp(url, "http://", 7) == 0 ? strchr(url + 7, '/') : url;
+    char *out;
+    int n;
+    if (strncmp(c->host, "unix://", 7) != 0) {
+        n = asprintf(&out, "%s%s", c->base, path ? path : "");
+    } else if (path == url) {
+        n = asprintf(&out, "%s%s (on %s)", c->base, url, c->host);
+    } else {
+        n = asprintf(&out, "%s", url);
+    }
+    return n < 0 ? NULL : out;
 }
 
 char *client_escape(const char *text)

@@ -37,8 +37,10 @@ void client_free(struct client *c);
 
 /* The address as given, for messages. */
 const char *client_host(const struct client *c);
-/* What a path is appended to for a URL that people can use; "http://localhost" on a Unix socket. */
-const char *client_base_url(const struct client *c);
+/* The URL at which people call a function. `url` is what the daemon says: on a Unix socket that is it, or
+ * only a path if the daemon listens nowhere else ("... (on unix:///path)" is added then); over TCP it is
+ * the path of it at the address that reached the daemon. Gives a string (free); NULL: out of memory. */
+char *client_function_url(const struct client *c, const char *url);
 
 /* Percent-encodes one path segment or query value (free with free()); NULL: out of memory. */
 char *client_escape(const char *text);

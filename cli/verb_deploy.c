@@ -159,12 +159,10 @@ static int find_image(const struct cli_call *call, json_t *config)
 static int show_deployed(const struct cli_call *call, const json_t *function)
 {
     un_autobuf struct un_buf out = {0};
-    const char *host = client_host(call->client);
-    bool on_socket = strncmp(host, "unix://", 7) == 0;
-    int rc = un_buf_printf(&out, "%s version %llu %s%s%s%s%s\n", api_str(function, "name"),
-                           (unsigned long long)api_uint(function, "version"),
-                           client_base_url(call->client), api_str(function, "url"),
-                           on_socket ? " (on " : "", on_socket ? host : "", on_socket ? ")" : "");
+    un_autofree char *url = client_function_url(call->client, api_str(function, "url"));
+    int rc = url ? un_buf_printf(&out, "%s version %llu %s\n", api_str(function, "name"),
+                                 (unsigned long long)api_uint(function, "version"), url)
+                 : -ENOMEM;
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 

@@ -164,9 +164,8 @@ static int describe_aliases(const json_t *aliases, struct un_buf *out)
 
 static int describe_text(const struct cli_call *call, const json_t *f, struct un_buf *out)
 {
-    un_autofree char *url = NULL;
-    if (asprintf(&url, "%s%s", client_base_url(call->client), api_str(f, "url")) < 0) {
-        url = NULL;
+    un_autofree char *url = client_function_url(call->client, api_str(f, "url"));
+    if (!url) {
         return -ENOMEM;
     }
     const json_t *receipts = json_object_get(f, "receipts");

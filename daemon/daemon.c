@@ -20,6 +20,7 @@
 #include "common/loop.h"
 #include "common/workers.h"
 #include "daemon/doctor.h"
+#include "daemon/drivers.h"
 #include "daemon/notify.h"
 #include "hypervisor/hv.h"
 #include "imagestore/function.h"
@@ -37,8 +38,7 @@ struct daemon {
     struct store *store;
     struct imagestore *images;
     struct registry *registry;
-    struct hv_driver *driver;
-    const struct hv_driver_ops *driver_ops;
+    struct drivers drivers;
     struct scheduler *scheduler;
     struct doctor *doctor;
     struct api *api;
@@ -100,22 +100,6 @@ static int open_stores(struct daemon *d, struct un_error *err)
     return rc < 0 ? rc : registry_open(d->loop, d->store, &d->registry, err);
 }
 
-static int open_driver(struct daemon *d, struct un_error *err)
-{
-    const char *name = strcmp(d->config->driver, "auto") == 0 ? "libvirt" : d->config->driver;
-    d->driver_ops = hv_driver_find(name, err);
-    if (!d->driver_ops) {
-        return un_error_context(err, "driver %s", name);
-    }
-    struct hv_driver_spec spec = {.loop = d->loop,
-                                  .state_dir = d->config->state_dir,
-                                  .runtime_dir = d->config->runtime_dir,
-                                  .libvirt_uri = d->config->libvirt_uri,
-                                  .accelerator = d->config->accelerator};
-    int rc = d->driver_ops->open(&spec, &d->driver, err);
-    return rc < 0 ? un_error_context(err, "driver %s", name) : 0;
-}
-
 static int open_scheduler(struct daemon *d, struct un_error *err)
 {
     const struct config *c = d->config;
@@ -124,7 +108,7 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
                               .store = d->store,
                               .images = d->images,
                               .registry = d->registry,
-                              .driver = d->driver};
+                              .driver = d->drivers.items[0]};
     sched_settings_init(&spec.settings);
     struct sched_settings *s = &spec.settings;
     s->memory_mib = (uint64_t)c->memory_mib;
@@ -195,7 +179,7 @@ static int open_api(struct daemon *d, struct un_error *err)
                             .registry = d->registry,
                             .store = d->store,
                             .version = PACKAGE_VERSION,
-                            .driver = d->driver_ops->name,
+                            .driver = hv_driver_ops(d->drivers.items[0])->name,
                             .doctor = doctor_report,
                             .doctor_arg = d->doctor};
     api_settings_init(&spec.settings);
@@ -265,7 +249,7 @@ static int announce(struct daemon *d, json_t *listening, struct un_error *err)
     if (rc == 0) {
         notify_send("READY=1");
         un_log(UN_LOG_INFO, "serving", "listen", addresses, "socket", c->socket, "driver",
-               d->driver_ops->name, "state", c->state_dir);
+               hv_driver_ops(d->drivers.items[0])->name, "state", c->state_dir);
     }
     return rc;
 }
@@ -335,9 +319,9 @@ static int open_parts(struct daemon *d, struct un_error *err)
     un_timer_init(&d->gc_timer, d->loop, collect_garbage, d);
     un_timer_init(&d->readers_timer, d->loop, wait_for_readers, d);
     rc = open_stores(d, err);
-    rc = rc < 0 ? rc : open_driver(d, err);
+    rc = rc < 0 ? rc : drivers_open(d->config, d->loop, &d->drivers, err);
     rc = rc < 0 ? rc : open_scheduler(d, err);
-    rc = rc < 0 ? rc : doctor_new(d->driver, &d->doctor, err);
+    rc = rc < 0 ? rc : doctor_new(&d->drivers, &d->doctor, err);
     rc = rc < 0 ? rc : open_api(d, err);
     return rc < 0 ? rc : watch_signals(d, err);
 }
@@ -381,9 +365,7 @@ void daemon_close(struct daemon *d)
     api_close(d->api);
     doctor_free(d->doctor);
     sched_close(d->scheduler);
-    if (d->driver) {
-        d->driver_ops->close(d->driver);
-    }
+    drivers_close(&d->drivers);
     registry_close(d->registry);
     imagestore_close(d->images);
     un_workers_free(d->workers);

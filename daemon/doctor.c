@@ -15,21 +15,22 @@ struct asker {
     void *arg;
 };
 
-/* Outlives doctor_free while the driver measures, for the driver has no way to take a probe back.
- */
+/* Outlives doctor_free while a driver measures, for a driver has no way to take a probe back. */
 struct doctor {
-    struct hv_driver *driver;
+    const struct drivers *drivers;
     struct un_list askers;
-    bool measuring, abandoned;
+    json_t *report;   /* while measuring: what has been found so far */
+    size_t measuring; /* 1-based place of the driver that measures now; 0: none does */
+    bool abandoned;
 };
 
-int doctor_new(struct hv_driver *driver, struct doctor **ret, struct un_error *err)
+int doctor_new(const struct drivers *drivers, struct doctor **ret, struct un_error *err)
 {
-    struct doctor *doctor = calloc(1, sizeof *doctor);
+    struct doctor *doctor = calloc(1, sizeof(*doctor));
     if (!doctor) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    doctor->driver = driver;
+    doctor->drivers = drivers;
     un_list_init(&doctor->askers);
     *ret = doctor;
     return 0;
@@ -58,35 +59,56 @@ void doctor_free(struct doctor *doctor)
     }
 }
 
-static json_t *make_report(const char *name, const struct hv_probe *probe)
+static void add_result(json_t *report, const char *name, const struct hv_probe *probe)
 {
-    json_t *driver =
-        json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:s}", "name", name, "usable", probe->usable,
-                  "accelerator", probe->accelerator, "shell_us", (json_int_t)probe->shell_us,
-                  "start_us", (json_int_t)probe->start_us, "guest_ops_per_ms",
-                  (json_int_t)probe->guest_ops_per_ms, "detail", probe->detail);
-    json_t *finding = json_pack("{s:s+, s:s, s:s, s:s}", "check", "driver ", name, "status",
-                                probe->usable ? "ok" : "fail", "detail", probe->detail, "fix", "");
-    return json_pack("{s:[o], s:[o]}", "findings", finding, "drivers", driver);
+    json_array_append_new(json_object_get(report, "drivers"),
+                          json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:s}", "name", name, "usable",
+                                    probe->usable, "accelerator", probe->accelerator, "shell_us",
+                                    (json_int_t)probe->shell_us, "start_us",
+                                    (json_int_t)probe->start_us, "guest_ops_per_ms",
+                                    (json_int_t)probe->guest_ops_per_ms, "detail", probe->detail));
+    json_array_append_new(json_object_get(report, "findings"),
+                          json_pack("{s:s+, s:s, s:s, s:s}", "check", "driver ", name, "status",
+                                    probe->usable ? "ok" : "warn", "detail", probe->detail, "fix",
+                                    ""));
+}
+
+static void on_probe(void *arg, const struct hv_probe *probe);
+
+static void measure_next(struct doctor *doctor)
+{
+    struct hv_driver *driver = doctor->drivers->items[doctor->measuring++];
+    hv_driver_ops(driver)->probe(driver, on_probe, doctor);
 }
 
 static void on_probe(void *arg, const struct hv_probe *probe)
 {
     struct doctor *doctor = arg;
-    doctor->measuring = false;
     if (doctor->abandoned) {
+        json_decref(doctor->report);
         free(doctor);
         return;
     }
-    un_autojson json_t *report = make_report(hv_driver_ops(doctor->driver)->name, probe);
+    add_result(doctor->report, hv_driver_ops(doctor->drivers->items[doctor->measuring - 1])->name,
+               probe);
+    if (doctor->measuring < doctor->drivers->count) {
+        measure_next(doctor);
+        return;
+    }
+    un_autojson json_t *report = un_steal(&doctor->report);
+    doctor->measuring = 0;
     answer_all(doctor, report);
 }
 
 void doctor_report(void *arg, void (*cb)(void *arg, const json_t *report), void *cb_arg)
 {
     struct doctor *doctor = arg;
-    struct asker *asker = calloc(1, sizeof *asker);
-    if (!asker) {
+    struct asker *asker = calloc(1, sizeof(*asker));
+    if (!doctor->report) {
+        doctor->report = json_pack("{s:[], s:[]}", "findings", "drivers");
+    }
+    if (!asker || !doctor->report) {
+        free(asker);
         cb(cb_arg, NULL);
         return;
     }
@@ -94,7 +116,6 @@ void doctor_report(void *arg, void (*cb)(void *arg, const json_t *report), void 
     asker->arg = cb_arg;
     un_list_push(&doctor->askers, &asker->node);
     if (!doctor->measuring) {
-        doctor->measuring = true;
-        hv_driver_ops(doctor->driver)->probe(doctor->driver, on_probe, doctor);
+        measure_next(doctor);
     }
 }

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 
@@ -260,15 +261,23 @@ static int copy_settings(struct hv_driver *drv, const struct hv_driver_spec *spe
     return 0;
 }
 
+/* libvirt takes some settings from the environment only. Here, because no thread of it runs yet. It logs
+ * to stderr by itself, while what matters comes back as errors; and as an ordinary user it wants a
+ * directory of that user's beside its root, which a service's user may not have. */
+static void set_environment(struct hv_driver *drv)
+{
+    setenv("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null", 0);
+    if (geteuid() != 0 && !getenv("XDG_RUNTIME_DIR")) {
+        setenv("XDG_CACHE_HOME", drv->place.state, 0);
+    }
+}
+
 static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, struct un_error *err)
 {
     struct hv_driver *drv = calloc(1, sizeof(*drv));
     if (!drv) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    /* libvirt logs to stderr by itself; what matters comes back as errors. Before any thread of it.
-     */
-    setenv("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null", 0);
     drv->base.ops = &unid_hv_driver;
     drv->loop = spec->loop;
     drv->place.lock = -1;
@@ -286,6 +295,7 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
         driver_free(drv);
         return un_error_context(err, "libvirt driver");
     }
+    set_environment(drv);
     drv->host.place = &drv->place;
     drv->host.uri = drv->uri;
     drv->clean_job.run = clean_run;

@@ -40,7 +40,8 @@ struct hv_driver {
     unsigned vms;
 };
 
-/* The way of a VM is in hv.h. A VM has at most one job at a worker. */
+/* The way of a VM is in hv.h. At a worker it has at most one `job` (make, resume, remove) and, from
+ * its end on, `reap_job`; it is removed when both are back. */
 enum lv_vm_state { LV_VM_STARTING, LV_VM_SHELL, LV_VM_RUNNING, LV_VM_ENDED };
 
 struct hv_vm {
@@ -51,11 +52,12 @@ struct hv_vm {
     enum lv_vm_state state;
     bool freed;   /* vm_free was called: only on_gone may come */
     bool busy;    /* `job` is at a worker */
+    bool reaping; /* `reap_job` is */
     bool started; /* on_started came */
     bool stopped; /* SIGSTOP was sent: the guest waits for an answer */
     uint64_t mem_bytes;
     struct lv_shell shell;
-    struct un_job job;
+    struct un_job job, reap_job;
     struct un_list node; /* in waiting_vms */
     struct event *bell;
     struct un_timer stop_timer;

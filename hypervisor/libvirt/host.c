@@ -323,13 +323,18 @@ void lv_shell_kill(struct lv_shell *s)
     lv_proc_signal(s->pidfd, SIGKILL);
 }
 
-void lv_shell_destroy(struct lv_shell *s)
+void lv_shell_reap(struct lv_shell *s)
 {
-    char path[FILE_SIZE];
     if (s->pidfd >= 0) {
         lv_shell_kill(s);
         lv_proc_wait(s->pid, s->pidfd, END_TIMEOUT_MS);
     }
+}
+
+void lv_shell_destroy(struct lv_shell *s)
+{
+    char path[FILE_SIZE];
+    lv_shell_reap(s);
     if (s->domain) {
         virDomainDestroy(s->domain); /* that it has ended already is no error */
         virDomainFree(s->domain);

@@ -49,6 +49,10 @@ int lv_shell_resume(struct lv_shell *s, struct un_error *err);
 /* Ends QEMU now. Any thread, as often as one likes. */
 void lv_shell_kill(struct lv_shell *s);
 
+/* Ends QEMU and takes its exit status; the rest of the shell stays. Soon after lv_shell_kill: as
+ * long as nobody has, libvirt stands still with the domain locked. A millisecond. */
+void lv_shell_reap(struct lv_shell *s);
+
 /* Releases all of a shell, half-made or whole. 200 ms. */
 void lv_shell_destroy(struct lv_shell *s);
 

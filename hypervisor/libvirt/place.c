@@ -282,12 +282,17 @@ static int write_config(const char *etc, struct un_error *err)
     if (rc < 0) {
         return rc;
     }
-    rc = un_buf_printf(&text,
-                       "user = \"%s\"\ngroup = \"%s\"\n"
-                       "dynamic_ownership = 0\nremember_owner = 0\nnamespaces = []\n"
-                       "security_driver = \"none\"\ncgroup_controllers = []\n"
-                       "stdio_handler = \"file\"\nmax_core = 0\n",
-                       user ? user : "root", user ? user : "root");
+    if (user) {
+        rc = un_buf_printf(&text, "user = \"%s\"\ngroup = \"%s\"\n", user, user);
+    } else { /* by number: whoever we are, with or without a name */
+        rc = un_buf_printf(&text, "user = \"+%u\"\ngroup = \"+%u\"\n", (unsigned)geteuid(),
+                           (unsigned)getegid());
+    }
+    if (rc == 0) {
+        rc = un_buf_append_str(&text, "dynamic_ownership = 0\nremember_owner = 0\nnamespaces = []\n"
+                                      "security_driver = \"none\"\ncgroup_controllers = []\n"
+                                      "stdio_handler = \"file\"\nmax_core = 0\n");
+    }
     return rc < 0 ? un_error_set(err, rc, "out of memory")
                   : write_file(path, text.data, text.len, err);
 }

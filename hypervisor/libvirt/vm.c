@@ -62,9 +62,38 @@ static void remove_done(struct un_job *job, int rc, const struct un_error *err)
     events->on_gone(arg);
 }
 
-static void start_removal(struct hv_vm *vm)
+/* Starts the removal when vm_free was called and no worker has the VM. */
+static void remove_when_idle(struct hv_vm *vm)
 {
-    submit(vm, vm->drv->removers, remove_run, remove_done);
+    if (vm->freed && !vm->busy && !vm->reaping) {
+        submit(vm, vm->drv->removers, remove_run, remove_done);
+    }
+}
+
+static int reap_run(struct un_job *job, struct un_error *err)
+{
+    lv_shell_reap(&un_container_of(job, struct hv_vm, reap_job)->shell);
+    return 0;
+}
+
+static void reap_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct hv_vm *vm = un_container_of(job, struct hv_vm, reap_job);
+    vm->reaping = false;
+    remove_when_idle(vm);
+}
+
+/* Ends QEMU. Its exit status is taken at once, also while a resume is under way: libvirt answers
+ * that only when it has seen the end of the process. */
+static void kill_guest(struct hv_vm *vm)
+{
+    lv_shell_kill(&vm->shell);
+    if (!vm->reaping) {
+        vm->reaping = true;
+        vm->reap_job.run = reap_run;
+        vm->reap_job.done = reap_done;
+        un_workers_submit(vm->drv->removers, &vm->reap_job);
+    }
 }
 
 static void close_bell(struct hv_vm *vm)
@@ -85,12 +114,10 @@ void lv_vm_free(struct hv_vm *vm)
     if (vm->channel_open) {
         hv_channel_done(&vm->channel);
     }
-    if (vm->state != LV_VM_STARTING) { /* while it is made, only the worker knows the process */
-        lv_shell_kill(&vm->shell);
+    if (vm->state == LV_VM_RUNNING) {
+        kill_guest(vm);
     }
-    if (!vm->busy) {
-        start_removal(vm);
-    }
+    remove_when_idle(vm);
 }
 
 /* The end */
@@ -117,7 +144,7 @@ static void stop_guest(struct hv_vm *vm)
     vm->state = LV_VM_ENDED;
     close_bell(vm);
     un_timer_cancel(&vm->stop_timer);
-    lv_shell_kill(&vm->shell);
+    kill_guest(vm);
 }
 
 static void on_channel_ended(void *arg, const struct hv_exit *why)
@@ -232,7 +259,7 @@ static void resume_done(struct un_job *job, int rc, const struct un_error *err)
     struct hv_vm *vm = vm_of(job);
     vm->busy = false;
     if (vm->freed) {
-        start_removal(vm);
+        remove_when_idle(vm);
     } else if (vm->state == LV_VM_RUNNING && rc < 0) {
         end_lost(vm, "%.150s", err->text);
     } else if (vm->state == LV_VM_RUNNING) {
@@ -338,7 +365,7 @@ static void make_done(struct un_job *job, int rc, const struct un_error *err)
     vm->busy = false;
     if (vm->freed) {
         vm->state = LV_VM_ENDED;
-        start_removal(vm);
+        remove_when_idle(vm);
         return;
     }
     if (rc < 0) {

@@ -21,6 +21,9 @@
 #include "common/loop.h"
 #include "hypervisor/hv.h"
 
+/* How long a first VM may take: a driver may have to get to know its hypervisor. */
+enum { CONTRACT_READY_MS = 90000 };
+
 struct contract {
     struct un_loop *loop;
     struct hv_driver *drv;
@@ -158,7 +161,7 @@ static inline void contract_new(struct contract *c, struct contract_vm *v)
 static inline void contract_shell(struct contract *c, struct contract_vm *v)
 {
     contract_new(c, v);
-    assert_true(contract_wait(c, &v->ready, 30000));
+    assert_true(contract_wait(c, &v->ready, CONTRACT_READY_MS));
     if (v->ready_rc != 0) {
         fail_msg("on_ready: %s", v->ready_err.text);
     }
@@ -283,7 +286,7 @@ static inline void contract_four_run_at_once(struct contract *c)
         contract_new(c, &v[i]);
     }
     for (int i = 0; i < 4; i++) {
-        assert_true(contract_wait(c, &v[i].ready, 30000));
+        assert_true(contract_wait(c, &v[i].ready, CONTRACT_READY_MS));
         assert_int_equal(v[i].ready_rc, 0);
     }
     for (int i = 0; i < 4; i++) {
