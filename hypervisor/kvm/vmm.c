@@ -7,8 +7,8 @@
  *              └─ ...
  *
  * Who ends takes everything below along: the spawner ends when the control socket closes, the
- * kernel ends every process of a pid namespace with its first, and each child asks to be killed with
- * its parent for the case that there is no pid namespace.
+ * kernel ends every process of a pid namespace with its first, and each child asks to be killed
+ * with its parent for the case that there is no pid namespace.
  *
  * The program is static and small, for each monitor pays for its pages. It logs nothing and has no
  * standard streams: what is wrong travels in messages (proto.h).
@@ -154,7 +154,8 @@ static void run_guest(int sock, struct machine *m, uint64_t order_ns)
     }
 }
 
-/* Takes the next order and the descriptor that came along (-1: none). Ends when unid's end closed. */
+/* Takes the next order and the descriptor that came along (-1: none). Ends when unid's end
+ * closed. */
 static struct vmm_order next_order(int sock, struct machine *m, int *ret_fd)
 {
     struct vmm_order raw, order;
