@@ -42,7 +42,7 @@ def test_failed_commit_is_told_and_changes_nothing(unid, fault, status):
     unid.deploy("f", "hello")
     digest = unid.push(sdk_image(b"2"))
     before = state(unid)
-    restart(unid, f"store.commit={fault}")
+    restart(unid, f"store.commit={fault}@2+")  # the first is the start's own
     for name in ("f", "g"):
         answer = unid.put(f"/api/v1/functions/{name}", {"image": digest, "args": ["count"]})
         problem = answer.problem(status)
@@ -60,11 +60,16 @@ def test_failed_commit_is_told_and_changes_nothing(unid, fault, status):
 @needs_fault_points
 def test_commit_that_fails_once_is_not_remembered(unid):
     unid.may_log_errors = True
-    unid.deploy("f", "hello")
-    restart(unid, "store.commit=ENOSPC@1")
-    body = {"image": unid.get("/api/v1/functions/f").json["image"], "args": ["count"]}
-    unid.put("/api/v1/functions/f", body).problem(507)
-    unid.put("/api/v1/functions/f", body).ok()
+    digest = unid.push()
+    restart(unid, "store.commit=ENOSPC@6")
+    answers = []
+    for i in range(8):
+        body = {"image": digest, "args": ["status", str(i)]}
+        answers.append(unid.put("/api/v1/functions/f", body).ok(200, 201, 507))
+    assert [a.status for a in answers].count(507) == 1
+    versions = [a.json["version"] for a in answers if a.status != 507]
+    assert versions == list(range(1, 8))
+    assert unid.get("/api/v1/functions/f").ok().json["args"] == ["status", "7"]
 
 
 @needs_fault_points

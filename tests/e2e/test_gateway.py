@@ -559,7 +559,7 @@ def test_request_that_has_come_when_draining_begins_is_answered(unid):
     unid.drain()
     for sock in sockets[20:40]:
         sock.sendall(request)
-    wait_for(lambda: any(e.get("msg") == "draining" for e in unid.log_events()), "it drains")
+    wait_for(lambda: any(e.get("message") == "draining" for e in unid.log_events()), "it drains")
     late = [unid.raw() for _ in range(20)]
     for sock in late:
         sock.sendall(request)
