@@ -479,7 +479,7 @@ def test_clients_over_the_limit_of_connections_are_told_503(make_unid):
             assert answer.headers["Connection"] == "close"
     # Those that were served are idle now; they make room.
     for _ in range(8):
-        unid.call("f").ok()
+        unid.get("/api/v1/functions/f").ok()
     for sock in sockets:
         sock.close()
 
