@@ -153,12 +153,10 @@ static int delete_chunks(sqlite3 *db, int64_t blob, int *ret_count, struct un_er
     return rc;
 }
 
-/* Removes what broken uploads and interrupted removals left, a step at a time; finds the next blob.
- */
+/* Removes what broken uploads and interrupted removals left, a step at a time. */
 struct sweep {
     struct store_job job;
     int64_t from;
-    int64_t next_blob;
     bool more;
 };
 
@@ -172,34 +170,61 @@ static int sweep_run(struct store_job *job, sqlite3 *db, struct un_error *err)
         return rc;
     }
     w->more = orphan != 0;
-    if (w->more) {
-        w->from = orphan;
-        return delete_chunks(db, orphan, &deleted, err);
-    }
-    store_autostmt sqlite3_stmt *stmt = NULL;
-    rc = store_prepare(db, &stmt, err, "SELECT coalesce(max(id), 0) FROM images", "");
-    if (rc == 0) {
-        rc = store_step(stmt, err);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    w->next_blob = sqlite3_column_int64(stmt, 0) + 1;
-    return 0;
+    w->from = orphan;
+    return w->more ? delete_chunks(db, orphan, &deleted, err) : 0;
 }
 
+/* On a full disk nothing can be removed, and the rest is left for the next start: the daemon serves
+ * all the same, so that somebody can make room. */
 static int sweep(struct imagestore *is, struct un_error *err)
 {
     struct sweep w = {
         .job = {.access = STORE_WRITE_LAZY, .run = sweep_run}, .from = 1, .more = true};
     while (w.more) {
         int rc = store_run_blocking(is->store, &w.job, err);
+        if (rc == -ENOSPC) {
+            un_log(UN_LOG_DEBUG, "leftovers stay until the next start", "error", err->text);
+            return 0;
+        }
         if (rc < 0) {
             return un_error_context(err, "remove what broken uploads left");
         }
     }
-    is->next_blob = w.next_blob;
     return 0;
+}
+
+struct numbering {
+    struct store_job job;
+    int64_t next_blob;
+};
+
+/* Above every blob that has an image or bytes. */
+static int numbering_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct numbering *n = un_container_of(job, struct numbering, job);
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare(db, &stmt, err,
+                           "SELECT max(coalesce((SELECT max(id) FROM images), 0),"
+                           " coalesce((SELECT max(id) FROM image_chunks), 0) >> 24)",
+                           "");
+    if (rc == 0) {
+        rc = store_step(stmt, err);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    n->next_blob = sqlite3_column_int64(stmt, 0) + 1;
+    return 0;
+}
+
+static int find_next_blob(struct imagestore *is, struct un_error *err)
+{
+    struct numbering n = {.job = {.access = STORE_READ, .run = numbering_run}};
+    int rc = store_run_blocking(is->store, &n.job, err);
+    if (rc == 0) {
+        is->next_blob = n.next_blob;
+    }
+    return rc;
 }
 
 int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
@@ -219,6 +244,9 @@ int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
     int rc = image_cache_open(is, spec->cache_dir, err);
     if (rc == 0) {
         rc = sweep(is, err);
+    }
+    if (rc == 0) {
+        rc = find_next_blob(is, err);
     }
     if (rc < 0) {
         imagestore_close(is);

@@ -421,6 +421,33 @@ static void what_a_crash_left_is_removed_at_the_next_start(void **state)
     assert_true(ig->a.created);
 }
 
+static void full_disk_leaves_what_a_crash_left_for_the_next_start(void **state)
+{
+#ifdef UNID_FAULT_INJECTION
+    struct image_ground *ig = *state;
+    un_autofree uint8_t *data = make_image(900000, 9);
+    assert_int_equal(push(ig, data, 900000), 0);
+    int64_t whole = chunks(ig);
+    ground_write(&ig->g, "INSERT INTO image_chunks VALUES (77 << 24, zeroblob(1000))");
+    image_ground_stop(ig);
+    un_fault_set("store.commit=ENOSPC@1");
+    image_ground_start(ig, 64 << 20);
+    un_fault_set(NULL);
+    assert_int_equal(chunks(ig), whole + 1);
+    assert_int_equal(push(ig, data, 800000), 0); /* its blob is not 77, whose bytes are there */
+    image_ground_stop(ig);
+    image_ground_start(ig, 64 << 20);
+    int64_t both = chunks(ig);
+    image_ground_stop(ig);
+    image_ground_start(ig, 64 << 20);
+    assert_int_equal(chunks(ig), both); /* what had been left is gone, what was pushed is not */
+    assert_true(both > whole && both < whole + 10);
+#else
+    print_message("skipped: fault points are not compiled in (--enable-fault-injection)\n");
+    skip();
+#endif
+}
+
 static void a_full_disk_undoes_the_upload_and_the_store_goes_on(void **state)
 {
     struct image_ground *ig = *state;
@@ -805,6 +832,7 @@ int main(void)
         TEST(an_aborted_upload_leaves_nothing),
         TEST(the_source_is_told_to_wait_and_to_go_on),
         TEST(what_a_crash_left_is_removed_at_the_next_start),
+        TEST(full_disk_leaves_what_a_crash_left_for_the_next_start),
         TEST(a_full_disk_undoes_the_upload_and_the_store_goes_on),
         TEST(an_image_reads_back_as_it_came),
         TEST(reading_what_is_not_there_or_damaged_is_told),
