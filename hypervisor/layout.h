@@ -3,9 +3,9 @@
  * The same for every driver that runs ring-3 images. Works on a plain view of guest-physical
  * memory, so that it is tested without any hypervisor. What it makes:
  *
- *     0x00000000  not mapped for the guest; the driver's (real-mode mailbox, page tables for the
- * low part) 0x00100000  channel (abi.h), readable and writable 0x00200000  image segments with
- * their ELF permissions, 4 KiB pages
+ *     0x00000000  not mapped for the guest; the driver's (mailbox, page tables for the low part)
+ *     0x00100000  channel (abi.h), readable and writable
+ *     0x00200000  image segments with their ELF permissions, 4 KiB pages
  *     ...         heap, read-write, no execute
  *     end - ...   one unmapped page, stack; above it the page tables, not mapped for the guest
  */

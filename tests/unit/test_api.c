@@ -512,7 +512,7 @@ static void function_is_deployed_from_a_digest_or_a_tag(void **state)
     (void)state;
     ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\",\"memory_mib\":4}");
     expect_status(201);
-    expect("\"version\":3,\"url\":\"/fn/hello\"");
+    expect("\"version\":3,\"url\":\"http://127.0.0.1:");
     expect("\"env\":{\"A\":\"b=c\"}");
     expect("\"args\":[\"--x\"]");
     ask("PUT", "/api/v1/functions/hello", "{\"image\":\"my/tag:1\"}");
