@@ -233,6 +233,16 @@ static _Noreturn void monitor_serve(int sock, struct machine *m)
     }
 }
 
+/* Makes the pages that every request writes exist now, and not while a request waits. */
+static void touch_channel(struct machine *m)
+{
+    static const uint64_t used[] = {UNID_BOOT_ADDR, UNID_CALL_ADDR, UNID_STRINGS_ADDR,
+                                    UNID_REQUEST_ADDR, UNID_RESPONSE_ADDR};
+    for (size_t i = 0; i < sizeof(used) / sizeof(used[0]); i++) {
+        *(volatile uint8_t *)(m->mem + used[i]) = 0;
+    }
+}
+
 static _Noreturn void monitor_main(const struct vmm_command *c, uint64_t forked_ns)
 {
     struct machine m;
@@ -248,6 +258,7 @@ static _Noreturn void monitor_main(const struct vmm_command *c, uint64_t forked_
         monitor_give_up(c->id, rc, m.step);
     }
     close(kvm_fd);
+    touch_channel(&m);
     t = machine_now_ns();
     if (jail_limit_memory(c->mem_bytes) < 0 || jail_seal() < 0) {
         monitor_give_up(c->id, -errno, "enter the jail");
