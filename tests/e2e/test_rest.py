@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
+from urllib.parse import quote
 
 import pytest
 
@@ -227,6 +228,33 @@ def test_tags_point_at_images(shared):
         shared.put("/api/v1/tags/x", body).problem(400)
     shared.put("/api/v1/tags/with%20space", {"digest": one}).problem(400)
     shared.put(f"/api/v1/tags/{NO_DIGEST}", {"digest": one}).problem(400)
+
+
+def test_tags_are_listed_and_removed(unid):
+    one, two = unid.push(sdk_image(b"tag one")), unid.push(sdk_image(b"tag two"))
+    assert unid.get("/api/v1/tags").ok().json == {"items": [], "next": None}
+    for tag, digest in (("z", one), ("team/app:1", two), ("a", one)):
+        unid.put(f"/api/v1/tags/{quote(tag, safe='')}", {"digest": digest}).ok()
+    assert unid.get("/api/v1/tags").ok().json["items"] == [
+        {"tag": "a", "digest": one},
+        {"tag": "team/app:1", "digest": two},
+        {"tag": "z", "digest": one},
+    ]
+    assert {i["digest"]: i["tags"] for i in unid.get("/api/v1/images").ok().json["items"]} == {
+        one: ["a", "z"],
+        two: ["team/app:1"],
+    }
+    assert unid.get("/api/v1/images/z").ok().json["tags"] == ["a", "z"]
+    pushed = unid.post("/api/v1/images?tag=again", sdk_image(b"tag one")).ok(200).json
+    assert pushed["tag"] == "again" and pushed["tags"] == ["a", "again", "z"]
+    unid.delete("/api/v1/tags/team%2Fapp:1").ok(204)
+    unid.delete("/api/v1/tags/team%2Fapp:1").problem(404)
+    unid.delete("/api/v1/tags/with%20space").problem(404)
+    unid.get("/api/v1/images/team%2Fapp:1").problem(404)
+    assert unid.get(f"/api/v1/images/{two}").ok().json["tags"] == []
+    unid.delete(f"/api/v1/images/{one}").ok(204)
+    assert unid.get("/api/v1/tags").ok().json["items"] == []
+    unid.post("/api/v1/images?tag=..", sdk_image(b"tag two")).problem(400)
 
 
 def test_image_is_removed_only_when_nothing_needs_it(shared, name):

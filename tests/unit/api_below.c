@@ -147,6 +147,25 @@ void image_tag(struct imagestore *is, const char *tag, const char *digest, image
     later(go_done, (void (*)(void))cb, arg, strcmp(digest, BELOW_DIGEST) == 0 ? 0 : -ENOENT);
 }
 
+void image_untag(struct imagestore *is, const char *tag, image_done_cb cb, void *arg)
+{
+    (void)is;
+    later(go_done, (void (*)(void))cb, arg, strcmp(tag, "my/tag:1") == 0 ? 0 : -ENOENT);
+}
+
+static void go_tags(struct later *l)
+{
+    static const struct image_tag_info tags[] = {{"my/tag:1", BELOW_DIGEST}, {"z", BELOW_DIGEST}};
+    CB(l, image_tags_cb)(l->arg, l->rc, l->rc == 0 ? tags : NULL, l->rc == 0 ? 2 : 0, &l->err);
+}
+
+void image_tag_list(struct imagestore *is, const char *digest, image_tags_cb cb, void *arg)
+{
+    (void)is;
+    (void)digest;
+    later(go_tags, (void (*)(void))cb, arg, below.tags_rc);
+}
+
 int image_upload_start(struct imagestore *is, const struct image_upload_spec *spec,
                        struct image_upload **ret, struct un_error *err)
 {

@@ -34,6 +34,7 @@ struct below {
     void *push_arg;
     char declared_digest[IMAGE_DIGEST_SIZE], tag[160];
     unsigned aborts;
+    int tags_rc; /* not 0: listing tags fails with it */
     /* Functions. */
     uint32_t live;
     char deployed[512]; /* the JSON that was parsed last */
