@@ -105,6 +105,13 @@ def test_images_are_tagged_untagged_and_named_by_a_beginning(unid, program, tmp_
     assert unid.unictl("image", "ls").ok().text.splitlines()[1].endswith(" -")
 
 
+def test_deploy_of_what_cannot_run_says_what_to_do(unid, tmp_path):
+    (tmp_path / "prog").write_bytes(sdk_image().replace(b"unid\0", b"none\0"))
+    done = unid.unictl("deploy", "f", tmp_path / "prog")
+    assert done.status == 1 and "linux-static" in done.err and "unid-cc" in done.err
+    assert unid.unictl("ls", "--json").ok().json["items"] == []
+
+
 def test_versions_and_rollback(unid, program):
     for n in (1, 2, 3):
         unid.unictl("deploy", "f", program, "--", "size", n).ok()

@@ -2,9 +2,11 @@
 and each way it refuses."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
+import sqlite3
 import subprocess
 from urllib.parse import quote
 
@@ -312,6 +314,29 @@ def test_image_of_a_function_may_be_a_tag_and_stays_what_it_was(shared, name):
     assert shared.deploy(name, "hello", image=f"{name}-tag")["image"] == one
     shared.put(f"/api/v1/tags/{name}-tag", {"digest": two}).ok()
     assert shared.get(f"/api/v1/functions/{name}").ok().json["image"] == one
+
+
+def test_image_that_no_driver_runs_is_422_and_changes_nothing(shared, name):
+    linux = shared.push(sdk_image(b"no note").replace(b"unid\0", b"none\0"))
+    assert shared.get(f"/api/v1/images/{linux}").ok().json["kind"] == "linux-static"
+    detail = shared.put(f"/api/v1/functions/{name}", {"image": linux}).problem(422)["detail"]
+    assert "linux-static" in detail and "kind sdk" in detail and "unid-cc" in detail
+    shared.get(f"/api/v1/functions/{name}").problem(404)
+    first = shared.deploy(name, "hello")
+    shared.put(f"/api/v1/functions/{name}", {"image": linux}).problem(422)
+    assert shared.get(f"/api/v1/functions/{name}/versions").ok().json["items"] == [first]
+    shared.call(name).ok()
+    shared.delete(f"/api/v1/images/{linux}").ok(204)
+
+
+def test_version_that_an_older_daemon_took_answers_503_with_advice(unid):
+    unid.deploy("f", "hello")
+    unid.stop()
+    with contextlib.closing(sqlite3.connect(unid.state / "unid.db")) as db, db:
+        db.execute("UPDATE images SET kind = 'linux-static'")
+    unid.start()
+    problem = unid.call("f").problem(503)
+    assert problem["outcome"] == "cannot-run" and "unid-cc" in problem["detail"]
 
 
 @pytest.mark.parametrize(

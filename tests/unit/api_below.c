@@ -112,7 +112,9 @@ bool image_digest_valid(const char *s)
 
 static void go_info(struct later *l)
 {
-    CB(l, image_info_cb)(l->arg, l->rc, &the_image, &l->err);
+    struct image_info info = the_image;
+    info.kind = below.kind;
+    CB(l, image_info_cb)(l->arg, l->rc, &info, &l->err);
 }
 
 void image_get(struct imagestore *is, const char *ref, image_info_cb cb, void *arg)
@@ -289,6 +291,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
     (void)r;
     (void)name;
     (void)config;
+    below.deploys++;
     later(go_deployed, (void (*)(void))cb, arg, 0);
 }
 
@@ -377,6 +380,11 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
     static const unsigned statuses[] = {200, 404, 429, 429, 413, 502, 502, 504, 503, 503, 502, 500};
     return statuses[k];
+}
+
+int sched_can_run(enum image_kind kind, struct un_error *err)
+{
+    return kind == IMAGE_SDK ? 0 : un_error_set(err, -ENOTSUP, "link it with the guest SDK");
 }
 
 int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,

@@ -555,6 +555,22 @@ static void function_is_deployed_from_a_digest_or_a_tag(void **state)
     expect_status(400);
 }
 
+static void image_that_cannot_run_is_not_deployed(void **state)
+{
+    (void)state;
+    below.kind = IMAGE_DISK;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"my/tag:1\"}");
+    expect_status(422);
+    expect("link it with the guest SDK");
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\"}");
+    expect_status(422);
+    assert_int_equal(below.deploys, 0);
+    below.kind = IMAGE_SDK;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"my/tag:1\"}");
+    expect_status(201);
+    assert_int_equal(below.deploys, 1);
+}
+
 static void functions_are_read_and_removed(void **state)
 {
     (void)state;
@@ -800,6 +816,7 @@ int main(void)
         TEST(images_are_read),
         TEST(tags_are_told_with_their_images),
         TEST(function_is_deployed_from_a_digest_or_a_tag),
+        TEST(image_that_cannot_run_is_not_deployed),
         TEST(functions_are_read_and_removed),
         TEST(rollback_moves_to_the_version_before),
         TEST(json_bodies_are_bounded),
