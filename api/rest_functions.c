@@ -85,12 +85,13 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
     reply_json(call, created ? 201 : 200, function_json(call->api, v));
 }
 
-/* The image's digest, when the client gave a tag. */
+/* The image is there: is it of a kind that can run, and what is its digest, when the client gave a
+ * tag. */
 static void on_image(void *arg, int rc, const struct image_info *info, const struct un_error *err)
 {
     struct api_call *call = arg;
     struct function_config config;
-    struct un_error parse_err = UN_ERROR_INIT;
+    struct un_error own_err = UN_ERROR_INIT;
     if (call_given_up(call)) {
         return;
     }
@@ -98,9 +99,10 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
         reply_error(call, rc, err);
         return;
     }
-    rc = function_config_parse(call->body.data, call->body.len, &config, &parse_err);
+    rc = sched_can_run(info->kind, &own_err);
+    rc = rc ? rc : function_config_parse(call->body.data, call->body.len, &config, &own_err);
     if (rc < 0) {
-        reply_error(call, rc, &parse_err);
+        reply_error(call, rc, &own_err);
         return;
     }
     memcpy(config.image, info->digest, sizeof(config.image));

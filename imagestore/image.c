@@ -1,4 +1,4 @@
-/* image.c - the table of images: looking up, listing, tagging, removing, collecting (see image.h).
+/* image.c - the table of images: looking up, listing, removing, collecting (see image.h).
  *
  * Each call is one store job in a struct image_op, which carries the question to the store's thread
  * and the answer back. A removed image's row goes in the answer's transaction; its chunks, which
@@ -23,8 +23,6 @@
 
 /* Chunks removed in one transaction: 16 MiB. */
 #define PURGE_CHUNKS 64
-
-enum { TAG_MAX = 128 };
 
 #define INFO_COLUMNS                                                                               \
     "i.id, i.digest, i.kind, i.size, i.created_us,"                                                \
@@ -62,14 +60,6 @@ bool image_digest_valid(const char *s)
         return false;
     }
     return strspn(s + 7, "0123456789abcdef") == 64 && s[7 + 64] == '\0';
-}
-
-static bool tag_valid(const char *tag)
-{
-    size_t len =
-        tag ? strspn(tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/:")
-            : 0;
-    return len > 0 && len <= TAG_MAX && tag[len] == '\0' && strncmp(tag, "sha256:", 7) != 0;
 }
 
 EVP_MD_CTX *image_digest_new(void)
@@ -328,7 +318,7 @@ struct image_op {
     struct store_job job;
     struct imagestore *is;
     /* the question */
-    char ref[TAG_MAX + 1];
+    char ref[IMAGE_TAG_SIZE]; /* digest or tag */
     char digest[IMAGE_DIGEST_SIZE];
     uint64_t min_age_us;
     /* the answer */
@@ -545,42 +535,6 @@ void image_remove(struct imagestore *is, const char *digest, image_done_cb cb, v
         return;
     }
     op->done_cb = cb;
-    if (image_digest_valid(digest)) {
-        memcpy(op->digest, digest, IMAGE_DIGEST_SIZE);
-    }
-    op_submit(op);
-}
-
-static int tag_run(struct store_job *job, sqlite3 *db, struct un_error *err)
-{
-    struct image_op *op = un_container_of(job, struct image_op, job);
-    struct image_info info;
-    int64_t blob;
-    if (!op->ref[0]) {
-        return un_error_set(err, -EINVAL, "a tag is 1 to %d of A-Z a-z 0-9 _ . - / : and no digest",
-                            TAG_MAX);
-    }
-    if (!op->digest[0]) {
-        return un_error_set(err, -ENOENT, "no such image");
-    }
-    int rc = image_load(db, op->digest, &info, &blob, err);
-    return rc < 0 ? rc
-                  : store_exec(db, err, "INSERT OR REPLACE INTO image_tags VALUES(?, ?)", "ti",
-                               op->ref, blob);
-}
-
-void image_tag(struct imagestore *is, const char *tag, const char *digest, image_done_cb cb,
-               void *arg)
-{
-    struct image_op *op = op_new(is, STORE_WRITE, tag_run, arg);
-    if (!op) {
-        cb(arg, -ENOMEM, &no_memory);
-        return;
-    }
-    op->done_cb = cb;
-    if (tag_valid(tag)) {
-        strcpy(op->ref, tag);
-    }
     if (image_digest_valid(digest)) {
         memcpy(op->digest, digest, IMAGE_DIGEST_SIZE);
     }

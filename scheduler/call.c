@@ -272,19 +272,29 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
     have_image(c);
 }
 
-/* Says what a function's image lacks to run; false when it can. */
+int sched_can_run(enum image_kind kind, struct un_error *err)
+{
+    if (kind == IMAGE_SDK) {
+        return 0;
+    }
+    return un_error_set(
+        err, -ENOTSUP,
+        "an image of kind %s cannot run here: this daemon's drivers run images of "
+        "kind %s; link the program with the guest SDK (unid-cc) and deploy it again",
+        image_kind_name(kind), image_kind_name(IMAGE_SDK));
+}
+
+/* Says what a function's image lacks to run; false when it can. A deploy asks the same, but this
+ * version may be from a daemon that could run it. */
 static bool refuse_version(struct sched_call *c)
 {
+    struct un_error err = UN_ERROR_INIT;
     const struct function_version *v = c->version;
     const struct sched_settings *set = &c->s->set;
     int cls = admission_class(v->config.memory_mib, set->shell_mib, set->memory_mib);
 
-    if (v->kind != IMAGE_SDK) {
-        call_finish(
-            c, SCHED_CANNOT_RUN,
-            "the image is of kind %s, and this build's drivers run SDK images only; link the "
-            "program with the guest SDK and deploy it again",
-            image_kind_name(v->kind));
+    if (sched_can_run(v->kind, &err) < 0) {
+        call_finish(c, SCHED_CANNOT_RUN, "%s", err.text);
         return true;
     }
     if (cls < 0) {

@@ -70,6 +70,10 @@ void sched_drain(struct scheduler *s, uint64_t limit_us, void (*cb)(void *arg), 
 /* After draining. Waits (running the loop) until all VMs are gone. NULL is allowed. */
 void sched_close(struct scheduler *s);
 
+/* Whether the drivers of this build can run images of a kind: 0, or -ENOTSUP with which kinds they
+ * run and what to do. Pure; any thread. */
+int sched_can_run(enum image_kind kind, struct un_error *err);
+
 /* --- a call ------------------------------------------------------------------------------------
  */
 

@@ -112,7 +112,9 @@ bool image_digest_valid(const char *s)
 
 static void go_info(struct later *l)
 {
-    CB(l, image_info_cb)(l->arg, l->rc, &the_image, &l->err);
+    struct image_info info = the_image;
+    info.kind = below.kind;
+    CB(l, image_info_cb)(l->arg, l->rc, &info, &l->err);
 }
 
 void image_get(struct imagestore *is, const char *ref, image_info_cb cb, void *arg)
@@ -145,6 +147,25 @@ void image_tag(struct imagestore *is, const char *tag, const char *digest, image
     (void)is;
     snprintf(below.tag, sizeof(below.tag), "%s=%s", tag, digest);
     later(go_done, (void (*)(void))cb, arg, strcmp(digest, BELOW_DIGEST) == 0 ? 0 : -ENOENT);
+}
+
+void image_untag(struct imagestore *is, const char *tag, image_done_cb cb, void *arg)
+{
+    (void)is;
+    later(go_done, (void (*)(void))cb, arg, strcmp(tag, "my/tag:1") == 0 ? 0 : -ENOENT);
+}
+
+static void go_tags(struct later *l)
+{
+    static const struct image_tag_info tags[] = {{"my/tag:1", BELOW_DIGEST}, {"z", BELOW_DIGEST}};
+    CB(l, image_tags_cb)(l->arg, l->rc, l->rc == 0 ? tags : NULL, l->rc == 0 ? 2 : 0, &l->err);
+}
+
+void image_tag_list(struct imagestore *is, const char *digest, image_tags_cb cb, void *arg)
+{
+    (void)is;
+    (void)digest;
+    later(go_tags, (void (*)(void))cb, arg, below.tags_rc);
 }
 
 int image_upload_start(struct imagestore *is, const struct image_upload_spec *spec,
@@ -270,6 +291,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
     (void)r;
     (void)name;
     (void)config;
+    below.deploys++;
     later(go_deployed, (void (*)(void))cb, arg, 0);
 }
 
@@ -358,6 +380,11 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
     static const unsigned statuses[] = {200, 404, 429, 429, 413, 502, 502, 504, 503, 503, 502, 500};
     return statuses[k];
+}
+
+int sched_can_run(enum image_kind kind, struct un_error *err)
+{
+    return kind == IMAGE_SDK ? 0 : un_error_set(err, -ENOTSUP, "link it with the guest SDK");
 }
 
 int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
