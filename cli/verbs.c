@@ -22,6 +22,8 @@ static const struct args_option deploy_options[] = {
     {"memory", 'm', "SIZE", "memory of each VM, like 64M"},
     {"timeout", 't', "TIME", "longest run of an invocation, like 30s"},
     {"concurrency", 'c', "N", "VMs at once"},
+    {"driver", 0, "D", "what runs it: auto, kvm, libvirt or fake"},
+    {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
     {NULL, 0, NULL, NULL},
 };

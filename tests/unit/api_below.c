@@ -252,6 +252,16 @@ const char *function_interface_name(enum function_interface i)
     return i == FUNCTION_FILTER ? "filter" : "sdk";
 }
 
+const char *function_driver_name(enum function_driver d)
+{
+    return d == FUNCTION_AUTO ? "auto" : "kvm";
+}
+
+const char *function_isolation_name(enum function_isolation i)
+{
+    return i == FUNCTION_VM ? "vm" : "reset";
+}
+
 bool function_name_valid(const char *name)
 {
     return *name && !name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-")];
@@ -464,6 +474,22 @@ void below_end(const struct sched_outcome *outcome)
 {
     below.call = NULL;
     below.events->on_end(below.call_arg, outcome);
+}
+
+/* Told at once, as only an error may be; nothing here depends on when. */
+void sched_prepare(struct scheduler *s, const char *name, const struct function_config *config,
+                   sched_prepare_cb *cb, void *arg)
+{
+    (void)s;
+    (void)name;
+    (void)config;
+    if (below.prepare_rc) {
+        struct un_error err = UN_ERROR_INIT;
+        un_error_set(&err, below.prepare_rc, "the program ended before it asked for a request");
+        cb(arg, below.prepare_rc, &err, "last words\n");
+    } else {
+        cb(arg, 0, NULL, NULL);
+    }
 }
 
 void sched_instances(struct scheduler *s,
