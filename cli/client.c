@@ -17,6 +17,7 @@
 
 #include "cli/progress.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 
 enum { WAIT_MS = 60000, BUFFER_BYTES = 256 * 1024 };
 
@@ -25,6 +26,7 @@ struct client {
     char *base;
     char *socket_path; /* NULL over TCP */
     char *authorization;
+    CURLM *multi; /* holds the connection that keep_alive leaves open */
 };
 
 /* One request on its way. */
@@ -33,9 +35,10 @@ struct transfer {
     struct client_response *r;
     struct un_error *err;
     CURL *easy;
-    size_t sent;  /* of req->data */
-    bool waiting; /* for fd to have something */
-    int failed;   /* negative errno of our own callbacks */
+    size_t sent;       /* of req->data */
+    bool waiting;      /* for fd to have something */
+    int failed;        /* negative errno of our own callbacks */
+    uint64_t begun_us; /* when there was a connection to send on */
 };
 
 static bool is_socket(const char *path)
@@ -116,7 +119,8 @@ int client_new(const char *host, const char *token, struct client **ret, struct 
         c->authorization = NULL;
         rc = -ENOMEM;
     }
-    if (rc == 0 && (!c->host || !c->base)) {
+    c->multi = curl_multi_init();
+    if (rc == 0 && (!c->host || !c->base || !c->multi)) {
         rc = -ENOMEM;
     }
     if (rc < 0) {
@@ -136,6 +140,7 @@ void client_free(struct client *c)
     free(c->base);
     free(c->socket_path);
     free(c->authorization);
+    curl_multi_cleanup(c->multi);
     free(c);
     curl_global_cleanup();
 }
@@ -194,6 +199,15 @@ bool client_is_problem(const struct client_response *r)
     return r->status >= 400 && type && strncasecmp(type, "application/problem+json", 24) == 0;
 }
 
+/* There is a connection, and the request is sent next. (curl's own CURLINFO_STARTTRANSFER_TIME_T is no
+ * measure: with a body it is when that begins to be sent.) */
+static int on_connected(void *arg, char *to, char *from, int to_port, int from_port)
+{
+    struct transfer *t = arg;
+    t->begun_us = un_clock_mono_us();
+    return CURL_PREREQFUNC_OK;
+}
+
 /* Every head line, those of interim answers (100 Continue) included; the last answer's remain. */
 static size_t on_head_line(char *data, size_t size, size_t count, void *arg)
 {
@@ -204,6 +218,7 @@ static size_t on_head_line(char *data, size_t size, size_t count, void *arg)
         long status = 0;
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         t->r->status = status >= 200 ? status : 0;
+        t->r->first_byte_us = un_clock_mono_us() - t->begun_us;
     }
     if (t->r->head.len + len > CLIENT_HEAD_MAX || memchr(data, '\0', len)) {
         t->failed = un_error_set(t->err, -EPROTO, "the answer's head is malformed or too long");
@@ -350,7 +365,10 @@ static void set_options(const struct client *c, struct transfer *t, const char *
     curl_easy_setopt(e, CURLOPT_USERAGENT, "unictl/" PACKAGE_VERSION);
     curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)CLIENT_CONNECT_MS);
     curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, t->req->timeout_ms);
+    curl_easy_setopt(e, CURLOPT_FORBID_REUSE, t->req->keep_alive ? 0L : 1L);
     curl_easy_setopt(e, CURLOPT_HTTPHEADER, fields);
+    curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, on_connected);
+    curl_easy_setopt(e, CURLOPT_PREREQDATA, t);
     curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_head_line);
     curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
     curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body_data);
@@ -431,7 +449,6 @@ int client_send(struct client *c, const struct client_request *req, struct clien
                 struct un_error *err)
 {
     struct transfer t = {.req = req, .r = r, .err = err, .easy = curl_easy_init()};
-    CURLM *multi = curl_multi_init();
     un_autofree char *url = NULL;
     bool fields_ok = false;
     struct curl_slist *fields = fields_of(c, req, &fields_ok);
@@ -439,11 +456,11 @@ int client_send(struct client *c, const struct client_request *req, struct clien
         url = NULL;
     }
     int rc = un_error_set(err, -ENOMEM, "out of memory");
-    if (t.easy && multi && url && fields_ok) {
+    if (t.easy && url && fields_ok) {
         set_options(c, &t, url, fields);
-        if (curl_multi_add_handle(multi, t.easy) == CURLM_OK) {
-            rc = translate(c, &t, turn(multi, &t));
-            curl_multi_remove_handle(multi, t.easy);
+        if (curl_multi_add_handle(c->multi, t.easy) == CURLM_OK) {
+            rc = translate(c, &t, turn(c->multi, &t));
+            curl_multi_remove_handle(c->multi, t.easy);
         }
     }
     if (rc == 0 && err) {
@@ -451,6 +468,5 @@ int client_send(struct client *c, const struct client_request *req, struct clien
     }
     curl_slist_free_all(fields);
     curl_easy_cleanup(t.easy);
-    curl_multi_cleanup(multi);
     return rc;
 }

@@ -49,6 +49,8 @@ struct client_response {
     long status;        /* 0 until the head has come */
     struct un_buf head; /* as received, of the final answer */
     struct un_buf body; /* of problems, and of everything when there is no on_data */
+    uint64_t
+        first_byte_us; /* from when the request was about to be sent to the answer's first byte */
 };
 void client_response_done(struct client_response *r);
 #define un_autoresponse __attribute__((cleanup(client_response_done)))
@@ -65,10 +67,11 @@ struct client_request {
     const char *const *fields; /* "Name: value", NULL-terminated, or NULL */
     const void *data;          /* the body, or */
     size_t data_len;
-    bool has_fd;               /* the body is what `fd` gives until its end */
-    int fd;                    /* borrowed; a pipe or terminal may be slow */
-    int64_t fd_size;           /* bytes, -1 when not known (sent chunked) */
-    long timeout_ms;           /* of the whole; 0: none */
+    bool has_fd;     /* the body is what `fd` gives until its end */
+    int fd;          /* borrowed; a pipe or terminal may be slow */
+    int64_t fd_size; /* bytes, -1 when not known (sent chunked) */
+    long timeout_ms; /* of the whole; 0: none */
+    bool keep_alive; /* on the connection that the last such request has left open, if any */
     struct progress *progress; /* told of sent bytes; may be NULL */
     /* Takes the answer's bytes unless it is a problem; `r` has status and head. NULL: collected in
      * r->body. A negative errno with `err` filled ends the transfer. */

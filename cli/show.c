@@ -66,6 +66,17 @@ const char *show_digest(const char *digest, char *buf)
     return buf;
 }
 
+const struct show_phase show_phases[] = {
+    {"queue_us", "queue", "waited for its turn"},
+    {"shell_us", "shell", "waited for a VM"},
+    {"bind_us", "bind", "image and request into the VM"},
+    {"start_us", "start", "until the guest's first sign"},
+    {"first_byte_us", "first byte", "until the answer began"},
+    {"run_us", "run", "until it had run"},
+    {"teardown_us", "teardown", "until the VM was gone"},
+    {NULL, NULL, NULL},
+};
+
 uint64_t show_total_us(const json_t *receipt)
 {
     uint64_t total = 0;

@@ -34,6 +34,12 @@ const char *show_digest(const char *digest, char *buf);
 extern const char *const show_receipt_heads[];
 void show_receipt_row(const json_t *receipt, struct show_row *row);
 
+/* The phases of a receipt in their order, ended by an entry without a key. */
+struct show_phase {
+    const char *key, *name, *meaning;
+};
+extern const struct show_phase show_phases[];
+
 /* All phases of a receipt in microseconds, from admission to the VM's end. */
 uint64_t show_total_us(const json_t *receipt);
 

@@ -88,20 +88,6 @@ int verb_receipts(struct cli_call *call)
                               : show_list(call, list, show_receipt_heads, show_receipt_row);
 }
 
-struct phase {
-    const char *key, *name, *meaning;
-};
-
-static const struct phase phases[] = {
-    {"queue_us", "queue", "waited for its turn"},
-    {"shell_us", "shell", "waited for a VM"},
-    {"bind_us", "bind", "image and request into the VM"},
-    {"start_us", "start", "until the guest's first sign"},
-    {"first_byte_us", "first byte", "until the answer began"},
-    {"run_us", "run", "until it had run"},
-    {"teardown_us", "teardown", "until the VM was gone"},
-};
-
 static int add_phases(const json_t *receipt, struct un_buf *out)
 {
     static const char *const heads[] = {"PHASE", ">TIME", "", NULL};
@@ -111,9 +97,8 @@ static int add_phases(const json_t *receipt, struct un_buf *out)
         return -ENOMEM;
     }
     char text[TABLE_CELL_SIZE];
-    for (size_t i = 0; i < UN_ARRAY_SIZE(phases); i++) {
-        const char *cells[] = {phases[i].name, table_us(api_uint(times, phases[i].key), text),
-                               phases[i].meaning};
+    for (const struct show_phase *p = show_phases; p->key; p++) {
+        const char *cells[] = {p->name, table_us(api_uint(times, p->key), text), p->meaning};
         table_row(t, cells);
     }
     const char *total[] = {"total", table_us(show_total_us(receipt), text), " "};

@@ -48,6 +48,13 @@ static const struct args_option receipts_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
+static const struct args_option bench_options[] = {
+    {"requests", 'n', "N", "how many requests (default 200)"},
+    {"warmup", 0, "N", "how many before them that do not count (default 10)"},
+    {"data", 'd', "DATA", "the body: @FILE, or the text itself"},
+    {NULL, 0, NULL, NULL},
+};
+
 static const struct args_option push_options[] = {
     {"tag", 0, "TAG", "point this tag at the image"},
     {NULL, 0, NULL, NULL},
@@ -76,6 +83,10 @@ const struct cli_verb cli_verbs[] = {
     {"receipts", "[NAME]", 0, 1, false, receipts_options, verb_receipts,
      "List receipts of invocations, newest first", NULL},
     {"receipt", "ID", 1, 1, false, no_options, verb_receipt, "Show an invocation's receipt", NULL},
+    {"bench", "NAME[:VERSION|ALIAS]", 1, 1, false, bench_options, verb_bench,
+     "Measure a function: where the time of its requests goes",
+     "Sends one request after the other on one connection, and shows percentiles of the phases\n"
+     "that the receipts tell and of the time that the client sees.\n"},
     {"image ls", "", 0, 0, false, no_options, verb_image_ls, "List images", NULL},
     {"image push", "FILE", 1, 1, false, push_options, verb_image_push,
      "Store an image; prints its digest", NULL},

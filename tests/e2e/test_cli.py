@@ -182,6 +182,60 @@ def test_receipts_are_listed(unid, program):
     ]
 
 
+PHASES = ["queue_us", "shell_us", "bind_us", "start_us", "first_byte_us", "run_us", "teardown_us"]
+
+
+def test_bench_shows_where_the_time_goes(unid, program):
+    unid.unictl("deploy", "f", program, "--", "sleep", 20).ok()
+    text = unid.unictl("bench", "f", "-n", 5, "--warmup", 1).ok().text.splitlines()
+    assert text[0] == (
+        "f version 1, driver fake: 5 requests one after the other, 5 of 5 in a fresh VM"
+    )
+    assert text[2].split() == ["PHASE", "P50", "P90", "P99", "MAX", "MEANING"]
+    assert not any(line != line.rstrip() for line in text)
+    client = next(line for line in text if line.startswith("at the client"))
+    assert all(float(word.removesuffix("ms")) >= 20 for word in client.split()[3:7])
+    assert len(unid.get("/api/v1/invocations?function=f").json["items"]) == 6
+
+
+@pytest.mark.parametrize("unix", [True, False])
+def test_bench_counts_only_its_own_requests(unid, program, unix):
+    """Others call the same function before and after, and the warm-up does not count either."""
+    unid.unictl("deploy", "f", program, "--", "count").ok()
+    unid.unictl("deploy", "f", program, "--", "hello").ok()
+    for _ in range(30):
+        unid.call("f").ok()
+    done = unid.unictl(
+        "bench", "f:1", "-n", 20, "--warmup", 3, "--data", "@-", "--json",
+        stdin=b"x" * 70_000, unix=unix,
+    ).ok().json  # fmt: skip
+    assert (done["function"], done["version"], done["driver"]) == ("f", 1, "fake")
+    assert (done["requests"], done["receipts"], done["fresh"]) == (20, 20, 20)
+    assert list(done["times"]) == [
+        *PHASES,
+        "total_us",
+        "to_first_byte_us",
+        "client_first_byte_us",
+    ]
+    for spread in done["times"].values():
+        assert spread["p50"] <= spread["p90"] <= spread["p99"] <= spread["max"]
+    times = done["times"]
+    assert 0 < times["to_first_byte_us"]["p50"] <= times["total_us"]["p50"]
+    assert times["client_first_byte_us"]["p50"] >= times["to_first_byte_us"]["p50"]
+    receipts = unid.get("/api/v1/invocations?function=f&limit=100").json["items"]
+    assert sorted(r["bytes_in"] for r in receipts) == [0] * 30 + [70_000] * 23
+
+
+@pytest.mark.parametrize(
+    "behaviour, code, word",
+    [(["crash"], 4, "page fault"), (["spin"], 5, ""), (["status", "500"], 4, "answered 500")],
+)
+def test_bench_ends_at_the_first_failure(unid, program, behaviour, code, word):
+    unid.unictl("deploy", "f", program, "--timeout", "300ms", "--", *behaviour).ok()
+    done = unid.unictl("bench", "f")
+    assert done.status == code and word in done.err and done.out == b""
+
+
 def test_ps_shows_what_runs(unid, program):
     unid.unictl("deploy", "f", program, "--timeout", "1m", "--", "spin").ok()
     process = subprocess.Popen(

@@ -384,6 +384,54 @@ def test_listing_is_aligned(stub):
     assert lines[1].endswith("years ago")
 
 
+INVOCATION = "01M7Y6ZREHPH8AH4YC1V95PPM"
+
+
+def bench_answer(n):
+    return (
+        f"HTTP/1.1 200 OK\r\nX-Unid-Invocation-Id: {INVOCATION}{n}\r\nContent-Length: 2\r\n\r\nok"
+    ).encode()
+
+
+def bench_receipts(numbers, more):
+    items = [
+        {"id": f"{INVOCATION}{n}", "version": 1, "driver": "kvm", "fresh": n != 5,
+         "phases": {"queue_us": n, "run_us": 10}}
+        for n in numbers
+    ]  # fmt: skip
+    return answer(200, {"items": items, "next": "later" if more else None})
+
+
+def test_bench_uses_one_connection_and_finds_its_receipts_behind_others(stub):
+    seen = []
+
+    def four_requests(stub, connection, head):
+        for n in (4, 5, 6, 7):
+            seen.append(head.split("\r\n")[0])
+            connection.sendall(bench_answer(n))
+            if n < 7:
+                head = stub.read_head(connection)
+
+    stub.answers = [
+        four_requests,
+        bench_receipts([9, 8, 6], more=True),  # one is missing, and the list may be too short
+        bench_receipts([9, 8, 7, 6, 5, 4], more=True),
+    ]
+    done = stub.run("bench", "f", "-n", 3, "--warmup", 1, "--json").ok().json
+    assert seen == ["GET /fn/f HTTP/1.1"] * 4
+    assert (done["receipts"], done["fresh"]) == (3, 2)
+    assert done["times"]["queue_us"] == {"p50": 6, "p90": 7, "p99": 7, "max": 7}
+    assert done["times"]["total_us"] == {"p50": 16, "p90": 17, "p99": 17, "max": 17}
+    limits = [head.split("limit=")[1].split()[0] for head, _ in stub.requests]
+    assert limits == ["3", "6"]
+
+
+def test_bench_of_something_else_than_unid_is_said_so(stub):
+    stub.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+    done = stub.run("bench", "f")
+    assert done.status == 1 and "names no invocation" in done.err
+
+
 def test_logs_follow_prints_each_line_as_it_comes(stub):
     release = threading.Event()
 
@@ -526,6 +574,7 @@ VERBS = [
     "logs",
     "receipts",
     "receipt",
+    "bench",
     "image ls",
     "image push",
     "image rm",
@@ -567,6 +616,7 @@ def test_every_verb_has_help_and_a_place_in_the_manual(verb):
         ("receipt", "01" + "0" * 24),
         ("image", "ls"),
         ("invoke", "f"),
+        ("bench", "f"),
         ("image", "rm", "sha256:" + "0" * 64),
         ("image", "tag", "one", "two"),
         ("image", "untag", "one"),

@@ -20,6 +20,7 @@
 #include "cli/doctor_local.h"
 #include "cli/progress.h"
 #include "cli/push.h"
+#include "cli/spread.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
 #include "common/cleanup.h"
@@ -326,6 +327,47 @@ static void progress_line_fits_and_never_exceeds_all(void **state)
     assert_non_null(strstr(progress_line(&p, 0, 0, line), "100%"));
 }
 
+static void percentiles_are_values_that_were_measured(void **state)
+{
+    static const uint64_t five[] = {15, 20, 35, 40, 50};
+    /* The known example of the nearest-rank method: ranks 1, 2, 2, 3 and 5 of 5. */
+    assert_int_equal(spread_percentile(five, 5, 5), 15);
+    assert_int_equal(spread_percentile(five, 5, 30), 20);
+    assert_int_equal(spread_percentile(five, 5, 40), 20);
+    assert_int_equal(spread_percentile(five, 5, 50), 35);
+    assert_int_equal(spread_percentile(five, 5, 100), 50);
+    assert_int_equal(spread_percentile(five, 1, 1), 15);
+    assert_int_equal(spread_percentile(five, 1, 99), 15);
+    assert_int_equal(spread_percentile(NULL, 0, 50), 0);
+}
+
+static void percentiles_need_no_order_and_hold_at_the_edges(void **state)
+{
+    enum { COUNT = 1000 };
+    static uint64_t values[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        values[i] = (i * 617) % COUNT + 1; /* 1 to 1000, each once: 617 and 1000 share no factor */
+    }
+    struct spread s = spread_of(values, COUNT);
+    assert_int_equal(s.p50, 500);
+    assert_int_equal(s.p90, 900);
+    assert_int_equal(s.p99, 990);
+    assert_int_equal(s.max, 1000);
+    /* One slow request in 101 is above the 99th percentile; two are not. */
+    for (size_t i = 0; i < 101; i++) {
+        values[i] = i == 7 ? 9000 : 5;
+    }
+    s = spread_of(values, 101);
+    assert_int_equal(s.p99, 5);
+    assert_int_equal(s.max, 9000);
+    values[3] = UINT64_MAX;
+    s = spread_of(values, 101);
+    assert_int_equal(s.p99, 9000);
+    assert_int_equal(s.max, UINT64_MAX);
+    s = spread_of(NULL, 0);
+    assert_int_equal(s.p50 | s.p90 | s.p99 | s.max, 0);
+}
+
 /* --- the table of verbs ------------------------------------------------------------------------
  */
 
@@ -507,6 +549,8 @@ int main(void)
         cmocka_unit_test(numbers_read_as_people_write_them),
         cmocka_unit_test(times_are_read_with_and_without_fraction),
         cmocka_unit_test(progress_line_fits_and_never_exceeds_all),
+        cmocka_unit_test(percentiles_are_values_that_were_measured),
+        cmocka_unit_test(percentiles_need_no_order_and_hold_at_the_edges),
         cmocka_unit_test(verbs_are_found_by_one_or_two_words),
         cmocka_unit_test(every_verb_has_what_help_and_parsing_need),
         cmocka_unit_test(help_lists_every_verb),
