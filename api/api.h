@@ -63,8 +63,8 @@ int api_listen_tcp(struct api *a, const char *address, uint16_t *ret_port, struc
 int api_listen_unix(struct api *a, const char *path, unsigned mode, struct un_error *err);
 
 /* Draining, together with sched_drain. From now on readyz says no, and connections are closed after
- * their current answer; idle ones at once; the streams of followed logs end. Listeners stay open:
- * who connects is told 503 by the scheduler. */
+ * their current answer; idle ones at once, unless a request has come already; the streams of
+ * followed logs end. Listeners stay open: who connects is told 503 by the scheduler. */
 void api_drain(struct api *a);
 /* Closes the listeners; connections go on. */
 void api_stop_accepting(struct api *a);

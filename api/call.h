@@ -76,7 +76,9 @@ void rest_image_list(struct api_call *call);
 void rest_image_get(struct api_call *call);
 void rest_image_pull(struct api_call *call);
 void rest_image_remove(struct api_call *call);
+void rest_tag_list(struct api_call *call);
 void rest_tag_put(struct api_call *call);
+void rest_tag_remove(struct api_call *call);
 void rest_function_put(struct api_call *call);
 void rest_function_list(struct api_call *call);
 void rest_function_get(struct api_call *call);
@@ -102,5 +104,9 @@ void rest_doctor(struct api_call *call);
 /* gateway.c, for rest_invocations.c: calls the function as `trigger` says. */
 void gateway_call(struct api_call *call, enum sched_trigger trigger, const char *function,
                   const char *qualifier, const char *target);
+
+/* rest_tags.c, for rest_images.c: gives each image of `answer` (an image or a page of images; the
+ * reference is taken, NULL becomes a 500) its "tags", and ends the call with it. */
+void tags_reply(struct api_call *call, unsigned status, json_t *answer);
 
 #endif

@@ -42,6 +42,18 @@ void reply_problem(struct api_call *call, unsigned status, const char *detail)
     call_free(call);
 }
 
+void reply_program_problem(struct api_call *call, unsigned status, const char *detail,
+                           const char *log_tail)
+{
+    json_t *j = json_pack("{s:s, s:s, s:i, s:o}", "type", "/problems/program-failed", "title",
+                          "The program cannot be a function", "status", (int)status, "detail",
+                          reply_text(detail));
+    if (j && log_tail[0]) {
+        json_object_set_new(j, "log_tail", reply_text(log_tail));
+    }
+    send_json(call, status, "application/problem+json", j);
+}
+
 unsigned reply_status(int rc)
 {
     switch (-rc) {

@@ -14,6 +14,9 @@ void reply_json(struct api_call *call, unsigned status, json_t *body);
 void reply_empty(struct api_call *call, unsigned status);
 /* `detail` is borrowed. */
 void reply_problem(struct api_call *call, unsigned status, const char *detail);
+/* As reply_problem, with the end of what a function's program logged. */
+void reply_program_problem(struct api_call *call, unsigned status, const char *detail,
+                           const char *log_tail);
 /* What went wrong below. `err` may be NULL. Statuses of the server's own fault are logged here. */
 void reply_error(struct api_call *call, int rc, const struct un_error *err);
 

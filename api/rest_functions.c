@@ -37,13 +37,14 @@ static json_t *function_json(const struct api *a, const struct function_version 
     char url[160];
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
-    return json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "name",
-                     v->name, "version", (json_int_t)v->version, "url", url, "image", c->image,
-                     "kind", image_kind_name(v->kind), "image_size", (json_int_t)v->image_size,
-                     "interface", function_interface_name(c->interface), "memory_mib",
-                     (json_int_t)c->memory_mib, "timeout_ms", (json_int_t)c->timeout_ms,
-                     "concurrency", (json_int_t)c->concurrency, "args", args_json(c->args), "env",
-                     env_json(c->env), "created_at", reply_time(v->created_us));
+    return json_pack(
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "name",
+        v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
+        image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
+        function_interface_name(c->interface), "driver", function_driver_name(c->driver),
+        "isolation", function_isolation_name(c->isolation), "memory_mib", (json_int_t)c->memory_mib,
+        "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency, "args",
+        args_json(c->args), "env", env_json(c->env), "created_at", reply_time(v->created_us));
 }
 
 static json_t *functions_json(const struct api *a, struct function_version *const *list,
@@ -66,8 +67,19 @@ static bool name_ok(struct api_call *call)
     return false;
 }
 
-/* --- deploy --------------------------------------------------------------------------------------
- */
+/* --- deploy: find the image, let the driver prepare it, make the version
+ * -------------------------- */
+
+struct deploy {
+    struct api_call *call;
+    struct function_config config;
+};
+
+static void deploy_free(struct deploy *d)
+{
+    function_config_done(&d->config);
+    free(d);
+}
 
 static void on_deployed(void *arg, int rc, struct function_version *v, bool created,
                         const struct un_error *err)
@@ -85,12 +97,31 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
     reply_json(call, created ? 201 : 200, function_json(call->api, v));
 }
 
-/* The image's digest, when the client gave a tag. */
+/* What fails before it asks for a request is not deployed. */
+static void on_prepared(void *arg, int rc, const struct un_error *err, const char *log_tail)
+{
+    struct deploy *d = arg;
+    struct api_call *call = d->call;
+    if (call_given_up(call)) {
+        deploy_free(d);
+        return;
+    }
+    if (rc == 0) {
+        function_deploy(call->api->registry, call->match.params[0], &d->config, on_deployed, call);
+    } else if (log_tail) {
+        reply_program_problem(call, 422, err->text, log_tail);
+    } else {
+        reply_error(call, rc, err);
+    }
+    deploy_free(d);
+}
+
+/* The image is there: is it of a kind that can run, and what is its digest, when the client gave a
+ * tag. */
 static void on_image(void *arg, int rc, const struct image_info *info, const struct un_error *err)
 {
     struct api_call *call = arg;
-    struct function_config config;
-    struct un_error parse_err = UN_ERROR_INIT;
+    struct un_error own_err = UN_ERROR_INIT;
     if (call_given_up(call)) {
         return;
     }
@@ -98,14 +129,22 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
         reply_error(call, rc, err);
         return;
     }
-    rc = function_config_parse(call->body.data, call->body.len, &config, &parse_err);
+    rc = sched_can_run(info->kind, &own_err);
     if (rc < 0) {
-        reply_error(call, rc, &parse_err);
+        reply_error(call, rc, &own_err);
         return;
     }
-    memcpy(config.image, info->digest, sizeof(config.image));
-    function_deploy(call->api->registry, call->match.params[0], &config, on_deployed, call);
-    function_config_done(&config);
+    struct deploy *d = calloc(1, sizeof(*d));
+    rc = d ? function_config_parse(call->body.data, call->body.len, &d->config, &own_err)
+           : un_error_set(&own_err, -ENOMEM, "no memory");
+    if (rc < 0) {
+        free(d);
+        reply_error(call, rc, &own_err);
+        return;
+    }
+    d->call = call;
+    memcpy(d->config.image, info->digest, sizeof(d->config.image));
+    sched_prepare(call->api->scheduler, call->match.params[0], &d->config, on_prepared, d);
 }
 
 /* Puts `digest` in place of a tag, in the body, so that the registry's own reader gets what it

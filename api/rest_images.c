@@ -1,4 +1,4 @@
-/* rest_images.c - images and tags over HTTP. Uploads and downloads stream; nothing is held whole.
+/* rest_images.c - images over HTTP; their tags: rest_tags.c. Uploads and downloads stream; nothing is held whole.
  */
 #include <errno.h>
 #include <openssl/evp.h>
@@ -9,7 +9,7 @@
 #include "api/call.h"
 #include "api/reply.h"
 
-enum { SHA256_BYTES = 32, SHA256_BASE64 = 44, TAG_SIZE = 129 };
+enum { SHA256_BYTES = 32, SHA256_BASE64 = 44 };
 
 static json_t *image_json(const struct image_info *info)
 {
@@ -25,8 +25,8 @@ static json_t *image_json(const struct image_info *info)
 struct push {
     struct api_call *call;
     struct image_upload *upload;
-    char tag[TAG_SIZE]; /* "" for none */
-    json_t *answer;     /* while the tag is set */
+    char tag[IMAGE_TAG_SIZE]; /* "" for none */
+    json_t *answer;           /* while the tag is set */
     unsigned status;
     bool finished; /* all bytes have been handed over */
 };
@@ -83,7 +83,7 @@ static void push_tagged(void *arg, int rc, const struct un_error *err)
         reply_error(p->call, rc, err);
     } else {
         json_object_set_new(p->answer, "tag", json_string(p->tag));
-        reply_json(p->call, p->status, un_steal(&p->answer));
+        tags_reply(p->call, p->status, un_steal(&p->answer));
     }
     push_free(p);
 }
@@ -105,7 +105,7 @@ static void push_done(void *arg, int rc, const struct image_info *info, bool cre
         image_tag(p->call->api->images, p->tag, info->digest, push_tagged, p);
         return;
     }
-    reply_json(p->call, p->status, un_steal(&p->answer));
+    tags_reply(p->call, p->status, un_steal(&p->answer));
     push_free(p);
 }
 
@@ -158,7 +158,7 @@ static bool push_check(struct api_call *call, char *tag, char *digest, int *ret_
                       "of sha-256=:<base64>:");
         return false;
     }
-    if (route_query(call->match.query, "tag", tag, TAG_SIZE) < 0) {
+    if (route_query(call->match.query, "tag", tag, IMAGE_TAG_SIZE) < 0) {
         reply_problem(call, 400, "tag: 1 to 128 of A-Z a-z 0-9 _ . - / :");
         return false;
     }
@@ -175,7 +175,7 @@ static bool push_check(struct api_call *call, char *tag, char *digest, int *ret_
 
 void rest_image_push(struct api_call *call)
 {
-    char tag[TAG_SIZE] = "", digest[IMAGE_DIGEST_SIZE];
+    char tag[IMAGE_TAG_SIZE] = "", digest[IMAGE_DIGEST_SIZE];
     struct un_error err = UN_ERROR_INIT;
     int declared;
     if (!push_check(call, tag, digest, &declared)) {
@@ -321,7 +321,7 @@ static void on_info(void *arg, int rc, const struct image_info *info, const stru
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
-        reply_json(call, 200, image_json(info));
+        tags_reply(call, 200, image_json(info));
     }
 }
 
@@ -342,7 +342,7 @@ static void on_list(void *arg, int rc, const struct image_info *list, size_t cou
     for (size_t i = 0; i < count; i++) {
         json_array_append_new(items, image_json(&list[i]));
     }
-    reply_json(call, 200, reply_page(items, NULL));
+    tags_reply(call, 200, reply_page(items, NULL));
 }
 
 void rest_image_list(struct api_call *call)
@@ -366,38 +366,4 @@ void rest_image_remove(struct api_call *call)
         return;
     }
     image_remove(call->api->images, call->match.params[0], on_removed, call);
-}
-
-static void on_tagged(void *arg, int rc, const struct un_error *err)
-{
-    struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-        return;
-    }
-    reply_json(
-        call, 200,
-        json_pack("{s:s, s:s}", "tag", call->match.params[0], "digest", call->match.params[1]));
-}
-
-void rest_tag_put(struct api_call *call)
-{
-    static const char *const keys[] = {"digest", NULL};
-    struct un_error err = UN_ERROR_INIT;
-    const char *digest = NULL;
-    un_autojson json_t *j = call_json(call);
-    if (!j) {
-        return;
-    }
-    int rc = un_json_only_keys(j, keys, &err);
-    rc = rc ? rc : un_json_get_str(j, "digest", &digest, &err);
-    if (rc == 0 && (!digest || !image_digest_valid(digest))) {
-        rc = un_error_set(&err, -EINVAL, "digest: must be sha256:<64 hex digits>");
-    }
-    if (rc < 0) {
-        reply_error(call, rc, &err);
-        return;
-    }
-    snprintf(call->match.params[1], ROUTE_PARAM_SIZE, "%s", digest); /* kept for the answer */
-    image_tag(call->api->images, call->match.params[0], digest, on_tagged, call);
 }

@@ -79,12 +79,20 @@ static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
         un_buf_printf(b, "unid_instances{state=\"%s\"} %u\n", instance_state_name(i),
                       s->instances[i]);
     }
+    un_buf_printf(b, "# HELP unid_driver_instances Virtual machines, by driver.\n"
+                     "# TYPE unid_driver_instances gauge\n");
+    for (unsigned i = 0; i < SCHED_DRIVERS_MAX && s->drivers[i].name; i++) {
+        un_buf_printf(b, "unid_driver_instances{driver=\"%s\"} %u\n", s->drivers[i].name,
+                      s->drivers[i].instances);
+    }
     metric(b, "waiting", "gauge", "Calls that wait for a virtual machine.", s->waiting);
     metric(b, "memory_bytes", "gauge", "Memory given to virtual machines.",
            s->memory_mib_used << 20);
     metric(b, "memory_limit_bytes", "gauge", "Memory that virtual machines may take together.",
            s->memory_mib_limit << 20);
     metric(b, "shells_made_total", "counter", "Shells made ahead of requests.", s->shells_made);
+    metric(b, "recycled_total", "counter", "Virtual machines put back for another run.",
+           s->recycled);
     metric(b, "shells_failed_total", "counter", "Shells that could not be made.", s->shells_failed);
 }
 

@@ -2,11 +2,12 @@
  *
  *     bench/kvm_start [-n RUNS] [-s SHELLS] [-c AT_ONCE] [-i] [-r] [-m] [IMAGE [ARGUMENT]...]
  *
- * Keeps SHELLS shells ahead and AT_ONCE requests running, until RUNS requests (default 1000) to IMAGE
- * (default guest/examples/hello in the build tree) are answered, and prints medians and 99th
+ * Keeps SHELLS shells ahead and AT_ONCE requests running, until RUNS requests (default 1000) to
+ * IMAGE (default guest/examples/hello in the build tree) are answered, and prints medians and 99th
  * percentiles of each phase, the rate, and the CPU time of this process, which stands for unid.
  * -i starts from the image, without a snapshot; -r puts VMs back instead of making new ones.
- * -m measures memory instead: RUNS shells at once, then RUNS guests that stand at their first output.
+ * -m measures memory instead: RUNS shells at once, then RUNS guests that stand at their first
+ * output.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -60,6 +60,16 @@ bool push_is_digest(const char *s)
            strspn(s + 7, "0123456789abcdef") == 64;
 }
 
+int push_set_tag(const struct cli_call *call, const char *tag, const char *digest, json_t **ret)
+{
+    un_autofree char *path = api_path("/api/v1/tags/%s", tag);
+    un_autojson json_t *body = json_pack("{s:s}", "digest", digest);
+    if (!body) {
+        return cli_fail(CLI_REFUSED, "out of memory");
+    }
+    return api_call(call, "PUT", path, body, ret);
+}
+
 /* Asks for the image; `*ret` stays NULL when the daemon does not have it. */
 static int ask_image(const struct cli_call *call, const char *digest, json_t **ret)
 {
@@ -84,17 +94,6 @@ static int ask_image(const struct cli_call *call, const char *digest, json_t **r
         return cli_fail(CLI_REFUSED, "the daemon's answer is no JSON: %s", err.text);
     }
     return CLI_DONE;
-}
-
-static int set_tag(const struct cli_call *call, const char *tag, const char *digest)
-{
-    un_autofree char *path = api_path("/api/v1/tags/%s", tag);
-    un_autojson json_t *body = json_pack("{s:s}", "digest", digest);
-    un_autojson json_t *answer = NULL;
-    if (!body) {
-        return cli_fail(CLI_REFUSED, "out of memory");
-    }
-    return api_call(call, "PUT", path, body, &answer);
 }
 
 struct push_source {
@@ -170,7 +169,8 @@ int push_file(const struct cli_call *call, const char *path, const char *tag, js
     if (status == CLI_DONE && !image) {
         status = upload(call, &s, tag, &image);
     } else if (status == CLI_DONE && tag) {
-        status = set_tag(call, tag, s.digest);
+        un_autojson json_t *answer = NULL;
+        status = push_set_tag(call, tag, s.digest, &answer);
     }
     un_closep(&s.fd);
     if (status == CLI_DONE) {

@@ -13,6 +13,9 @@ int push_digest(int fd, char ret[PUSH_DIGEST_SIZE], struct un_error *err);
 /* Whether `s` is "sha256:" and 64 lower-case hexadecimal digits. */
 bool push_is_digest(const char *s);
 
+/* Points a tag at an image. Gives the daemon's answer (json_decref). An exit status, reported. */
+int push_set_tag(const struct cli_call *call, const char *tag, const char *digest, json_t **ret);
+
 /* Pushes `path`; `tag` may be NULL. Gives the image's JSON (json_decref). An exit status, reported.
  */
 int push_file(const struct cli_call *call, const char *path, const char *tag, json_t **ret);

@@ -65,19 +65,31 @@ static int read_concurrency(const struct cli_call *call, json_t *config)
     return set_new(config, "concurrency", json_integer((json_int_t)n));
 }
 
-static int read_interface(const struct cli_call *call, json_t *config)
+/* An option whose value is one of the words, which are separated by ", ". */
+static int read_word(const struct cli_call *call, const char *option, const char *words,
+                     json_t *config)
 {
-    static const char *const known[] = {"filter", "cgi", "http", "lambda", "sdk", NULL};
-    const char *text = args_get(&call->args, "interface");
+    const char *text = args_get(&call->args, option);
+    size_t len = text ? strlen(text) : 0;
     if (!text) {
         return CLI_DONE;
     }
-    for (size_t i = 0; known[i]; i++) {
-        if (strcmp(text, known[i]) == 0) {
-            return set_new(config, "interface", json_string(text));
+    for (const char *word = words; *word; word += strspn(word, ", ")) {
+        size_t word_len = strcspn(word, ",");
+        if (word_len == len && memcmp(word, text, len) == 0) {
+            return set_new(config, option, json_string(text));
         }
+        word += word_len;
     }
-    return cli_usage(call, "--interface: '%s' is none of filter, cgi, http, lambda, sdk", text);
+    return cli_usage(call, "--%s: '%s' is none of %s", option, text, words);
+}
+
+static int read_words(const struct cli_call *call, json_t *config)
+{
+    int status = read_word(call, "interface", "filter, cgi, http, lambda, sdk", config);
+    status =
+        status == CLI_DONE ? read_word(call, "driver", "auto, kvm, libvirt, fake", config) : status;
+    return status == CLI_DONE ? read_word(call, "isolation", "vm, reset", config) : status;
 }
 
 static int read_env(const struct cli_call *call, json_t *config)
@@ -119,7 +131,7 @@ static int read_args(const struct cli_call *call, json_t *config)
 static int read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
-        read_memory, read_timeout, read_concurrency, read_interface, read_env, read_args};
+        read_memory, read_timeout, read_concurrency, read_words, read_env, read_args};
     for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {
         int status = readers[i](call, config);
         if (status != CLI_DONE) {

@@ -108,6 +108,8 @@ static int describe_config(const json_t *f, struct un_buf *out)
              table_size(api_uint(f, "image_size"), text));
     rc = rc ? rc : line(out, "Kind:", more);
     rc = rc ? rc : line(out, "Interface:", api_str(f, "interface"));
+    rc = rc ? rc : line(out, "Driver:", api_str(f, "driver"));
+    rc = rc ? rc : line(out, "Isolation:", api_str(f, "isolation"));
     snprintf(more, sizeof(more), "%" PRIu64 "MiB", api_uint(f, "memory_mib"));
     rc = rc ? rc : line(out, "Memory:", more);
     rc = rc ? rc : line(out, "Timeout:", table_ms(api_uint(f, "timeout_ms"), text));

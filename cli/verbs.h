@@ -69,6 +69,8 @@ int verb_help(struct cli_call *call);
 int verb_image_ls(struct cli_call *call);
 int verb_image_push(struct cli_call *call);
 int verb_image_rm(struct cli_call *call);
+int verb_image_tag(struct cli_call *call);
+int verb_image_untag(struct cli_call *call);
 int verb_invoke(struct cli_call *call);
 int verb_logs(struct cli_call *call);
 int verb_ls(struct cli_call *call);

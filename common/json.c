@@ -3,16 +3,40 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* jansson's lexer (2.14, load.c: lex_save) goes on when it cannot grow its buffer: it would give a
+ * string without one of its bytes. So each failure is noted here, and what was read while one
+ * happened does not count. */
+static _Thread_local bool ran_out;
+static pthread_once_t hook_once = PTHREAD_ONCE_INIT;
+
+static void *note_malloc(size_t size)
+{
+    void *p = malloc(size);
+    ran_out = ran_out || !p;
+    return p;
+}
+
+/* Memory from before is freed in the same way. */
+static void hook(void)
+{
+    json_set_alloc_funcs(note_malloc, free);
+}
 
 int un_json_parse(const void *data, size_t len, json_t **ret, struct un_error *err)
 {
     json_error_t why;
+    (void)pthread_once(&hook_once, hook);
+    ran_out = false;
     json_t *value = json_loadb(data, len, JSON_REJECT_DUPLICATES, &why);
+    if (ran_out) {
+        json_decref(value);
+        return un_error_set(err, -ENOMEM, "JSON: out of memory");
+    }
     if (!value) {
-        if (json_error_code(&why) == json_error_out_of_memory) {
-            return un_error_set(err, -ENOMEM, "JSON: out of memory");
-        }
         return un_error_set(err, -EINVAL, "JSON: line %d, column %d: %s", why.line, why.column,
                             why.text);
     }

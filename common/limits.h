@@ -12,6 +12,7 @@
 #define LIMIT_HTTP_BUFFER_BYTES                                                                    \
     (256 * 1024)                     /* buffered each way a connection before back-pressure */
 #define LIMIT_HTTP_CONNECTIONS 16384 /* http.max_connections */
+#define LIMIT_HTTP_REFUSING    128   /* beyond those, being told 503; more wait in the kernel */
 #define LIMIT_HTTP_IDLE_MS     60000 /* between requests; http.idle_timeout_ms */
 #define LIMIT_HTTP_HEAD_MS     15000 /* for the head to arrive whole; http.head_timeout_ms */
 #define LIMIT_HTTP_STALL_MS    30000 /* without a byte moving in a body; http.stall_timeout_ms */

@@ -108,7 +108,8 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
                               .store = d->store,
                               .images = d->images,
                               .registry = d->registry,
-                              .driver = d->drivers.items[0]};
+                              .drivers = d->drivers.items,
+                              .driver_count = d->drivers.count};
     sched_settings_init(&spec.settings);
     struct sched_settings *s = &spec.settings;
     s->memory_mib = (uint64_t)c->memory_mib;

@@ -3,16 +3,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/bytes.h"
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "common/json.h"
 #include "common/limits.h"
 #include "imagestore/function.h"
+#include "imagestore/internal.h"
+#include "unid/abi.h"
 
 static const char *const interface_names[] = {
     [FUNCTION_FILTER] = "filter", [FUNCTION_CGI] = "cgi", [FUNCTION_HTTP] = "http",
     [FUNCTION_LAMBDA] = "lambda", [FUNCTION_SDK] = "sdk",
 };
+
+static const char *const driver_names[] = {
+    [FUNCTION_AUTO] = "auto",
+    [FUNCTION_KVM] = "kvm",
+    [FUNCTION_LIBVIRT] = "libvirt",
+    [FUNCTION_FAKE] = "fake",
+};
+
+static const char *const isolation_names[] = {[FUNCTION_VM] = "vm", [FUNCTION_RESET] = "reset"};
+
+const char *function_driver_name(enum function_driver d)
+{
+    return (size_t)d < UN_ARRAY_SIZE(driver_names) ? driver_names[d] : "unknown";
+}
+
+const char *function_isolation_name(enum function_isolation i)
+{
+    return (size_t)i < UN_ARRAY_SIZE(isolation_names) ? isolation_names[i] : "unknown";
+}
 
 const char *function_interface_name(enum function_interface i)
 {
@@ -239,11 +261,44 @@ static int parse_words(const json_t *root, struct function_config *c, struct un_
     return 0;
 }
 
+/* The place of the key's word among `names`; `*ret` stays when the key is missing. */
+static int parse_choice(const json_t *root, const char *key, const char *const *names, size_t count,
+                        unsigned *ret)
+{
+    const json_t *value = json_object_get(root, key);
+    if (!value) {
+        return 0;
+    }
+    for (size_t i = 0; json_is_string(value) && i < count; i++) {
+        if (strcmp(json_string_value(value), names[i]) == 0) {
+            *ret = (unsigned)i;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
+static int parse_choices(const json_t *root, struct function_config *c, struct un_error *err)
+{
+    unsigned driver = FUNCTION_AUTO, isolation = FUNCTION_VM;
+    if (parse_choice(root, "driver", driver_names, UN_ARRAY_SIZE(driver_names), &driver) < 0) {
+        return un_error_set(err, -EINVAL, "driver: must be auto, kvm, libvirt or fake");
+    }
+    if (parse_choice(root, "isolation", isolation_names, UN_ARRAY_SIZE(isolation_names),
+                     &isolation) < 0) {
+        return un_error_set(err, -EINVAL, "isolation: must be vm or reset");
+    }
+    c->driver = (enum function_driver)driver;
+    c->isolation = (enum function_isolation)isolation;
+    return 0;
+}
+
 int function_config_parse(const void *json, size_t len, struct function_config *ret,
                           struct un_error *err)
 {
-    static const char *const keys[] = {"image",       "interface", "memory_mib", "timeout_ms",
-                                       "concurrency", "args",      "env",        NULL};
+    static const char *const keys[] = {"image",      "interface",  "driver",      "isolation",
+                                       "memory_mib", "timeout_ms", "concurrency", "args",
+                                       "env",        NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
     size_t room = LIMIT_FUNCTION_STRINGS;
@@ -257,6 +312,9 @@ int function_config_parse(const void *json, size_t len, struct function_config *
     }
     if (rc == 0) {
         rc = parse_words(root, &c, err);
+    }
+    if (rc == 0) {
+        rc = parse_choices(root, &c, err);
     }
     if (rc == 0) {
         rc = parse_numbers(root, &c, err);
@@ -308,6 +366,9 @@ char *function_config_to_json(const struct function_config *c)
         (c->interface != FUNCTION_DEFAULT &&
          json_object_set_new(root, "interface",
                              json_string(function_interface_name(c->interface))) < 0) ||
+        json_object_set_new(root, "driver", json_string(function_driver_name(c->driver))) < 0 ||
+        json_object_set_new(root, "isolation", json_string(function_isolation_name(c->isolation))) <
+            0 ||
         json_object_set_new(root, "memory_mib", json_integer(c->memory_mib)) < 0 ||
         json_object_set_new(root, "timeout_ms", json_integer(c->timeout_ms)) < 0 ||
         json_object_set_new(root, "concurrency", json_integer(c->concurrency)) < 0 ||
@@ -316,4 +377,45 @@ char *function_config_to_json(const struct function_config *c)
         return NULL;
     }
     return un_json_text(root);
+}
+
+/* --- the snapshot's key ------------------------------------------------------------------------
+ */
+
+/* A number and the string it counts, so that no two lists of strings have the same bytes. */
+static int add_string(struct un_buf *text, const char *s)
+{
+    return un_buf_printf(text, "%zu:%s,", strlen(s), s);
+}
+
+static int add_strings(struct un_buf *text, const char *label, char *const *list)
+{
+    int rc = un_buf_printf(text, "%s", label);
+    for (size_t i = 0; rc == 0 && list && list[i]; i++) {
+        rc = add_string(text, list[i]);
+    }
+    return rc;
+}
+
+int function_snapshot_key(const char *name, const struct function_config *c,
+                          char ret[FUNCTION_SNAPSHOT_KEY_SIZE], struct un_error *err)
+{
+    un_autobuf struct un_buf text = {0};
+    char digest[IMAGE_DIGEST_SIZE];
+    int rc = un_buf_printf(&text, "unid snapshot, abi %d.%d, image %s, memory %u, ", UNID_ABI_MAJOR,
+                           UNID_ABI_MINOR, c->image, c->memory_mib);
+    rc = rc < 0 ? rc : add_strings(&text, "name ", (char *const[]){(char *)name, NULL});
+    rc = rc < 0 ? rc : add_strings(&text, "args ", c->args);
+    rc = rc < 0 ? rc : add_strings(&text, "env ", c->env);
+    EVP_MD_CTX *md = rc < 0 ? NULL : image_digest_new();
+    if (!md) {
+        return no_memory(err);
+    }
+    rc = EVP_DigestUpdate(md, text.data, text.len) == 1 ? image_digest_final(md, digest, err)
+                                                        : un_error_set(err, -EIO, "SHA-256 failed");
+    EVP_MD_CTX_free(md);
+    if (rc == 0) {
+        memcpy(ret, digest + strlen("sha256:"), FUNCTION_SNAPSHOT_KEY_SIZE);
+    }
+    return rc;
 }

@@ -34,9 +34,21 @@ enum function_interface {
 const char *function_interface_name(enum function_interface i);
 int function_interface_parse(const char *word); /* -1: unknown */
 
+/* Which hypervisor driver runs a function; all but auto are named as in hypervisor/hv.h. Whether this
+ * daemon has the driver is found out when the function is called. */
+enum function_driver { FUNCTION_AUTO, FUNCTION_KVM, FUNCTION_LIBVIRT, FUNCTION_FAKE };
+const char *function_driver_name(enum function_driver d);
+
+/* Whether each request gets a VM made for it alone, or one that has served the same version before
+ * and was put back to its snapshot, where the driver can. */
+enum function_isolation { FUNCTION_VM, FUNCTION_RESET };
+const char *function_isolation_name(enum function_isolation i);
+
 struct function_config {
     char image[IMAGE_DIGEST_SIZE];
     enum function_interface interface;
+    enum function_driver driver;
+    enum function_isolation isolation;
     uint32_t memory_mib;
     uint32_t timeout_ms;
     uint32_t concurrency; /* VMs at once, at least 1 */
@@ -57,6 +69,13 @@ int function_config_parse(const void *json, size_t len, struct function_config *
  * with free(); NULL when out of memory. */
 char *function_config_to_json(const struct function_config *c);
 
+/* Names the state of a function's program at its first NEXT (hv.h, snapshot_key): SHA-256, as 64
+ * lower-case hex digits, of all that it depends on: image, name (argv[0]), args, env, memory and the
+ * version of the guest contract. -ENOMEM, -EIO. Any thread. */
+enum { FUNCTION_SNAPSHOT_KEY_SIZE = 65 };
+int function_snapshot_key(const char *name, const struct function_config *c,
+                          char ret[FUNCTION_SNAPSHOT_KEY_SIZE], struct un_error *err);
+
 /* One version. Immutable; references are counted (any number of invocations may hold one after it
  * has left the cache). */
 struct function_version {
@@ -67,6 +86,7 @@ struct function_version {
     uint64_t image_size;
     uint64_t created_us;
     struct function_config config;
+    char snapshot_key[FUNCTION_SNAPSHOT_KEY_SIZE];
     unsigned refs; /* the registry's */
 };
 struct function_version *function_ref(struct function_version *v);
@@ -126,7 +146,9 @@ void function_set_alias(struct registry *r, const char *name, const char *alias,
 void function_remove(struct registry *r, const char *name, function_done_cb cb, void *arg);
 
 /* Calls `fn` (loop thread) whenever a name's resolution may have changed: deploy, alias, remove. At
- * most four listeners, until registry_close. */
+ * most four listeners, until registry_off_change or registry_close. */
 void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);
+/* The listener is not called any more. */
+void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);
 
 #endif

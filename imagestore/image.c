@@ -1,4 +1,4 @@
-/* image.c - the table of images: looking up, listing, tagging, removing, collecting (see image.h).
+/* image.c - the table of images: looking up, listing, removing, collecting (see image.h).
  *
  * Each call is one store job in a struct image_op, which carries the question to the store's thread
  * and the answer back. A removed image's row goes in the answer's transaction; its chunks, which
@@ -23,8 +23,6 @@
 
 /* Chunks removed in one transaction: 16 MiB. */
 #define PURGE_CHUNKS 64
-
-enum { TAG_MAX = 128 };
 
 #define INFO_COLUMNS                                                                               \
     "i.id, i.digest, i.kind, i.size, i.created_us,"                                                \
@@ -62,14 +60,6 @@ bool image_digest_valid(const char *s)
         return false;
     }
     return strspn(s + 7, "0123456789abcdef") == 64 && s[7 + 64] == '\0';
-}
-
-static bool tag_valid(const char *tag)
-{
-    size_t len =
-        tag ? strspn(tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/:")
-            : 0;
-    return len > 0 && len <= TAG_MAX && tag[len] == '\0' && strncmp(tag, "sha256:", 7) != 0;
 }
 
 EVP_MD_CTX *image_digest_new(void)
@@ -153,12 +143,10 @@ static int delete_chunks(sqlite3 *db, int64_t blob, int *ret_count, struct un_er
     return rc;
 }
 
-/* Removes what broken uploads and interrupted removals left, a step at a time; finds the next blob.
- */
+/* Removes what broken uploads and interrupted removals left, a step at a time. */
 struct sweep {
     struct store_job job;
     int64_t from;
-    int64_t next_blob;
     bool more;
 };
 
@@ -172,34 +160,61 @@ static int sweep_run(struct store_job *job, sqlite3 *db, struct un_error *err)
         return rc;
     }
     w->more = orphan != 0;
-    if (w->more) {
-        w->from = orphan;
-        return delete_chunks(db, orphan, &deleted, err);
-    }
-    store_autostmt sqlite3_stmt *stmt = NULL;
-    rc = store_prepare(db, &stmt, err, "SELECT coalesce(max(id), 0) FROM images", "");
-    if (rc == 0) {
-        rc = store_step(stmt, err);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    w->next_blob = sqlite3_column_int64(stmt, 0) + 1;
-    return 0;
+    w->from = orphan;
+    return w->more ? delete_chunks(db, orphan, &deleted, err) : 0;
 }
 
+/* On a full disk nothing can be removed, and the rest is left for the next start: the daemon serves
+ * all the same, so that somebody can make room. */
 static int sweep(struct imagestore *is, struct un_error *err)
 {
     struct sweep w = {
         .job = {.access = STORE_WRITE_LAZY, .run = sweep_run}, .from = 1, .more = true};
     while (w.more) {
         int rc = store_run_blocking(is->store, &w.job, err);
+        if (rc == -ENOSPC) {
+            un_log(UN_LOG_DEBUG, "leftovers stay until the next start", "error", err->text);
+            return 0;
+        }
         if (rc < 0) {
             return un_error_context(err, "remove what broken uploads left");
         }
     }
-    is->next_blob = w.next_blob;
     return 0;
+}
+
+struct numbering {
+    struct store_job job;
+    int64_t next_blob;
+};
+
+/* Above every blob that has an image or bytes. */
+static int numbering_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct numbering *n = un_container_of(job, struct numbering, job);
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare(db, &stmt, err,
+                           "SELECT max(coalesce((SELECT max(id) FROM images), 0),"
+                           " coalesce((SELECT max(id) FROM image_chunks), 0) >> 24)",
+                           "");
+    if (rc == 0) {
+        rc = store_step(stmt, err);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    n->next_blob = sqlite3_column_int64(stmt, 0) + 1;
+    return 0;
+}
+
+static int find_next_blob(struct imagestore *is, struct un_error *err)
+{
+    struct numbering n = {.job = {.access = STORE_READ, .run = numbering_run}};
+    int rc = store_run_blocking(is->store, &n.job, err);
+    if (rc == 0) {
+        is->next_blob = n.next_blob;
+    }
+    return rc;
 }
 
 int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
@@ -219,6 +234,9 @@ int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
     int rc = image_cache_open(is, spec->cache_dir, err);
     if (rc == 0) {
         rc = sweep(is, err);
+    }
+    if (rc == 0) {
+        rc = find_next_blob(is, err);
     }
     if (rc < 0) {
         imagestore_close(is);
@@ -300,7 +318,7 @@ struct image_op {
     struct store_job job;
     struct imagestore *is;
     /* the question */
-    char ref[TAG_MAX + 1];
+    char ref[IMAGE_TAG_SIZE]; /* digest or tag */
     char digest[IMAGE_DIGEST_SIZE];
     uint64_t min_age_us;
     /* the answer */
@@ -517,42 +535,6 @@ void image_remove(struct imagestore *is, const char *digest, image_done_cb cb, v
         return;
     }
     op->done_cb = cb;
-    if (image_digest_valid(digest)) {
-        memcpy(op->digest, digest, IMAGE_DIGEST_SIZE);
-    }
-    op_submit(op);
-}
-
-static int tag_run(struct store_job *job, sqlite3 *db, struct un_error *err)
-{
-    struct image_op *op = un_container_of(job, struct image_op, job);
-    struct image_info info;
-    int64_t blob;
-    if (!op->ref[0]) {
-        return un_error_set(err, -EINVAL, "a tag is 1 to %d of A-Z a-z 0-9 _ . - / : and no digest",
-                            TAG_MAX);
-    }
-    if (!op->digest[0]) {
-        return un_error_set(err, -ENOENT, "no such image");
-    }
-    int rc = image_load(db, op->digest, &info, &blob, err);
-    return rc < 0 ? rc
-                  : store_exec(db, err, "INSERT OR REPLACE INTO image_tags VALUES(?, ?)", "ti",
-                               op->ref, blob);
-}
-
-void image_tag(struct imagestore *is, const char *tag, const char *digest, image_done_cb cb,
-               void *arg)
-{
-    struct image_op *op = op_new(is, STORE_WRITE, tag_run, arg);
-    if (!op) {
-        cb(arg, -ENOMEM, &no_memory);
-        return;
-    }
-    op->done_cb = cb;
-    if (tag_valid(tag)) {
-        strcpy(op->ref, tag);
-    }
     if (image_digest_valid(digest)) {
         memcpy(op->digest, digest, IMAGE_DIGEST_SIZE);
     }

@@ -9,7 +9,7 @@
  * (image_open); the cache may be deleted at any time.
  *
  * Where things are: recognise.c what a file is, image.c the table of images, upload.c and reader.c
- * bytes in and out, cache.c flat files and mappings, schema.c the tables; functions: see
+ * bytes in and out, tag.c tags, cache.c flat files and mappings, schema.c the tables; functions: see
  * function.h.
  *
  * Loop thread throughout; all work on bytes happens on the store's threads and on workers.
@@ -25,7 +25,10 @@
 #include "common/workers.h"
 #include "store/store.h"
 
-enum { IMAGE_DIGEST_SIZE = 7 + 64 + 1 }; /* "sha256:" + hex + NUL */
+enum {
+    IMAGE_DIGEST_SIZE = 7 + 64 + 1, /* "sha256:" + hex + NUL */
+    IMAGE_TAG_SIZE = 128 + 1
+};
 
 enum image_kind {
     IMAGE_SDK,           /* ring-3 ELF with our note: the drivers run it as it is */
@@ -128,9 +131,23 @@ void image_get(struct imagestore *is, const char *ref, image_info_cb cb, void *a
 void image_list(struct imagestore *is, image_list_cb cb, void *arg);
 /* -ENOENT; -EBUSY while a function version refers to it (the text names one). */
 void image_remove(struct imagestore *is, const char *digest, image_done_cb cb, void *arg);
-/* Points `tag` (1-128 of [A-Za-z0-9_.-/:], not a digest) at an image; moves it when it exists. */
+/* Points `tag` (1-128 of [A-Za-z0-9_.-/:], not a digest, not "." or "..") at an image; moves it
+ * when it exists. -EINVAL the tag, -ENOENT the image. */
 void image_tag(struct imagestore *is, const char *tag, const char *digest, image_done_cb cb,
                void *arg);
+/* The image stays. -ENOENT. */
+void image_untag(struct imagestore *is, const char *tag, image_done_cb cb, void *arg);
+
+struct image_tag_info {
+    char tag[IMAGE_TAG_SIZE];
+    char digest[IMAGE_DIGEST_SIZE]; /* of the image it points at */
+};
+/* `list` is borrowed. */
+typedef void (*image_tags_cb)(void *arg, int rc, const struct image_tag_info *list, size_t count,
+                              const struct un_error *err);
+/* The tags of one image, or all with `digest` NULL, by name (in byte order). An image that is not
+ * there has none. */
+void image_tag_list(struct imagestore *is, const char *digest, image_tags_cb cb, void *arg);
 /* Removes images that no function version and no tag refers to and that are older than
  * `min_age_us`. */
 void image_collect_garbage(struct imagestore *is, uint64_t min_age_us, image_done_cb cb, void *arg);

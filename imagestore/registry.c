@@ -100,6 +100,16 @@ void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *na
     r->listeners[r->listener_count++].arg = arg;
 }
 
+void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+{
+    for (unsigned i = 0; i < r->listener_count; i++) {
+        if (r->listeners[i].fn == fn && r->listeners[i].arg == arg) {
+            r->listeners[i] = r->listeners[--r->listener_count];
+            return;
+        }
+    }
+}
+
 /* Before the change's caller is told, so that what it asks next is answered by the new state. */
 static void changed(struct registry *r, const char *name)
 {

@@ -100,6 +100,9 @@ static int version_of_row(sqlite3_stmt *stmt, struct version_list *ret, struct u
     v->kind = (enum image_kind)kind;
     v->image_size = (uint64_t)sqlite3_column_int64(stmt, 6);
     int rc = function_config_parse(config, strlen(config), &v->config, err);
+    if (rc == 0) {
+        rc = function_snapshot_key(v->name, &v->config, v->snapshot_key, err);
+    }
     if (rc < 0) {
         un_error_context(err, "function %s, version %u", v->name, v->version);
         function_unref(v);
@@ -232,19 +235,33 @@ static int ensure_function(sqlite3 *db, const char *name, int64_t now, int64_t *
     return rc;
 }
 
+/* Whether the stored text means `config`. It may lack keys that came later. 1, 0 or an error. */
+static int same_config(const char *stored, const char *config, struct un_error *err)
+{
+    struct function_config c;
+    int rc = function_config_parse(stored, strlen(stored), &c, err);
+    if (rc < 0) {
+        return rc;
+    }
+    un_autofree char *text = function_config_to_json(&c);
+    function_config_done(&c);
+    return text ? strcmp(text, config) == 0 : no_memory(err);
+}
+
 /* 1 when the live version has this very configuration. */
 static int is_live(sqlite3 *db, int64_t function_id, const char *config, struct un_error *err)
 {
     store_autostmt sqlite3_stmt *stmt = NULL;
     int rc = store_prepare(db, &stmt, err,
-                           "SELECT v.config = ? FROM function_aliases a JOIN function_versions v"
+                           "SELECT v.config FROM function_aliases a JOIN function_versions v"
                            " ON v.function_id = a.function_id AND v.version = a.version"
                            " WHERE a.function_id = ? AND a.alias = '" FUNCTION_LIVE "'",
-                           "ti", config, function_id);
+                           "i", function_id);
     if (rc == 0) {
         rc = store_step(stmt, err);
     }
-    return rc == 1 ? sqlite3_column_int(stmt, 0) : rc;
+    const char *stored = rc == 1 ? (const char *)sqlite3_column_text(stmt, 0) : NULL;
+    return stored ? same_config(stored, config, err) : rc == 1 ? no_memory(err) : rc;
 }
 
 static int point_alias(sqlite3 *db, int64_t function_id, const char *alias, int64_t version,

@@ -93,7 +93,7 @@ static void fill_receipt(struct sched_call *c, const struct sched_call_spec *spe
         un_id_new(r->id);
     }
     snprintf(r->function, sizeof(r->function), "%s", spec->function);
-    snprintf(r->driver, sizeof(r->driver), "%s", c->s->ops->name);
+    snprintf(r->driver, sizeof(r->driver), "%s", c->s->drivers[0].ops->name);
     r->trigger = spec->trigger;
     r->attempt = spec->attempt ? spec->attempt : 1;
     r->started_at_us = un_clock_wall_us();
@@ -168,12 +168,18 @@ void call_set_state(struct sched_call *c, enum call_state state)
 {
     enum call_state old = c->state;
 
-    if (old == CALL_WAITING && state != CALL_CLAIM) {
-        queue_leave_line(c); /* on the way to CLAIM queue_dispatch has done it, and taken a place */
+    if (old == CALL_WAITING && state != CALL_CLAIM && state != CALL_EXPECT) {
+        queue_leave_line(c); /* when admitted queue_dispatch has done it, and taken a place */
     }
     if (old == CALL_CLAIM) {
         un_list_remove(&c->queue_node);
         c->cls->claim_count--;
+    }
+    if (old == CALL_EXPECT) {
+        un_list_remove(&c->queue_node);
+        c->expects->expect_count--;
+        c->s->expecting--;
+        warm_set_unref(un_steal(&c->expects));
     }
     c->state = state;
     switch (state) {
@@ -185,13 +191,19 @@ void call_set_state(struct sched_call *c, enum call_state state)
         c->cls->claim_count++;
         call_enter_phase(c, PHASE_SHELL);
         break;
+    case CALL_EXPECT:
+        un_list_push(&c->expects->expects, &c->queue_node);
+        c->expects->expect_count++;
+        c->s->expecting++;
+        call_enter_phase(c, PHASE_SHELL);
+        break;
     case CALL_BOUND:
         c->bound_us = un_loop_now_us(c->s->loop);
         (void)un_timer_arm_in(&c->timer, (uint64_t)c->version->config.timeout_ms * 1000);
         break;
     case CALL_ENDED:
         un_timer_cancel(&c->timer);
-        if (old == CALL_CLAIM || old == CALL_BOUND || old == CALL_RUNNING) {
+        if (old == CALL_CLAIM || old == CALL_EXPECT || old == CALL_BOUND || old == CALL_RUNNING) {
             queue_leave_place(c);
         }
         break;
@@ -272,19 +284,65 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
     have_image(c);
 }
 
-/* Says what a function's image lacks to run; false when it can. */
+int sched_can_run(enum image_kind kind, struct un_error *err)
+{
+    if (kind == IMAGE_SDK) {
+        return 0;
+    }
+    return un_error_set(
+        err, -ENOTSUP,
+        "an image of kind %s cannot run here: this daemon's drivers run images of "
+        "kind %s; link the program with the guest SDK (unid-cc) and deploy it again",
+        image_kind_name(kind), image_kind_name(IMAGE_SDK));
+}
+
+/* The names of the drivers, for people. */
+static const char *driver_list(const struct scheduler *s, char *buf, size_t size)
+{
+    size_t at = 0;
+
+    buf[0] = '\0';
+    for (unsigned d = 0; d < s->driver_count && at < size; d++) {
+        at += (size_t)snprintf(buf + at, size - at, "%s%s", d ? ", " : "", s->drivers[d].ops->name);
+    }
+    return buf;
+}
+
+/* Finds the driver; says so when it is not there. */
+static struct sched_driver *choose_driver(struct sched_call *c)
+{
+    const struct function_config *config = &c->version->config;
+    struct sched_driver *driver = pool_driver(c->s, config);
+    struct receipt *r = &c->record->receipt;
+    char names[96];
+
+    snprintf(r->driver, sizeof(r->driver), "%s",
+             driver ? driver->ops->name : function_driver_name(config->driver));
+    if (!driver) {
+        call_finish(
+            c, SCHED_CANNOT_RUN,
+            "the function wants the driver %s, and this daemon has %s; deploy it with another "
+            "driver, or with \"auto\"",
+            function_driver_name(config->driver), driver_list(c->s, names, sizeof(names)));
+    }
+    return driver;
+}
+
+/* Says what a function lacks to run; false when it can. A deploy asks the same, but this version may
+ * be from a daemon that could run it. */
 static bool refuse_version(struct sched_call *c)
 {
+    struct un_error err = UN_ERROR_INIT;
     const struct function_version *v = c->version;
     const struct sched_settings *set = &c->s->set;
     int cls = admission_class(v->config.memory_mib, set->shell_mib, set->memory_mib);
+    struct sched_driver *driver = choose_driver(c);
 
-    if (v->kind != IMAGE_SDK) {
-        call_finish(
-            c, SCHED_CANNOT_RUN,
-            "the image is of kind %s, and this build's drivers run SDK images only; link the "
-            "program with the guest SDK and deploy it again",
-            image_kind_name(v->kind));
+    if (!driver) {
+        return true;
+    }
+    if (sched_can_run(v->kind, &err) < 0) {
+        call_finish(c, SCHED_CANNOT_RUN, "%s", err.text);
         return true;
     }
     if (cls < 0) {
@@ -295,7 +353,7 @@ static bool refuse_version(struct sched_call *c)
             v->config.memory_mib, (unsigned long long)set->memory_mib);
         return true;
     }
-    c->cls = &c->s->classes[cls];
+    c->cls = &driver->classes[cls];
     return false;
 }
 
@@ -315,6 +373,7 @@ static void have_version(struct sched_call *c, struct function_version *v)
         call_finish(c, SCHED_INTERNAL, "out of memory");
         return;
     }
+    c->generation = c->line->generation;
     if (c->line->image && strcmp(c->line->image->digest, v->config.image) == 0) {
         c->image = image_ref(c->line->image);
         have_image(c);
@@ -370,48 +429,28 @@ static void begin(void *arg)
 /* --- binding
  * ------------------------------------------------------------------------------------------- */
 
-/* argv[0], the arguments, NULL. NULL when out of memory. */
-static const char **make_argv(const struct function_version *v)
-{
-    size_t n = 0;
-    const char **argv;
-
-    while (v->config.args && v->config.args[n]) {
-        n++;
-    }
-    argv = calloc(n + 2, sizeof(*argv));
-    if (argv) {
-        argv[0] = v->name;
-        for (size_t i = 0; i < n; i++) {
-            argv[i + 1] = v->config.args[i];
-        }
-    }
-    return argv;
-}
-
 bool call_bind(struct sched_call *c, struct instance *i)
 {
-    static const char *const no_env[] = {NULL};
     const struct function_config *config = &c->version->config;
-    un_autofree const char **argv = make_argv(c->version);
+    un_autofree const char **argv = run_argv(c->version->name, config);
     struct un_error err = UN_ERROR_INIT;
-    struct hv_run_spec run = {
-        .image = c->image->data,
-        .image_len = c->image->size,
-        .mem_bytes = (uint64_t)config->memory_mib << 20,
-        .argv = argv,
-        .envp = config->env ? (const char *const *)config->env : no_env,
-        .invocation_id = c->record->receipt.id,
-        .deadline_us = (uint64_t)config->timeout_ms * 1000,
-        .request_head = (const char *)c->head.data,
-        .request_head_len = c->head.len,
-        .content_length = c->content_length,
-    };
+    struct hv_run_spec run = run_spec_of(c->image, config, argv);
     int rc;
 
+    run.invocation_id = c->record->receipt.id;
+    run.deadline_us = (uint64_t)config->timeout_ms * 1000;
+    run.request_head = (const char *)c->head.data;
+    run.request_head_len = c->head.len;
+    run.content_length = c->content_length;
+    run.snapshot_key = i->cls->driver->ops->prepare ? c->version->snapshot_key : NULL;
     call_enter_phase(c, PHASE_BIND);
     call_body_first(c, &run);
     rc = argv ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
+    if (rc < 0 && argv && i->state == INSTANCE_WARM) {
+        call_enter_phase(c, PHASE_SHELL); /* a shell may take what this one did not */
+        instance_end(i, NULL);
+        return false;
+    }
     if (rc < 0) {
         call_finish(c, argv ? SCHED_CANNOT_RUN : SCHED_INTERNAL, "%.280s", err.text);
         return false;
@@ -443,7 +482,7 @@ static void on_timer(void *arg)
 {
     struct sched_call *c = arg;
 
-    if (c->state == CALL_WAITING || c->state == CALL_CLAIM) {
+    if (c->state == CALL_WAITING || c->state == CALL_CLAIM || c->state == CALL_EXPECT) {
         c->retry_after_s = queue_retry_after_s(c);
         call_finish(c, SCHED_WAIT_EXPIRED, "no place became free within %llu ms",
                     (unsigned long long)(c->s->set.queue_wait_us / 1000));
@@ -501,14 +540,14 @@ static void complete_receipt(struct sched_call *c)
     struct receipt *r = &c->record->receipt;
 
     r->phases = phases_of(c);
-    r->fresh = c->instance != NULL;
+    r->fresh = c->instance && c->instance->runs == 1;
     r->status = call_status(c);
     snprintf(r->outcome, sizeof(r->outcome), "%s", sched_outcome_name(c->kind));
     if (c->kind != SCHED_OK) {
         snprintf(r->error, sizeof(r->error), "%.255s", c->detail);
     }
     if (c->instance) {
-        hv_vm_ops(c->instance->vm)->vm_usage(c->instance->vm, &r->usage);
+        instance_usage(c->instance, &r->usage);
     }
 }
 
@@ -529,6 +568,22 @@ static void tell_end(struct sched_call *c)
     c->events->on_end(c->arg, &outcome);
 }
 
+/* Destroys the VM, or has it put back for the function's next call. */
+static void release_instance(struct sched_call *c, struct record *record)
+{
+    struct instance *i = un_steal(&c->instance);
+    struct warm_set *set = NULL;
+
+    if (c->kind == SCHED_OK && i->state == INSTANCE_RUNNING && hv_vm_ops(i->vm)->vm_recycle) {
+        set = warm_set_for(c);
+    }
+    if (set) {
+        instance_recycle(i, set, record);
+    } else {
+        instance_end(i, record);
+    }
+}
+
 /* Lets go of all that the call holds of others; the record goes to the instance or to the writer.
  */
 static void release(struct sched_call *c)
@@ -540,7 +595,7 @@ static void release(struct sched_call *c)
     un_buf_done(&c->body);
     c->body_at = 0;
     if (c->instance) {
-        instance_end(un_steal(&c->instance), record);
+        release_instance(c, record);
     } else {
         record_submit(s, record);
     }

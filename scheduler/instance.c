@@ -10,11 +10,14 @@
 #include <string.h>
 
 #include "common/fault.h"
+#include "common/log.h"
 #include "scheduler/scheduler_impl.h"
 
 static const char *const state_names[INSTANCE_STATES] = {
-    [INSTANCE_STARTING] = "starting", [INSTANCE_IDLE] = "idle",     [INSTANCE_BOUND] = "bound",
-    [INSTANCE_RUNNING] = "running",   [INSTANCE_ENDING] = "ending",
+    [INSTANCE_STARTING] = "starting",   [INSTANCE_IDLE] = "idle",
+    [INSTANCE_BOUND] = "bound",         [INSTANCE_RUNNING] = "running",
+    [INSTANCE_RECYCLING] = "recycling", [INSTANCE_WARM] = "warm",
+    [INSTANCE_ENDING] = "ending",
 };
 
 const char *instance_state_name(enum instance_state s)
@@ -25,19 +28,45 @@ const char *instance_state_name(enum instance_state s)
 static void count_in(struct instance *i, int by)
 {
     i->s->instance_count[i->state] += (unsigned)by;
-    if (i->state == INSTANCE_STARTING) {
+    switch (i->state) {
+    case INSTANCE_STARTING:
         i->cls->starting_count += (unsigned)by;
-    } else if (i->state == INSTANCE_IDLE) {
+        break;
+    case INSTANCE_IDLE:
         i->cls->idle_count += (unsigned)by;
+        break;
+    case INSTANCE_RECYCLING:
+        i->set->recycling_count += (unsigned)by;
+        break;
+    case INSTANCE_WARM:
+        i->set->idle_count += (unsigned)by;
+        break;
+    default:
+        break;
     }
+}
+
+static bool kept(enum instance_state state)
+{
+    return state == INSTANCE_RECYCLING || state == INSTANCE_WARM;
 }
 
 static void set_state(struct instance *i, enum instance_state state)
 {
     un_list_remove(&i->node);
+    if (i->state == INSTANCE_WARM) {
+        un_list_remove(&i->warm_node);
+    }
     count_in(i, -1);
+    if (kept(i->state) && !kept(state)) {
+        warm_set_unref(un_steal(&i->set));
+    }
     i->state = state;
     count_in(i, 1);
+    if (state == INSTANCE_WARM) {
+        un_list_push_front(&i->set->idle, &i->warm_node);
+        i->warm_us = un_loop_now_us(i->s->loop);
+    }
     if (state == INSTANCE_IDLE) {
         un_list_push_front(&i->cls->idle, &i->node);
     } else {
@@ -53,12 +82,42 @@ static void set_state(struct instance *i, enum instance_state state)
 /* --- what the driver tells
  * ------------------------------------------------------------------------ */
 
+/* The record's last phase has ended. */
+static void submit_record(struct instance *i)
+{
+    if (i->record) {
+        i->record->receipt.phases.teardown_us = un_loop_now_us(i->s->loop) - i->ended_us;
+        record_submit(i->s, un_steal(&i->record));
+    }
+}
+
+/* The VM was put back, or could not be. */
+static void recycled(struct instance *i, int rc, const struct un_error *err)
+{
+    struct scheduler *s = i->s;
+
+    if (rc < 0) {
+        un_log(UN_LOG_DEBUG, "a VM could not be put back to its snapshot", "error", err->text);
+        instance_end(i, NULL);
+    } else {
+        submit_record(i);
+        s->stats.recycled++;
+        set_state(i, INSTANCE_WARM);
+        warm_ready(i);
+    }
+    queue_dispatch(s);
+}
+
 static void on_ready(void *arg, int rc, const struct un_error *err)
 {
     struct instance *i = arg;
     struct shell_class *cls = i->cls;
     struct scheduler *s = i->s;
 
+    if (i->state == INSTANCE_RECYCLING) {
+        recycled(i, rc, err);
+        return;
+    }
     if (i->state != INSTANCE_STARTING) {
         return;
     }
@@ -138,6 +197,9 @@ static void on_exit_(void *arg, const struct hv_exit *why)
         set_state(i, INSTANCE_ENDING);
         pool_shell_failed(i->cls, i->round, &err);
         queue_dispatch(s);
+    } else if (kept(i->state)) {
+        instance_end(i, NULL);
+        queue_dispatch(s);
     }
 }
 
@@ -146,10 +208,8 @@ static void on_gone(void *arg)
     struct instance *i = arg;
     struct scheduler *s = i->s;
 
-    if (i->record) {
-        i->record->receipt.phases.teardown_us = un_loop_now_us(s->loop) - i->ended_us;
-        record_submit(s, i->record);
-    }
+    submit_record(i);
+    i->cls->driver->instances--;
     s->instances_mib -= i->cls->mib;
     s->leaving_mib -= i->cls->mib;
     count_in(i, -1);
@@ -190,12 +250,13 @@ int instance_start(struct shell_class *cls, struct un_error *err)
     i->round = cls->policy.round;
     un_id_new(i->id);
     spec.arg = i;
-    rc = s->ops->vm_new(s->driver, &spec, &i->vm, err);
+    rc = cls->driver->ops->vm_new(cls->driver->drv, &spec, &i->vm, err);
     if (rc < 0) {
         free(i);
         return rc;
     }
     s->instances_mib += cls->mib;
+    cls->driver->instances++;
     un_list_push(&s->instances[INSTANCE_STARTING], &i->node);
     count_in(i, 1);
     return 0;
@@ -204,11 +265,18 @@ int instance_start(struct shell_class *cls, struct un_error *err)
 int instance_run(struct instance *i, struct sched_call *c, const struct hv_run_spec *run,
                  struct un_error *err)
 {
-    int rc = hv_vm_ops(i->vm)->vm_run(i->vm, run, err);
+    struct hv_usage used = {0};
+    int rc;
 
+    if (i->runs > 0) {
+        hv_vm_ops(i->vm)->vm_usage(i->vm, &used);
+    }
+    rc = hv_vm_ops(i->vm)->vm_run(i->vm, run, err);
     if (rc < 0) {
         return rc;
     }
+    i->used_before = used;
+    i->runs++;
     i->call = c;
     set_state(i, INSTANCE_BOUND);
     return 0;
@@ -216,11 +284,46 @@ int instance_run(struct instance *i, struct sched_call *c, const struct hv_run_s
 
 void instance_end(struct instance *i, struct record *record)
 {
+    struct warm_set *set = i->set;
+
+    i->call = NULL;
+    if (record) {
+        i->record = record;
+    }
+    if (i->state == INSTANCE_ENDING) {
+        return;
+    }
+    if (set) {
+        set->refs++;
+    }
+    set_state(i, INSTANCE_ENDING);
+    if (set) {
+        warm_settle(set);
+        warm_set_unref(set);
+    }
+}
+
+void instance_recycle(struct instance *i, struct warm_set *set, struct record *record)
+{
+    struct un_error err = UN_ERROR_INIT;
+
+    if (hv_vm_ops(i->vm)->vm_recycle(i->vm, &err) < 0) {
+        warm_set_unref(set);
+        instance_end(i, record);
+        return;
+    }
     i->call = NULL;
     i->record = record;
-    if (i->state != INSTANCE_ENDING) {
-        set_state(i, INSTANCE_ENDING);
-    }
+    i->ended_us = un_loop_now_us(i->s->loop);
+    i->set = set;
+    set_state(i, INSTANCE_RECYCLING);
+}
+
+void instance_usage(const struct instance *i, struct hv_usage *ret)
+{
+    hv_vm_ops(i->vm)->vm_usage(i->vm, ret);
+    ret->cpu_us -= ret->cpu_us < i->used_before.cpu_us ? ret->cpu_us : i->used_before.cpu_us;
+    ret->exits -= ret->exits < i->used_before.exits ? ret->exits : i->used_before.exits;
 }
 
 /* --- for people
@@ -230,7 +333,7 @@ static void describe(struct instance *i, struct sched_instance_info *ret)
 {
     *ret = (struct sched_instance_info){
         .state = i->state,
-        .driver = i->s->ops->name,
+        .driver = i->cls->driver->ops->name,
         .mem_mib = i->cls->mib,
         .pid = i->vm ? hv_vm_ops(i->vm)->vm_pid(i->vm) : 0,
         .age_us = un_loop_now_us(i->s->loop) - i->born_us,
@@ -242,6 +345,9 @@ static void describe(struct instance *i, struct sched_instance_info *ret)
         memcpy(ret->function, r->function, sizeof(ret->function));
         memcpy(ret->invocation_id, r->id, sizeof(ret->invocation_id));
         ret->version = r->version;
+    } else if (i->set) {
+        memcpy(ret->function, i->set->version->name, sizeof(ret->function));
+        ret->version = i->set->version->version;
     }
 }
 
@@ -256,7 +362,7 @@ static struct instance *each(struct scheduler *s, bool (*fn)(void *arg, struct i
             }
         }
     }
-    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+    for (unsigned k = 0; k < s->class_count; k++) {
         un_list_for_each (it, &s->classes[k].idle) {
             if (fn(arg, un_list_entry(it, struct instance, node))) {
                 return un_list_entry(it, struct instance, node);
@@ -310,7 +416,7 @@ int sched_instance_kill(struct scheduler *s, const char *id, struct un_error *er
     if (i->call) {
         call_finish(i->call, SCHED_CANCELLED, "the instance was killed by request");
     } else if (i->state != INSTANCE_ENDING) {
-        set_state(i, INSTANCE_ENDING);
+        instance_end(i, NULL);
         queue_dispatch(s);
     }
     return 0;

@@ -1,8 +1,9 @@
-/* pool.c - the shells of each memory size: carries out what pool_policy.c decides.
+/* pool.c - the shells of each driver and memory size: carries out what pool_policy.c decides.
  *
- * Sizes. Class 0 is the pool proper: shells of settings.shell_mib, for all functions that fit in,
- * with pool_min and pool_max as set. A larger function uses the class of the next power of two
- * above it. Such shells are made on demand, and as long as they are asked for a few are kept
+ * Sizes. Class 0 of the first driver is the pool proper: shells of settings.shell_mib, for all
+ * functions that fit in, with pool_min and pool_max as set. A larger function uses the class of the
+ * next power of two above it, one with a driver of its own that driver's classes. Such shells are made
+ * on demand, and as long as they are asked for a few are kept
  * (pool_max / 8, at least one if there is a pool at all); their minimum is always 0. Memory that a
  * request of another size needs is taken from idle shells, so that keeping them costs nobody a
  * place.
@@ -26,11 +27,16 @@ void pool_init(struct scheduler *s)
 {
     unsigned large = s->set.pool_max / 8 > 0 ? s->set.pool_max / 8 : (s->set.pool_max > 0 ? 1 : 0);
 
-    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+    s->class_count = s->driver_count * SHELL_CLASSES;
+    for (unsigned d = 0; d < s->driver_count; d++) {
+        s->drivers[d].classes = &s->classes[d * SHELL_CLASSES];
+    }
+    for (unsigned k = 0; k < s->class_count; k++) {
         struct shell_class *cls = &s->classes[k];
 
         cls->s = s;
-        cls->mib = admission_class_mib(k, s->set.shell_mib, s->set.memory_mib);
+        cls->driver = &s->drivers[k / SHELL_CLASSES];
+        cls->mib = admission_class_mib(k % SHELL_CLASSES, s->set.shell_mib, s->set.memory_mib);
         pool_policy_init(&cls->policy, k == 0 ? s->set.pool_min : 0,
                          k == 0 ? s->set.pool_max : large, s->set.pool_idle_us);
         un_list_init(&cls->idle);
@@ -39,9 +45,22 @@ void pool_init(struct scheduler *s)
     }
 }
 
+struct sched_driver *pool_driver(struct scheduler *s, const struct function_config *config)
+{
+    if (config->driver == FUNCTION_AUTO) {
+        return &s->drivers[0];
+    }
+    for (unsigned d = 0; d < s->driver_count; d++) {
+        if (strcmp(s->drivers[d].ops->name, function_driver_name(config->driver)) == 0) {
+            return &s->drivers[d];
+        }
+    }
+    return NULL;
+}
+
 void pool_done(struct scheduler *s)
 {
-    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+    for (unsigned k = 0; k < s->class_count; k++) {
         un_timer_cancel(&s->classes[k].timer);
     }
 }
@@ -50,7 +69,7 @@ uint64_t pool_memory_used(const struct scheduler *s)
 {
     uint64_t mib = s->instances_mib;
 
-    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+    for (unsigned k = 0; k < s->class_count; k++) {
         const struct shell_class *cls = &s->classes[k];
 
         if (cls->claim_count > cls->starting_count) {
@@ -61,6 +80,13 @@ uint64_t pool_memory_used(const struct scheduler *s)
 }
 
 void pool_claim(struct sched_call *c)
+{
+    if (!warm_claim(c)) {
+        pool_claim_shell(c);
+    }
+}
+
+void pool_claim_shell(struct sched_call *c)
 {
     struct shell_class *cls = c->cls;
     uint64_t now = un_loop_now_us(c->s->loop);
@@ -153,10 +179,19 @@ void pool_update(struct shell_class *cls)
     wake_at(cls, action.wake_us);
 }
 
+/* Nobody has asked for such shells for a while: there is nothing to decide. */
+static bool dormant(const struct shell_class *cls)
+{
+    return cls->claim_count == 0 && cls->policy.target == 0 && cls->idle_count == 0 &&
+           cls->starting_count == 0 && !un_timer_armed(&cls->timer);
+}
+
 void pool_update_all(struct scheduler *s)
 {
-    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
-        pool_update(&s->classes[k]);
+    for (unsigned k = 0; k < s->class_count; k++) {
+        if (!dormant(&s->classes[k])) {
+            pool_update(&s->classes[k]);
+        }
     }
 }
 
@@ -170,7 +205,7 @@ void pool_shell_failed(struct shell_class *cls, uint64_t round, const struct un_
     snprintf(cls->why, sizeof(cls->why), "%.319s", err->text);
     pool_policy_failed(&cls->policy, un_loop_now_us(s->loop), round, random);
     un_log(UN_LOG_WARN, "a VM shell could not be made; it is tried again with growing pauses",
-           "driver", s->ops->name, "error", err->text);
+           "driver", cls->driver->ops->name, "error", err->text);
     if (cls->policy.failures < POOL_FAILURES_BROKEN) {
         return;
     }
@@ -186,12 +221,15 @@ void pool_evict(struct scheduler *s, uint64_t mib)
 {
     uint64_t evicted = 0;
 
-    for (unsigned k = SHELL_CLASSES; k-- > 0 && evicted < mib;) {
+    for (unsigned k = s->class_count; k-- > 0 && evicted < mib;) {
         struct shell_class *cls = &s->classes[k];
 
         while (cls->idle_count > 0 && evicted < mib) {
             evicted += cls->mib;
             instance_end(oldest_idle(cls), NULL);
         }
+    }
+    if (evicted < mib) {
+        warm_evict(s, mib - evicted);
     }
 }

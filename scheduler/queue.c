@@ -70,33 +70,41 @@ static struct line *line_new(struct scheduler *s, const char *name)
     snprintf(l->name, sizeof(l->name), "%s", name);
     un_list_init(&l->node);
     un_list_init(&l->waiting);
+    un_list_init(&l->warm_sets);
     l->hash_next = *bucket;
     *bucket = l;
     return l;
 }
 
-struct line *line_get(struct scheduler *s, const char *name)
+struct line *line_find(struct scheduler *s, const char *name)
 {
     struct line *l = *bucket_of(s, name);
 
     while (l && strcmp(l->name, name) != 0) {
         l = l->hash_next;
     }
+    return l;
+}
+
+struct line *line_get(struct scheduler *s, const char *name)
+{
+    struct line *l = line_find(s, name);
+
     if (!l) {
         l = line_new(s, name);
-    } else if (l->calls == 0) {
+    } else if (l->refs == 0) {
         un_list_remove(&l->node);
         s->idle_line_count--;
     }
     if (l) {
-        l->calls++;
+        l->refs++;
     }
     return l;
 }
 
 void line_put(struct scheduler *s, struct line *l)
 {
-    if (--l->calls > 0) {
+    if (--l->refs > 0) {
         return;
     }
     un_list_push(&s->idle_lines, &l->node);
@@ -185,13 +193,14 @@ void queue_enter(struct sched_call *c)
     }
 }
 
-/* Whether the call can have a shell without another being made, or there is memory for one. */
-static bool has_memory(struct scheduler *s, const struct shell_class *cls)
+/* Whether the call can have a VM without another being made, or there is memory for one. */
+static bool has_memory(struct scheduler *s, const struct sched_call *c)
 {
     struct admission_memory m = {.limit_mib = s->set.memory_mib, .leaving_mib = s->leaving_mib};
+    const struct shell_class *cls = c->cls;
     uint64_t evict_mib;
 
-    if (cls->idle_count > 0 || cls->starting_count > cls->claim_count) {
+    if (warm_has(c) || cls->idle_count > 0 || cls->starting_count > cls->claim_count) {
         return true;
     }
     m.used_mib = pool_memory_used(s);
@@ -212,7 +221,7 @@ static bool refuse_broken(struct sched_call *c)
     const struct shell_class *cls = c->cls;
     uint64_t retry_us;
 
-    if (cls->idle_count > 0 ||
+    if (warm_has(c) || cls->idle_count > 0 ||
         !pool_policy_broken(&cls->policy, un_loop_now_us(c->s->loop), &retry_us)) {
         return false;
     }
@@ -231,7 +240,7 @@ void queue_dispatch(struct scheduler *s)
         if (refuse_broken(c)) {
             continue;
         }
-        if (!has_memory(s, c->cls)) {
+        if (!has_memory(s, c)) {
             break;
         }
         un_list_remove(&l->node); /* its next turn comes after the others' */

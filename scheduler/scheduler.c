@@ -1,6 +1,7 @@
 /* scheduler.c - opening, draining and closing the scheduler, and its numbers. */
 #include "scheduler/scheduler.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -45,6 +46,18 @@ static uint64_t default_memory_mib(void)
 static void on_drain_limit(void *arg);
 static void on_drained(void *arg);
 
+static void take_drivers(struct scheduler *s, const struct sched_spec *spec)
+{
+    size_t count = spec->driver_count > 0 ? spec->driver_count : 1;
+
+    assert(count <= SCHED_DRIVERS_MAX);
+    for (size_t d = 0; d < count; d++) {
+        s->drivers[d].drv = spec->driver_count > 0 ? spec->drivers[d] : spec->driver;
+        s->drivers[d].ops = hv_driver_ops(s->drivers[d].drv);
+    }
+    s->driver_count = (unsigned)count;
+}
+
 int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_error *err)
 {
     struct scheduler *s = calloc(1, sizeof(*s));
@@ -57,8 +70,7 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
     s->store = spec->store;
     s->images = spec->images;
     s->registry = spec->registry;
-    s->driver = spec->driver;
-    s->ops = hv_driver_ops(spec->driver);
+    take_drivers(s, spec);
     s->set = spec->settings;
     if (s->set.memory_mib == 0) {
         s->set.memory_mib = default_memory_mib();
@@ -73,6 +85,7 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
     s->drain_post = (struct un_post){.fn = on_drained, .arg = s};
     lines_init(s);
     pool_init(s);
+    warm_init(s);
     record_writer_init(s);
     async_init(s);
     pool_update_all(s);
@@ -140,6 +153,7 @@ void sched_drain(struct scheduler *s, uint64_t limit_us, void (*cb)(void *arg), 
     s->drained = cb;
     s->drained_arg = arg;
     (void)un_timer_arm_in(&s->drain_timer, limit_us);
+    warm_evict(s, UINT64_MAX);
     queue_dispatch(s);
     sched_check_idle(s);
 }
@@ -159,6 +173,9 @@ static void end_shells(struct scheduler *s)
 {
     pool_evict(s, UINT64_MAX);
     un_list_for_each_safe (it, &s->instances[INSTANCE_STARTING]) {
+        instance_end(un_list_entry(it, struct instance, node), NULL);
+    }
+    un_list_for_each_safe (it, &s->instances[INSTANCE_RECYCLING]) {
         instance_end(un_list_entry(it, struct instance, node), NULL);
     }
 }
@@ -182,6 +199,7 @@ void sched_close(struct scheduler *s)
     un_loop_unpost(s->loop, &s->drain_post);
     async_done(s);
     record_writer_done(s);
+    warm_done(s);
     pool_done(s);
     lines_done(s);
     free(s);
@@ -196,8 +214,12 @@ void sched_get_stats(struct scheduler *s, struct sched_stats *ret)
     for (unsigned i = 0; i < INSTANCE_STATES; i++) {
         ret->instances[i] = s->instance_count[i];
     }
-    ret->waiting = s->waiting_count;
-    for (unsigned k = 0; k < SHELL_CLASSES; k++) {
+    for (unsigned d = 0; d < s->driver_count; d++) {
+        ret->drivers[d].name = s->drivers[d].ops->name;
+        ret->drivers[d].instances = s->drivers[d].instances;
+    }
+    ret->waiting = s->waiting_count + s->expecting;
+    for (unsigned k = 0; k < s->class_count; k++) {
         ret->waiting += s->classes[k].claim_count;
     }
     ret->memory_mib_used = pool_memory_used(s);

@@ -10,8 +10,9 @@
  *
  * Where things are: call.c the invocation's flow, instance.c the VM's state machine (the one place
  * where an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure),
- * queue.c the waiting room (policy: admission.c, pure), receipt.c what is written down, async.c the
- * durable queue.
+ * warm.c VMs that were put back for another run of their function, queue.c the waiting room (policy:
+ * admission.c, pure), prepare.c snapshots ahead of the first call, receipt.c what is written down,
+ * async.c the durable queue.
  *
  * The scheduler does not speak HTTP and does not know which hypervisor it drives. Loop thread.
  */
@@ -37,9 +38,10 @@
 struct sched_settings {
     uint64_t memory_mib; /* of all VMs together; 0: half of the host's */
     uint64_t shell_mib;  /* memory of a pool's shell; larger functions get shells of their own */
-    unsigned pool_min, pool_max; /* shells kept when idle (0 allowed); most while busy */
-    uint64_t
-        pool_idle_us; /* without a request for so long, one shell more than pool_min is let go */
+    /* Of the first driver: shells kept when idle (0 allowed); most while busy. */
+    unsigned pool_min, pool_max;
+    uint64_t pool_idle_us; /* without a request for so long, one shell more than pool_min is let go,
+                         and a VM that waits for another run of its function */
     unsigned queue_per_function, queue_total;
     uint64_t queue_wait_us;
     uint64_t max_request_bytes, max_response_bytes, max_log_bytes;
@@ -53,9 +55,15 @@ struct sched_spec {
     struct store *store; /* opened with scheduler_schema among its schemas */
     struct imagestore *images;
     struct registry *registry;
+    /* What functions may run on; the first is what "auto" means. Or one alone, in `driver`. The list
+     * itself is copied. */
+    struct hv_driver *const *drivers;
+    size_t driver_count; /* at most SCHED_DRIVERS_MAX; 0: `driver` */
     struct hv_driver *driver;
     struct sched_settings settings; /* copied */
 };
+
+enum { SCHED_DRIVERS_MAX = 4 };
 
 struct scheduler;
 extern const struct store_schema scheduler_schema;
@@ -69,6 +77,10 @@ void sched_drain(struct scheduler *s, uint64_t limit_us, void (*cb)(void *arg), 
 
 /* After draining. Waits (running the loop) until all VMs are gone. NULL is allowed. */
 void sched_close(struct scheduler *s);
+
+/* Whether the drivers of this build can run images of a kind: 0, or -ENOTSUP with which kinds they
+ * run and what to do. Pure; any thread. */
+int sched_can_run(enum image_kind kind, struct un_error *err);
 
 /* --- a call ------------------------------------------------------------------------------------
  */
@@ -159,21 +171,45 @@ void sched_call_data_done(struct sched_call *c);
 /* The client went away: the VM is destroyed, the receipt says so; on_end is not called. */
 void sched_call_cancel(struct sched_call *c);
 
+/* --- before the first call ----------------------------------------------------------------------
+ */
+
+/* 0: the function may be called (also when its driver has no use for preparing, is not there, or
+ * could not do it now). With `log_tail`, the program itself is at fault, before it asked for a request:
+ * -EPROTO it ended, -ETIMEDOUT it took too long, -EINVAL, -ENOMEM, -E2BIG as from vm_run; it is the
+ * end of what the program logged (valid UTF-8, may be empty). Else the image cannot be read: errors of
+ * image_open. Borrowed. */
+typedef void sched_prepare_cb(void *arg, int rc, const struct un_error *err, const char *log_tail);
+
+/* Has the driver make the snapshot of a function that is about to be deployed, from an SDK image.
+ * `config->image` is a digest; `name` and `config` are kept until `cb`, which comes once, never inside
+ * the call (but -ENOMEM, when the request itself finds no memory), within LIMIT_SNAPSHOT_BUILD_MS and
+ * what the driver needs itself. */
+void sched_prepare(struct scheduler *s, const char *name, const struct function_config *config,
+                   sched_prepare_cb *cb, void *arg);
+
 /* --- instances ---------------------------------------------------------------------------------
  */
 
-/*        +----------- shell wanted ----------+
- *        v                                   |
- *    STARTING --ready--> IDLE --taken--> BOUND --started--> RUNNING --exit--> ENDING --gone-->
- * (freed) |                 |                |                  |                ^
- *        +-----failed------+----decayed-----+------failed------+----------------+
+/*     STARTING --ready--> IDLE --taken--> BOUND --started--> RUNNING --exit--> ENDING --gone--> (freed)
+ *        |                 |               | ^                 |                 ^
+ *        |                 |               | |              success,             |
+ *        |                 |               | |         isolation "reset"         |
+ *        |                 |               | |                 v                 |
+ *        |                 |               | +-taken- WARM <- RECYCLING          |
+ *        |                 |               |           |          |              |
+ *        +-----failed------+---decayed-----+-----------+----------+--------------+
+ * IDLE is a shell for any function; WARM has run, was put back to its snapshot, and serves the same
+ * function version again. One in RECYCLING may be promised to a call, and then goes to BOUND at once.
  * Invariant: an instance is in exactly one list, that of its state; only BOUND and RUNNING have a
- * call. */
+ * call; RECYCLING and WARM belong to a set of their version (warm.c). */
 enum instance_state {
     INSTANCE_STARTING,
     INSTANCE_IDLE,
     INSTANCE_BOUND,
     INSTANCE_RUNNING,
+    INSTANCE_RECYCLING,
+    INSTANCE_WARM,
     INSTANCE_ENDING,
     INSTANCE_STATES
 };
@@ -202,6 +238,11 @@ struct sched_stats {
     uint64_t memory_mib_used, memory_mib_limit;
     uint64_t calls, calls_by_outcome[SCHED_INTERNAL + 1];
     uint64_t shells_made, shells_failed;
+    uint64_t recycled; /* VMs that were put back for another run */
+    struct {
+        const char *name; /* NULL behind the last */
+        unsigned instances;
+    } drivers[SCHED_DRIVERS_MAX + 1];
 };
 void sched_get_stats(struct scheduler *s, struct sched_stats *ret);
 

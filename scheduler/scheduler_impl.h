@@ -1,7 +1,7 @@
 /* scheduler_impl.h - what the scheduler's own files share. Not for other folders.
  *
  * Who writes what: instance.c an instance's state and its lists, call.c a call's state, queue.c the
- * lines and the ring, pool.c the size classes, receipt.c and guest_log.c the records, async.c the
+ * lines and the ring, pool.c the shell classes, warm.c the sets of VMs that were put back, receipt.c and guest_log.c the records, async.c the
  * durable queue.
  */
 #ifndef UNID_SCHEDULER_IMPL_H
@@ -22,6 +22,8 @@ enum {
     DETAIL_BYTES = 320,
     LOG_TAIL_BYTES = 2048
 };
+
+struct instance;
 
 /* --- records: a receipt on its way to the disk, with its log ------------------------------------
  */
@@ -64,12 +66,16 @@ struct line {
     struct un_list waiting; /* calls, oldest first */
     unsigned waiting_count;
     unsigned running; /* places taken */
-    unsigned calls;   /* that refer to it */
+    unsigned refs;    /* of calls and warm sets */
     struct admission_mean mean;
     struct image_mapping *image; /* of the version that was called last, or NULL */
+    struct un_list warm_sets;    /* of the versions that have VMs to be used again */
+    uint64_t generation;         /* raised when the function changes */
 };
 /* Finds or makes; counts a reference (line_put). NULL when out of memory. */
 struct line *line_get(struct scheduler *s, const char *name);
+/* NULL when there is none. No reference. */
+struct line *line_find(struct scheduler *s, const char *name);
 void line_put(struct scheduler *s, struct line *l);
 void lines_init(struct scheduler *s);
 void lines_done(struct scheduler *s);
@@ -84,11 +90,19 @@ void queue_leave_place(struct sched_call *c);
 void queue_dispatch(struct scheduler *s);
 unsigned queue_retry_after_s(const struct sched_call *c);
 
-/* --- shells, by memory size ----------------------------------------------------------------------
+/* --- shells, by driver and memory size -----------------------------------------------------------
  */
+
+struct sched_driver {
+    struct hv_driver *drv;
+    const struct hv_driver_ops *ops;
+    struct shell_class *classes; /* SHELL_CLASSES of them, of growing size */
+    unsigned instances;
+};
 
 struct shell_class {
     struct scheduler *s;
+    struct sched_driver *driver;
     uint64_t mib;
     struct pool_policy policy;
     struct un_list idle;   /* instances, newest first */
@@ -99,51 +113,106 @@ struct shell_class {
 };
 void pool_init(struct scheduler *s);
 void pool_done(struct scheduler *s);
-/* An admitted call gets a shell, now or when one is there. */
+/* The driver that runs the function; NULL when this daemon has not opened it. */
+struct sched_driver *pool_driver(struct scheduler *s, const struct function_config *config);
+/* An admitted call gets a VM, now or when one is there. */
 void pool_claim(struct sched_call *c);
+/* As pool_claim, a shell in any case. */
+void pool_claim_shell(struct sched_call *c);
 /* Gives idle shells to claims, makes or lets go what the policy says. */
 void pool_update(struct shell_class *cls);
 void pool_update_all(struct scheduler *s);
 void pool_shell_failed(struct shell_class *cls, uint64_t round, const struct un_error *err);
-/* Lets idle shells go until `mib` are on their way out. */
+/* Lets idle shells and warm VMs go until `mib` are on their way out. */
 void pool_evict(struct scheduler *s, uint64_t mib);
 /* Memory of all instances, and of shells that are promised to claims but not begun. */
 uint64_t pool_memory_used(const struct scheduler *s);
+
+/* --- VMs to be used again, by function version; warm.c -------------------------------------------
+ */
+
+/* Lives as long as an instance or a call refers to it. */
+struct warm_set {
+    struct scheduler *s;
+    struct un_list node; /* in the line's; not linked: the function has changed since */
+    struct line *line;   /* a reference */
+    struct function_version *version; /* a reference */
+    struct un_list idle;              /* WARM instances, newest first */
+    struct un_list expects;           /* calls in EXPECT, oldest first */
+    unsigned idle_count, recycling_count, expect_count;
+    unsigned refs;
+};
+void warm_init(struct scheduler *s);
+void warm_done(struct scheduler *s);
+/* The set of the call's version, with a reference; made when missing. NULL: out of memory, or the
+ * VM is not to be kept. */
+struct warm_set *warm_set_for(struct sched_call *c);
+void warm_set_unref(struct warm_set *set);
+/* Whether a VM is there for this call, or is being put back and not promised to another. */
+bool warm_has(const struct sched_call *c);
+/* An admitted call takes a warm VM, or waits for one being put back. False: there is none. */
+bool warm_claim(struct sched_call *c);
+/* The instance is WARM now: to the oldest call that expects one, else it waits for idle_us at most. */
+void warm_ready(struct instance *i);
+/* Where calls expect more than there is, those that came last go for a shell. */
+void warm_settle(struct warm_set *set);
+/* Lets go the longest unused until `mib` are on their way out. */
+void warm_evict(struct scheduler *s, uint64_t mib);
 
 /* --- instances
  * ------------------------------------------------------------------------------------ */
 
 struct instance {
-    struct un_list node; /* in the list of its state; idle ones in their class's */
+    struct un_list node;      /* in the list of its state; idle ones in their class's */
+    struct un_list warm_node; /* WARM only: in its set's */
+    struct warm_set *set;     /* RECYCLING and WARM only; a reference */
     enum instance_state state;
     struct scheduler *s;
     struct shell_class *cls;
     struct hv_vm *vm;
     struct sched_call *call; /* BOUND and RUNNING only */
-    struct record *record;   /* ENDING only: waits for the teardown's time */
+    struct record *record;   /* ENDING and RECYCLING only: waits for the time that they take */
     char id[UN_ID_SIZE];
     uint64_t born_us;
     uint64_t ended_us; /* when its call ended */
     uint64_t round;    /* the pool policy's when it was begun */
+    uint64_t warm_us;  /* WARM: since when */
+    unsigned runs;
+    struct hv_usage used_before; /* by earlier runs */
 };
 /* Begins a shell. A negative errno when the driver refused. */
 int instance_start(struct shell_class *cls, struct un_error *err);
-/* IDLE: runs the call in it. On an error the instance is still idle. */
+/* IDLE or WARM: runs the call in it. On an error the instance is still what it was. */
 int instance_run(struct instance *i, struct sched_call *c, const struct hv_run_spec *run,
                  struct un_error *err);
 /* Takes the record (may be NULL) and destroys the VM. */
 void instance_end(struct instance *i, struct record *record);
+/* RUNNING, and its guest has ended with success: puts the VM back for another run of its version.
+ * Takes the set's reference and the record. When the driver refuses, it is instance_end. */
+void instance_recycle(struct instance *i, struct warm_set *set, struct record *record);
+/* What the run of this call has used. */
+void instance_usage(const struct instance *i, struct hv_usage *ret);
 
 /* --- calls
  * ---------------------------------------------------------------------------------------- */
 
 /*  LOOKUP --> WAITING --admitted--> CLAIM --shell there--> BOUND --on_started--> RUNNING
- *     |          |                    |                      |                     |
- *     +----------+--------------------+--- call_finish ------+---------------------+--> ENDED -->
- * (freed) Invariant: WAITING is in its line, CLAIM in its class's claims; CLAIM, BOUND and RUNNING
- * hold a place of the line; BOUND, RUNNING and (until it is freed) ENDED have an instance. ENDED
- * has a post on its way that calls on_end and frees. */
-enum call_state { CALL_LOOKUP, CALL_WAITING, CALL_CLAIM, CALL_BOUND, CALL_RUNNING, CALL_ENDED };
+ *     |          |                  | ^                     | ^                    |
+ *     |          |                  | +-none comes-- EXPECT-|-+                    |
+ *     |          +--admitted, a VM is being put back-> |    |                      |
+ *     +----------+------------------+--- call_finish --+----+----------------------+--> ENDED --> (freed)
+ * Invariant: WAITING is in its line, CLAIM in its class's claims, EXPECT in its warm set's expects;
+ * CLAIM, EXPECT, BOUND and RUNNING hold a place of the line; BOUND, RUNNING and (until it is freed)
+ * ENDED have an instance. ENDED has a post on its way that calls on_end and frees. */
+enum call_state {
+    CALL_LOOKUP,
+    CALL_WAITING,
+    CALL_CLAIM,
+    CALL_EXPECT,
+    CALL_BOUND,
+    CALL_RUNNING,
+    CALL_ENDED
+};
 
 enum call_phase {
     PHASE_QUEUE,
@@ -157,7 +226,7 @@ enum call_phase {
 
 struct sched_call {
     struct un_list node;       /* all calls of the scheduler */
-    struct un_list queue_node; /* the line's waiting, or the class's claims */
+    struct un_list queue_node; /* the line's waiting, the class's claims, or the set's expects */
     struct scheduler *s;
     enum call_state state;
     const struct sched_call_events *events; /* NULL after sched_call_cancel */
@@ -169,7 +238,9 @@ struct sched_call {
     struct function_version *version; /* a reference, once resolved */
     struct image_mapping *image;      /* a reference, once open */
     struct line *line;
+    uint64_t generation; /* the line's, when the version was found */
     struct shell_class *cls;
+    struct warm_set *expects; /* EXPECT only; a reference */
     struct instance *instance;
     bool lookup_pending; /* a callback of the registry or the image store is on its way */
     bool zombie;         /* ended, and only waits for that callback */
@@ -204,13 +275,20 @@ struct sched_call {
     struct record *record;
 };
 
+/* The program's part of what a driver runs. `argv` is run_argv's, freed by the caller with free(); it
+ * borrows its words. NULL when out of memory. prepare.c */
+const char **run_argv(const char *name, const struct function_config *config);
+struct hv_run_spec run_spec_of(const struct image_mapping *image,
+                               const struct function_config *config, const char *const *argv);
+
 /* Ends a call; on_end comes from the loop. Nothing happens when it has ended already. */
 void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* The one place where a call's state is written. */
 void call_set_state(struct sched_call *c, enum call_state state);
 void call_enter_phase(struct sched_call *c, enum call_phase phase);
-/* A shell is there. False when it was not used: the call has ended. */
+/* A VM is there. False when it was not used: then the call has ended, or a WARM instance has, and the
+ * call waits on. */
 bool call_bind(struct sched_call *c, struct instance *i);
 /* The VM was lost before its guest ran: claims another shell. False when that has happened too often. */
 bool call_rebind(struct sched_call *c);
@@ -252,8 +330,8 @@ struct scheduler {
     struct store *store;
     struct imagestore *images;
     struct registry *registry;
-    struct hv_driver *driver;
-    const struct hv_driver_ops *ops;
+    struct sched_driver drivers[SCHED_DRIVERS_MAX];
+    unsigned driver_count;
     struct sched_settings set;
     uint64_t wall_offset_us; /* wall clock minus loop time, at the opening */
 
@@ -261,7 +339,10 @@ struct scheduler {
     struct un_list instances[INSTANCE_STATES];
     unsigned instance_count[INSTANCE_STATES];
     uint64_t instances_mib, leaving_mib;
-    struct shell_class classes[SHELL_CLASSES];
+    struct shell_class classes[SCHED_DRIVERS_MAX * SHELL_CLASSES];
+    unsigned class_count;       /* of these, so many belong to a driver */
+    struct un_timer warm_timer; /* the longest unused warm VM has been so for long enough */
+    unsigned expecting;         /* calls that wait for a VM being put back */
 
     struct line *buckets[LINE_BUCKETS];
     struct un_list ring, idle_lines;

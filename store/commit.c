@@ -35,8 +35,9 @@ static int set_lazy(struct store *s, bool lazy, struct un_error *err)
 
 /* Runs one job so that its failure leaves no trace in the transaction. A job alone in its
  * transaction needs no savepoint: the transaction itself is undone. */
-static int run_one(sqlite3 *db, struct store_job *job, bool alone)
+static int run_one(struct store *s, struct store_job *job, bool alone)
 {
+    sqlite3 *db = s->db;
     struct un_error *err = &job->err;
     int rc = alone ? 0 : store_simple_sql(db, "SAVEPOINT job", err);
     if (rc < 0) {
@@ -48,18 +49,19 @@ static int run_one(sqlite3 *db, struct store_job *job, bool alone)
     }
     if (alone) {
         if (rc < 0) {
-            sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+            store_undo(s->rollback);
         }
         return rc;
     }
     if (rc < 0) {
-        sqlite3_exec(db, "ROLLBACK TO job", NULL, NULL, NULL);
+        if (sqlite3_exec(db, "ROLLBACK TO job; RELEASE job", NULL, NULL, NULL) != SQLITE_OK) {
+            store_undo(s->rollback); /* rather all than half of this one committed */
+        }
+        return rc;
     }
-    struct un_error release = UN_ERROR_INIT;
-    int released = store_simple_sql(db, "RELEASE job", &release);
-    if (rc == 0 && released < 0) {
-        un_error_copy(err, &release);
-        rc = released;
+    rc = store_simple_sql(db, "RELEASE job", err);
+    if (rc < 0) {
+        store_undo(s->rollback);
     }
     return rc;
 }
@@ -88,8 +90,8 @@ static int commit(struct store *s, struct un_error *err)
     int fault = un_fault("store.commit");
     int rc =
         fault ? un_error_errno(err, fault, "database") : store_simple_sql(s->db, "COMMIT", err);
-    if (rc < 0 && !sqlite3_get_autocommit(s->db)) {
-        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    if (rc < 0) {
+        store_undo(s->rollback);
     }
     return rc;
 }
@@ -104,7 +106,7 @@ void store_run_group(struct store *s, struct store_job *first)
         rc = begin(s, &err);
     }
     for (struct store_job *job = first; rc == 0 && job; job = job->next) {
-        job->rc = run_one(s->db, job, alone);
+        job->rc = run_one(s, job, alone);
         if (!sqlite3_get_autocommit(s->db)) {
             continue;
         }

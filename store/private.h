@@ -42,6 +42,7 @@ struct store {
     int dir_fd; /* for asking about free space */
     unsigned readers_max;
     sqlite3 *db; /* the writer's connection */
+    sqlite3_stmt *rollback;
     bool lazy;   /* the writer's connection has synchronous=NORMAL */
     pthread_t writer;
     bool writer_started;
@@ -60,8 +61,15 @@ struct store {
     struct store_stats stats;
 };
 
-/* sql.c: opens a connection with the settings that all have. */
-int store_connect(struct store *s, sqlite3 **ret, struct un_error *err);
+/* sql.c: opens a connection with the settings that all have, and the statement that undoes its
+ * transactions. That is made beforehand: making a statement needs memory, and a transaction that
+ * cannot be ended for lack of it would stay open under all that follows. */
+int store_connect(struct store *s, sqlite3 **ret, sqlite3_stmt **ret_rollback,
+                  struct un_error *err);
+/* NULLs are allowed. */
+void store_disconnect(sqlite3 *db, sqlite3_stmt *rollback);
+/* Undoes and ends the open transaction, if there is one. Does not fail. */
+void store_undo(sqlite3_stmt *rollback);
 int store_simple_sql(sqlite3 *db, const char *sql, struct un_error *err);
 /* The first column of the first row, as a number. */
 int store_query_int(sqlite3 *db, const char *sql, int64_t *ret, struct un_error *err);

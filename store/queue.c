@@ -157,7 +157,7 @@ static struct store_job *pop_read(struct store *s)
 }
 
 /* A job sees one state of the database, whatever is committed meanwhile. */
-static int run_read(sqlite3 *db, struct store_job *job)
+static int run_read(sqlite3 *db, sqlite3_stmt *rollback, struct store_job *job)
 {
     int fault = un_fault("store.read");
     if (fault) {
@@ -166,14 +166,13 @@ static int run_read(sqlite3 *db, struct store_job *job)
     int rc = store_simple_sql(db, "BEGIN", &job->err);
     if (rc == 0) {
         rc = job->run(job, db, &job->err);
-        if (!sqlite3_get_autocommit(db)) {
-            sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-        }
+        store_undo(rollback);
     }
     return rc;
 }
 
-static void serve_reads(struct store *s, sqlite3 *db, const struct un_error *why_not)
+static void serve_reads(struct store *s, sqlite3 *db, sqlite3_stmt *rollback,
+                        const struct un_error *why_not)
 {
     pthread_mutex_lock(&s->mutex);
     struct timespec until = deadline_in(READER_IDLE_S);
@@ -182,7 +181,7 @@ static void serve_reads(struct store *s, sqlite3 *db, const struct un_error *why
         if (job) {
             pthread_mutex_unlock(&s->mutex);
             if (db) {
-                job->rc = run_read(db, job);
+                job->rc = run_read(db, rollback, job);
             } else {
                 job->rc = why_not->code;
                 un_error_copy(&job->err, why_not);
@@ -211,13 +210,15 @@ static void *reader_main(void *arg)
     struct store *s = arg;
     struct un_error err = UN_ERROR_INIT;
     sqlite3 *db = NULL;
-    if (store_connect(s, &db, &err) == 0 &&
+    sqlite3_stmt *rollback = NULL;
+    if (store_connect(s, &db, &rollback, &err) == 0 &&
         store_simple_sql(db, "PRAGMA query_only=ON", &err) < 0) {
-        sqlite3_close(db);
+        store_disconnect(db, rollback);
         db = NULL;
+        rollback = NULL;
     }
-    serve_reads(s, db, &err);
-    sqlite3_close(db);
+    serve_reads(s, db, rollback, &err);
+    store_disconnect(db, rollback);
     pthread_mutex_lock(&s->mutex);
     s->readers_living--;
     pthread_cond_broadcast(&s->progress);

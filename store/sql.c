@@ -11,6 +11,9 @@ enum { BUSY_TIMEOUT_MS = 5000 };
 
 static int errno_of_result(sqlite3 *db, int rc)
 {
+    if (rc == SQLITE_IOERR_NOMEM) {
+        return -ENOMEM; /* memory for a page, say: nothing is wrong with the disk */
+    }
     switch (rc & 0xff) {
     case SQLITE_FULL:
         return -ENOSPC;
@@ -164,7 +167,8 @@ int store_query_int(sqlite3 *db, const char *sql, int64_t *ret, struct un_error 
     return 0;
 }
 
-int store_connect(struct store *s, sqlite3 **ret, struct un_error *err)
+int store_connect(struct store *s, sqlite3 **ret, sqlite3_stmt **ret_rollback,
+                  struct un_error *err)
 {
     /* Each connection is used by one thread at a time: SQLite's own mutex is not needed. Little
      * cache: the kernel's page cache holds what is hot, and an idle daemon shall be small. Nothing
@@ -187,10 +191,23 @@ int store_connect(struct store *s, sqlite3 **ret, struct un_error *err)
     sqlite3_extended_result_codes(db, 1);
     sqlite3_busy_timeout(db, BUSY_TIMEOUT_MS);
     rc = store_simple_sql(db, settings, err);
+    rc = rc ? rc : store_prepare(db, ret_rollback, err, "ROLLBACK", "");
     if (rc < 0) {
         sqlite3_close(db);
         return rc;
     }
     *ret = db;
     return 0;
+}
+
+void store_disconnect(sqlite3 *db, sqlite3_stmt *rollback)
+{
+    sqlite3_finalize(rollback);
+    sqlite3_close(db);
+}
+
+void store_undo(sqlite3_stmt *rollback)
+{
+    (void)sqlite3_step(rollback); /* an error: there was no transaction */
+    (void)sqlite3_reset(rollback);
 }

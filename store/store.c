@@ -126,7 +126,7 @@ static int set_up_file(struct store *s, struct un_error *err)
 
 static int open_database(struct store *s, const struct store_spec *spec, struct un_error *err)
 {
-    int rc = store_connect(s, &s->db, err);
+    int rc = store_connect(s, &s->db, &s->rollback, err);
     if (rc == 0) {
         rc = set_up_file(s, err);
     }
@@ -145,7 +145,7 @@ static int open_database(struct store *s, const struct store_spec *spec, struct 
 /* Gives back everything of a half- or fully opened store whose threads have ended. */
 static void release(struct store *s)
 {
-    sqlite3_close(s->db);
+    store_disconnect(s->db, s->rollback);
     if (s->dir_fd >= 0) {
         close(s->dir_fd);
     }

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "api/http/internal.h"
@@ -17,6 +18,9 @@ enum {
     DRAIN_BYTES = 256 * 1024,       /* of an unwanted body, read to keep the connection */
     LINGER_BYTES = 4 * 1024 * 1024, /* dropped after our last answer, at most */
     LINGER_US = 2000000,
+    DRAIN_GRACE_US = 250000, /* for the first request of a connection that was made just before */
+    OVER_SILENT_US = 200000, /* over the limit: for the first byte, ... */
+    OVER_HEAD_US = 1000000,  /* ... and from there for the whole head */
     PROBE_FIRST_US = 5000,
     PROBE_MOST_US = 500000
 };
@@ -38,26 +42,51 @@ static size_t input_len(const struct http_conn *c)
     return evbuffer_get_length(bufferevent_get_input(c->bev));
 }
 
+bool conn_has_unread(const struct http_conn *c)
+{
+    int waiting = 0;
+    return input_len(c) > 0 || (ioctl(c->fd, FIONREAD, &waiting) == 0 && waiting > 0);
+}
+
 /* --- life ----------------------------------------------------------------------------------------
  */
 
+static uint64_t at_most(uint64_t us, uint64_t most_us)
+{
+    return us < most_us ? us : most_us;
+}
+
+/* How long the connection may be in a state; 0: for ever. */
+static uint64_t state_limit_us(const struct http_conn *c, enum conn_state state)
+{
+    const struct http_limits *l = &c->server->limits;
+    uint64_t idle_us = c->server->draining ? at_most(l->idle_us, DRAIN_GRACE_US) : l->idle_us;
+    switch (state) {
+    case CONN_IDLE:
+        return c->has_place ? idle_us : at_most(idle_us, OVER_SILENT_US);
+    case CONN_HEAD:
+        return c->has_place ? l->head_us : at_most(l->head_us, OVER_HEAD_US);
+    case CONN_EXCHANGE: /* see conn_watch */
+        return 0;
+    case CONN_FLUSH:
+        return l->stall_us;
+    case CONN_LINGER:
+        return LINGER_US;
+    }
+    return 0;
+}
+
 static void set_state(struct http_conn *c, enum conn_state state)
 {
-    static const uint64_t none = 0;
-    const struct http_limits *l = &c->server->limits;
-    const uint64_t limits[] = {[CONN_IDLE] = l->idle_us,
-                               [CONN_HEAD] = l->head_us,
-                               [CONN_EXCHANGE] = none,
-                               [CONN_FLUSH] = l->stall_us,
-                               [CONN_LINGER] = LINGER_US};
+    uint64_t limit_us = state_limit_us(c, state);
     c->state = state;
     un_list_remove(&c->idle);
-    if (state == CONN_IDLE) {
-        un_list_push(&c->server->idle, &c->idle);
+    if (state == CONN_IDLE && c->has_place) {
+        un_list_push(c->served ? &c->server->idle : &c->server->fresh, &c->idle);
     }
     un_timer_cancel(&c->timer);
     c->moved_us = un_loop_now_us(c->server->loop);
-    if (limits[state] && un_timer_arm_in(&c->timer, limits[state]) < 0) {
+    if (limit_us && un_timer_arm_in(&c->timer, limit_us) < 0) {
         c->kill = true; /* without a time limit it must not live */
     }
 }
@@ -71,7 +100,18 @@ static void on_output_changed(struct evbuffer *buf, const struct evbuffer_cb_inf
     }
 }
 
-int conn_open(struct http_server *s, int fd, bool is_unix, struct un_error *err)
+void conn_place(struct http_conn *c, bool has_place)
+{
+    if (c->has_place != has_place) {
+        c->has_place = has_place;
+        c->server->places += has_place ? 1 : -1u;
+    }
+    if (c->state == CONN_IDLE) {
+        set_state(c, CONN_IDLE);
+    }
+}
+
+int conn_open(struct http_server *s, int fd, bool is_unix, bool has_place, struct un_error *err)
 {
     struct http_conn *c = un_fault("http.conn") ? NULL : calloc(1, sizeof(*c));
     if (c) {
@@ -98,7 +138,8 @@ int conn_open(struct http_server *s, int fd, bool is_unix, struct un_error *err)
     bufferevent_setwatermark(c->bev, EV_WRITE, s->limits.buffer_bytes / 2, 0);
     evbuffer_add_cb(bufferevent_get_output(c->bev), on_output_changed, c);
     bufferevent_enable(c->bev, EV_READ | EV_WRITE);
-    set_state(c, CONN_IDLE);
+    c->state = CONN_IDLE;
+    conn_place(c, has_place);
     return 0;
 }
 
@@ -124,6 +165,7 @@ void conn_close(struct http_conn *c)
     un_timer_cancel(&c->timer);
     un_timer_cancel(&c->probe);
     un_loop_unpost(s->loop, &c->post);
+    s->places -= c->has_place;
     un_list_remove(&c->idle);
     un_list_remove(&c->node);
     bufferevent_free(c->bev);
@@ -147,6 +189,18 @@ void conn_retire(struct http_conn *c)
         conn_close(c);
     } else {
         set_state(c, CONN_FLUSH);
+        conn_place(c, false);
+    }
+}
+
+void conn_drain(struct http_conn *c)
+{
+    if (conn_has_unread(c)) {
+        return; /* the request is read in its turn, and answered */
+    }
+    /* Who has connected without a word yet is probably about to send a request. */
+    if (c->served || un_timer_arm_in(&c->timer, DRAIN_GRACE_US) < 0) {
+        conn_retire(c);
     }
 }
 
@@ -208,7 +262,16 @@ static void fail(struct http_conn *c, unsigned status, const char *why)
     }
     ex->active = true;
     ex->close_after = true;
+    if (status == 503) {
+        http_respond_field(ex, "Retry-After", "1");
+    }
     http_respond_problem(ex, status, why);
+}
+
+/* Over the limit, and the time for the request's head is over, or that is whole. */
+static void refuse(struct http_conn *c)
+{
+    fail(c, 503, "too many connections");
 }
 
 /* --- reading -------------------------------------------------------------------------------------
@@ -280,6 +343,13 @@ static void start_exchange(struct http_conn *c)
     if (start_body(ex) < 0) {
         fail(c, 500, "no memory");
         return;
+    }
+    if (!c->has_place) {
+        if (!server_admit(c->server)) {
+            refuse(c);
+            return;
+        }
+        conn_place(c, true);
     }
     c->server->on_head(c->server->arg, ex);
 }
@@ -371,8 +441,12 @@ static bool read_body(struct http_conn *c)
         return true;
     }
     if (ex->answered && ex->body_done) {
+        /* This answer has promised that the connection goes on; who has relied on it and has sent
+         * the next request gets an answer, though draining has begun meanwhile. */
+        bool ends = c->server->draining && !conn_has_unread(c);
         exchange_reset(ex);
-        set_state(c, c->server->draining ? CONN_FLUSH : CONN_IDLE);
+        c->served = true;
+        set_state(c, ends ? CONN_FLUSH : CONN_IDLE);
         return true;
     }
     if (ex->body_done || !(ex->body_flows || ex->answered)) {
@@ -410,6 +484,7 @@ static bool finish(struct http_conn *c, bool *ret_close)
         }
         shutdown(c->fd, SHUT_WR);
         set_state(c, CONN_LINGER);
+        conn_place(c, false);
         return true;
     }
     *ret_close = c->eof || c->lingered > LINGER_BYTES;
@@ -553,13 +628,32 @@ static void check_stall(struct http_conn *c)
     }
 }
 
+/* IDLE or HEAD has lasted too long. */
+static void no_request(struct http_conn *c)
+{
+    if (c->state == CONN_IDLE && input_len(c) == 0 && conn_has_unread(c)) {
+        set_state(c, CONN_IDLE); /* its bytes have come in this very turn of the loop */
+    } else if (!c->has_place && !c->server->draining && server_has_place(c->server)) {
+        conn_place(c, true);
+        set_state(c, c->state);
+    } else if (!c->has_place) {
+        refuse(c);
+        conn_process(c);
+    } else if (c->state == CONN_HEAD) {
+        fail(c, 408, "the request head took too long");
+        conn_process(c);
+    } else {
+        conn_close(c);
+    }
+}
+
 static void on_timer(void *arg)
 {
     struct http_conn *c = arg;
     switch (c->state) {
+    case CONN_IDLE:
     case CONN_HEAD:
-        fail(c, 408, "the request head took too long");
-        conn_process(c);
+        no_request(c);
         return;
     case CONN_EXCHANGE:
         check_stall(c);
@@ -571,7 +665,6 @@ static void on_timer(void *arg)
         }
         break;
     }
-    case CONN_IDLE:
     case CONN_LINGER:
         break;
     }

@@ -13,7 +13,12 @@
  *
  * FLUSH: the last answer is on its way. LINGER: our side is shut down; what the client still sends
  * is dropped for a short while, so that it can read the answer (RFC 9112 section 9.6). Invariant:
- * `ex.active` only in EXCHANGE; an IDLE connection is in the server's idle list. */
+ * `ex.active` only in EXCHANGE.
+ *
+ * Beside its state, a connection has a place among http_limits.connections, or is over the limit
+ * and has none. Without a place it has little time for its request's head, and when that is whole
+ * it needs a place to be served (server_admit), else it is told 503. A place is given up when the
+ * last answer has left. An IDLE connection with a place is in one of the server's two lists. */
 #ifndef UNID_API_HTTP_INTERNAL_H
 #define UNID_API_HTTP_INTERNAL_H
 
@@ -49,13 +54,15 @@ struct http_exchange {
 
 struct http_conn {
     struct un_list node; /* server->conns */
-    struct un_list idle; /* server->idle, while IDLE */
+    struct un_list idle; /* server->idle or server->fresh, while IDLE with a place */
     struct http_server *server;
     struct bufferevent *bev;
     int fd;
     enum conn_state state;
     bool is_unix, eof, in_process;
-    bool kill; /* cut the connection at the next look */
+    bool has_place; /* counts as one of http_limits.connections */
+    bool served;    /* has had an answer: idle, it is only being kept warm */
+    bool kill;      /* cut the connection at the next look */
     struct http_scan scan;
     struct http_exchange ex;
     struct un_timer timer; /* the state's time limit */
@@ -78,8 +85,9 @@ struct http_server {
     struct http_limits limits;
     void (*on_head)(void *arg, struct http_exchange *ex);
     void *arg;
-    struct un_list conns, idle, listeners;
-    unsigned conn_count;
+    struct un_list conns, listeners;
+    struct un_list idle, fresh;  /* IDLE with a place, served or not yet; the oldest first */
+    unsigned conn_count, places; /* all connections; those with a place */
     bool draining, accept_paused;
     struct un_timer accept_timer;
     char date[32]; /* of the second `date_s` */
@@ -87,13 +95,20 @@ struct http_server {
 };
 
 /* conn.c */
-int conn_open(struct http_server *s, int fd, bool is_unix, struct un_error *err);
+/* Takes `fd`, also when it fails. `has_place`: see above. */
+int conn_open(struct http_server *s, int fd, bool is_unix, bool has_place, struct un_error *err);
 /* on_gone for a running exchange; frees the connection. */
 void conn_close(struct http_conn *c);
 /* Hands to the kernel what it takes of an answer that is complete, without waiting. */
 void conn_flush(struct http_conn *c);
 /* Closes an idle connection, once what it has been sent has left. */
 void conn_retire(struct http_conn *c);
+/* Gives or takes the place; an IDLE connection begins to wait anew, as long as befits it. */
+void conn_place(struct http_conn *c, bool has_place);
+/* Draining has begun, and the connection is IDLE: closes it, unless a request may be coming. */
+void conn_drain(struct http_conn *c);
+/* Whether bytes of a request are here, read or still in the kernel. */
+bool conn_has_unread(const struct http_conn *c);
 /* Looks again at what is to be done, from the loop. */
 void conn_wake(struct http_conn *c);
 /* The answer is complete (`whole`) or will never be. Ends the handler's ownership. */
@@ -102,6 +117,10 @@ void conn_exchange_end(struct http_conn *c, bool whole);
 void conn_watch(struct http_conn *c);
 
 /* server.c */
+/* Finds a place for a connection whose request is here: a free one, that of a connection that is
+ * only being kept warm, or of one that has not said anything yet. False: there is none. */
+bool server_admit(struct http_server *s);
+bool server_has_place(const struct http_server *s);
 void server_conn_closed(struct http_server *s);
 const char *server_date(struct http_server *s);
 

@@ -18,7 +18,8 @@
 
 enum {
     LISTEN_BACKLOG = 1024,
-    ACCEPT_PAUSE_US = 100000 /* after accept(2) has failed for want of descriptors or memory */
+    ACCEPT_PAUSE_US = 100000, /* after accept(2) has failed for want of descriptors or memory */
+    ROOM_TRIES = 32           /* connections looked at, at most, to find one that can go */
 };
 
 static void on_accept_timer(void *arg);
@@ -53,6 +54,7 @@ int http_server_open(const struct http_server_spec *spec, struct http_server **r
     s->arg = spec->arg;
     un_list_init(&s->conns);
     un_list_init(&s->idle);
+    un_list_init(&s->fresh);
     un_list_init(&s->listeners);
     un_timer_init(&s->accept_timer, s->loop, on_accept_timer, s);
     *ret = s;
@@ -80,29 +82,66 @@ static void on_accept_timer(void *arg)
     set_accepting(arg, true);
 }
 
-static void on_accept(struct evconnlistener *lev, evutil_socket_t fd, struct sockaddr *addr,
-                      int len, void *arg)
+bool server_has_place(const struct http_server *s)
 {
-    struct http_listener *l = arg;
+    return s->places < s->limits.connections;
+}
+
+/* The oldest of a list without a request on its way; NULL: none, or none soon. */
+static struct http_conn *oldest_silent(const struct un_list *list)
+{
+    unsigned tries = 0;
+    un_list_for_each (it, list) {
+        struct http_conn *c = un_list_entry(it, struct http_conn, idle);
+        if (!conn_has_unread(c)) {
+            return c;
+        }
+        if (++tries == ROOM_TRIES) {
+            break;
+        }
+    }
+    return NULL;
+}
+
+/* Whoever is only keeping a connection warm makes room. */
+static bool make_room(struct http_server *s)
+{
+    struct http_conn *c = server_has_place(s) ? NULL : oldest_silent(&s->idle);
+    if (c) {
+        conn_retire(c);
+    }
+    return server_has_place(s);
+}
+
+bool server_admit(struct http_server *s)
+{
+    struct http_conn *c = make_room(s) ? NULL : oldest_silent(&s->fresh);
+    if (c) {
+        conn_place(c, false); /* it may still speak, and is then in the same position */
+    }
+    return server_has_place(s);
+}
+
+static void take_connection(struct http_listener *l, int fd)
+{
     struct http_server *s = l->server;
-    (void)lev;
-    (void)addr;
-    (void)len;
     if (!l->path) {
         int one = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     }
-    conn_open(s, fd, l->path != NULL, NULL);
-    if (s->conn_count < s->limits.connections) {
-        return;
+    conn_open(s, fd, l->path != NULL, make_room(s), NULL);
+    if (s->conn_count >= s->limits.connections + LIMIT_HTTP_REFUSING) {
+        set_accepting(s, false); /* the others wait in the kernel's queue */
     }
-    /* Full: whoever is only keeping a connection warm makes room; else the kernel's queue waits. */
-    struct http_conn *oldest = un_list_first(&s->idle, struct http_conn, idle);
-    if (oldest) {
-        conn_retire(oldest);
-    } else {
-        set_accepting(s, false);
-    }
+}
+
+static void on_accept(struct evconnlistener *lev, evutil_socket_t fd, struct sockaddr *addr,
+                      int len, void *arg)
+{
+    (void)lev;
+    (void)addr;
+    (void)len;
+    take_connection(arg, fd);
 }
 
 static void on_accept_error(struct evconnlistener *lev, void *arg)
@@ -272,7 +311,7 @@ int http_server_listen_unix(struct http_server *s, const char *path, unsigned mo
 
 int http_server_adopt(struct http_server *s, int fd, struct un_error *err)
 {
-    return conn_open(s, fd, true, err);
+    return conn_open(s, fd, true, true, err);
 }
 
 /* --- ending --------------------------------------------------------------------------------------
@@ -294,11 +333,29 @@ void http_server_stop_accepting(struct http_server *s)
     s->accept_paused = false;
 }
 
+/* Who has connected before is there before what follows looks at the connections. */
+static void accept_waiting(struct http_listener *l)
+{
+    int fd = 0;
+    while (fd >= 0 && !l->server->accept_paused) {
+        fd = accept4(evconnlistener_get_fd(l->lev), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            take_connection(l, fd);
+        }
+    }
+}
+
 void http_server_drain(struct http_server *s)
 {
+    un_list_for_each (it, &s->listeners) {
+        accept_waiting(un_list_entry(it, struct http_listener, node));
+    }
     s->draining = true;
-    while (!un_list_empty(&s->idle)) {
-        conn_retire(un_list_first(&s->idle, struct http_conn, idle));
+    un_list_for_each_safe (it, &s->idle) {
+        conn_drain(un_list_entry(it, struct http_conn, idle));
+    }
+    un_list_for_each_safe (it, &s->fresh) {
+        conn_drain(un_list_entry(it, struct http_conn, idle));
     }
 }
 

@@ -49,7 +49,7 @@ struct http_handler {
 
 struct http_limits {
     size_t head_bytes, target_bytes, fields, buffer_bytes;
-    unsigned connections;
+    unsigned connections; /* served at once; see http_server_listen_tcp */
     uint64_t idle_us, head_us, stall_us;
 };
 void http_limits_init(struct http_limits *l); /* the defaults of common/limits.h */
@@ -64,7 +64,12 @@ struct http_server_spec {
 int http_server_open(const struct http_server_spec *spec, struct http_server **ret,
                      struct un_error *err);
 
-/* Listens on "address:port" or "[v6]:port"; port 0 lets the kernel choose, *ret_port (may be NULL)
+/* When http_limits.connections are there, a new one takes the place of the connection that has been
+ * idle longest after an answer, without a byte unread. If there is none, it waits for its request's
+ * head, for a short while; if there is still no place, it is told 503, with Retry-After. Beyond
+ * LIMIT_HTTP_REFUSING of those, connections wait in the kernel's queue.
+ *
+ * Listens on "address:port" or "[v6]:port"; port 0 lets the kernel choose, *ret_port (may be NULL)
  * says which. -EINVAL a malformed address, or the errno of bind(2). */
 int http_server_listen_tcp(struct http_server *s, const char *address, uint16_t *ret_port,
                            struct un_error *err);
@@ -76,7 +81,9 @@ int http_server_listen_unix(struct http_server *s, const char *path, unsigned mo
 int http_server_adopt(struct http_server *s, int fd, struct un_error *err);
 
 void http_server_stop_accepting(struct http_server *s);
-/* Idle connections are closed now, the others after their current exchange. */
+/* Connections end after their current exchange, and those that are idle after one now. A request
+ * that has come already, if only to the kernel, is still read and handed to on_head; a connection
+ * without one yet has a quarter of a second for it. Listeners stay open. */
 void http_server_drain(struct http_server *s);
 unsigned http_server_connections(const struct http_server *s);
 /* Ends every connection; on_gone comes for running exchanges. NULL is allowed. */

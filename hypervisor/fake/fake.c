@@ -22,6 +22,16 @@ struct fake_probe {
     void *arg;
 };
 
+struct fake_prepare {
+    struct un_list node;
+    struct un_timer timer;
+    struct fake_driver *drv;
+    hv_prepare_cb *cb;
+    void *arg;
+    int rc;
+    char log[256];
+};
+
 static void on_timer(void *arg);
 
 /* --- driver ------------------------------------------------------------------------------------
@@ -40,6 +50,7 @@ static int fake_open(const struct hv_driver_spec *spec, struct hv_driver **ret,
     drv->next_pid = FAKE_FIRST_PID;
     un_list_init(&drv->vms);
     un_list_init(&drv->probes);
+    un_list_init(&drv->prepares);
     *ret = (struct hv_driver *)drv;
     return 0;
 }
@@ -55,6 +66,13 @@ static void fake_close(struct hv_driver *base)
         struct fake_probe *p = un_list_entry(it, struct fake_probe, node);
 
         un_loop_unpost(drv->loop, &p->post);
+        un_list_remove(&p->node);
+        free(p);
+    }
+    un_list_for_each_safe (it, &drv->prepares) {
+        struct fake_prepare *p = un_list_entry(it, struct fake_prepare, node);
+
+        un_timer_cancel(&p->timer);
         un_list_remove(&p->node);
         free(p);
     }
@@ -91,6 +109,47 @@ static void fake_probe(struct hv_driver *base, void (*cb)(void *arg, const struc
     *p = (struct fake_probe){.drv = drv, .cb = cb, .arg = arg, .post = {.fn = on_probe, .arg = p}};
     un_list_push(&drv->probes, &p->node);
     un_loop_post(drv->loop, &p->post);
+}
+
+static void on_prepared(void *arg)
+{
+    struct fake_prepare *p = arg;
+    struct un_error err = UN_ERROR_INIT;
+
+    un_list_remove(&p->node);
+    if (p->rc == -EPROTO) {
+        un_error_set(&err, p->rc, "the program ended with status 1 before it asked for a request");
+    } else if (p->rc < 0) {
+        un_error_errno(&err, p->rc, "prepare a fake guest");
+    }
+    p->cb(p->arg, p->rc, &err, p->log, strlen(p->log));
+    free(p);
+}
+
+static void fake_prepare(struct hv_driver *base, const struct hv_run_spec *run, hv_prepare_cb *cb,
+                         void *arg)
+{
+    struct fake_driver *drv = (struct fake_driver *)base;
+    struct fake_prepare *p = calloc(1, sizeof(*p));
+    struct un_error err = UN_ERROR_INIT;
+
+    if (!p) { /* as fake_probe */
+        un_error_set(&err, -ENOMEM, "out of memory");
+        cb(arg, -ENOMEM, &err, NULL, 0);
+        return;
+    }
+    *p = (struct fake_prepare){.drv = drv, .cb = cb, .arg = arg, .rc = drv->script.prepare_rc};
+    if (fake_guest_stillborn(drv, run, p->log, sizeof(p->log))) {
+        p->rc = -EPROTO;
+    } else if (drv->script.prepare_log) {
+        snprintf(p->log, sizeof(p->log), "%s", drv->script.prepare_log);
+    }
+    drv->stats.prepared++;
+    snprintf(drv->stats.prepared_key, sizeof(drv->stats.prepared_key), "%s",
+             run->snapshot_key ? run->snapshot_key : "");
+    un_list_push(&drv->prepares, &p->node);
+    un_timer_init(&p->timer, drv->loop, on_prepared, p);
+    (void)un_timer_arm_in(&p->timer, drv->script.prepare_us);
 }
 
 void fake_driver_script(struct hv_driver *base, const struct fake_script *script)
@@ -267,6 +326,13 @@ static int fake_vm_run(struct hv_vm *base, const struct hv_run_spec *run, struct
         /* A VM that was lost a moment ago still looks like a shell to its user. */
         return vm->exit_pending ? 0 : un_error_set(err, -EINVAL, "this VM is no shell");
     }
+    if (vm->recycling) {
+        return un_error_set(err, -EINVAL, "this VM is being put back");
+    }
+    if (vm->snapshot_key[0] &&
+        (!run->snapshot_key || strcmp(run->snapshot_key, vm->snapshot_key) != 0)) {
+        return un_error_set(err, -EINVAL, "the VM was put back for another function");
+    }
     if (run->mem_bytes > vm->mem_bytes) {
         return un_error_set(err, -ENOMEM, "the shell has less memory than the function");
     }
@@ -284,6 +350,8 @@ static int fake_vm_run(struct hv_vm *base, const struct hv_run_spec *run, struct
         fake_guest_done(vm);
         return rc;
     }
+    snprintf(vm->snapshot_key, sizeof(vm->snapshot_key), "%s",
+             run->snapshot_key ? run->snapshot_key : "");
     set_state(vm, FAKE_RUNNING);
     vm->drv->stats.ran++;
     vm->drv->stats.input_bytes += run->body_len;
@@ -323,12 +391,32 @@ static void fake_vm_output_done(struct hv_vm *base)
     (void)un_timer_arm_in(&vm->timer, 0);
 }
 
+static int fake_vm_recycle(struct hv_vm *base, struct un_error *err)
+{
+    struct fake_vm *vm = (struct fake_vm *)base;
+    const struct fake_script *script = &vm->drv->script;
+
+    if (script->recycle_rc) {
+        return un_error_errno(err, script->recycle_rc, "put a fake VM back");
+    }
+    if (vm->state != FAKE_ENDED || vm->exit.kind != HV_EXIT_DONE || !vm->snapshot_key[0]) {
+        return un_error_set(err, -EINVAL, "the VM cannot be put back to a snapshot");
+    }
+    fake_guest_reset(vm);
+    vm->recycling = true;
+    vm->ready_rc = script->recycle_ready_rc;
+    vm->exit = (struct hv_exit){0};
+    set_state(vm, FAKE_SHELL);
+    (void)un_timer_arm_in(&vm->timer, script->recycle_us);
+    return 0;
+}
+
 static void fake_vm_usage(struct hv_vm *base, struct hv_usage *ret)
 {
     struct fake_vm *vm = (struct fake_vm *)base;
 
     *ret = (struct hv_usage){
-        .cpu_us = vm->started ? 1 : 0, .peak_rss_kib = vm->mem_bytes >> 10, .exits = vm->calls};
+        .cpu_us = vm->runs, .peak_rss_kib = vm->mem_bytes >> 10, .exits = vm->calls};
 }
 
 static int fake_vm_pid(struct hv_vm *base)
@@ -379,12 +467,15 @@ static void become_shell(struct fake_vm *vm)
     struct un_error err = UN_ERROR_INIT;
 
     if (vm->ready_rc < 0) {
+        vm->recycling = false;
         vm->drv->stats.failed++;
         set_state(vm, FAKE_ENDED);
         un_error_errno(&err, vm->ready_rc, "start a fake VM");
         vm->events->on_ready(vm->arg, vm->ready_rc, &err);
         return;
     }
+    vm->drv->stats.recycled += vm->recycling;
+    vm->recycling = false;
     set_state(vm, FAKE_SHELL);
     vm->events->on_ready(vm->arg, 0, &err);
 }
@@ -399,10 +490,11 @@ static void on_timer(void *arg)
         vm->exit_pending = false;
         set_state(vm, FAKE_ENDED);
         vm->events->on_exit(vm->arg, &vm->exit);
-    } else if (vm->state == FAKE_STARTING) {
+    } else if (vm->state == FAKE_STARTING || vm->recycling) {
         become_shell(vm);
     } else if (vm->state == FAKE_RUNNING && !vm->started) {
         vm->started = true;
+        vm->runs++;
         (void)un_timer_arm_in(&vm->timer, 0); /* before the callback, which may free the VM */
         vm->events->on_started(vm->arg);
     } else if (vm->state == FAKE_RUNNING) {
@@ -415,10 +507,12 @@ const struct hv_driver_ops fake_driver_ops = {
     .open = fake_open,
     .close = fake_close,
     .probe = fake_probe,
+    .prepare = fake_prepare,
     .vm_new = fake_vm_new,
     .vm_run = fake_vm_run,
     .vm_input = fake_vm_input,
     .vm_output_done = fake_vm_output_done,
+    .vm_recycle = fake_vm_recycle,
     .vm_usage = fake_vm_usage,
     .vm_pid = fake_vm_pid,
     .vm_free = fake_vm_free,

@@ -29,8 +29,13 @@
  *     log LINE...              logs the lines, then answers "ok\n"
  *     log-flood BYTES          logs so many bytes, then answers "ok\n"
  *     lost | protocol | limit  ends so
+ *     stillborn [TEXT]         ends with status 1 before it asks for a request, as vm_run and prepare
+ *                              tell; TEXT is logged before
  *
  * To add one: a row in the table of fake_guest.c.
+ *
+ * Snapshots are names: a VM that is run with a snapshot_key counts as begun from one, and can be put
+ * back to it.
  */
 #ifndef UNID_HYPERVISOR_FAKE_H
 #define UNID_HYPERVISOR_FAKE_H
@@ -49,6 +54,12 @@ struct fake_script {
     const char *const *program; /* NULL-terminated words; kept until replaced */
     bool never_ready;           /* on_ready never comes */
     bool never_started;         /* on_started never comes */
+    uint64_t prepare_us;        /* prepare to its callback */
+    int prepare_rc;             /* not 0: prepare fails with it */
+    const char *prepare_log;    /* what the guest logs then; kept until replaced */
+    uint64_t recycle_us;        /* vm_recycle to on_ready */
+    int recycle_rc;             /* not 0: vm_recycle fails with it */
+    int recycle_ready_rc;       /* not 0: on_ready reports it */
 };
 
 /* Applies to VMs made, run and freed from now on. NULL: back to the start. Loop thread. */
@@ -60,6 +71,8 @@ struct fake_stats {
     unsigned most_starting, most_live;
     uint64_t inputs, input_bytes; /* vm_input, and the bytes that came with it and with vm_run */
     uint64_t outputs;             /* pieces handed out */
+    unsigned prepared, recycled;  /* since opening */
+    char prepared_key[HV_SNAPSHOT_KEY_MAX + 1]; /* of the last one */
 };
 void fake_driver_stats(struct hv_driver *drv, struct fake_stats *ret);
 

@@ -330,6 +330,14 @@ static void step_limit(struct fake_vm *vm)
     fake_vm_end(vm, HV_EXIT_LIMIT, 0, "too many calls");
 }
 
+static void step_stillborn(struct fake_vm *vm)
+{
+    fake_vm_end(vm, HV_EXIT_DONE, 1, NULL);
+    if (vm->words[0]) {
+        log_text(vm, vm->words[0], strlen(vm->words[0]));
+    }
+}
+
 static const struct fake_behaviour behaviours[] = {
     {"hello", step_hello},
     {"echo", step_echo},
@@ -351,6 +359,7 @@ static const struct fake_behaviour behaviours[] = {
     {"lost", step_lost},
     {"protocol", step_protocol},
     {"limit", step_limit},
+    {"stillborn", step_stillborn},
 };
 
 /* --- finding the program -----------------------------------------------------------------------
@@ -414,23 +423,47 @@ static bool words_of_image(const struct hv_run_spec *run, char *text, size_t siz
     return true;
 }
 
+/* Room for a program's words where they are not kept by others. */
+struct program {
+    const char *words[FAKE_WORDS_MAX + 1];
+    char text[256];
+};
+
+static const char *const *find_program(const struct fake_driver *drv, const struct hv_run_spec *run,
+                                       struct program *room)
+{
+    *room = (struct program){0};
+    if (drv->script.program) {
+        return drv->script.program;
+    }
+    if (run->argv && run->argv[0] && run->argv[1]) {
+        return run->argv + 1;
+    }
+    if (!words_of_image(run, room->text, sizeof(room->text), room->words)) {
+        room->words[0] =
+            run->argv && run->argv[0] && behaviour_find(run->argv[0]) ? run->argv[0] : "hello";
+    }
+    return room->words;
+}
+
+bool fake_guest_stillborn(const struct fake_driver *drv, const struct hv_run_spec *run, char *log,
+                          size_t size)
+{
+    struct program room;
+    const char *const *program = find_program(drv, run, &room);
+
+    if (strcmp(program[0], "stillborn") != 0) {
+        return false;
+    }
+    snprintf(log, size, "%s", program[1] ? program[1] : "");
+    return true;
+}
+
 int fake_guest_load(struct fake_vm *vm, const struct hv_run_spec *run, struct un_error *err)
 {
-    const char *from_image[FAKE_WORDS_MAX + 1] = {0}, *from_name[2] = {0};
-    const char *const *program = vm->drv->script.program;
-    char text[256];
+    struct program room;
+    const char *const *program = find_program(vm->drv, run, &room);
 
-    if (!program && run->argv && run->argv[0] && run->argv[1]) {
-        program = run->argv + 1;
-    }
-    if (!program && words_of_image(run, text, sizeof(text), from_image)) {
-        program = from_image;
-    }
-    if (!program) {
-        from_name[0] =
-            run->argv && run->argv[0] && behaviour_find(run->argv[0]) ? run->argv[0] : "hello";
-        program = from_name;
-    }
     vm->behaviour = behaviour_find(program[0]);
     if (!vm->behaviour) {
         vm->behaviour = behaviour_find("hello");
@@ -456,4 +489,13 @@ void fake_guest_done(struct fake_vm *vm)
     free(un_steal(&vm->head));
     un_buf_done(&vm->input);
     un_buf_done(&vm->output);
+}
+
+void fake_guest_reset(struct fake_vm *vm)
+{
+    fake_guest_done(vm);
+    vm->behaviour = NULL;
+    vm->at = 0;
+    vm->left = vm->taken = 0;
+    vm->started = vm->head_sent = vm->output_held = vm->input_wanted = vm->input_eof = false;
 }

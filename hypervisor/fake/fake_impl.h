@@ -20,7 +20,7 @@ struct fake_driver {
     struct fake_stats stats;
     unsigned failures_left;
     struct un_list vms;
-    struct un_list probes;
+    struct un_list probes, prepares;
     int next_pid;
 };
 
@@ -44,6 +44,8 @@ struct fake_vm {
     struct un_timer timer; /* the next thing that happens; a VM does one thing at a time */
     struct hv_exit exit;   /* how it ends, once known */
     bool exit_pending;     /* on_exit is what the timer brings */
+    bool recycling;        /* SHELL: on_ready is what the timer brings, again */
+    char snapshot_key[HV_SNAPSHOT_KEY_MAX + 1]; /* that it began from; "" for none */
 
     /* the guest */
     const struct fake_behaviour *behaviour;
@@ -53,6 +55,7 @@ struct fake_vm {
     unsigned at;    /* the behaviour's own place in its program */
     uint64_t left;  /* bytes it still wants to send */
     uint64_t taken; /* body bytes it has read */
+    uint64_t runs;  /* that have started */
     uint64_t calls; /* what would have been exits: input asked for, output handed out */
     bool started, head_sent;
     bool output_held;  /* on_output has not been answered */
@@ -65,6 +68,11 @@ struct fake_vm {
 /* Finds the guest's program and copies what it needs of `run`. -ENOMEM. */
 int fake_guest_load(struct fake_vm *vm, const struct hv_run_spec *run, struct un_error *err);
 void fake_guest_done(struct fake_vm *vm);
+/* Frees what the last run left, for another. */
+void fake_guest_reset(struct fake_vm *vm);
+/* Whether this guest would end before it asks for a request; then `log` is what it says before. */
+bool fake_guest_stillborn(const struct fake_driver *drv, const struct hv_run_spec *run, char *log,
+                          size_t size);
 
 /* Ends the VM; on_exit comes from the timer. */
 void fake_vm_end(struct fake_vm *vm, enum hv_exit_kind kind, int32_t status, const char *detail);

@@ -137,6 +137,7 @@ int kvm_driver_spawner(struct kvm_driver *d, struct spawner **ret, struct un_err
                                     .list = &d->spawners,
                                     .events = &spawner_events,
                                     .arg = d};
+        d->hello.error = 0;
         int rc = spawner_start(&spec, &d->spawner, err);
         if (rc < 0) {
             d->spawner = NULL;

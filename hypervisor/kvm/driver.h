@@ -3,7 +3,9 @@
  *
  *     driver.c         hv.h's table, the spawners, the table of VMs, probe, doctor's report
  *     vm.c             one VM from shell to end
- *     snapshot.c       snapshots in memory, by key; their building
+ *     run.c            what it begins with: image or snapshot; putting back
+ *     snapshot.c       snapshots in memory, by key
+ *     snapshot_build.c how one is made
  *     snapshot_file.c  snapshots as files; worker threads
  *     spawner.c        one unid-vmm
  *     probe.c          measures a VM of the driver's own
@@ -75,10 +77,8 @@ struct kvm_vm {
 /* vm.c */
 int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
                struct un_error *err);
-int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
 void kvm_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
 void kvm_vm_output_done(struct hv_vm *vm);
-int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err);
 void kvm_vm_usage(struct hv_vm *vm, struct hv_usage *ret);
 int kvm_vm_pid(struct hv_vm *vm);
 void kvm_vm_free(struct hv_vm *vm);
@@ -89,6 +89,18 @@ void kvm_vm_spawner_gone(struct kvm_vm *vm);
 /* Releases the VM, whose process is known to be gone, with on_gone. For the end of the driver. */
 void kvm_vm_abandon(struct kvm_vm *v);
 void kvm_vm_kill(struct kvm_vm *v);
+/* Sends an order to the monitor, with a descriptor (borrowed) unless `fd` is -1. A failure shows as
+ * the monitor's end. */
+void kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd);
+/* A fresh channel on the VM's pages, whose answers are not passed on before kvm_vm_begin. */
+void kvm_vm_open_channel(struct kvm_vm *v);
+/* The guest runs, by this order; cpu_us 0 is the longest there is. */
+void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, int fd);
+void kvm_vm_tell_started_soon(struct kvm_vm *v);
+
+/* run.c */
+int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
+int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err);
 /* Starts the image without a request, to be snapshotted: `on_saved` is called, with the VM's arg,
  * when the guest asks. Else as vm_run. */
 int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec,
@@ -129,6 +141,7 @@ bool snapshot_dropped(const struct snapshot *s);
 void snapshot_fill_channel(const struct snapshot *s, uint8_t *base);
 /* Fills what BIND says of it; returns the descriptor, borrowed. */
 int snapshot_order(const struct snapshot *s, struct vmm_order *ret);
+/* snapshot_build.c */
 void snapshot_prepare(struct hv_driver *drv, const struct hv_run_spec *spec, hv_prepare_cb *cb,
                       void *arg);
 /* As prepare, without anybody waiting, and with a copy of the image. */

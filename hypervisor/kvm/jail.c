@@ -153,8 +153,8 @@ static int limit(__rlimit_resource_t what, rlim_t soft, rlim_t hard)
 }
 
 /* A monitor has five descriptors and cannot make more. The limit also bounds how many the user's
- * processes may have in flight on sockets (unix(7), ETOOMANYREFS), which is two a shell that unid has
- * not heard of yet. */
+ * processes may have in flight on sockets (unix(7), ETOOMANYREFS), which is two a shell that unid
+ * has not heard of yet. */
 static int limit_files(void)
 {
     const rlim_t wanted = 4096;
@@ -215,7 +215,8 @@ int jail_limit_cpu(uint64_t us)
 #define IF_SKIP(value, count) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, (count))
 
 /* What of a 64-bit argument is looked at is its low half: the kernel takes these as 32-bit values
- * (ioctl's request, madvise's advice, prlimit's resource), or no bit above means anything (prot). */
+ * (ioctl's request, madvise's advice, prlimit's resource), or no bit above means anything
+ * (prot). */
 #define ARG(n) args[n]
 
 int jail_seal(void)

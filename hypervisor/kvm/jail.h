@@ -4,8 +4,8 @@
  * monitors, the capabilities and limits once in the process that they are forked from, and the
  * system call filter in each monitor, which needs far less than the process that forks it.
  *
- * A layer that the host does not permit is left out and reported; whether that is good enough is not
- * decided here. Not for a process with threads. Linked into unid-vmm and its test only.
+ * A layer that the host does not permit is left out and reported; whether that is good enough is
+ * not decided here. Not for a process with threads. Linked into unid-vmm and its test only.
  */
 #ifndef UNID_HYPERVISOR_KVM_JAIL_H
 #define UNID_HYPERVISOR_KVM_JAIL_H

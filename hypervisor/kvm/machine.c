@@ -17,7 +17,8 @@
 /* What a ring-3 program can change of RFLAGS: CF PF AF ZF SF TF DF OF AC ID. */
 #define RFLAGS_GUEST UINT64_C(0x240dd5)
 
-/* CR2 before the guest runs, so that a page fault shows: an address that no program of ours uses. */
+/* CR2 before the guest runs, so that a page fault shows: an address that no program of ours
+ * uses. */
 #define CR2_UNTOUCHED UINT64_C(0xffff8badc0de0000)
 
 #define PAGE      UINT64_C(4096)
@@ -171,7 +172,8 @@ static void write_warm_program(uint8_t *mem)
     for (unsigned i = 0; i < WARM_PAGES; i++) {
         table[i] = (uint64_t *)(void *)(mem + PAGE * (i + 1));
     }
-    /* Pages 1 to 6: PML4, PDPT, then PD and PT of the code, PD and PT of the doorbell. Page 7: code. */
+    /* Pages 1 to 6: PML4, PDPT, then PD and PT of the code, PD and PT of the doorbell. Page 7:
+     * code. */
     table[0][0] = (2 * PAGE) | PTE_USER;
     table[1][0] = (3 * PAGE) | PTE_USER;
     table[1][VMM_DOORBELL_ADDR >> 30] = (5 * PAGE) | PTE_USER;

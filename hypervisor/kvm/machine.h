@@ -1,5 +1,5 @@
-/* machine.h - one ring-3 VM on the KVM API (linux: Documentation/virt/kvm/api.rst), as unid-vmm runs
- * it.
+/* machine.h - one ring-3 VM on the KVM API (linux: Documentation/virt/kvm/api.rst), as unid-vmm
+ * runs it.
  *
  *     create ----> warm ----> bind ----> run ... run            (RING: the guest stands still)
  *                              ^                  |

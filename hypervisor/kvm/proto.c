@@ -1,5 +1,5 @@
-/* proto.c - checks the messages between the kvm driver and unid-vmm (see proto.h). Linked into both;
- * uses nothing but memory. */
+/* proto.c - checks the messages between the kvm driver and unid-vmm (see proto.h). Linked into
+ * both; uses nothing but memory. */
 #include "hypervisor/kvm/proto.h"
 
 #include <string.h>

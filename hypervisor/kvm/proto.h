@@ -3,17 +3,18 @@
  *     unid ---- control socket ----> spawner --fork--> monitor (one a VM)
  *       ^------------- VM socket, one a VM ---------------^
  *
- * All sockets are SOCK_SEQPACKET, so a packet is a message, and it arrives whole or not at all. Both
- * ends are of the same build (the spawner's HELLO says its version), so structs travel as they are.
- * The driver does not trust a monitor all the same: a hostile guest may have taken it over. Every
- * packet from one is checked by vmm_report_parse, and says only how that one VM fares.
+ * All sockets are SOCK_SEQPACKET, so a packet is a message, and it arrives whole or not at all.
+ * Both ends are of the same build (the spawner's HELLO says its version), so structs travel as
+ * they are. The driver does not trust a monitor all the same: a hostile guest may have taken it
+ * over. Every packet from one is checked by vmm_report_parse, and says only how that one VM fares.
  *
  * Control socket, unid to spawner: packets of 1..VMM_COMMANDS_MAX struct vmm_command.
  * Control socket, to unid: one struct vmm_event a packet. READY comes from the new monitor itself,
  * with two descriptors: unid's end of its VM socket, and the memory of its channel. All others come
  * from the spawner.
  * VM socket, unid to monitor: struct vmm_order; BIND carries a descriptor of guest memory.
- * VM socket, to unid: struct vmm_report; SAVED is followed by a struct vmm_state in the same packet.
+ * VM socket, to unid: struct vmm_report; SAVED is followed by a struct vmm_state in the same
+ * packet.
  */
 #ifndef UNID_HYPERVISOR_KVM_PROTO_H
 #define UNID_HYPERVISOR_KVM_PROTO_H
@@ -134,8 +135,9 @@ struct vmm_report {
     char step[24];            /* ERROR */
 };
 
-/* All of a vCPU that a ring-3 guest can change. It cannot write an MSR, a control or a debug register;
- * FS and GS base are in sregs, and what may be pending is cleared. The time stamp counter goes on. */
+/* All of a vCPU that a ring-3 guest can change. It cannot write an MSR, a control or a debug
+ * register; FS and GS base are in sregs, and what may be pending is cleared. The time stamp
+ * counter goes on. */
 struct vmm_state {
     struct kvm_regs regs;
     struct kvm_sregs sregs;

@@ -50,8 +50,8 @@ int snapshot_file_read(const char *dir, const char *key, uint32_t tsc_khz,
                        struct snapshot_file *ret, struct un_error *err);
 void snapshot_file_release(struct snapshot_file *f);
 
-/* Deletes the longest unused files, and what a write that was cut off left, until at most `max_bytes`
- * are in use on disk. */
+/* Deletes the longest unused files, and what a write that was cut off left, until at most
+ * `max_bytes` are in use on disk. */
 void snapshot_file_trim(const char *dir, uint64_t max_bytes);
 
 #endif

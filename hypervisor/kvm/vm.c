@@ -1,13 +1,13 @@
 /* vm.c - one VM of the kvm driver: from the spawner's READY to its GONE.
  *
  * The guest and the driver take turns. At a doorbell the monitor sends RING and waits for an order
- * (`standing`); the channel answers the call in the shared pages, and GO lets the guest run on. So a
- * guest causes no more messages than it makes calls, which the channel counts (LIMIT_CALLS): a
+ * (`standing`); the channel answers the call in the shared pages, and GO lets the guest run on. So
+ * a guest causes no more messages than it makes calls, which the channel counts (LIMIT_CALLS): a
  * doorbell without a new call is not answered, and the guest stands still until its time is over.
  *
- * The end of a VM is told once, by the channel (hv_channel_exit); its death by the spawner, when the
- * process was reaped (`gone`). A monitor's last report lies in the VM socket before the process is
- * reaped, so it is read out before a death is judged.
+ * The end of a VM is told once, by the channel (hv_channel_exit); its death by the spawner, when
+ * the process was reaped (`gone`). A monitor's last report lies in the VM socket before the
+ * process is reaped, so it is read out before a death is judged.
  */
 #include <errno.h>
 #include <event2/event.h>
@@ -26,11 +26,6 @@
 #include "common/fault.h"
 #include "common/limits.h"
 #include "hypervisor/kvm/driver.h"
-#include "hypervisor/layout.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
-#endif
 
 #define MEM_UNIT (UINT64_C(2) << 20) /* of a shell's memory; hv.h */
 
@@ -192,7 +187,7 @@ static void on_exit_due(void *arg)
  */
 
 /* Sends an order, with a descriptor unless `fd` is -1. A failure shows as the monitor's end. */
-static void send_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
+void kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
 {
     union {
         struct cmsghdr align;
@@ -219,7 +214,7 @@ static void channel_resume(void *arg)
     struct kvm_vm *v = arg;
     if (v->standing) {
         v->standing = false;
-        send_order(v, &(struct vmm_order){.op = VMM_ORDER_GO}, -1);
+        kvm_vm_order(v, &(struct vmm_order){.op = VMM_ORDER_GO}, -1);
     }
 }
 
@@ -227,7 +222,7 @@ static void channel_next_wanted(void *arg)
 {
     struct kvm_vm *v = arg;
     if (v->on_saved) {
-        send_order(v, &(struct vmm_order){.op = VMM_ORDER_SAVE}, -1);
+        kvm_vm_order(v, &(struct vmm_order){.op = VMM_ORDER_SAVE}, -1);
     }
 }
 
@@ -380,7 +375,10 @@ static void take_death(struct kvm_vm *v)
     if (v->freed || v->state == KVM_VM_ENDED) {
         return;
     }
-    if (v->state == KVM_VM_STARTING) {
+    const struct vmm_event *hello = &v->drv->hello;
+    if (v->state == KVM_VM_STARTING && hello->error < 0) {
+        shell_failed(v, hello->error, hello->step);
+    } else if (v->state == KVM_VM_STARTING) {
         shell_failed(v, -ECHILD, "its process ended");
     } else if (v->state != KVM_VM_RUNNING || !v->channel.finished) {
         judge_death(v);
@@ -478,10 +476,10 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
     return 0;
 }
 
-/* --- run ---------------------------------------------------------------------------------------
+/* --- begin -------------------------------------------------------------------------------------
  */
 
-static void open_channel(struct kvm_vm *v)
+void kvm_vm_open_channel(struct kvm_vm *v)
 {
     hv_channel_init(&v->channel, v->base_addr, v->events, v->arg);
     v->channel.ended = channel_ended;
@@ -490,213 +488,19 @@ static void open_channel(struct kvm_vm *v)
     v->channel.driver_arg = v;
 }
 
-/* Every page of the channel is a zero page again, for the monitor as for us. */
-static int clear_channel(struct kvm_vm *v)
-{
-    return fallocate(v->channel_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                     (off_t)VMM_CHANNEL_SIZE) < 0
-               ? -errno
-               : 0;
-}
-
-static int make_ram(uint64_t size, struct un_error *err)
-{
-    int rc = un_fault("kvm.ram");
-    int fd = rc < 0 ? rc : memfd_create("unid-ram", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
-    if (fd < 0 && rc == 0 && errno == EINVAL) {
-        fd = memfd_create("unid-ram", MFD_CLOEXEC);
-    }
-    if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
-        rc = un_error_errno(err, rc < 0 ? rc : -errno, "guest memory");
-        close_fd(&fd);
-        return rc;
-    }
-    return fd;
-}
-
-/* Lays the image out in a new file of memory, the channel's part of it in the channel. Gives the
- * descriptor. */
-static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t boot_flags,
-                   struct vmm_order *order, struct un_error *err)
-{
-    int fd = make_ram(spec->mem_bytes, err);
-    if (fd < 0) {
-        return fd;
-    }
-    uint8_t *mem =
-        mmap(NULL, spec->mem_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    int rc = 0;
-    if (mem == MAP_FAILED || mmap(mem + UNID_BOOT_ADDR, VMM_CHANNEL_SIZE, PROT_READ | PROT_WRITE,
-                                  MAP_SHARED | MAP_FIXED, v->channel_fd, 0) == MAP_FAILED) {
-        rc = un_error_errno(err, -errno, "map guest memory");
-    }
-    if (rc == 0) {
-        struct hv_layout_spec ls = {.mem = mem,
-                                    .mem_bytes = spec->mem_bytes,
-                                    .doorbell = HV_DOORBELL_MEMORY,
-                                    .doorbell_addr = VMM_DOORBELL_ADDR,
-                                    .boot_flags = boot_flags,
-                                    .tsc_hz = (uint64_t)v->drv->hello.tsc_khz * 1000};
-        struct hv_layout made = {0};
-        rc = hv_layout_build(&ls, spec, &made, err);
-        order->cr3 = made.cr3;
-        order->rip = made.rip;
-        order->rsp = made.rsp;
-        order->rdi = made.rdi;
-    }
-    if (mem != MAP_FAILED) {
-        munmap(mem, spec->mem_bytes);
-    }
-    if (rc < 0) {
-        close_fd(&fd);
-        return rc;
-    }
-    order->flags = VMM_BIND_SHARED;
-    return fd;
-}
-
-/* Where the guest begins: its snapshot if there is one, else the image. `ret_fd` is borrowed from
- * the snapshot, or the VM's own (ram_fd). */
-static int place(struct kvm_vm *v, const struct hv_run_spec *spec, struct vmm_order *order,
-                 int *ret_fd, struct un_error *err)
-{
-    if (spec->snapshot_key) {
-        v->snapshot = snapshot_get(v->drv->snapshots, spec->snapshot_key, spec->mem_bytes);
-    }
-    if (v->snapshot) {
-        snapshot_fill_channel(v->snapshot, v->base_addr);
-        hv_channel_adopt(&v->channel);
-        *ret_fd = snapshot_order(v->snapshot, order);
-        return 0;
-    }
-    int fd = lay_out(v, spec, UNID_BOOT_REQUEST_READY, order, err);
-    if (fd < 0) {
-        return fd;
-    }
-    *ret_fd = v->ram_fd = fd;
-    return 0;
-}
-
-static int check_run(const struct kvm_vm *v, const struct hv_run_spec *spec, struct un_error *err)
-{
-    if (v->state != KVM_VM_SHELL) {
-        return un_error_set(err, -EINVAL, "the VM is no shell");
-    }
-    if (spec->snapshot_key && !snapshot_key_valid(spec->snapshot_key)) {
-        return un_error_set(err, -EINVAL, "malformed snapshot key");
-    }
-    if (spec->mem_bytes > v->mem_bytes || spec->mem_bytes < MEM_UNIT || spec->mem_bytes % 4096) {
-        return un_error_set(err, -ENOMEM,
-                            "a guest of %" PRIu64 " bytes in a shell of %" PRIu64 " bytes",
-                            spec->mem_bytes, v->mem_bytes);
-    }
-    if (v->recycled && (!spec->snapshot_key || !snapshot_is(v->snapshot, spec->snapshot_key))) {
-        return un_error_set(err, -EINVAL, "the VM was put back for another function");
-    }
-    return 0;
-}
-
-static void begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, int fd)
+void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, int fd)
 {
     order->cpu_us = cpu_us > 0 ? cpu_us : LIMIT_FUNCTION_TIMEOUT_MS * UINT64_C(1000);
     v->channel.resume = channel_resume;
     v->standing = false;
     v->state = KVM_VM_RUNNING;
-    send_order(v, order, fd);
+    kvm_vm_order(v, order, fd);
 }
 
-static void start_told_soon(struct kvm_vm *v)
+void kvm_vm_tell_started_soon(struct kvm_vm *v)
 {
     v->started_due = true;
     un_loop_post(v->drv->loop, &v->started_post);
-}
-
-/* The VM was put back already, and waits where its snapshot was taken. */
-static int run_again(struct kvm_vm *v, const struct hv_run_spec *spec, struct un_error *err)
-{
-    open_channel(v);
-    hv_channel_adopt(&v->channel);
-    int rc = hv_channel_put_request(&v->channel, spec, err);
-    if (rc < 0) {
-        return rc;
-    }
-    v->recycled = false;
-    begin(v, &(struct vmm_order){.op = VMM_ORDER_GO}, spec->deadline_us, -1);
-    start_told_soon(v);
-    return 0;
-}
-
-int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err)
-{
-    struct kvm_vm *v = vm_of(vm);
-    int rc = check_run(v, spec, err), fd = -1;
-    if (rc < 0) {
-        return rc;
-    }
-    if (v->recycled) {
-        return run_again(v, spec, err);
-    }
-    struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes};
-    open_channel(v);
-    rc = place(v, spec, &order, &fd, err);
-    if (rc == 0) {
-        rc = hv_channel_put_request(&v->channel, spec, err);
-    }
-    if (rc < 0) {
-        /* The shell stays what it was. */
-        snapshot_unref(v->snapshot);
-        v->snapshot = NULL;
-        close_fd(&v->ram_fd);
-        clear_channel(v);
-        return rc;
-    }
-    begin(v, &order, spec->deadline_us, fd);
-    close_fd(&v->ram_fd);
-    if (spec->snapshot_key && !v->snapshot) {
-        snapshot_prepare_later(v->drv->snapshots, spec);
-    }
-    start_told_soon(v);
-    return 0;
-}
-
-int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec,
-                 void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err)
-{
-    int rc = check_run(v, spec, err);
-    if (rc < 0) {
-        return rc;
-    }
-    struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes};
-    open_channel(v);
-    int fd = lay_out(v, spec, 0, &order, err);
-    if (fd < 0) {
-        return fd;
-    }
-    v->ram_fd = fd;
-    v->on_saved = on_saved;
-    begin(v, &order, spec->deadline_us, fd);
-    return 0;
-}
-
-int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err)
-{
-    struct kvm_vm *v = vm_of(vm);
-    if (v->state != KVM_VM_ENDED || v->freed || !v->done || !v->standing || !v->watching ||
-        !v->snapshot || snapshot_dropped(v->snapshot)) {
-        return un_error_set(err, -EINVAL, "the VM cannot be put back to a snapshot");
-    }
-    /* The guest stands at its DONE, so nobody writes here. */
-    int rc = clear_channel(v);
-    if (rc < 0) {
-        return un_error_errno(err, rc, "clear the guest's channel");
-    }
-    snapshot_fill_channel(v->snapshot, v->base_addr);
-    send_order(v, &(struct vmm_order){.op = VMM_ORDER_RESET}, -1);
-    v->done = false;
-    v->recycled = true;
-    v->state = KVM_VM_SHELL;
-    un_loop_post(v->drv->loop, &v->ready_post);
-    return 0;
 }
 
 void kvm_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof)

@@ -7,8 +7,8 @@
  *              └─ ...
  *
  * Who ends takes everything below along: the spawner ends when the control socket closes, the
- * kernel ends every process of a pid namespace with its first, and each child asks to be killed with
- * its parent for the case that there is no pid namespace.
+ * kernel ends every process of a pid namespace with its first, and each child asks to be killed
+ * with its parent for the case that there is no pid namespace.
  *
  * The program is static and small, for each monitor pays for its pages. It logs nothing and has no
  * standard streams: what is wrong travels in messages (proto.h).
@@ -154,7 +154,8 @@ static void run_guest(int sock, struct machine *m, uint64_t order_ns)
     }
 }
 
-/* Takes the next order and the descriptor that came along (-1: none). Ends when unid's end closed. */
+/* Takes the next order and the descriptor that came along (-1: none). Ends when unid's end
+ * closed. */
 static struct vmm_order next_order(int sock, struct machine *m, int *ret_fd)
 {
     struct vmm_order raw, order;
@@ -232,6 +233,16 @@ static _Noreturn void monitor_serve(int sock, struct machine *m)
     }
 }
 
+/* Makes the pages that every request writes exist now, and not while a request waits. */
+static void touch_channel(struct machine *m)
+{
+    static const uint64_t used[] = {UNID_BOOT_ADDR, UNID_CALL_ADDR, UNID_STRINGS_ADDR,
+                                    UNID_REQUEST_ADDR, UNID_RESPONSE_ADDR};
+    for (size_t i = 0; i < sizeof(used) / sizeof(used[0]); i++) {
+        *(volatile uint8_t *)(m->mem + used[i]) = 0;
+    }
+}
+
 static _Noreturn void monitor_main(const struct vmm_command *c, uint64_t forked_ns)
 {
     struct machine m;
@@ -247,6 +258,7 @@ static _Noreturn void monitor_main(const struct vmm_command *c, uint64_t forked_
         monitor_give_up(c->id, rc, m.step);
     }
     close(kvm_fd);
+    touch_channel(&m);
     t = machine_now_ns();
     if (jail_limit_memory(c->mem_bytes) < 0 || jail_seal() < 0) {
         monitor_give_up(c->id, -errno, "enter the jail");

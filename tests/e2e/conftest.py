@@ -13,6 +13,7 @@ TEST_S = 120
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "libvirt: runs real virtual machines through libvirt")
+    config.addinivalue_line("markers", "kvm: runs real virtual machines through /dev/kvm")
 
 
 def pytest_collection_modifyitems(items):

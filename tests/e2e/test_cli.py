@@ -75,6 +75,43 @@ def test_deploy_by_tag(unid, program):
     assert done.status == 1 and "neither a file here nor an image" in done.err
 
 
+def test_images_are_tagged_untagged_and_named_by_a_beginning(unid, program, tmp_path):
+    digest = unid.unictl("image", "push", program, "--tag", "one").ok().text.strip()
+    (tmp_path / "other").write_bytes(sdk_image(b"other"))
+    other = unid.unictl("image", "push", tmp_path / "other").ok().text.strip()
+    short = digest.removeprefix("sha256:")[:8]
+    assert unid.unictl("image", "tag", short, "team/app:1").ok().text == f"team/app:1 -> {digest}\n"
+    assert unid.unictl("image", "tag", "one", "two", "--json").ok().json["digest"] == digest
+    unid.unictl("image", "tag", f"sha256:{short}", "three").ok()
+    # A tag that reads like the beginning of another image's digest is still a tag.
+    unid.unictl("image", "tag", other, short).ok()
+    assert unid.unictl("image", "tag", short, "four", "--json").ok().json["digest"] == other
+    heads, first, second = unid.unictl("image", "ls").ok().text.splitlines()
+    assert heads.split()[-1] == "TAGS"
+    assert first.endswith("  one, team/app:1, three, two") and second.endswith(f"  {short}, four")
+    for ref in ("nothing", "00000000", "sha256:" + "0" * 10):
+        done = unid.unictl("image", "tag", ref, "x")
+        assert done.status == 1 and f"no image {ref}" in done.err
+    assert unid.unictl("image", "tag", "sha256:" + "0" * 64, "x").status == 1
+    assert unid.unictl("image", "tag", "one", "no good").status == 1
+    assert unid.unictl("image", "untag", "team/app:1").ok().text == "team/app:1\n"
+    assert unid.unictl("image", "untag", "team/app:1").status == 1
+    assert unid.unictl("image", "untag", "one", "--json").ok().json == {"removed": ["one"]}
+    assert unid.unictl("image", "rm", short).ok().text == digest + "\n"
+    assert unid.unictl("image", "rm", short).status == 1
+    assert unid.unictl("image", "rm", "four").status == 2
+    for tag in (short, "four"):
+        unid.unictl("image", "untag", tag).ok()
+    assert unid.unictl("image", "ls").ok().text.splitlines()[1].endswith(" -")
+
+
+def test_deploy_of_what_cannot_run_says_what_to_do(unid, tmp_path):
+    (tmp_path / "prog").write_bytes(sdk_image().replace(b"unid\0", b"none\0"))
+    done = unid.unictl("deploy", "f", tmp_path / "prog")
+    assert done.status == 1 and "linux-static" in done.err and "unid-cc" in done.err
+    assert unid.unictl("ls", "--json").ok().json["items"] == []
+
+
 def test_versions_and_rollback(unid, program):
     for n in (1, 2, 3):
         unid.unictl("deploy", "f", program, "--", "size", n).ok()

@@ -462,6 +462,41 @@ def test_pool_keeps_its_minimum(make_unid):
     )
 
 
+# --- the limit of connections ---------------------------------------------------------------------
+
+
+def test_clients_over_the_limit_of_connections_are_told_503(make_unid):
+    unid = make_unid(flags=["--set", "http.max_connections=4"]).start()
+    unid.deploy("f", "sleep", "1000")
+    sockets = [waiting_call(unid, "f") for _ in range(8)]
+    answers = [read_answer(sock) for sock in sockets]
+    assert None not in answers, [a and a.status for a in answers]
+    assert sorted(a.status for a in answers) == [200] * 4 + [503] * 4
+    for answer in answers:
+        if answer.status == 503:
+            answer.problem()
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert answer.headers["Connection"] == "close"
+    # Those that were served are idle now; they make room.
+    for _ in range(8):
+        unid.get("/api/v1/functions/f").ok()
+    for sock in sockets:
+        sock.close()
+
+
+def test_connections_that_are_kept_warm_make_room(make_unid):
+    unid = make_unid(flags=["--set", "http.max_connections=4"]).start()
+    unid.deploy("f", "hello")
+    sockets = []
+    for _ in range(12):
+        sockets.append(waiting_call(unid, "f"))
+        assert read_answer(sockets[-1]).status == 200
+    for sock in sockets[:8]:
+        assert closed(sock)
+    for sock in sockets:
+        sock.close()
+
+
 # --- draining -------------------------------------------------------------------------------------
 
 
@@ -473,21 +508,7 @@ def test_sigterm_lets_running_requests_finish(unid):
     join = calls_at_once(unid, "f", 3)
     wait_for(lambda: len(running(unid, "f")) == 3, "three run")
     unid.drain()
-    statuses = set()
-
-    def drains():
-        try:
-            keep.request("GET", "/fn/f")
-            answer = keep.getresponse()
-            harness.SEEN.add(("GET", "/fn/f", answer.status))
-            answer.read()
-            statuses.add(answer.status)
-        except (OSError, harness.http.client.HTTPException):
-            statuses.add("closed")
-        return True
-
-    drains()
-    assert statuses <= {503, "closed"}
+    assert closed(keep.sock)  # nobody waits for an answer there
     assert [a.status for a in join()] == [200] * 3
     assert unid.stop() == 0
 
@@ -499,13 +520,7 @@ def test_draining_daemon_says_503_with_retry_after(unid):
     idle = unid.raw()
     unid.drain()
 
-    def drains():
-        try:
-            return unid.get("/readyz").status == 503
-        except OSError:  # it was idle at the instant when idle connections were closed
-            return False
-
-    wait_for(drains, "it drains")
+    wait_for(lambda: unid.get("/readyz").status == 503, "it drains")
     unid.get("/readyz").problem(503)
     unid.get("/healthz").ok()
     for method, path in (("GET", "/fn/f"), ("POST", "/api/v1/functions/f/invocations")):
@@ -514,6 +529,39 @@ def test_draining_daemon_says_503_with_retry_after(unid):
         assert int(answer.headers["Retry-After"]) >= 1
         assert answer.headers["Connection"] == "close"
     assert closed(idle)
+    assert join()[0].status == 200
+    assert unid.stop() == 0
+
+
+def test_request_that_has_come_when_draining_begins_is_answered(unid):
+    """Each of many clients is told something, whatever it had got to at that instant."""
+    unid.deploy("f", "sleep", "1000")
+    join = calls_at_once(unid, "f", 1)
+    wait_for(lambda: running(unid, "f"), "it runs")
+    request = b"GET /fn/f HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    sockets = [unid.raw() for _ in range(60)]
+    for sock in sockets[:20]:
+        sock.sendall(request)
+    unid.drain()
+    for sock in sockets[20:40]:
+        sock.sendall(request)
+    wait_for(lambda: unid.get("/readyz").status == 503, "it drains")
+    late = [unid.raw() for _ in range(20)]
+    for sock in late:
+        sock.sendall(request)
+    for i, sock in enumerate(sockets[:40] + late):
+        answer = read_answer(sock)
+        assert answer is not None, f"client {i} is not answered"
+        assert answer.status == 503 or (answer.status == 200 and i < 40), (i, answer)
+        assert answer.headers["Connection"] == "close"
+        if answer.status == 503:
+            assert answer.problem()["outcome"] == "draining"
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert closed(sock)
+        sock.close()
+    for sock in sockets[40:]:
+        assert closed(sock)
+        sock.close()
     assert join()[0].status == 200
     assert unid.stop() == 0
 

@@ -2,10 +2,13 @@
 and each way it refuses."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
+import sqlite3
 import subprocess
+from urllib.parse import quote
 
 import pytest
 
@@ -229,6 +232,33 @@ def test_tags_point_at_images(shared):
     shared.put(f"/api/v1/tags/{NO_DIGEST}", {"digest": one}).problem(400)
 
 
+def test_tags_are_listed_and_removed(unid):
+    one, two = unid.push(sdk_image(b"tag one")), unid.push(sdk_image(b"tag two"))
+    assert unid.get("/api/v1/tags").ok().json == {"items": [], "next": None}
+    for tag, digest in (("z", one), ("team/app:1", two), ("a", one)):
+        unid.put(f"/api/v1/tags/{quote(tag, safe='')}", {"digest": digest}).ok()
+    assert unid.get("/api/v1/tags").ok().json["items"] == [
+        {"tag": "a", "digest": one},
+        {"tag": "team/app:1", "digest": two},
+        {"tag": "z", "digest": one},
+    ]
+    assert {i["digest"]: i["tags"] for i in unid.get("/api/v1/images").ok().json["items"]} == {
+        one: ["a", "z"],
+        two: ["team/app:1"],
+    }
+    assert unid.get("/api/v1/images/z").ok().json["tags"] == ["a", "z"]
+    pushed = unid.post("/api/v1/images?tag=again", sdk_image(b"tag one")).ok(200).json
+    assert pushed["tag"] == "again" and pushed["tags"] == ["a", "again", "z"]
+    unid.delete("/api/v1/tags/team%2Fapp:1").ok(204)
+    unid.delete("/api/v1/tags/team%2Fapp:1").problem(404)
+    unid.delete("/api/v1/tags/with%20space").problem(404)
+    unid.get("/api/v1/images/team%2Fapp:1").problem(404)
+    assert unid.get(f"/api/v1/images/{two}").ok().json["tags"] == []
+    unid.delete(f"/api/v1/images/{one}").ok(204)
+    assert unid.get("/api/v1/tags").ok().json["items"] == []
+    unid.post("/api/v1/images?tag=..", sdk_image(b"tag two")).problem(400)
+
+
 def test_image_is_removed_only_when_nothing_needs_it(shared, name):
     digest = shared.push(sdk_image(b"to be removed"))
     shared.deploy(name, "hello", image=digest)
@@ -284,6 +314,29 @@ def test_image_of_a_function_may_be_a_tag_and_stays_what_it_was(shared, name):
     assert shared.deploy(name, "hello", image=f"{name}-tag")["image"] == one
     shared.put(f"/api/v1/tags/{name}-tag", {"digest": two}).ok()
     assert shared.get(f"/api/v1/functions/{name}").ok().json["image"] == one
+
+
+def test_image_that_no_driver_runs_is_422_and_changes_nothing(shared, name):
+    linux = shared.push(sdk_image(b"no note").replace(b"unid\0", b"none\0"))
+    assert shared.get(f"/api/v1/images/{linux}").ok().json["kind"] == "linux-static"
+    detail = shared.put(f"/api/v1/functions/{name}", {"image": linux}).problem(422)["detail"]
+    assert "linux-static" in detail and "kind sdk" in detail and "unid-cc" in detail
+    shared.get(f"/api/v1/functions/{name}").problem(404)
+    first = shared.deploy(name, "hello")
+    shared.put(f"/api/v1/functions/{name}", {"image": linux}).problem(422)
+    assert shared.get(f"/api/v1/functions/{name}/versions").ok().json["items"] == [first]
+    shared.call(name).ok()
+    shared.delete(f"/api/v1/images/{linux}").ok(204)
+
+
+def test_version_that_an_older_daemon_took_answers_503_with_advice(unid):
+    unid.deploy("f", "hello")
+    unid.stop()
+    with contextlib.closing(sqlite3.connect(unid.state / "unid.db")) as db, db:
+        db.execute("UPDATE images SET kind = 'linux-static'")
+    unid.start()
+    problem = unid.call("f").problem(503)
+    assert problem["outcome"] == "cannot-run" and "unid-cc" in problem["detail"]
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,9 @@ bool image_digest_valid(const char *s)
 
 static void go_info(struct later *l)
 {
-    CB(l, image_info_cb)(l->arg, l->rc, &the_image, &l->err);
+    struct image_info info = the_image;
+    info.kind = below.kind;
+    CB(l, image_info_cb)(l->arg, l->rc, &info, &l->err);
 }
 
 void image_get(struct imagestore *is, const char *ref, image_info_cb cb, void *arg)
@@ -145,6 +147,25 @@ void image_tag(struct imagestore *is, const char *tag, const char *digest, image
     (void)is;
     snprintf(below.tag, sizeof(below.tag), "%s=%s", tag, digest);
     later(go_done, (void (*)(void))cb, arg, strcmp(digest, BELOW_DIGEST) == 0 ? 0 : -ENOENT);
+}
+
+void image_untag(struct imagestore *is, const char *tag, image_done_cb cb, void *arg)
+{
+    (void)is;
+    later(go_done, (void (*)(void))cb, arg, strcmp(tag, "my/tag:1") == 0 ? 0 : -ENOENT);
+}
+
+static void go_tags(struct later *l)
+{
+    static const struct image_tag_info tags[] = {{"my/tag:1", BELOW_DIGEST}, {"z", BELOW_DIGEST}};
+    CB(l, image_tags_cb)(l->arg, l->rc, l->rc == 0 ? tags : NULL, l->rc == 0 ? 2 : 0, &l->err);
+}
+
+void image_tag_list(struct imagestore *is, const char *digest, image_tags_cb cb, void *arg)
+{
+    (void)is;
+    (void)digest;
+    later(go_tags, (void (*)(void))cb, arg, below.tags_rc);
 }
 
 int image_upload_start(struct imagestore *is, const struct image_upload_spec *spec,
@@ -231,6 +252,16 @@ const char *function_interface_name(enum function_interface i)
     return i == FUNCTION_FILTER ? "filter" : "sdk";
 }
 
+const char *function_driver_name(enum function_driver d)
+{
+    return d == FUNCTION_AUTO ? "auto" : "kvm";
+}
+
+const char *function_isolation_name(enum function_isolation i)
+{
+    return i == FUNCTION_VM ? "vm" : "reset";
+}
+
 bool function_name_valid(const char *name)
 {
     return *name && !name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-")];
@@ -270,6 +301,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
     (void)r;
     (void)name;
     (void)config;
+    below.deploys++;
     later(go_deployed, (void (*)(void))cb, arg, 0);
 }
 
@@ -360,6 +392,11 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
     return statuses[k];
 }
 
+int sched_can_run(enum image_kind kind, struct un_error *err)
+{
+    return kind == IMAGE_SDK ? 0 : un_error_set(err, -ENOTSUP, "link it with the guest SDK");
+}
+
 int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
                      struct sched_call **ret, struct un_error *err)
 {
@@ -437,6 +474,22 @@ void below_end(const struct sched_outcome *outcome)
 {
     below.call = NULL;
     below.events->on_end(below.call_arg, outcome);
+}
+
+/* Told at once, as only an error may be; nothing here depends on when. */
+void sched_prepare(struct scheduler *s, const char *name, const struct function_config *config,
+                   sched_prepare_cb *cb, void *arg)
+{
+    (void)s;
+    (void)name;
+    (void)config;
+    if (below.prepare_rc) {
+        struct un_error err = UN_ERROR_INIT;
+        un_error_set(&err, below.prepare_rc, "the program ended before it asked for a request");
+        cb(arg, below.prepare_rc, &err, "last words\n");
+    } else {
+        cb(arg, 0, NULL, NULL);
+    }
 }
 
 void sched_instances(struct scheduler *s,

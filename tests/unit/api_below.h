@@ -34,9 +34,13 @@ struct below {
     void *push_arg;
     char declared_digest[IMAGE_DIGEST_SIZE], tag[160];
     unsigned aborts;
+    enum image_kind kind;
+    int tags_rc; /* not 0: listing tags fails with it */
     /* Functions. */
     uint32_t live;
     char deployed[512]; /* the JSON that was parsed last */
+    unsigned deploys;
+    int prepare_rc;     /* what sched_prepare finds wrong with the program */
     /* Async and logs. */
     char async_body[64], async_type[64];
     void (*log_fn)(void *arg, const struct log_line *line);

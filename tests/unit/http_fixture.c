@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,6 +151,29 @@ void open_server(unsigned connections)
     http_limits_init(&spec.limits);
     spec.limits.connections = connections;
     assert_int_equal(http_server_open(&spec, &fx->server, NULL), 0);
+}
+
+uint16_t listen_tcp(void)
+{
+    uint16_t port = 0;
+    assert_int_equal(http_server_listen_tcp(fx->server, "127.0.0.1:0", &port, NULL), 0);
+    return port;
+}
+
+int tcp_connect(uint16_t port)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
+    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    return fd;
+}
+
+void use(int fd)
+{
+    fx->fd = fd;
+    fx->closed = fx->reset = false;
+    forget();
 }
 
 void connect_pair(void)

@@ -42,6 +42,12 @@ extern struct fixture *fx;
 void work_free(struct work *w);
 void open_server(unsigned connections);
 void connect_pair(void);
+/* On a free port of 127.0.0.1. */
+uint16_t listen_tcp(void);
+/* Gives a connected socket; the kernel has accepted it, the server has not yet. */
+int tcp_connect(uint16_t port);
+/* From now on `fd` is the client's end, and nothing has been received. */
+void use(int fd);
 int setup(void **state);
 int teardown(void **state);
 void pump(void);

@@ -86,6 +86,41 @@ struct registry {
 static struct registry *the_registry; /* image_open knows only its image store */
 static unsigned image_refs;
 
+static void (*change_fn)(void *arg, const char *name);
+static void *change_arg;
+
+void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+{
+    assert_null(change_fn);
+    change_fn = fn;
+    change_arg = arg;
+}
+
+void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+{
+    assert_ptr_equal(change_fn, fn);
+    change_fn = NULL;
+}
+
+void world_change(struct world *w, const char *name)
+{
+    change_fn(change_arg, name);
+}
+
+const char *function_driver_name(enum function_driver d)
+{
+    static const char *const names[] = {"auto", "kvm", "libvirt", "fake"};
+
+    return names[d];
+}
+
+int function_snapshot_key(const char *name, const struct function_config *c,
+                          char ret[FUNCTION_SNAPSHOT_KEY_SIZE], struct un_error *err)
+{
+    snprintf(ret, FUNCTION_SNAPSHOT_KEY_SIZE, "key-%.60s", name);
+    return 0;
+}
+
 struct function_version *function_ref(struct function_version *v)
 {
     v->refs++;
@@ -200,6 +235,7 @@ struct function_version *world_function(struct world *w, const char *name, const
     *v = (struct function_version){.kind = IMAGE_SDK, .version = 1, .id = r->count + 1};
     snprintf(v->name, sizeof(v->name), "%s", name);
     snprintf(v->config.image, sizeof(v->config.image), "sha256:%s", name);
+    snprintf(v->snapshot_key, sizeof(v->snapshot_key), "key-%.60s", name);
     v->config.memory_mib = 16;
     v->config.timeout_ms = 5000;
     v->config.concurrency = 100;
@@ -279,6 +315,8 @@ void world_open(struct world *w)
         .store = w->store,
         .registry = w->registry,
         .driver = w->driver,
+        .drivers = w->drivers,
+        .driver_count = w->drivers[0] ? (w->drivers[1] ? 2 : 1) : 0,
         .settings = w->set,
     };
 

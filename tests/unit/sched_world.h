@@ -19,6 +19,7 @@ struct world {
     struct un_loop *loop;
     struct store *store;
     struct hv_driver *driver;
+    struct hv_driver *drivers[2]; /* for world_open, instead of `driver` alone */
     struct scheduler *sched;
     struct registry *registry;
     struct sched_settings set; /* for world_open */
@@ -44,6 +45,8 @@ void world_barrier(struct world *w);
 
 /* A function; `args` is one string of words for the fake guest. */
 struct function_version *world_function(struct world *w, const char *name, const char *args);
+/* As if the function had been deployed anew, or its aliases changed. */
+void world_change(struct world *w, const char *name);
 /* Lookups are not in the cache and answered only by world_answer_lookups. */
 void world_hold_lookups(struct world *w, bool hold);
 void world_answer_lookups(struct world *w);

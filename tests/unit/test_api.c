@@ -504,6 +504,28 @@ static void images_are_read(void **state)
     expect_status(400);
 }
 
+static void tags_are_told_with_their_images(void **state)
+{
+    (void)state;
+    ask("GET", "/api/v1/images/" BELOW_DIGEST, NULL);
+    expect("\"tags\":[\"my/tag:1\",\"z\"]");
+    ask("GET", "/api/v1/images", NULL);
+    expect("\"tags\":[\"my/tag:1\",\"z\"]}],\"next\":null}");
+    ask("GET", "/api/v1/tags", NULL);
+    expect("{\"items\":[{\"tag\":\"my/tag:1\",\"digest\":\"" BELOW_DIGEST "\"},{\"tag\":\"z\"");
+    ask("DELETE", "/api/v1/tags/my%2Ftag:1", NULL);
+    expect_status(204);
+    ask("DELETE", "/api/v1/tags/none", NULL);
+    expect_status(404);
+    below.tags_rc = -EIO;
+    ask("GET", "/api/v1/images", NULL);
+    expect_status(500);
+    ask("POST", "/api/v1/images", "x");
+    expect_status(500);
+    ask("GET", "/api/v1/tags", NULL);
+    expect_status(500);
+}
+
 /* --- functions
  * -------------------------------------------------------------------------------------- */
 
@@ -512,7 +534,8 @@ static void function_is_deployed_from_a_digest_or_a_tag(void **state)
     (void)state;
     ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\",\"memory_mib\":4}");
     expect_status(201);
-    expect("\"version\":3,\"url\":\"/fn/hello\"");
+    expect("\"version\":3,\"url\":\"http://127.0.0.1:");
+    expect("/fn/hello\",\"image\"");
     expect("\"env\":{\"A\":\"b=c\"}");
     expect("\"args\":[\"--x\"]");
     ask("PUT", "/api/v1/functions/hello", "{\"image\":\"my/tag:1\"}");
@@ -530,6 +553,22 @@ static void function_is_deployed_from_a_digest_or_a_tag(void **state)
     expect_status(400);
     ask("PUT", "/api/v1/functions/UPPER", "{\"image\":\"my/tag:1\"}");
     expect_status(400);
+}
+
+static void image_that_cannot_run_is_not_deployed(void **state)
+{
+    (void)state;
+    below.kind = IMAGE_DISK;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"my/tag:1\"}");
+    expect_status(422);
+    expect("link it with the guest SDK");
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\"}");
+    expect_status(422);
+    assert_int_equal(below.deploys, 0);
+    below.kind = IMAGE_SDK;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"my/tag:1\"}");
+    expect_status(201);
+    assert_int_equal(below.deploys, 1);
 }
 
 static void functions_are_read_and_removed(void **state)
@@ -775,7 +814,9 @@ int main(void)
         TEST(bad_pushes_are_refused),
         TEST(push_that_breaks_off_is_undone),
         TEST(images_are_read),
+        TEST(tags_are_told_with_their_images),
         TEST(function_is_deployed_from_a_digest_or_a_tag),
+        TEST(image_that_cannot_run_is_not_deployed),
         TEST(functions_are_read_and_removed),
         TEST(rollback_moves_to_the_version_before),
         TEST(json_bodies_are_bounded),

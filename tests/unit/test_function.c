@@ -39,12 +39,15 @@ static void what_is_not_said_has_its_default(void **state)
 static void a_whole_configuration_is_read_and_written_back(void **state)
 {
     static const char text[] =
-        "{\"image\":\"sha256:" D64 "\",\"interface\":\"cgi\",\"memory_mib\":128,\"timeout_ms\":5,"
+        "{\"image\":\"sha256:" D64 "\",\"interface\":\"cgi\",\"driver\":\"kvm\","
+        "\"isolation\":\"reset\",\"memory_mib\":128,\"timeout_ms\":5,"
         "\"concurrency\":7,\"args\":[\"-v\",\"\",\"\xc3\xa4\"],\"env\":{\"A\":\"1\",\"AB\":\"x=y\","
         "\"B\":\"\"}}";
     struct function_config c;
     assert_int_equal(parse(text, &c), 0);
     assert_int_equal(c.interface, FUNCTION_CGI);
+    assert_int_equal(c.driver, FUNCTION_KVM);
+    assert_int_equal(c.isolation, FUNCTION_RESET);
     assert_int_equal(c.memory_mib, 128);
     assert_string_equal(c.args[0], "-v");
     assert_string_equal(c.args[1], "");
@@ -82,6 +85,9 @@ static void what_is_wrong_is_named(void **state)
     assert_refused("{\"image\":\"sha256:xyz\"}", "image: must be");
     assert_refused(WITH("\"memroy_mib\":5"), "memroy_mib");
     assert_refused(WITH("\"interface\":\"tcp\""), "interface: must be");
+    assert_refused(WITH("\"driver\":\"qemu\""), "driver: must be");
+    assert_refused(WITH("\"driver\":1"), "driver: must be");
+    assert_refused(WITH("\"isolation\":\"\""), "isolation: must be");
     assert_refused(WITH("\"memory_mib\":1"), "memory_mib");
     assert_refused(WITH("\"memory_mib\":65537"), "65536");
     assert_refused(WITH("\"timeout_ms\":0"), "timeout_ms");

@@ -330,21 +330,12 @@ static void body_that_is_cut_off_is_lost(void **state)
 
 /* Over TCP only the client's reset tells a half-close from a close. Real time: the kernel is
  * involved. */
-static void tcp_connect(uint16_t port)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
-    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    close(fx->fd);
-    fx->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fx->fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-}
-
 static void tcp_client_that_leaves_is_told_from_one_that_half_closes(void **state)
 {
     (void)state;
-    uint16_t port = 0;
-    assert_int_equal(http_server_listen_tcp(fx->server, "127.0.0.1:0", &port, NULL), 0);
-    tcp_connect(port);
+    uint16_t port = listen_tcp();
+    close(fx->fd);
+    fx->fd = tcp_connect(port);
     say(GET("/hold"));
     shutdown(fx->fd, SHUT_WR);
     pump();
@@ -359,7 +350,8 @@ static void tcp_client_that_leaves_is_told_from_one_that_half_closes(void **stat
     pump();
     assert_non_null(strstr(got(), "here"));
 
-    tcp_connect(port);
+    close(fx->fd);
+    fx->fd = tcp_connect(port);
     say(GET("/hold"));
     close(fx->fd);
     fx->fd = -1;
@@ -386,6 +378,7 @@ static void drain_closes_idle_and_finishes_the_rest(void **state)
 {
     (void)state;
     int idle = fx->fd;
+    say(GET("/once"));
     connect_pair();
     say(GET("/hold"));
     http_server_drain(fx->server);
@@ -422,27 +415,95 @@ static void answer_that_is_complete_survives_close(void **state)
     assert_non_null(strstr(got(), "last words"));
 }
 
-static void full_server_lets_an_idle_connection_go(void **state)
+static void drain_answers_what_has_come_already(void **state)
 {
     (void)state;
-    uint16_t port = 0;
-    http_server_close(fx->server);
-    open_server(2);
-    assert_int_equal(http_server_listen_tcp(fx->server, "127.0.0.1:0", &port, NULL), 0);
-    int fds[4];
-    for (int i = 0; i < 4; i++) {
-        fx->fd = dup(0);
-        tcp_connect(port);
-        fds[i] = fx->fd;
-        pump();
-        assert_true(http_server_connections(fx->server) <= 2);
-    }
+    say(GET("/before"));
     forget();
-    say(GET("/newest"));
+    send_bytes(GET("/in-the-kernel"), strlen(GET("/in-the-kernel")));
+    http_server_drain(fx->server);
+    pump();
     expect_status(200);
-    for (int i = 0; i < 3; i++) {
-        close(fds[i]);
-    }
+    assert_string_equal(fx->last_target, "/in-the-kernel");
+    assert_non_null(strstr(got(), "Connection: close\r\n"));
+    assert_true(fx->closed);
+    assert_false(fx->reset);
+}
+
+static void drain_answers_who_was_not_accepted_yet(void **state)
+{
+    (void)state;
+    uint16_t port = listen_tcp();
+    close(fx->fd);
+    use(tcp_connect(port));
+    send_bytes(GET("/early"), strlen(GET("/early")));
+    http_server_drain(fx->server);
+    assert_int_equal(http_server_connections(fx->server), 2);
+    pump();
+    expect_status(200);
+    assert_true(fx->closed);
+}
+
+static void drain_accepts_and_answers_who_comes_later(void **state)
+{
+    (void)state;
+    uint16_t port = listen_tcp();
+    http_server_drain(fx->server);
+    close(fx->fd);
+    use(tcp_connect(port));
+    pump();
+    un_loop_advance(fx->loop, 200000);
+    say(GET("/later"));
+    expect_status(200);
+    assert_non_null(strstr(got(), "Connection: close\r\n"));
+    assert_true(fx->closed);
+}
+
+static void drain_gives_a_silent_connection_a_moment(void **state)
+{
+    (void)state;
+    http_server_drain(fx->server);
+    pump();
+    un_loop_advance(fx->loop, 200000);
+    pump();
+    assert_false(fx->closed);
+    un_loop_advance(fx->loop, 100000);
+    pump();
+    assert_true(fx->closed);
+    assert_int_equal(http_server_connections(fx->server), 0);
+}
+
+static void drain_keeps_what_an_answer_has_promised(void **state)
+{
+    (void)state;
+    say("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nhe");
+    assert_null(strstr(got(), "Connection: close"));
+    http_server_drain(fx->server);
+    say("ar" GET("/next"));
+    assert_string_equal(fx->last_target, "/next");
+    assert_int_equal(count("HTTP/1.1 200"), 2);
+    assert_non_null(strstr(got(), "Connection: close\r\n"));
+    assert_true(fx->closed);
+}
+
+static void send_now(void *arg)
+{
+    send_bytes(arg, strlen(arg));
+}
+
+static void request_in_the_last_moment_is_not_timed_out(void **state)
+{
+    static char second[] = GET("/second");
+    struct un_timer sender;
+    (void)state;
+    un_timer_init(&sender, fx->loop, send_now, second);
+    assert_int_equal(un_timer_arm_in(&sender, LIMIT_HTTP_IDLE_MS * 1000ull), 0);
+    say(GET("/first"));
+    forget();
+    un_loop_advance(fx->loop, LIMIT_HTTP_IDLE_MS * 1000ull); /* both timers fire in one turn */
+    pump();
+    expect_status(200);
+    assert_false(fx->closed);
 }
 
 static void unix_socket_has_its_mode_and_is_removed(void **state)
@@ -481,6 +542,197 @@ static void malformed_addresses_are_refused(void **state)
     assert_int_equal(http_server_listen_tcp(fx->server, "localhost:0", NULL, &err), 0);
 }
 
+/* --- the limit of connections
+ * --------------------------------------------------------------------------------- */
+
+/* A server of four at most, in place of the fixture's. */
+static uint16_t open_small(void)
+{
+    http_server_close(fx->server);
+    close(fx->fd);
+    open_server(4);
+    fx->fd = -1;
+    return listen_tcp();
+}
+
+static void close_all(int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        close(fds[i]);
+    }
+    fx->fd = -1;
+}
+
+static void full_server_lets_go_who_has_been_idle_longest(void **state)
+{
+    (void)state;
+    uint16_t port = open_small();
+    int fds[6];
+    for (int i = 0; i < 6; i++) {
+        use(fds[i] = tcp_connect(port));
+        say(GET("/answered"));
+        expect_status(200);
+        assert_true(http_server_connections(fx->server) <= 4);
+    }
+    for (int i = 0; i < 6; i++) {
+        use(fds[i]);
+        read_all();
+        assert_int_equal(fx->closed, i < 2);
+        assert_false(fx->reset);
+    }
+    close_all(fds, 6);
+}
+
+static void full_server_answers_all_who_ask_at_once(void **state)
+{
+    (void)state;
+    uint16_t port = open_small();
+    int fds[12];
+    unsigned refused = 0;
+    for (int i = 0; i < 12; i++) {
+        use(fds[i] = tcp_connect(port));
+        send_bytes(GET("/deaf"), strlen(GET("/deaf")));
+    }
+    un_loop_run_ready(fx->loop);
+    assert_int_equal(fx->heads, 4);
+    for (int i = 0; i < 12; i++) {
+        use(fds[i]);
+        pump();
+        assert_false(fx->reset);
+        if (fx->in.len) {
+            expect_status(503);
+            assert_non_null(strstr(got(), "Retry-After: 1\r\n"));
+            assert_non_null(strstr(got(), "Connection: close\r\n"));
+            assert_non_null(strstr(got(), "application/problem+json"));
+            assert_true(fx->closed);
+            refused++;
+        }
+    }
+    assert_int_equal(refused, 8);
+    close_all(fds, 12);
+}
+
+static void refused_client_that_sends_a_body_reads_the_answer(void **state)
+{
+    (void)state;
+    uint16_t port = open_small();
+    char block[65536] = {0};
+    int fds[5];
+    for (int i = 0; i < 4; i++) {
+        use(fds[i] = tcp_connect(port));
+        say(GET("/deaf"));
+    }
+    use(fds[4] = tcp_connect(port));
+    say("POST /collect HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+    for (int i = 0; i < 15; i++) {
+        send_bytes(block, sizeof(block));
+    }
+    pump();
+    expect_status(503);
+    assert_true(fx->closed);
+    assert_false(fx->reset);
+    close_all(fds, 5);
+}
+
+static void connection_with_unread_bytes_is_not_let_go(void **state)
+{
+    (void)state;
+    uint16_t port = open_small();
+    int fds[5];
+    for (int i = 0; i < 4; i++) {
+        use(fds[i] = tcp_connect(port));
+        say(GET("/first"));
+    }
+    /* All four and the new one have sent their request when the server looks next. */
+    fds[4] = tcp_connect(port);
+    for (int i = 0; i < 5; i++) {
+        use(fds[i]);
+        send_bytes(GET("/second"), strlen(GET("/second")));
+    }
+    un_loop_run_ready(fx->loop);
+    for (int i = 0; i < 4; i++) {
+        use(fds[i]);
+        pump();
+        expect_status(200);
+    }
+    use(fds[4]);
+    pump();
+    assert_true(strstr(got(), " 200 ") || strstr(got(), " 503 "));
+    close_all(fds, 5);
+}
+
+static void silent_connections_do_not_keep_others_out(void **state)
+{
+    (void)state;
+    uint16_t port = open_small();
+    int fds[12];
+    for (int i = 0; i < 12; i++) {
+        fds[i] = tcp_connect(port);
+    }
+    un_loop_run_ready(fx->loop);
+    use(fds[11]);
+    say(GET("/newest"));
+    expect_status(200);
+    un_loop_advance(fx->loop, 1000000);
+    un_loop_run_ready(fx->loop);
+    unsigned closed = 0;
+    for (int i = 0; i < 11; i++) {
+        use(fds[i]);
+        read_all();
+        assert_true(fx->in.len == 0 || strstr(got(), "HTTP/1.1 503 ") == got());
+        assert_int_equal(fx->in.len > 0, fx->closed);
+        closed += fx->closed;
+    }
+    assert_int_equal(closed, 8);
+    close_all(fds, 12);
+}
+
+static void connection_over_the_limit_gets_a_place_that_is_free_again(void **state)
+{
+    (void)state;
+    uint16_t port = open_small();
+    int fds[5];
+    for (int i = 0; i < 4; i++) {
+        use(fds[i] = tcp_connect(port));
+        say(GET("/hold"));
+    }
+    use(fds[4] = tcp_connect(port));
+    say("GET /late HTTP/1.1\r\nHost: x\r\n");
+    close(fds[0]);
+    for (int i = 0; i < 4; i++) {
+        un_loop_advance(fx->loop, 500000); /* the server notices; the head's time is over, too */
+        pump();
+    }
+    say("\r\n");
+    expect_status(200);
+    assert_false(fx->closed);
+    close_all(fds + 1, 4);
+}
+
+static void connections_far_over_the_limit_wait_in_the_kernel(void **state)
+{
+    (void)state;
+    enum { MANY = 4 + LIMIT_HTTP_REFUSING + 20 };
+    uint16_t port = open_small();
+    static int fds[MANY];
+    for (int i = 0; i < MANY; i++) {
+        use(fds[i] = tcp_connect(port));
+        if (i < 4) {
+            say(GET("/deaf"));
+        }
+    }
+    un_loop_run_ready(fx->loop);
+    assert_int_equal(http_server_connections(fx->server), 4 + LIMIT_HTTP_REFUSING);
+    close_all(fds, MANY - 1);
+    for (int i = 0; i < 10; i++) {
+        un_loop_run_ready(fx->loop);
+        un_loop_advance(fx->loop, 500000);
+    }
+    use(fds[MANY - 1]);
+    say(GET("/served"));
+    expect_status(200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -512,9 +764,21 @@ int main(void)
         TEST(drain_closes_idle_and_finishes_the_rest),
         TEST(close_tells_running_handlers),
         TEST(answer_that_is_complete_survives_close),
-        TEST(full_server_lets_an_idle_connection_go),
+        TEST(drain_answers_what_has_come_already),
+        TEST(drain_answers_who_was_not_accepted_yet),
+        TEST(drain_accepts_and_answers_who_comes_later),
+        TEST(drain_gives_a_silent_connection_a_moment),
+        TEST(drain_keeps_what_an_answer_has_promised),
+        TEST(request_in_the_last_moment_is_not_timed_out),
         TEST(unix_socket_has_its_mode_and_is_removed),
         TEST(malformed_addresses_are_refused),
+        TEST(full_server_lets_go_who_has_been_idle_longest),
+        TEST(full_server_answers_all_who_ask_at_once),
+        TEST(refused_client_that_sends_a_body_reads_the_answer),
+        TEST(connection_with_unread_bytes_is_not_let_go),
+        TEST(silent_connections_do_not_keep_others_out),
+        TEST(connection_over_the_limit_gets_a_place_that_is_free_again),
+        TEST(connections_far_over_the_limit_wait_in_the_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -421,6 +421,33 @@ static void what_a_crash_left_is_removed_at_the_next_start(void **state)
     assert_true(ig->a.created);
 }
 
+static void full_disk_leaves_what_a_crash_left_for_the_next_start(void **state)
+{
+#ifdef UNID_FAULT_INJECTION
+    struct image_ground *ig = *state;
+    un_autofree uint8_t *data = make_image(900000, 9);
+    assert_int_equal(push(ig, data, 900000), 0);
+    int64_t whole = chunks(ig);
+    ground_write(&ig->g, "INSERT INTO image_chunks VALUES (77 << 24, zeroblob(1000))");
+    image_ground_stop(ig);
+    un_fault_set("store.commit=ENOSPC@1");
+    image_ground_start(ig, 64 << 20);
+    un_fault_set(NULL);
+    assert_int_equal(chunks(ig), whole + 1);
+    assert_int_equal(push(ig, data, 800000), 0); /* its blob is not 77, whose bytes are there */
+    image_ground_stop(ig);
+    image_ground_start(ig, 64 << 20);
+    int64_t both = chunks(ig);
+    image_ground_stop(ig);
+    image_ground_start(ig, 64 << 20);
+    assert_int_equal(chunks(ig), both); /* what had been left is gone, what was pushed is not */
+    assert_true(both > whole && both < whole + 10);
+#else
+    print_message("skipped: fault points are not compiled in (--enable-fault-injection)\n");
+    skip();
+#endif
+}
+
 static void a_full_disk_undoes_the_upload_and_the_store_goes_on(void **state)
 {
     struct image_ground *ig = *state;
@@ -566,6 +593,77 @@ static void tags_name_images_and_move(void **state)
     assert_int_equal(answer_wait(ig), 0);
     assert_int_equal(ig->a.count, 2);
     assert_string_equal(ig->a.info.digest, two); /* the newest is last */
+}
+
+static char tags_text[2 * IMAGE_TAG_SIZE];
+
+static void on_tags(void *arg, int rc, const struct image_tag_info *list, size_t count,
+                    const struct un_error *e)
+{
+    struct answer *a = arg;
+    a->count = count;
+    for (size_t i = 0; i < count; i++) {
+        size_t at = strlen(tags_text);
+        snprintf(tags_text + at, sizeof tags_text - at, "%s=%.12s ", list[i].tag, list[i].digest);
+    }
+    answer_take(a, rc, e);
+}
+
+/* "tag=sha256:<5 digits> " of each tag. */
+static const char *tags_of(struct image_ground *ig, const char *digest)
+{
+    tags_text[0] = '\0';
+    image_tag_list(ig->is, digest, on_tags, &ig->a);
+    assert_int_equal(answer_wait(ig), 0);
+    return tags_text;
+}
+
+static void tags_are_listed_by_name_and_removed(void **state)
+{
+    struct image_ground *ig = *state;
+    un_autofree uint8_t *data = make_image(50000, 13);
+    char one[IMAGE_DIGEST_SIZE], two[IMAGE_DIGEST_SIZE], want[200];
+    assert_int_equal(push(ig, data, 40000), 0);
+    strcpy(one, ig->a.info.digest);
+    assert_int_equal(push(ig, data, 50000), 0);
+    strcpy(two, ig->a.info.digest);
+    assert_string_equal(tags_of(ig, NULL), "");
+    assert_int_equal(tag(ig, "z", one), 0);
+    assert_int_equal(tag(ig, "m/n:1", two), 0);
+    assert_int_equal(tag(ig, "a", one), 0);
+    snprintf(want, sizeof want, "a=%.12s m/n:1=%.12s z=%.12s ", one, two, one);
+    assert_string_equal(tags_of(ig, NULL), want);
+    snprintf(want, sizeof want, "a=%.12s z=%.12s ", one, one);
+    assert_string_equal(tags_of(ig, one), want);
+    assert_string_equal(tags_of(ig, "junk"), "");
+
+    image_untag(ig->is, "a", on_done, &ig->a);
+    assert_int_equal(answer_wait(ig), 0);
+    image_untag(ig->is, "a", on_done, &ig->a);
+    assert_int_equal(answer_wait(ig), -ENOENT);
+    image_untag(ig->is, "no spaces", on_done, &ig->a);
+    assert_int_equal(answer_wait(ig), -ENOENT);
+    assert_int_equal(get(ig, one), 0);
+    image_remove(ig->is, one, on_done, &ig->a); /* its tags go with it */
+    assert_int_equal(answer_wait(ig), 0);
+    snprintf(want, sizeof want, "m/n:1=%.12s ", two);
+    assert_string_equal(tags_of(ig, NULL), want);
+}
+
+static void tags_that_a_path_cannot_hold_are_refused(void **state)
+{
+    struct image_ground *ig = *state;
+    un_autofree uint8_t *data = make_image(40000, 13);
+    char longest[IMAGE_TAG_SIZE + 1];
+    assert_int_equal(push(ig, data, 40000), 0);
+    assert_int_equal(tag(ig, ".", ig->a.info.digest), -EINVAL);
+    assert_int_equal(tag(ig, "..", ig->a.info.digest), -EINVAL);
+    memset(longest, 'x', sizeof longest);
+    longest[IMAGE_TAG_SIZE] = '\0';
+    assert_int_equal(tag(ig, longest, ig->a.info.digest), -EINVAL);
+    longest[IMAGE_TAG_SIZE - 1] = '\0';
+    assert_int_equal(tag(ig, longest, ig->a.info.digest), 0);
+    assert_int_equal(get(ig, longest), 0);
 }
 
 static void a_removed_image_is_gone_with_its_bytes(void **state)
@@ -805,10 +903,13 @@ int main(void)
         TEST(an_aborted_upload_leaves_nothing),
         TEST(the_source_is_told_to_wait_and_to_go_on),
         TEST(what_a_crash_left_is_removed_at_the_next_start),
+        TEST(full_disk_leaves_what_a_crash_left_for_the_next_start),
         TEST(a_full_disk_undoes_the_upload_and_the_store_goes_on),
         TEST(an_image_reads_back_as_it_came),
         TEST(reading_what_is_not_there_or_damaged_is_told),
         TEST(tags_name_images_and_move),
+        TEST(tags_are_listed_by_name_and_removed),
+        TEST(tags_that_a_path_cannot_hold_are_refused),
         TEST(a_removed_image_is_gone_with_its_bytes),
         TEST(collection_spares_what_is_tagged_or_young),
         TEST(an_image_is_mapped_as_it_came),

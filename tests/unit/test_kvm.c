@@ -1,5 +1,10 @@
 /* test_kvm.c - the kvm driver with real VMs: the contract of every driver, snapshots, recycling,
- * deaths of all kinds. Skipped, with a reason, where /dev/kvm cannot be used. */
+ * deaths of all kinds. Skipped, with a reason, where /dev/kvm cannot be used.
+ *
+ *     test_kvm                   everything; UNID_KVM_ROUNDS=10000 for the long form of what
+ * repeats
+ *     test_kvm hostile ROUNDS    only the hostile guests, for longer
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "hypervisor/kvm/kvm.h"
 #include "tests/unit/hv_contract.h"
 
@@ -717,7 +723,7 @@ static void hostile_run(unsigned seed)
     if (hv_kvm_driver.vm_run(v.vm, &spec, &err) < 0) {
         fail_msg("seed %u: %s", seed, err.text);
     }
-    if (contract_wait(&contract, &v.exited, 100)) {
+    if (contract_wait(&contract, &v.exited, 30)) { /* those that stand still stand for ever */
         hostile_kinds[v.why.kind]++;
         if (v.why.kind == HV_EXIT_LOST) {
             fail_msg("seed %u: %s", seed, v.why.detail);
@@ -736,6 +742,40 @@ static void hostile_guests_harm_only_themselves(void **state)
                   hostile_kinds[1], hostile_kinds[2], hostile_kinds[3], hostile_kinds[4]);
     contract_answers(&contract);
 }
+
+/* --- faults ------------------------------------------------------------------------------------
+ */
+
+#ifdef UNID_FAULT_INJECTION
+static void what_fails_on_the_way_is_told_and_the_next_works(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    struct run r = {.function = "hello", .key = "faults"};
+    struct hv_vm_spec spec = {.mem_bytes = 16 * MIB, .events = &v.events, .arg = &v};
+    assert_int_equal(un_fault_set("kvm.spawner=EAGAIN@1"), 0);
+    assert_int_equal(hv_kvm_driver.vm_new(contract.drv, &spec, &v.vm, &err), -EAGAIN);
+    assert_int_equal(un_fault_set("kvm.ready=ENOMEM@1"), 0);
+    contract_new(&contract, &v);
+    assert_true(contract_wait(&contract, &v.ready, 5000));
+    assert_int_equal(v.ready_rc, -ENOMEM);
+    contract_free(&v);
+    contract_shell(&contract, &v);
+    assert_int_equal(un_fault_set("kvm.ram=ENOSPC@1"), 0);
+    assert_int_equal(run_start(&v, (struct run){.function = "hello"}, &err), -ENOSPC);
+    assert_int_equal(run_start(&v, (struct run){.function = "hello"}, &err), 0);
+    assert_true(contract_wait(&contract, &v.exited, 5000));
+    contract_free(&v);
+    assert_int_equal(un_fault_set("kvm.snapshot.write=ENOSPC@1"), 0);
+    struct prepared p = prepare(r);
+    assert_int_equal(p.rc, -ENOSPC);
+    assert_false(ran_from_snapshot(r));
+    assert_false(ran_from_snapshot(r)); /* it is not tried again at once */
+    prepare_ok(r);
+    assert_true(ran_from_snapshot(r));
+    un_fault_set(NULL);
+}
+#endif
 
 /* --- main --------------------------------------------------------------------------------------
  */
@@ -762,7 +802,7 @@ static void remove_state(void)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_driver, close_driver)
 
-int main(void)
+int main(int argc, char **argv)
 {
     char vmm[512];
     if (!usable()) {
@@ -805,8 +845,16 @@ int main(void)
         TEST(the_probe_measures_a_vm),
         TEST(the_report_names_every_layer),
         TEST(hostile_guests_harm_only_themselves),
+#ifdef UNID_FAULT_INJECTION
+        TEST(what_fails_on_the_way_is_told_and_the_next_works),
+#endif
     };
-    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest hostile[] = {TEST(hostile_guests_harm_only_themselves)};
+    if (argc > 1) { /* a longer run: "hostile ROUNDS" */
+        setenv("UNID_KVM_ROUNDS", argc > 2 ? argv[2] : "10000", 1);
+    }
+    int rc = argc > 1 ? cmocka_run_group_tests(hostile, NULL, NULL)
+                      : cmocka_run_group_tests(tests, NULL, NULL);
     remove_state();
     return rc;
 }

@@ -1,5 +1,6 @@
-/* test_kvm_jail.c - a monitor that misbehaves on purpose is stopped at each thing it tries. Links the
- * jail of unid-vmm; each try is a process that enters the jail and then does what it must not. */
+/* test_kvm_jail.c - a monitor that misbehaves on purpose is stopped at each thing it tries. Links
+ * the jail of unid-vmm; each try is a process that enters the jail and then does what it must
+ * not. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -304,7 +305,8 @@ static void inside_there_is_nothing(void **state)
     }
     assert_int_equal(read(out[0], result, sizeof(result)), sizeof(result));
     waitpid(pid, NULL, 0);
-    /* This process itself is not in the pid namespace, its children are; test_kvm looks at those. */
+    /* This process itself is not in the pid namespace, its children are; test_kvm looks at
+     * those. */
     for (int i = 0; i < VMM_LAYERS; i++) {
         if (result[1 + i]) {
             print_message("not active here: %s: %s\n", vmm_layer_name((enum vmm_layer)i),

@@ -133,6 +133,19 @@ static void image_of_another_kind_is_refused_with_advice(void **state)
     assert_int_equal(world_fake(&w).made, 0);
 }
 
+static void only_kinds_that_a_driver_runs_can_run(void **state)
+{
+    struct un_error err = UN_ERROR_INIT;
+
+    world_open(&w); /* for the teardown */
+    assert_int_equal(sched_can_run(IMAGE_SDK, &err), 0);
+    for (int kind = IMAGE_SDK + 1; kind <= IMAGE_DISK; kind++) {
+        assert_int_equal(sched_can_run((enum image_kind)kind, &err), -ENOTSUP);
+        assert_non_null(strstr(err.text, "of kind sdk"));
+        assert_non_null(strstr(err.text, "unid-cc"));
+    }
+}
+
 static void function_larger_than_all_memory_is_refused(void **state)
 {
     struct client c = {0};
@@ -548,6 +561,7 @@ int main(void)
         T(status_and_fields_come_through_without_a_body),
         T(nothing_is_called_back_inside_start),
         T(image_of_another_kind_is_refused_with_advice),
+        T(only_kinds_that_a_driver_runs_can_run),
         T(function_larger_than_all_memory_is_refused),
         T(image_that_does_not_fit_leaves_the_shell_for_the_next),
         T(exit_status_before_output_is_a_failure_with_the_log),

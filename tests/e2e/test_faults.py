@@ -1,0 +1,180 @@
+"""What unid answers when something below it fails: made to fail (common/fault.h), or a disk that is
+really full."""
+
+import contextlib
+import os
+import subprocess
+
+import pytest
+
+import harness
+from harness import read_answer, sdk_image
+
+
+def has_fault_points():
+    config = harness.BUILD / "config.h"
+    return config.exists() and "#define UNID_FAULT_INJECTION 1" in config.read_text()
+
+
+needs_fault_points = pytest.mark.skipif(
+    not has_fault_points(), reason="built without --enable-fault-injection"
+)
+
+
+def restart(unid, faults=None):
+    assert unid.stop() == 0
+    unid.env = {"UNID_FAULTS": faults} if faults else {}
+    return unid.start()
+
+
+def state(unid):
+    """All that REST tells of what is stored."""
+    paths = ("/api/v1/functions", "/api/v1/functions/f", "/api/v1/images")
+    return [unid.get(path).ok().json for path in paths]
+
+
+@needs_fault_points
+@pytest.mark.parametrize(
+    "fault, status", [("ENOSPC", 507), ("EDQUOT", 507), ("EIO", 500)], ids=lambda v: str(v)
+)
+def test_failed_commit_is_told_and_changes_nothing(unid, fault, status):
+    unid.may_log_errors = True
+    unid.deploy("f", "hello")
+    digest = unid.push(sdk_image(b"2"))
+    before = state(unid)
+    restart(unid, f"store.commit={fault}@2+")  # the first is the start's own
+    for name in ("f", "g"):
+        answer = unid.put(f"/api/v1/functions/{name}", {"image": digest, "args": ["count"]})
+        problem = answer.problem(status)
+        assert "unid.db" not in problem["detail"], "a path of the machine is nobody's business"
+    unid.delete("/api/v1/functions/f").problem(status)
+    assert state(unid) == before
+    assert unid.get("/api/v1/functions/g").status == 404
+    unid.call("f").ok()  # calls need no disk
+    restart(unid)
+    assert state(unid) == before
+    unid.put("/api/v1/functions/f", {"image": digest, "args": ["count"]}).ok()
+    unid.call("f", b"abc").ok()
+
+
+@needs_fault_points
+def test_commit_that_fails_once_is_not_remembered(unid):
+    unid.may_log_errors = True
+    digest = unid.push()
+    restart(unid, "store.commit=ENOSPC@6")
+    answers = []
+    for i in range(8):
+        body = {"image": digest, "args": ["status", str(i)]}
+        answers.append(unid.put("/api/v1/functions/f", body).ok(200, 201, 507))
+    assert [a.status for a in answers].count(507) == 1
+    versions = [a.json["version"] for a in answers if a.status != 507]
+    assert versions == list(range(1, 8))
+    assert unid.get("/api/v1/functions/f").ok().json["args"] == ["status", "7"]
+
+
+@needs_fault_points
+def test_connection_without_memory_is_closed_and_the_next_is_served(make_unid):
+    unid = make_unid(env={"UNID_FAULTS": "http.conn=ENOMEM@1"}).start()
+    with unid.raw() as sock:
+        assert harness.closed(sock)
+    unid.get("/healthz").ok()
+
+
+# --- a full disk ----------------------------------------------------------------------------------
+
+DISK_MIB = 64
+IMAGE_BYTES = 3 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of DISK_MIB. (unid keeps 32 MiB of it free for what must still be written.)"""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(path)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except OSError as error:
+        pytest.skip(f"cannot run mount: {error}")
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount: {done.stderr.decode(errors='replace').strip()}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@contextlib.contextmanager
+def filled(path):
+    """Another program takes the rest of the disk."""
+    file = path / "someone-elses"
+    with open(file, "wb", buffering=0) as out:
+        with contextlib.suppress(OSError):
+            while out.write(b"x" * 65536):
+                pass
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+def push_until_full(unid):
+    """Gives the digests of the images that it still took."""
+    digests = []
+    for i in range(2 * DISK_MIB * (1 << 20) // IMAGE_BYTES):
+        answer = unid.post("/api/v1/images", sdk_image(b"%04d" % i, IMAGE_BYTES))
+        if answer.status == 507:
+            answer.problem(507)
+            return digests
+        digests.append(answer.ok(201).json["digest"])
+    raise AssertionError("the disk is never full")
+
+
+@pytest.fixture
+def cramped(small_disk, make_unid):
+    unid = make_unid()
+    unid.may_log_errors = True
+    unid.state = small_disk / "state"
+    yield unid.start()
+    unid.stop()
+
+
+def test_full_disk_is_507_and_what_is_stored_stays(cramped):
+    unid = cramped
+    unid.deploy("f", "hello")
+    digests = push_until_full(unid)
+    assert len(digests) >= 3
+    listed = {i["digest"] for i in unid.get("/api/v1/images?limit=1000").ok().json["items"]}
+    assert set(digests) <= listed and len(listed) == len(digests) + 1
+    unid.call("f").ok()
+    restart(unid)
+    again = {i["digest"] for i in unid.get("/api/v1/images?limit=1000").ok().json["items"]}
+    assert again == listed
+    # Removing needs room in the log, which the reserve is for; then there is room again.
+    for digest in digests:
+        unid.delete(f"/api/v1/images/{digest}").ok(204)
+    unid.push(sdk_image(b"small"))
+    unid.deploy("g", "hello", image=unid.push(sdk_image(b"again", IMAGE_BYTES)))
+    unid.call("g").ok()
+
+
+def test_disk_without_a_byte_left_refuses_writes_and_serves_calls(cramped, small_disk):
+    unid = cramped
+    unid.deploy("f", "hello")
+    digest = unid.push(sdk_image(b"2"))
+    before = state(unid)
+    unid.call("f").ok()
+    with filled(small_disk):
+        body = {"image": digest, "args": ["count"]}
+        unid.put("/api/v1/functions/f", body).problem(507)
+        unid.post("/api/v1/images", sdk_image(b"3")).problem(507)
+        unid.call("f").ok()
+        assert state(unid) == before
+        restart(unid)
+        assert state(unid) == before
+        unid.call("f").ok()
+        with unid.raw() as sock:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert read_answer(sock).status == 200
+    unid.put("/api/v1/functions/f", body).ok()
+    unid.call("f", b"abc").ok()

@@ -1,0 +1,161 @@
+/* test_alloc_sched.c - memory runs out at any one place of a call: from its start over the fake
+ * driver's VM to the receipt. Each call ends, once, with the whole answer or as unid's own failure,
+ * and the next one is served. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/alloc_support.h"
+#include "tests/unit/sched_world.h"
+
+struct caller {
+    struct sched_call *call;
+    unsigned ends;
+    char body[256]; /* not on the heap: the caller's own memory is not what fails */
+    size_t len;
+    enum sched_outcome_kind outcome;
+    char detail[256];
+};
+
+static void take(struct caller *c, const void *data, size_t len)
+{
+    assert_true(c->len + len < sizeof(c->body));
+    if (len > 0) {
+        memcpy(c->body + c->len, data, len);
+    }
+    c->len += len;
+    sched_call_data_done(c->call);
+}
+
+static void on_room(void *arg)
+{
+}
+
+static void on_response(void *arg, const struct sched_response *response)
+{
+    take(arg, response->data, response->len);
+}
+
+static void on_data(void *arg, const void *data, size_t len, bool last)
+{
+    take(arg, data, len);
+}
+
+static void on_end(void *arg, const struct sched_outcome *outcome)
+{
+    struct caller *c = arg;
+
+    c->ends++;
+    c->outcome = outcome->kind;
+    snprintf(c->detail, sizeof(c->detail), "%s", outcome->detail ? outcome->detail : "");
+}
+
+static const struct sched_call_events events = {
+    .on_body_room = on_room, .on_response = on_response, .on_data = on_data, .on_end = on_end};
+
+static bool is_idle(struct world *w)
+{
+    struct sched_stats stats;
+    unsigned left = 0;
+
+    sched_get_stats(w->sched, &stats);
+    for (unsigned i = 0; i < INSTANCE_STATES; i++) {
+        left += stats.instances[i];
+    }
+    return left == 0;
+}
+
+/* Calls a function with a body of two pieces, and lets its VM go again. */
+static int call(struct world *w, const char *function, const char *answer)
+{
+    const struct hv_field fields[] = {{"host", "example.test"}};
+    struct un_error err = UN_ERROR_INIT;
+    struct caller c = {0};
+    struct sched_call_spec spec = {.function = function,
+                                   .trigger = SCHED_HTTP,
+                                   .attempt = 1,
+                                   .method = "POST",
+                                   .target = "/x",
+                                   .fields = fields,
+                                   .field_count = 1,
+                                   .content_length = 10,
+                                   .events = &events,
+                                   .arg = &c};
+    int rc = sched_call_start(w->sched, &spec, &c.call, &err);
+
+    if (rc < 0) {
+        return rc;
+    }
+    sched_call_body(c.call, "hello", 5, false);
+    world_run(w);
+    if (!c.ends) {
+        sched_call_body(c.call, "world", 5, true);
+    }
+    for (unsigned i = 0; i < 100 && !(c.ends && is_idle(w)); i++) {
+        world_advance(w, 200000);
+    }
+    assert_int_equal(c.ends, 1);
+    assert_true(is_idle(w));
+    world_barrier(w); /* the receipt is written, or is not */
+    if (c.outcome == SCHED_OK) {
+        assert_string_equal(c.body, answer);
+        return 0;
+    }
+    if (c.outcome != SCHED_INTERNAL && c.outcome != SCHED_CANNOT_RUN) {
+        print_error("%s: %s\n", sched_outcome_name(c.outcome), c.detail);
+        return -EPROTO;
+    }
+    return -ENOMEM;
+}
+
+static int echo(void *arg)
+{
+    return call(arg, "echo", "helloworld");
+}
+
+static int log_much(void *arg)
+{
+    return call(arg, "noisy", "ok\n");
+}
+
+static int setup(void **state)
+{
+    static struct world w;
+
+    (void)alloc_fail_end(); /* of a test that has failed */
+    world_init(&w);
+    world_function(&w, "echo", "echo");
+    world_function(&w, "noisy", "log some words");
+    world_open(&w);
+    *state = &w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    world_done(*state);
+    return 0;
+}
+
+static void calls(void **state)
+{
+    alloc_fail_each("a call", echo, *state);
+    alloc_fail_each("a call that logs", log_much, *state);
+    assert_int_equal(echo(*state), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(calls, setup, teardown),
+    };
+
+    alloc_hook_libraries();
+    return cmocka_run_group_tests_name("alloc_sched", tests, NULL, NULL);
+}
