@@ -280,6 +280,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
     (void)r;
     (void)name;
     (void)config;
+    below.deploys++;
     later(go_deployed, (void (*)(void))cb, arg, 0);
 }
 
