@@ -235,8 +235,15 @@ def wait_for_running(daemon, count, seconds):
     return most
 
 
+def wait_for_quiet(daemon):
+    while daemon.instances("running") or daemon.instances("ending"):
+        time.sleep(0.1)
+    time.sleep(1)
+
+
 def many(daemon, what, request, finish, goal):
     count = 1000
+    wait_for_quiet(daemon)
     before = available_mib()
     begin = time.monotonic()
     sockets = open_requests(daemon, count, request)
@@ -268,7 +275,7 @@ def bench_density():
         sleep = daemon.push(EXAMPLES / "sleep")
         limits = {"memory_mib": 16, "concurrency": 1000, "timeout_ms": 200000}
         daemon.deploy("nap", sleep, args=["1500"], **limits)
-        daemon.deploy("sleep", sleep, args=["30000"], **limits)
+        daemon.deploy("sleep", sleep, args=["40000"], **limits)
         daemon.deploy("count", daemon.push(EXAMPLES / "wc"), **limits)
         daemon.wait_for_shells(8)
         time.sleep(1)
@@ -289,5 +296,5 @@ def bench_density():
         many(daemon, "VMs that wait for their body",
              b"POST /fn/count HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nx",
              b"y", "<= 2048 MiB")
-        many(daemon, "VMs of `sleep` (30 s, on the CPU)",
+        many(daemon, "VMs of `sleep` (40 s, on the CPU)",
              b"GET /fn/sleep HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"", "<= 2048 MiB")
