@@ -275,9 +275,8 @@ static int deploy(void *arg)
     struct un_error err = UN_ERROR_INIT;
     struct function_config c;
     char json[300];
-    snprintf(json, sizeof json,
-             "{\"image\":\"%s\",\"args\":[\"a\",\"b\"],\"env\":{\"N\":\"%u\"}}", f->digest,
-             f->round++);
+    snprintf(json, sizeof json, "{\"image\":\"%s\",\"args\":[\"a\",\"b\"],\"env\":{\"N\":\"%u\"}}",
+             f->digest, f->round++);
     int rc = function_config_parse(json, strlen(json), &c, &err);
     if (rc < 0) {
         return rc;
@@ -323,6 +322,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(images, setup, teardown),
         cmocka_unit_test_setup_teardown(functions, setup, teardown),
     };
-    alloc_hook_libraries();
+    alloc_hook_sqlite();
     return cmocka_run_group_tests_name("alloc", tests, NULL, NULL);
 }
