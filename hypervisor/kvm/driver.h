@@ -109,10 +109,6 @@ int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec,
 /* probe.c */
 void kvm_probe(struct hv_driver *drv, void (*cb)(void *arg, const struct hv_probe *probe),
                void *arg);
-/* An SDK image of some hundred bytes for measurements (probe_guest.S): calls LOG, works through
- * KVM_PROBE_LOOPS iterations, calls DONE. */
-extern const uint8_t kvm_probe_guest[];
-extern const uint32_t kvm_probe_guest_size;
 
 /* driver.c */
 /* The spawner, started when there is none. */

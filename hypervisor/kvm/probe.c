@@ -7,8 +7,9 @@
 
 #include "common/clock.h"
 #include "hypervisor/kvm/driver.h"
+#include "hypervisor/probe_guest.h"
 
-enum { RUNS = 3, PROBE_LOOPS = 5000000, TIMEOUT_US = 5000000 };
+enum { RUNS = 3, TIMEOUT_US = 5000000 };
 
 static const uint64_t probe_mem = UINT64_C(4) << 20;
 
@@ -73,8 +74,8 @@ static void on_ready(void *arg, int rc, const struct un_error *err)
     }
     p->run_us = un_clock_mono_us();
     keep_least(&p->best.shell_us, p->run_us - p->new_us);
-    struct hv_run_spec run = {.image = kvm_probe_guest,
-                              .image_len = kvm_probe_guest_size,
+    struct hv_run_spec run = {.image = hv_probe_guest,
+                              .image_len = hv_probe_guest_size,
                               .mem_bytes = probe_mem,
                               .argv = argv,
                               .envp = none,
@@ -96,7 +97,7 @@ static void on_exit_(void *arg, const struct hv_exit *why)
 {
     struct probe *p = arg;
     uint64_t took = un_clock_mono_us() - p->first_us;
-    uint64_t rate = PROBE_LOOPS * UINT64_C(1000) / (took + 1);
+    uint64_t rate = HV_PROBE_LOOPS * UINT64_C(1000) / (took + 1);
     if (why->kind != HV_EXIT_DONE) {
         un_error_set(&p->err, -EIO, "the measuring guest ended: %s: %s", hv_exit_name(why->kind),
                      why->detail);

@@ -19,6 +19,7 @@
 #include "hypervisor/layout.h"
 #include "hypervisor/libvirt/bind.h"
 #include "hypervisor/libvirt/rom.h"
+#include "hypervisor/probe_guest.h"
 
 enum { KVM_LEAST_MS = 300, KVM_TIMES = 5, FILE_MAX = 16384 };
 
@@ -37,8 +38,8 @@ uint64_t lv_figures_cost(const struct lv_figures *f)
 static int prepare(struct lv_shell *s, struct un_error *err)
 {
     const char *const none[] = {"measure", NULL};
-    struct hv_run_spec run = {.image = lv_probe_guest,
-                              .image_len = lv_probe_guest_size,
+    struct hv_run_spec run = {.image = hv_probe_guest,
+                              .image_len = hv_probe_guest_size,
                               .mem_bytes = s->mem_bytes,
                               .argv = none,
                               .envp = none + 1};
@@ -66,7 +67,7 @@ static int wait_ring(struct lv_shell *s, uint64_t until_us, struct un_error *err
     if (recv(s->sock, &byte, 1, 0) != 1) {
         return un_error_set(err, -EIO, "QEMU ended while it was measured");
     }
-    if (lv_fault_read(s->mem, 0, &fault) && byte == 'F' && fault.fault_vector != 6) {
+    if (lv_fault_read(s->mem, 0, &fault) && byte == 'F') {
         return un_error_set(err, -EIO, "the measuring guest failed: %s", fault.detail);
     }
     return 0;
@@ -95,7 +96,7 @@ static int run_once(struct lv_host *h, const char *accelerator, unsigned limit_m
     *ret = (struct lv_figures){.measured = true,
                                .shell_us = t1 - t0,
                                .start_us = t2 - t1,
-                               .ops_per_ms = LV_PROBE_LOOPS * UINT64_C(1000) / (t3 - t2 + 1)};
+                               .ops_per_ms = HV_PROBE_LOOPS * UINT64_C(1000) / (t3 - t2 + 1)};
     return 0;
 }
 
@@ -211,7 +212,7 @@ bool lv_choice_load(struct lv_host *h, struct lv_choice *ret)
 
 static unsigned kvm_limit_ms(const struct lv_figures *tcg)
 {
-    uint64_t took_ms = tcg->start_us / 1000 + LV_PROBE_LOOPS / (tcg->ops_per_ms + 1);
+    uint64_t took_ms = tcg->start_us / 1000 + HV_PROBE_LOOPS / (tcg->ops_per_ms + 1);
     uint64_t limit_ms = KVM_LEAST_MS + KVM_TIMES * took_ms;
     return limit_ms < LV_MEASURE_LIMIT_MS ? (unsigned)limit_ms : LV_MEASURE_LIMIT_MS;
 }

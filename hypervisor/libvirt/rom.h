@@ -35,11 +35,6 @@
 #ifndef __ASSEMBLER__
 #include <stdint.h>
 extern const uint8_t lv_rom[LV_ROM_SIZE];
-/* An SDK image of some hundred bytes for measurements (probe_guest.S): rings, works through
- * LV_PROBE_LOOPS iterations, rings, faults. */
-extern const uint8_t lv_probe_guest[];
-extern const uint32_t lv_probe_guest_size;
 #endif
-#define LV_PROBE_LOOPS 5000000
 
 #endif

@@ -64,6 +64,15 @@ def sdk_image(salt=b"", size=0):
     return image + b"\0" * (total - len(image))
 
 
+def without_url(value):
+    """A JSON value without what depends on the port that the daemon has got."""
+    if isinstance(value, list):
+        return [without_url(item) for item in value]
+    if isinstance(value, dict):
+        return {k: without_url(v) for k, v in value.items() if k != "url"}
+    return value
+
+
 @dataclasses.dataclass
 class Answer:
     status: int

@@ -1,6 +1,7 @@
 """Every verb of unictl against a daemon with the fake driver."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -33,6 +34,10 @@ def test_deploy_invoke_and_look(unid, program, unix):
         "2",
         "--env",
         "MODE=loud",
+        "--driver",
+        "fake",
+        "--isolation",
+        "reset",
         "--",
         "echo",
     ).ok()
@@ -49,6 +54,8 @@ def test_deploy_invoke_and_look(unid, program, unix):
         and "live -> 1" in text
         and "Recent receipts:" in text
         and "/fn/shout" in text
+        and re.search("Driver: +fake\n", text)
+        and re.search("Isolation: +reset\n", text)
     )
     assert run("rm", "shout").ok().text == "shout\n"
     assert run("ls").ok().text.splitlines()[1:] == []

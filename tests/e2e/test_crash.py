@@ -14,9 +14,7 @@ def restart(unid):
 
 
 def versions(unid):
-    """All of a function's versions, without the URL: the restarted daemon has another port."""
-    items = unid.get("/api/v1/functions/f/versions").ok().json["items"]
-    return [{k: v for k, v in item.items() if k != "url"} for item in items]
+    return harness.without_url(unid.get("/api/v1/functions/f/versions").ok().json)
 
 
 def test_images_functions_and_aliases_survive(unid):

@@ -28,9 +28,9 @@ def restart(unid, faults=None):
 
 
 def state(unid):
-    """All that REST tells of what is stored."""
+    """All that REST tells of what is stored, but for URLs: a restarted daemon has another port."""
     paths = ("/api/v1/functions", "/api/v1/functions/f", "/api/v1/images")
-    return [unid.get(path).ok().json for path in paths]
+    return [harness.without_url(unid.get(path).ok().json) for path in paths]
 
 
 @needs_fault_points

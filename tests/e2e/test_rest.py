@@ -308,6 +308,60 @@ def test_deploy_makes_numbered_versions_and_changes_nothing_twice(shared, name):
     assert [v["version"] for v in versions] == [2, 1]
 
 
+def test_driver_and_isolation_are_kept_with_the_version(shared, name):
+    plain = shared.deploy(name, "hello")
+    assert (plain["driver"], plain["isolation"]) == ("auto", "vm")
+    said = shared.deploy(name, "hello", driver="auto", isolation="vm")
+    assert said["version"] == 1
+    reset = shared.deploy(name, "hello", driver="fake", isolation="reset")
+    assert (reset["driver"], reset["isolation"], reset["version"]) == ("fake", "reset", 2)
+    assert shared.get(f"/api/v1/functions/{name}").ok().json == reset
+    text = shared.unictl("describe", name).ok().text
+    assert re.search(r"^Driver: +fake$", text, re.M)
+    assert re.search(r"^Isolation: +reset$", text, re.M)
+
+
+def test_program_that_fails_before_it_asks_is_not_deployed(shared, name):
+    config = {"image": shared.push(), "args": ["stillborn", "no configuration"]}
+    problem = shared.put(f"/api/v1/functions/{name}", config).problem(422)
+    assert "before it asked for a request" in problem["detail"]
+    assert problem["log_tail"] == "no configuration\n"
+    shared.get(f"/api/v1/functions/{name}").problem(404)
+    shared.deploy(name, "hello")
+    shared.put(f"/api/v1/functions/{name}", config).problem(422)
+    assert shared.get(f"/api/v1/functions/{name}").ok().json["version"] == 1
+
+
+def test_function_of_a_driver_that_is_not_there_says_which_are(shared, name):
+    shared.deploy(name, "hello", driver="kvm")
+    problem = shared.call(name).problem(503)
+    assert problem["outcome"] == "cannot-run"
+    assert "the driver kvm" in problem["detail"] and "has fake" in problem["detail"]
+    assert shared.receipt(problem["invocation_id"])["driver"] == "kvm"
+
+
+def test_reset_uses_a_vm_again_and_the_receipts_say_so(unid):
+    unid.deploy("f", "echo", isolation="reset")
+
+    def call():
+        answer = unid.call("f", b"x" * 100_000).ok()
+        assert answer.body == b"x" * 100_000
+        receipt = unid.receipt(answer.headers["X-Unid-Invocation-Id"])
+        wait_for(lambda: [i for i in unid.instances() if i["state"] == "warm"], "it is kept")
+        return receipt["fresh"]
+
+    assert [call() for _ in range(4)] == [True, False, False, False]
+    kept = [i for i in unid.instances() if i["state"] == "warm"]
+    assert [(i["function"], i["version"], i["driver"]) for i in kept] == [("f", 1, "fake")]
+    assert "warm" in unid.unictl("ps").ok().text
+    metrics = unid.get("/metrics").ok().body.decode()
+    assert 'unid_instances{state="warm"} 1\n' in metrics and "unid_recycled_total 4\n" in metrics
+    assert 'unid_driver_instances{driver="fake"}' in metrics
+    unid.deploy("f", "echo", isolation="vm")
+    wait_for(lambda: not [i for i in unid.instances() if i["state"] == "warm"], "it is let go")
+    assert [unid.receipt(unid.call("f").ok().headers["X-Unid-Invocation-Id"])["fresh"]] == [True]
+
+
 def test_image_of_a_function_may_be_a_tag_and_stays_what_it_was(shared, name):
     one, two = shared.push(sdk_image(b"moving 1")), shared.push(sdk_image(b"moving 2"))
     shared.put(f"/api/v1/tags/{name}-tag", {"digest": one}).ok()
@@ -351,6 +405,8 @@ def test_version_that_an_older_daemon_took_answers_503_with_advice(unid):
         ({"concurrency": 0}, "concurrency"),
         ({"concurrency": 10001}, "concurrency"),
         ({"interface": "x"}, "interface"),
+        ({"driver": "qemu"}, "driver"),
+        ({"isolation": True}, "isolation"),
         ({"interface": 1}, "interface"),
         ({"args": "x"}, "args"),
         ({"args": [1]}, "args"),

@@ -40,7 +40,7 @@ struct below {
     uint32_t live;
     char deployed[512]; /* the JSON that was parsed last */
     unsigned deploys;
-    int prepare_rc;     /* what sched_prepare finds wrong with the program */
+    int prepare_rc; /* what sched_prepare finds wrong with the program */
     /* Async and logs. */
     char async_body[64], async_type[64];
     void (*log_fn)(void *arg, const struct log_line *line);

@@ -6,6 +6,7 @@
 #ifndef UNID_TESTS_HV_CONTRACT_H
 #define UNID_TESTS_HV_CONTRACT_H
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -38,7 +39,8 @@ struct contract_vm {
     struct hv_vm *vm;
     struct hv_vm_events events;
     bool ready, started, exited, gone, input_wanted;
-    bool hold_output; /* output is not answered until the test does */
+    const char *snapshot_key; /* for the run */
+    bool hold_output;         /* output is not answered until the test does */
     int ready_rc;
     struct un_error ready_err;
     struct hv_exit why;
@@ -190,7 +192,8 @@ static inline int contract_run(struct contract_vm *v, const char *function, cons
                               .content_length = (int64_t)v->body_len,
                               .body = body,
                               .body_len = v->body_at,
-                              .body_eof = v->body_at == v->body_len};
+                              .body_eof = v->body_at == v->body_len,
+                              .snapshot_key = v->snapshot_key};
     v->run_us = un_clock_mono_us();
     int rc = hv_vm_ops(v->vm)->vm_run(v->vm, &run, err);
     assert_false(v->started);
@@ -299,6 +302,67 @@ static inline void contract_four_run_at_once(struct contract *c)
     for (int i = 0; i < 4; i++) {
         contract_free(&v[i]);
     }
+}
+
+struct contract_prepared {
+    struct contract *c;
+    bool answered;
+    int rc;
+};
+
+static inline void contract_on_prepared(void *arg, int rc, const struct un_error *err,
+                                        const void *log, size_t log_len)
+{
+    struct contract_prepared *p = arg;
+    assert_false(p->answered);
+    p->answered = true;
+    p->rc = rc;
+    un_loop_stop(p->c->loop);
+}
+
+static inline void contract_prepare(struct contract *c, const char *function, const char *key)
+{
+    const char *argv[] = {function, NULL}, *envp[] = {NULL};
+    struct contract_prepared p = {.c = c};
+    size_t len = 0;
+    const uint8_t *image = c->image(function, &len);
+    struct hv_run_spec spec = {.image = image,
+                               .image_len = len,
+                               .mem_bytes = c->mem_bytes,
+                               .argv = argv,
+                               .envp = envp,
+                               .snapshot_key = key};
+    hv_driver_ops(c->drv)->prepare(c->drv, &spec, contract_on_prepared, &p);
+    assert_false(p.answered);
+    assert_true(contract_wait(c, &p.answered, 30000));
+    assert_int_equal(p.rc, 0);
+}
+
+/* For drivers with vm_recycle. */
+static inline void contract_is_put_back_and_runs_again(struct contract *c)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    contract_prepare(c, "hello", "contract-hello");
+    contract_shell(c, &v);
+    v.snapshot_key = "contract-hello";
+    assert_int_equal(hv_vm_ops(v.vm)->vm_recycle(v.vm, &err), -EINVAL); /* it has not run */
+    for (int run = 0; run < 3; run++) {
+        contract_start(&v, "hello", "");
+        assert_true(contract_wait(c, &v.exited, 10000));
+        assert_int_equal(v.why.kind, HV_EXIT_DONE);
+        assert_non_null(strstr((char *)v.output.data, "hello"));
+        un_buf_reset(&v.output);
+        v.ready = v.started = v.exited = false;
+        v.heads = v.exits = 0;
+        assert_int_equal(hv_vm_ops(v.vm)->vm_recycle(v.vm, &err), 0);
+        assert_false(v.ready);
+        assert_true(contract_wait(c, &v.ready, 10000));
+        assert_int_equal(v.ready_rc, 0);
+    }
+    v.snapshot_key = "another";
+    assert_int_equal(contract_run(&v, "hello", "", &err), -EINVAL);
+    contract_free(&v);
 }
 
 static inline void contract_runs_once(struct contract *c)

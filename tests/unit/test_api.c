@@ -571,6 +571,19 @@ static void image_that_cannot_run_is_not_deployed(void **state)
     assert_int_equal(below.deploys, 1);
 }
 
+static void program_that_fails_to_begin_is_not_deployed(void **state)
+{
+    (void)state;
+    below.prepare_rc = -EPROTO;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\"}");
+    below.prepare_rc = 0;
+    expect_status(422);
+    expect("application/problem+json");
+    expect("\"detail\":\"the program ended before it asked for a request\"");
+    expect("\"log_tail\":\"last words\\n\"");
+    assert_int_equal(below.deploys, 0);
+}
+
 static void functions_are_read_and_removed(void **state)
 {
     (void)state;
@@ -817,6 +830,7 @@ int main(void)
         TEST(tags_are_told_with_their_images),
         TEST(function_is_deployed_from_a_digest_or_a_tag),
         TEST(image_that_cannot_run_is_not_deployed),
+        TEST(program_that_fails_to_begin_is_not_deployed),
         TEST(functions_are_read_and_removed),
         TEST(rollback_moves_to_the_version_before),
         TEST(json_bodies_are_bounded),

@@ -479,6 +479,11 @@ static void keeps_the_contract_four_run_at_once(void **state)
     in_real_time(contract_four_run_at_once);
 }
 
+static void keeps_the_contract_is_put_back_and_runs_again(void **state)
+{
+    in_real_time(contract_is_put_back_and_runs_again);
+}
+
 static void keeps_the_contract_runs_once(void **state)
 {
     in_real_time(contract_runs_once);
@@ -505,6 +510,7 @@ int main(void)
         cmocka_unit_test(keeps_the_contract_streams_both_ways),
         cmocka_unit_test(keeps_the_contract_can_be_freed_in_every_state),
         cmocka_unit_test(keeps_the_contract_four_run_at_once),
+        cmocka_unit_test(keeps_the_contract_is_put_back_and_runs_again),
         cmocka_unit_test(keeps_the_contract_runs_once),
     };
 

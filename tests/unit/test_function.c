@@ -28,6 +28,8 @@ static void what_is_not_said_has_its_default(void **state)
     struct function_config c;
     assert_int_equal(parse("{\"image\":\"sha256:" D64 "\"}", &c), 0);
     assert_int_equal(c.interface, FUNCTION_DEFAULT);
+    assert_int_equal(c.driver, FUNCTION_AUTO);
+    assert_int_equal(c.isolation, FUNCTION_VM);
     assert_int_equal(c.memory_mib, 64);
     assert_int_equal(c.timeout_ms, 30000);
     assert_int_equal(c.concurrency, 100);
@@ -101,6 +103,43 @@ static void what_is_wrong_is_named(void **state)
     assert_refused(WITH("\"env\":{\"\":\"x\"}"), "env");
     assert_refused(WITH("\"env\":{\"A=B\":\"x\"}"), "A=B");
     assert_refused(WITH("\"env\":{\"A\":1}"), "env.A");
+}
+
+static void key_of(const char *name, const char *json, char ret[FUNCTION_SNAPSHOT_KEY_SIZE])
+{
+    struct function_config c;
+    assert_int_equal(parse(json, &c), 0);
+    assert_int_equal(function_snapshot_key(name, &c, ret, &err), 0);
+    assert_int_equal(strlen(ret), 64);
+    assert_int_equal(strspn(ret, "0123456789abcdef"), 64);
+    function_config_done(&c);
+}
+
+static void the_snapshots_key_depends_on_what_the_program_sees_at_its_start(void **state)
+{
+    static const char *const differing[] = {
+        WITH("\"memory_mib\":65"),      WITH("\"args\":[\"a\",\"b\"]"), WITH("\"args\":[\"ab\"]"),
+        WITH("\"args\":[\"\",\"ab\"]"), WITH("\"env\":{\"a\":\"b\"}"),  WITH("\"args\":[\"a=b\"]"),
+        WITH("\"args\":[\"a,1:b\"]"),
+    };
+    char first[FUNCTION_SNAPSHOT_KEY_SIZE], key[FUNCTION_SNAPSHOT_KEY_SIZE];
+    char seen[8][FUNCTION_SNAPSHOT_KEY_SIZE];
+    size_t count = 0;
+    key_of("f", "{\"image\":\"sha256:" D64 "\"}", first);
+    key_of("f",
+           WITH("\"timeout_ms\":5,\"concurrency\":3,\"driver\":\"kvm\",\"isolation\":\"reset\""),
+           key);
+    assert_string_equal(key, first);
+    key_of("g", "{\"image\":\"sha256:" D64 "\"}", key); /* argv[0] */
+    assert_string_not_equal(key, first);
+    strcpy(seen[count++], first);
+    for (size_t i = 0; i < UN_ARRAY_SIZE(differing); i++) {
+        key_of("f", differing[i], key);
+        for (size_t k = 0; k < count; k++) {
+            assert_string_not_equal(key, seen[k]);
+        }
+        strcpy(seen[count++], key);
+    }
 }
 
 static void the_sum_of_strings_is_bounded(void **state)
@@ -306,6 +345,63 @@ static void the_same_configuration_makes_no_version(void **state)
     assert_int_equal(rg->v->version, 2);
     assert_int_equal(deploy(rg, "web", rg->program, ",\"env\":{\"A\":\"1\",\"B\":\"2\"}"), 0);
     assert_int_equal(rg->v->version, 3);
+}
+
+struct edit {
+    struct store_job job;
+    struct answer *answer;
+};
+
+static int strip_run(struct store_job *job, sqlite3 *db, struct un_error *e)
+{
+    return store_exec(db, e,
+                      "UPDATE function_versions SET config ="
+                      " replace(config, '\"driver\":\"auto\",\"isolation\":\"vm\",', ?)",
+                      "t", "");
+}
+
+static void strip_done(struct store_job *job, int rc, const struct un_error *e)
+{
+    answer_take(un_container_of(job, struct edit, job)->answer, rc, e);
+}
+
+static void a_version_stored_without_the_later_keys_has_their_defaults(void **state)
+{
+    struct registry_ground *rg = *state;
+    struct edit edit = {.job = {.access = STORE_WRITE, .run = strip_run, .done = strip_done},
+                        .answer = &rg->ig.a};
+    assert_int_equal(deploy(rg, "web", rg->sdk, ""), 0);
+    store_submit(rg->ig.g.store, &edit.job);
+    assert_int_equal(answer_wait(&rg->ig), 0);
+    assert_int_equal(set_alias(rg, "web", "old", 1), 0); /* empties the cache */
+    assert_int_equal(resolve(rg, "web", NULL), 0);
+    assert_int_equal(rg->v->config.driver, FUNCTION_AUTO);
+    assert_int_equal(rg->v->config.isolation, FUNCTION_VM);
+    assert_int_equal(strlen(rg->v->snapshot_key), 64);
+    assert_int_equal(deploy(rg, "web", rg->sdk, ""), 0);
+    assert_int_equal(rg->v->version, 1); /* it says the same */
+    assert_int_equal(deploy(rg, "web", rg->sdk, ",\"isolation\":\"reset\""), 0);
+    assert_int_equal(rg->v->version, 2);
+    assert_int_equal(rg->v->config.isolation, FUNCTION_RESET);
+}
+
+static void count_change(void *arg, const char *name)
+{
+    assert_string_equal(name, "web");
+    (*(unsigned *)arg)++;
+}
+
+static void listeners_hear_of_changes_until_they_leave(void **state)
+{
+    struct registry_ground *rg = *state;
+    unsigned one = 0, two = 0;
+    registry_on_change(rg->r, count_change, &one);
+    registry_on_change(rg->r, count_change, &two);
+    deploy(rg, "web", rg->sdk, "");
+    registry_off_change(rg->r, count_change, &one);
+    set_alias(rg, "web", "old", 1);
+    assert_int_equal(one, 1);
+    assert_int_equal(two, 2);
 }
 
 static void kind_and_interface_must_go_together(void **state)
@@ -532,10 +628,13 @@ int main(void)
         cmocka_unit_test(a_whole_configuration_is_read_and_written_back),
         cmocka_unit_test(the_environment_is_sorted_by_key),
         cmocka_unit_test(what_is_wrong_is_named),
+        cmocka_unit_test(the_snapshots_key_depends_on_what_the_program_sees_at_its_start),
         cmocka_unit_test(the_sum_of_strings_is_bounded),
         cmocka_unit_test(names_are_dns_labels),
         TEST(a_deploy_makes_a_version_and_moves_live),
         TEST(the_same_configuration_makes_no_version),
+        TEST(a_version_stored_without_the_later_keys_has_their_defaults),
+        TEST(listeners_hear_of_changes_until_they_leave),
         TEST(kind_and_interface_must_go_together),
         TEST(rollback_moves_live_and_keeps_versions),
         TEST(aliases_name_versions),

@@ -97,6 +97,11 @@ static void four_vms_run_at_once(void **state)
     contract_four_run_at_once(&contract);
 }
 
+static void a_vm_is_put_back_and_runs_again(void **state)
+{
+    contract_is_put_back_and_runs_again(&contract);
+}
+
 static void a_vm_runs_once(void **state)
 {
     contract_runs_once(&contract);
@@ -819,6 +824,7 @@ int main(int argc, char **argv)
         TEST(bodies_stream_both_ways),
         TEST(a_vm_can_be_freed_in_every_state),
         TEST(four_vms_run_at_once),
+        TEST(a_vm_is_put_back_and_runs_again),
         TEST(a_vm_runs_once),
         TEST(crash_faults_at_its_address_and_leaves_its_log),
         TEST(spin_is_ended_by_its_cpu_time),
