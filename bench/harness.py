@@ -152,20 +152,25 @@ def row(what, figure, goal=""):
     print(f"  {what:<66} {figure:>22}  {goal}", flush=True)
 
 
-def get_timed(address, path="/fn/hello"):
-    """Milliseconds from sending a request on an open connection to the first byte of the answer."""
+def get(address, path="/fn/hello"):
+    """Milliseconds from sending a request on an open connection to the first byte of the answer, and
+    the answer."""
     connection = socket.create_connection(address)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     begin = time.perf_counter()
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    first = connection.recv(65536)
+    answer = connection.recv(65536)
     took = (time.perf_counter() - begin) * 1e3
-    while connection.recv(65536):
-        pass
+    while piece := connection.recv(65536):
+        answer += piece
     connection.close()
-    if not first.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(first.decode(errors="replace"))
-    return took
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(answer.decode(errors="replace"))
+    return took, answer.decode(errors="replace")
+
+
+def get_timed(address, path="/fn/hello"):
+    return get(address, path)[0]
 
 
 def direct_ms(rounds):
@@ -183,3 +188,9 @@ def receipts_of(daemon, name, count):
         if len(items) >= count or time.monotonic() > deadline:
             return items
         time.sleep(0.1)
+
+
+def first_byte_ms(receipt):
+    """From accepting the request to the first byte of the answer, as unid has seen it."""
+    before = ("queue_us", "shell_us", "bind_us", "start_us", "first_byte_us")
+    return sum(receipt["phases"][key] for key in before) / 1e3
