@@ -57,7 +57,7 @@ static void answer_problem(struct http_exchange *ex, const char *id,
     char retry[16];
     unsigned status;
     un_autojson json_t *j = reply_outcome(outcome, id, &status);
-    un_autofree char *text = j ? un_json_text(j) : NULL;
+    un_autofree char *text = un_json_text(j);
     set_timing(ex, &outcome->phases);
     if (status == 429 || outcome->kind == SCHED_DRAINING || outcome->retry_after_s) {
         unsigned after_s = outcome->retry_after_s ? outcome->retry_after_s : 1;

@@ -11,7 +11,7 @@
 
 static void send_json(struct api_call *call, unsigned status, const char *type, json_t *body)
 {
-    un_autofree char *text = body ? un_json_text(body) : NULL;
+    un_autofree char *text = un_json_text(body);
     json_decref(body);
     if (call->ex && text) {
         http_respond_full(un_steal(&call->ex), status, type, text, strlen(text));

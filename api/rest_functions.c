@@ -19,14 +19,16 @@ static json_t *args_json(char *const *args)
     return list;
 }
 
+/* NULL when out of memory. */
 static json_t *env_json(char *const *env)
 {
     json_t *map = json_object();
     for (; env && *env; env++) {
         const char *eq = strchr(*env, '=');
         un_autofree char *key = eq ? strndup(*env, (size_t)(eq - *env)) : NULL;
-        if (key) {
-            json_object_set_new(map, key, reply_text(eq + 1));
+        if (eq && (!key || json_object_set_new(map, key, reply_text(eq + 1)) < 0)) {
+            json_decref(map);
+            return NULL;
         }
     }
     return map;
@@ -52,7 +54,10 @@ static json_t *functions_json(const struct api *a, struct function_version *cons
 {
     json_t *items = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(items, function_json(a, list[i]));
+        if (json_array_append_new(items, function_json(a, list[i])) < 0) {
+            json_decref(items);
+            return NULL;
+        }
     }
     return items;
 }

@@ -35,7 +35,7 @@ static json_t *line_json(const struct log_line *line)
 static char *line_text(const struct log_line *line)
 {
     un_autojson json_t *j = line_json(line);
-    un_autofree char *text = j ? un_json_text(j) : NULL;
+    un_autofree char *text = un_json_text(j);
     char *out = NULL;
     return text && asprintf(&out, "%s\n", text) >= 0 ? out : NULL;
 }

@@ -3,15 +3,16 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* jansson's lexer (2.14, load.c: lex_save) goes on when it cannot grow its buffer: it would give a
- * string without one of its bytes. So each failure is noted here, and what was read while one
- * happened does not count. */
+#include "common/cleanup.h"
+
+/* jansson (2.14) goes on here and there when it cannot grow its buffer: a string is read without one
+ * of its bytes (load.c: lex_save), an object is written without one of its keys (dump.c: do_dump).
+ * So each failure is noted, and what was read, made or written while one happened does not count.
+ */
 static _Thread_local bool ran_out;
-static pthread_once_t hook_once = PTHREAD_ONCE_INIT;
 
 static void *note_malloc(size_t size)
 {
@@ -20,8 +21,7 @@ static void *note_malloc(size_t size)
     return p;
 }
 
-/* Memory from before is freed in the same way. */
-static void hook(void)
+__attribute__((constructor)) static void hook(void)
 {
     json_set_alloc_funcs(note_malloc, free);
 }
@@ -29,10 +29,12 @@ static void hook(void)
 int un_json_parse(const void *data, size_t len, json_t **ret, struct un_error *err)
 {
     json_error_t why;
-    (void)pthread_once(&hook_once, hook);
+    bool before = ran_out;
     ran_out = false;
     json_t *value = json_loadb(data, len, JSON_REJECT_DUPLICATES, &why);
-    if (ran_out) {
+    bool now = ran_out;
+    ran_out = before;
+    if (now) {
         json_decref(value);
         return un_error_set(err, -ENOMEM, "JSON: out of memory");
     }
@@ -107,5 +109,8 @@ int un_json_only_keys(const json_t *obj, const char *const *known, struct un_err
 
 char *un_json_text(const json_t *value)
 {
-    return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    un_autofree char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    bool whole = !ran_out;
+    ran_out = false;
+    return whole ? un_steal(&text) : NULL;
 }

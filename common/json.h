@@ -31,7 +31,10 @@ int un_json_get_str(const json_t *obj, const char *key, const char **out, struct
 /* Refuses keys that are not in `known` (NULL-terminated), naming the first. */
 int un_json_only_keys(const json_t *obj, const char *const *known, struct un_error *err);
 
-/* Compact text (free with free()); NULL when out of memory. */
+/* Compact text (free with free()), NULL of NULL. NULL also when out of memory, now or at any time since this thread's
+ * last un_json_text: members that could not be added would be missing. So whoever builds a value
+ * and writes it at once need not check each step; whoever gives up in between calls
+ * un_json_text(NULL), lest the next text of the thread be refused. */
 char *un_json_text(const json_t *value);
 
 #endif

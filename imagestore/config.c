@@ -374,7 +374,7 @@ char *function_config_to_json(const struct function_config *c)
         json_object_set_new(root, "concurrency", json_integer(c->concurrency)) < 0 ||
         json_object_set_new(root, "args", args_to_json(c->args)) < 0 ||
         json_object_set_new(root, "env", env_to_json(c->env)) < 0) {
-        return NULL;
+        return un_json_text(NULL); /* takes note that memory ran out here */
     }
     return un_json_text(root);
 }

@@ -43,7 +43,7 @@ struct store {
     unsigned readers_max;
     sqlite3 *db; /* the writer's connection */
     sqlite3_stmt *rollback;
-    bool lazy;   /* the writer's connection has synchronous=NORMAL */
+    bool lazy; /* the writer's connection has synchronous=NORMAL */
     pthread_t writer;
     bool writer_started;
     _Atomic uint64_t wal_bytes;

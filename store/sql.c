@@ -167,8 +167,7 @@ int store_query_int(sqlite3 *db, const char *sql, int64_t *ret, struct un_error 
     return 0;
 }
 
-int store_connect(struct store *s, sqlite3 **ret, sqlite3_stmt **ret_rollback,
-                  struct un_error *err)
+int store_connect(struct store *s, sqlite3 **ret, sqlite3_stmt **ret_rollback, struct un_error *err)
 {
     /* Each connection is used by one thread at a time: SQLite's own mutex is not needed. Little
      * cache: the kernel's page cache holds what is hot, and an idle daemon shall be small. Nothing

@@ -285,7 +285,7 @@ void http_respond_problem(struct http_exchange *ex, unsigned status, const char 
     un_autojson json_t *j =
         json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", http_status_text(status),
                   "status", (int)status, "detail", detail);
-    un_autofree char *text = j ? un_json_text(j) : NULL;
+    un_autofree char *text = un_json_text(j);
     http_respond_full(ex, status, "application/problem+json", text ? text : "{}",
                       text ? strlen(text) : 2);
 }

@@ -69,10 +69,19 @@ static void send(struct fake_vm *vm, const struct hv_exit *last)
     vm->events->on_output(vm->arg, vm->output.data, vm->output.len, last ? &vm->exit : NULL);
 }
 
-static void put(struct fake_vm *vm, const char *text)
+/* What the host has no memory for would be missing in the answer: the VM is lost then, and nothing
+ * is sent. */
+static void put_bytes(struct fake_vm *vm, const void *data, size_t len)
 {
     un_buf_reset(&vm->output);
-    (void)un_buf_append_str(&vm->output, text);
+    if (un_buf_append(&vm->output, data, len) < 0) {
+        fake_vm_end(vm, HV_EXIT_LOST, 0, "out of memory");
+    }
+}
+
+static void put(struct fake_vm *vm, const char *text)
+{
+    put_bytes(vm, text, strlen(text));
 }
 
 static const struct hv_exit success = {.kind = HV_EXIT_DONE, .fault_vector = ~0u};
@@ -136,8 +145,7 @@ static void step_echo(struct fake_vm *vm)
         want_input(vm);
         return;
     }
-    un_buf_reset(&vm->output);
-    (void)un_buf_append(&vm->output, vm->input.data, vm->input.len);
+    put_bytes(vm, vm->input.data, vm->input.len);
     un_buf_reset(&vm->input);
     if (vm->input_eof) {
         vm->at = 1;
@@ -168,11 +176,16 @@ static void step_request(struct fake_vm *vm)
 static void answer_lines(struct fake_vm *vm, char *const *lines)
 {
     struct un_buf text = {0};
+    int rc = 0;
 
-    for (size_t i = 0; lines[i]; i++) {
-        (void)un_buf_printf(&text, "%s\n", lines[i]);
+    for (size_t i = 0; lines[i] && rc == 0; i++) {
+        rc = un_buf_printf(&text, "%s\n", lines[i]);
     }
-    answer(vm, text.data ? (const char *)text.data : "");
+    if (rc < 0) {
+        fake_vm_end(vm, HV_EXIT_LOST, 0, "out of memory");
+    } else {
+        answer(vm, text.data ? (const char *)text.data : "");
+    }
     un_buf_done(&text);
 }
 
@@ -193,6 +206,7 @@ static void put_pattern(struct fake_vm *vm, size_t len)
 
     un_buf_reset(&vm->output);
     if (un_buf_reserve(&vm->output, len) < 0) {
+        fake_vm_end(vm, HV_EXIT_LOST, 0, "out of memory");
         return;
     }
     for (size_t i = 0; i < len; i++) {

@@ -2,7 +2,6 @@
 #include "tests/unit/alloc_support.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <setjmp.h>
 #include <sqlite3.h>
 #include <stdarg.h>
@@ -162,7 +161,7 @@ int __wrap___asprintf_chk(char **ret, int flag, const char *fmt, ...)
     return n;
 }
 
-/* --- libraries -----------------------------------------------------------------------------------
+/* --- SQLite --------------------------------------------------------------------------------------
  */
 
 static sqlite3_mem_methods sqlite_real;
@@ -177,10 +176,9 @@ static void *sqlite_realloc(void *old, int size)
     return fails() ? NULL : sqlite_real.xRealloc(old, size);
 }
 
-void alloc_hook_libraries(void)
+void alloc_hook_sqlite(void)
 {
     sqlite3_mem_methods hooked;
-    json_set_alloc_funcs(__wrap_malloc, free);
     if (sqlite3_config(SQLITE_CONFIG_GETMALLOC, &sqlite_real) == SQLITE_OK) {
         hooked = sqlite_real;
         hooked.xMalloc = sqlite_malloc;

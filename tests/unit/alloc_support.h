@@ -1,6 +1,6 @@
 /* alloc_support.h - makes the n-th allocation of a flow fail. A test that uses it is linked with
- * $(ALLOC_WRAP), so that calls of malloc and its kin from our objects come here first; jansson and
- * SQLite come by their own hooks, libevent and libcrypto not at all. The tests' own files are
+ * $(ALLOC_WRAP), so that calls of malloc and its kin from our objects come here first; jansson's
+ * come by common/json.c, SQLite's by a hook, libevent's and libcrypto's not at all. The tests' own files are
  * exempt from failing (calloc and strdup: $(ALLOC_EXEMPT)).
  *
  * Allocations of all threads are counted, so that which one is the n-th may differ from run to run;
@@ -10,8 +10,8 @@
 
 #include <stdbool.h>
 
-/* Hooks jansson and SQLite; before either is used. */
-void alloc_hook_libraries(void);
+/* Before SQLite is used. */
+void alloc_hook_sqlite(void);
 
 /* From now on the n-th allocation fails (n from 1), that one only or all after it too. */
 void alloc_fail_at(unsigned n, bool and_all_after);
