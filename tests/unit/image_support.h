@@ -105,6 +105,21 @@ static inline void on_upload_done(void *arg, int rc, const struct image_info *in
 
 static const struct image_upload_events upload_events = {on_upload_room, on_upload_done};
 
+/* An image of `size` bytes: an ELF program, then noise that `seed` varies. Free with free(). */
+static inline uint8_t *make_image(size_t size, uint32_t seed)
+{
+    struct elf_file f;
+    uint8_t *data = malloc(size);
+    assert_non_null(data);
+    elf_make_sdk(&f);
+    for (size_t i = 0; i < size; i++) {
+        seed = seed * 1664525 + 1013904223;
+        data[i] = (uint8_t)(seed >> 24);
+    }
+    memcpy(data, f.data, sizeof f.data);
+    return data;
+}
+
 static inline struct image_upload *upload_open(struct image_ground *ig, int64_t size,
                                                const char *digest)
 {
