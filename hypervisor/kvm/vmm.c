@@ -207,6 +207,8 @@ static _Noreturn void monitor_serve(int sock, struct machine *m)
             close(fd);
             rc = rc < 0 ? rc : limit_cpu(m, o.cpu_us);
             if (rc == 0) {
+                /* Only now: guests that spin must not starve those who make and bind shells. */
+                (void)jail_lower_priority();
                 run_guest(sock, m, now);
             }
             break;

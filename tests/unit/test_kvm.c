@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -209,6 +210,23 @@ static void bad_images_leave_the_shell_usable(void **state)
     assert_int_equal(run_start(&v, (struct run){.function = "hello"}, &err), 0);
     assert_true(contract_wait(&contract, &v.exited, 10000));
     assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    contract_free(&v);
+}
+
+static void a_monitor_is_nice_once_its_guest_runs(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    contract_shell(&contract, &v);
+    int pid = hv_kvm_driver.vm_pid(v.vm), before = getpriority(PRIO_PROCESS, 0);
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)pid), before);
+    v.hold_output = true;
+    assert_int_equal(run_start(&v, (struct run){.function = "flood"}, &err), 0);
+    bool never = false;
+    while (v.output.len == 0) {
+        contract_wait(&contract, &never, 5);
+    }
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)pid), before > 10 ? before : 10);
     contract_free(&v);
 }
 
@@ -831,6 +849,7 @@ int main(int argc, char **argv)
         TEST(hog_ends_at_its_memory),
         TEST(flood_is_stopped_by_free),
         TEST(bad_images_leave_the_shell_usable),
+        TEST(a_monitor_is_nice_once_its_guest_runs),
         TEST(a_thousand_clones_are_all_different),
         TEST(the_first_run_of_a_key_makes_its_snapshot),
         TEST(snapshots_are_found_by_the_next_driver),
