@@ -63,6 +63,7 @@ struct kvm_vm {
     struct un_list leaving; /* freed, and trusted to end by itself until leave_us */
     uint64_t leave_us;
     bool standing;       /* the monitor waits for an order */
+    bool begun;          /* the order to run was sent */
     bool done, recycled; /* ended with DONE; put back, waits for another run */
     struct un_post started_post, exit_post, gone_post, ready_post;
     struct snapshot *snapshot; /* that it began from; a reference */
@@ -89,14 +90,14 @@ void kvm_vm_spawner_gone(struct kvm_vm *vm);
 /* Releases the VM, whose process is known to be gone, with on_gone. For the end of the driver. */
 void kvm_vm_abandon(struct kvm_vm *v);
 void kvm_vm_kill(struct kvm_vm *v);
-/* Sends an order to the monitor, with a descriptor (borrowed) unless `fd` is -1. A failure shows as
- * the monitor's end. */
-void kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd);
+/* Sends an order to the monitor, with a descriptor (borrowed) unless `fd` is -1. False when it could
+ * not be sent; the monitor is ended then, and its end tells the user. */
+bool kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd);
 /* A fresh channel on the VM's pages, whose answers are not passed on before kvm_vm_begin. */
 void kvm_vm_open_channel(struct kvm_vm *v);
-/* The guest runs, by this order; cpu_us 0 is the longest there is. */
+/* The guest runs, by this order; cpu_us 0 is the longest there is. on_started comes soon, unless the
+ * order could not be sent or the VM makes a snapshot. */
 void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, int fd);
-void kvm_vm_tell_started_soon(struct kvm_vm *v);
 
 /* run.c */
 int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);

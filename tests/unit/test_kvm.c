@@ -582,6 +582,45 @@ static void a_killed_monitor_is_a_lost_vm(void **state)
     contract_answers(&contract);
 }
 
+/* Ends the VM's monitor, and waits until it has ended. */
+static void kill_monitor(struct contract_vm *v)
+{
+    int pid = hv_kvm_driver.vm_pid(v->vm), fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 5000), 1);
+    close(fd);
+}
+
+/* So the user may take another VM for the request. */
+static void a_request_that_did_not_reach_its_monitor_was_not_started(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    struct run r = {.function = "hello", .key = "unreached"};
+    prepare_ok(r);
+    contract_shell(&contract, &v);
+    kill_monitor(&v);
+    assert_int_equal(run_start(&v, r, &err), 0);
+    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_int_equal(v.why.kind, HV_EXIT_LOST);
+    assert_false(v.started);
+    contract_free(&v);
+
+    run(&v, r);
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    v.ready = v.started = v.exited = false;
+    v.heads = 0;
+    assert_int_equal(hv_kvm_driver.vm_recycle(v.vm, &err), 0); /* the snapshot is still good */
+    assert_true(contract_wait(&contract, &v.ready, 5000));
+    kill_monitor(&v);
+    assert_int_equal(run_start(&v, r, &err), 0);
+    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_int_equal(v.why.kind, HV_EXIT_LOST);
+    assert_false(v.started);
+    contract_free(&v);
+}
+
 static void a_killed_spawner_is_replaced(void **state)
 {
     struct contract_vm starting, shell, busy;
@@ -864,6 +903,7 @@ int main(int argc, char **argv)
         TEST(a_vm_is_put_back_for_its_own_function_only),
         TEST(a_vm_that_failed_is_not_put_back),
         TEST(a_killed_monitor_is_a_lost_vm),
+        TEST(a_request_that_did_not_reach_its_monitor_was_not_started),
         TEST(a_killed_spawner_is_replaced),
         TEST(nothing_outlives_unid),
         TEST(no_descriptor_is_left_open),
