@@ -15,7 +15,12 @@
 #include "common/fault.h"
 #include "hypervisor/kvm/driver.h"
 
-enum { SLOTS = 1 << 16, WORKERS = 2, LEAVE_US = 1000000 };
+enum {
+    SLOTS = 1 << 16,
+    WORKERS = 2,
+    LEAVE_US = 1000000,
+    BRISK_US = 20000 /* a guest that runs longer is made nice: longer than most requests take */
+};
 
 static struct kvm_driver *driver_of(struct hv_driver *drv)
 {
@@ -76,6 +81,41 @@ void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm)
         return;
     }
     un_list_push(&d->leaving, &vm->leaving);
+}
+
+static void push_brisk(struct kvm_driver *d, struct kvm_vm *vm)
+{
+    vm->yield_us = un_loop_now_us(d->loop) + BRISK_US;
+    un_list_push(&d->brisk, &vm->brisk);
+}
+
+static void on_yield_timer(void *arg)
+{
+    struct kvm_driver *d = arg;
+    uint64_t now = un_loop_now_us(d->loop);
+    struct kvm_vm *vm;
+    while ((vm = un_list_first(&d->brisk, struct kvm_vm, brisk)) && vm->yield_us <= now) {
+        un_list_remove(&vm->brisk);
+        if (vm->state == KVM_VM_RUNNING && vm->standing) {
+            push_brisk(d, vm); /* it waits for us */
+        } else if (vm->state == KVM_VM_RUNNING) {
+            kvm_vm_yield(vm);
+        }
+    }
+    if (vm) {
+        (void)un_timer_arm_at(&d->yield_timer, vm->yield_us);
+    }
+}
+
+void kvm_driver_brisk(struct kvm_driver *d, struct kvm_vm *vm)
+{
+    un_list_remove(&vm->brisk);
+    if (!vm->yielded) {
+        push_brisk(d, vm);
+        if (!un_timer_armed(&d->yield_timer)) {
+            (void)un_timer_arm_at(&d->yield_timer, vm->yield_us); /* else the next one's */
+        }
+    }
 }
 
 static struct kvm_vm *find_vm(const struct kvm_driver *d, uint32_t id)
@@ -195,6 +235,7 @@ static void close_driver(struct hv_driver *drv)
         }
     }
     un_timer_cancel(&d->leave_timer);
+    un_timer_cancel(&d->yield_timer);
     snapshots_free(d->snapshots);
     free(d->slots);
     free(d->vmm_path);
@@ -216,6 +257,8 @@ static int open_driver(const struct hv_driver_spec *spec, struct hv_driver **ret
     d->loop = spec->loop;
     un_list_init(&d->spawners);
     un_list_init(&d->leaving);
+    un_list_init(&d->brisk);
+    un_timer_init(&d->yield_timer, d->loop, on_yield_timer, d);
     un_timer_init(&d->leave_timer, d->loop, on_leave_timer, d);
     int rc = find_vmm(&d->vmm_path, err);
     if (rc == 0 &&

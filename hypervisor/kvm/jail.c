@@ -202,11 +202,6 @@ int jail_limit_cpu(uint64_t us)
     return limit(RLIMIT_CPU, seconds < cpu_hard ? seconds : cpu_hard, cpu_hard);
 }
 
-int jail_lower_priority(void)
-{
-    return setpriority(PRIO_PROCESS, 0, JAIL_GUEST_NICE);
-}
-
 /* --- the filter ---------------------------------------------------------------------------------
  */
 
@@ -220,8 +215,8 @@ int jail_lower_priority(void)
 #define IF_SKIP(value, count) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, (count))
 
 /* What of a 64-bit argument is looked at is its low half: the kernel takes these as 32-bit values
- * (ioctl's request, madvise's advice, prlimit's resource, all of setpriority's), or no bit above
- * means anything (prot). */
+ * (ioctl's request, madvise's advice, prlimit's resource), or no bit above means anything
+ * (prot). */
 #define ARG(n) args[n]
 
 int jail_seal(void)
@@ -253,8 +248,6 @@ int jail_seal(void)
         IF_SKIP(SYS_madvise, 4), LOAD(ARG(2)), IF(MADV_DONTNEED), ALLOW, KILL,
         IF_SKIP(SYS_prlimit64, 6), LOAD(ARG(0)), IF_SKIP(0, 3), LOAD(ARG(1)),
         IF(RLIMIT_CPU), ALLOW, KILL,
-        IF_SKIP(SYS_setpriority, 8), LOAD(ARG(0)), IF_SKIP(PRIO_PROCESS, 5),
-        LOAD(ARG(1)), IF_SKIP(0, 3), LOAD(ARG(2)), IF(JAIL_GUEST_NICE), ALLOW, KILL,
         KILL,
     };
     /* clang-format on */

@@ -15,9 +15,6 @@
 
 #include "hypervisor/kvm/proto.h"
 
-/* The nice value of a monitor whose guest runs. */
-enum { JAIL_GUEST_NICE = 10 };
-
 struct jail_spec {
     uid_t uid; /* to become, when started by root */
     gid_t gid;
@@ -36,10 +33,6 @@ int jail_limit_memory(uint64_t bytes);
 /* CPU time of the calling process, from now; 0 = no limit. The kernel counts in whole seconds, so
  * the limit is rounded up, plus one. SIGXCPU ends the process. Allowed behind jail_seal. */
 int jail_limit_cpu(uint64_t us);
-
-/* The calling process lets those go first that have not called this: unid, the spawner, shells that
- * are being made. For good. -1 where its priority is lower already. Allowed behind jail_seal. */
-int jail_lower_priority(void);
 
 /* The system call filter of a monitor. Anything else ends the process (SIGSYS). */
 int jail_seal(void);

@@ -49,6 +49,7 @@ static void close_fd(int *fd)
 static void let_go(struct kvm_vm *v)
 {
     hv_channel_done(&v->channel);
+    un_list_remove(&v->brisk);
     if (v->watching) {
         event_del(&v->sock_event);
         v->watching = false;
@@ -122,6 +123,12 @@ void kvm_vm_free(struct hv_vm *vm)
 void kvm_vm_kill(struct kvm_vm *v)
 {
     command(v, VMM_OP_KILL);
+}
+
+void kvm_vm_yield(struct kvm_vm *v)
+{
+    v->yielded = true;
+    command(v, VMM_OP_YIELD);
 }
 
 /* --- the end of the guest ----------------------------------------------------------------------
@@ -457,6 +464,7 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
     v->base.ops = d->base.ops;
     v->drv = d;
     un_list_init(&v->leaving);
+    un_list_init(&v->brisk);
     v->events = spec->events;
     v->arg = spec->arg;
     v->mem_bytes = spec->mem_bytes;
@@ -504,6 +512,7 @@ void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, in
     v->channel.resume = channel_resume;
     v->standing = false;
     v->state = KVM_VM_RUNNING;
+    kvm_driver_brisk(v->drv, v);
     v->begun = kvm_vm_order(v, order, fd);
     if (v->begun && !v->on_saved) {
         tell_started_soon(v);

@@ -138,18 +138,6 @@ static int try_limit_of_another(void)
     struct rlimit l = {.rlim_cur = 1, .rlim_max = 1};
     return (int)syscall(SYS_prlimit64, victim, RLIMIT_CPU, &l, NULL);
 }
-static int try_priority(void)
-{
-    return (int)syscall(SYS_setpriority, PRIO_PROCESS, 0, 0);
-}
-static int try_priority_of_another(void)
-{
-    return (int)syscall(SYS_setpriority, PRIO_PROCESS, victim, JAIL_GUEST_NICE);
-}
-static int try_priority_of_a_group(void)
-{
-    return (int)syscall(SYS_setpriority, PRIO_PGRP, 0, JAIL_GUEST_NICE);
-}
 static int try_x32(void)
 {
     return (int)syscall(0x40000000 | SYS_getpid);
@@ -186,9 +174,6 @@ static void what_a_monitor_must_not_do_ends_it(void **state)
         {"make a namespace", try_namespace},
         {"raise its file limit", try_files_limit},
         {"limit another process", try_limit_of_another},
-        {"raise its priority", try_priority},
-        {"another priority of another", try_priority_of_another},
-        {"another priority of a group", try_priority_of_a_group},
         {"use the x32 system calls", try_x32},
         {"use the 32-bit system calls", try_32_bit},
     };
@@ -209,8 +194,7 @@ static int own_work(void)
     struct msghdr msg = {.msg_iov = &io, .msg_iovlen = 1};
     void *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED || madvise(p, 8192, MADV_DONTNEED) < 0 || jail_limit_cpu(1000000) < 0 ||
-        jail_lower_priority() < 0 || send(sock[0], &byte, 1, MSG_NOSIGNAL) != 1 ||
-        recvmsg(sock[1], &msg, 0) != 1) {
+        send(sock[0], &byte, 1, MSG_NOSIGNAL) != 1 || recvmsg(sock[1], &msg, 0) != 1) {
         return -1;
     }
     /* Not a vCPU, but let through to say so. */
