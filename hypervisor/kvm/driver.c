@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -19,7 +20,8 @@ enum {
     SLOTS = 1 << 16,
     WORKERS = 2,
     LEAVE_US = 1000000,
-    BRISK_US = 20000 /* a guest that runs longer is made nice: longer than most requests take */
+    BRISK_US = 20000,   /* how often a running guest's CPU time is looked at */
+    BRISK_CPU_US = 5000 /* more than this since its last call makes it nice */
 };
 
 static struct kvm_driver *driver_of(struct hv_driver *drv)
@@ -89,6 +91,17 @@ static void push_brisk(struct kvm_driver *d, struct kvm_vm *vm)
     un_list_push(&d->brisk, &vm->brisk);
 }
 
+/* 0 when the monitor has ended. */
+static uint64_t cpu_used_us(const struct kvm_vm *vm)
+{
+    clockid_t id;
+    struct timespec t;
+    if (clock_getcpuclockid(vm->pid, &id) != 0 || clock_gettime(id, &t) < 0) {
+        return 0;
+    }
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
 static void on_yield_timer(void *arg)
 {
     struct kvm_driver *d = arg;
@@ -96,10 +109,13 @@ static void on_yield_timer(void *arg)
     struct kvm_vm *vm;
     while ((vm = un_list_first(&d->brisk, struct kvm_vm, brisk)) && vm->yield_us <= now) {
         un_list_remove(&vm->brisk);
-        if (vm->state == KVM_VM_RUNNING && vm->standing) {
-            push_brisk(d, vm); /* it waits for us */
-        } else if (vm->state == KVM_VM_RUNNING) {
+        if (vm->state != KVM_VM_RUNNING || vm->standing) {
+            continue; /* comes back when it runs on */
+        }
+        if (cpu_used_us(vm) > vm->usage.cpu_us + BRISK_CPU_US) {
             kvm_vm_yield(vm);
+        } else {
+            push_brisk(d, vm);
         }
     }
     if (vm) {
@@ -109,8 +125,7 @@ static void on_yield_timer(void *arg)
 
 void kvm_driver_brisk(struct kvm_driver *d, struct kvm_vm *vm)
 {
-    un_list_remove(&vm->brisk);
-    if (!vm->yielded) {
+    if (!vm->yielded && !un_list_linked(&vm->brisk)) {
         push_brisk(d, vm);
         if (!un_timer_armed(&d->yield_timer)) {
             (void)un_timer_arm_at(&d->yield_timer, vm->yield_us); /* else the next one's */

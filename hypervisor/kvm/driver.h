@@ -64,7 +64,7 @@ struct kvm_vm {
     bool freed, gone, watching, started_due, exit_due, in_event;
     struct un_list leaving; /* freed, and trusted to end by itself until leave_us */
     uint64_t leave_us;
-    struct un_list brisk; /* its guest began lately, and is not nice before yield_us */
+    struct un_list brisk; /* its guest may run, and is looked at at yield_us */
     uint64_t yield_us;
     bool yielded;
     bool standing;       /* the monitor waits for an order */
@@ -127,7 +127,8 @@ void kvm_driver_remove(struct kvm_driver *d, struct kvm_vm *vm);
 /* The VM's monitor waits at a closed socket. It is killed if it does not end soon. */
 void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm);
 
-/* The VM's guest begins to run. If it still runs after some time, its monitor is made nice. */
+/* The VM's guest begins to run, or runs on. If it uses much CPU time without a call, its monitor is
+ * made nice. */
 void kvm_driver_brisk(struct kvm_driver *d, struct kvm_vm *vm);
 
 /* snapshot.c */

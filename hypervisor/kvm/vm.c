@@ -223,6 +223,7 @@ static void channel_resume(void *arg)
     struct kvm_vm *v = arg;
     if (v->standing) {
         v->standing = false;
+        kvm_driver_brisk(v->drv, v);
         kvm_vm_order(v, &(struct vmm_order){.op = VMM_ORDER_GO}, -1);
     }
 }
