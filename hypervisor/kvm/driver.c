@@ -9,13 +9,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "hypervisor/kvm/driver.h"
 
-enum { SLOTS = 1 << 16, WORKERS = 2, LEAVE_US = 1000000 };
+enum {
+    SLOTS = 1 << 16,
+    WORKERS = 2,
+    LEAVE_US = 1000000,
+    BRISK_US = 20000,   /* how often a running guest's CPU time is looked at */
+    BRISK_CPU_US = 5000 /* more than this since its last call makes it nice */
+};
 
 static struct kvm_driver *driver_of(struct hv_driver *drv)
 {
@@ -76,6 +83,54 @@ void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm)
         return;
     }
     un_list_push(&d->leaving, &vm->leaving);
+}
+
+static void push_brisk(struct kvm_driver *d, struct kvm_vm *vm)
+{
+    vm->yield_us = un_loop_now_us(d->loop) + BRISK_US;
+    un_list_push(&d->brisk, &vm->brisk);
+}
+
+/* 0 when the monitor has ended. */
+static uint64_t cpu_used_us(const struct kvm_vm *vm)
+{
+    clockid_t id;
+    struct timespec t;
+    if (clock_getcpuclockid(vm->pid, &id) != 0 || clock_gettime(id, &t) < 0) {
+        return 0;
+    }
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static void on_yield_timer(void *arg)
+{
+    struct kvm_driver *d = arg;
+    uint64_t now = un_loop_now_us(d->loop);
+    struct kvm_vm *vm;
+    while ((vm = un_list_first(&d->brisk, struct kvm_vm, brisk)) && vm->yield_us <= now) {
+        un_list_remove(&vm->brisk);
+        if (vm->state != KVM_VM_RUNNING || vm->standing) {
+            continue; /* comes back when it runs on */
+        }
+        if (cpu_used_us(vm) > vm->usage.cpu_us + BRISK_CPU_US) {
+            kvm_vm_yield(vm);
+        } else {
+            push_brisk(d, vm);
+        }
+    }
+    if (vm) {
+        (void)un_timer_arm_at(&d->yield_timer, vm->yield_us);
+    }
+}
+
+void kvm_driver_brisk(struct kvm_driver *d, struct kvm_vm *vm)
+{
+    if (!vm->yielded && !un_list_linked(&vm->brisk)) {
+        push_brisk(d, vm);
+        if (!un_timer_armed(&d->yield_timer)) {
+            (void)un_timer_arm_at(&d->yield_timer, vm->yield_us); /* else the next one's */
+        }
+    }
 }
 
 static struct kvm_vm *find_vm(const struct kvm_driver *d, uint32_t id)
@@ -195,6 +250,7 @@ static void close_driver(struct hv_driver *drv)
         }
     }
     un_timer_cancel(&d->leave_timer);
+    un_timer_cancel(&d->yield_timer);
     snapshots_free(d->snapshots);
     free(d->slots);
     free(d->vmm_path);
@@ -216,6 +272,8 @@ static int open_driver(const struct hv_driver_spec *spec, struct hv_driver **ret
     d->loop = spec->loop;
     un_list_init(&d->spawners);
     un_list_init(&d->leaving);
+    un_list_init(&d->brisk);
+    un_timer_init(&d->yield_timer, d->loop, on_yield_timer, d);
     un_timer_init(&d->leave_timer, d->loop, on_leave_timer, d);
     int rc = find_vmm(&d->vmm_path, err);
     if (rc == 0 &&

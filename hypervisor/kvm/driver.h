@@ -40,6 +40,8 @@ struct kvm_driver {
     size_t vm_count;
     struct un_list leaving; /* VMs, by leave_us */
     struct un_timer leave_timer;
+    struct un_list brisk; /* VMs, by yield_us */
+    struct un_timer yield_timer;
 };
 
 /* The VM's own states; see hv.h for the diagram. `freed` and `gone` are beside them: the VM is
@@ -62,7 +64,11 @@ struct kvm_vm {
     bool freed, gone, watching, started_due, exit_due, in_event;
     struct un_list leaving; /* freed, and trusted to end by itself until leave_us */
     uint64_t leave_us;
+    struct un_list brisk; /* its guest may run, and is looked at at yield_us */
+    uint64_t yield_us;
+    bool yielded;
     bool standing;       /* the monitor waits for an order */
+    bool begun;          /* the order to run was sent */
     bool done, recycled; /* ended with DONE; put back, waits for another run */
     struct un_post started_post, exit_post, gone_post, ready_post;
     struct snapshot *snapshot; /* that it began from; a reference */
@@ -89,14 +95,15 @@ void kvm_vm_spawner_gone(struct kvm_vm *vm);
 /* Releases the VM, whose process is known to be gone, with on_gone. For the end of the driver. */
 void kvm_vm_abandon(struct kvm_vm *v);
 void kvm_vm_kill(struct kvm_vm *v);
-/* Sends an order to the monitor, with a descriptor (borrowed) unless `fd` is -1. A failure shows as
- * the monitor's end. */
-void kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd);
+void kvm_vm_yield(struct kvm_vm *v);
+/* Sends an order to the monitor, with a descriptor (borrowed) unless `fd` is -1. False when it could
+ * not be sent; the monitor is ended then, and its end tells the user. */
+bool kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd);
 /* A fresh channel on the VM's pages, whose answers are not passed on before kvm_vm_begin. */
 void kvm_vm_open_channel(struct kvm_vm *v);
-/* The guest runs, by this order; cpu_us 0 is the longest there is. */
+/* The guest runs, by this order; cpu_us 0 is the longest there is. on_started comes soon, unless the
+ * order could not be sent or the VM makes a snapshot. */
 void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, int fd);
-void kvm_vm_tell_started_soon(struct kvm_vm *v);
 
 /* run.c */
 int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
@@ -119,6 +126,10 @@ int kvm_driver_add(struct kvm_driver *d, struct kvm_vm *vm);
 void kvm_driver_remove(struct kvm_driver *d, struct kvm_vm *vm);
 /* The VM's monitor waits at a closed socket. It is killed if it does not end soon. */
 void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm);
+
+/* The VM's guest begins to run, or runs on. If it uses much CPU time without a call, its monitor is
+ * made nice. */
+void kvm_driver_brisk(struct kvm_driver *d, struct kvm_vm *vm);
 
 /* snapshot.c */
 int snapshots_new(struct kvm_driver *d, struct snapshots **ret, struct un_error *err);

@@ -26,7 +26,7 @@
 
 #include "unid/abi.h"
 
-enum { VMM_PROTO_VERSION = 1 };
+enum { VMM_PROTO_VERSION = 2 };
 
 /* Descriptor numbers that unid-vmm starts with. */
 enum { VMM_FD_CONTROL = 0 };
@@ -41,7 +41,11 @@ enum { VMM_FD_CONTROL = 0 };
 /* --- control socket --- */
 
 enum { VMM_COMMANDS_MAX = 64 };
-enum vmm_op { VMM_OP_SPAWN = 1, VMM_OP_KILL };
+enum vmm_op {
+    VMM_OP_SPAWN = 1,
+    VMM_OP_KILL,
+    VMM_OP_YIELD /* the monitor lets unid, the spawner and new shells go first, from here on */
+};
 
 struct vmm_command {
     uint32_t op;

@@ -145,7 +145,6 @@ static int run_again(struct kvm_vm *v, const struct hv_run_spec *spec, struct un
     }
     v->recycled = false;
     kvm_vm_begin(v, &(struct vmm_order){.op = VMM_ORDER_GO}, spec->deadline_us, -1);
-    kvm_vm_tell_started_soon(v);
     return 0;
 }
 
@@ -178,7 +177,6 @@ int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error
     if (spec->snapshot_key && !v->snapshot) {
         snapshot_prepare_later(v->drv->snapshots, spec);
     }
-    kvm_vm_tell_started_soon(v);
     return 0;
 }
 

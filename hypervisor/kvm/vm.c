@@ -49,6 +49,7 @@ static void close_fd(int *fd)
 static void let_go(struct kvm_vm *v)
 {
     hv_channel_done(&v->channel);
+    un_list_remove(&v->brisk);
     if (v->watching) {
         event_del(&v->sock_event);
         v->watching = false;
@@ -124,6 +125,12 @@ void kvm_vm_kill(struct kvm_vm *v)
     command(v, VMM_OP_KILL);
 }
 
+void kvm_vm_yield(struct kvm_vm *v)
+{
+    v->yielded = true;
+    command(v, VMM_OP_YIELD);
+}
+
 /* --- the end of the guest ----------------------------------------------------------------------
  */
 
@@ -148,7 +155,7 @@ static void __attribute__((format(printf, 2, 3))) lost(struct kvm_vm *v, const c
     va_start(ap, fmt);
     vsnprintf(why.detail, sizeof(why.detail), fmt, ap);
     va_end(ap);
-    if (v->snapshot && v->state == KVM_VM_RUNNING) {
+    if (v->snapshot && v->state == KVM_VM_RUNNING && v->begun) {
         snapshot_drop(v->snapshot); /* it may be the reason */
     }
     end(v, &why);
@@ -186,8 +193,8 @@ static void on_exit_due(void *arg)
 /* --- orders and reports ------------------------------------------------------------------------
  */
 
-/* Sends an order, with a descriptor unless `fd` is -1. A failure shows as the monitor's end. */
-void kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
+/* False when it could not be sent, which ends the monitor. */
+bool kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
 {
     union {
         struct cmsghdr align;
@@ -206,7 +213,9 @@ void kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
     }
     if (sendmsg(v->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
         command(v, VMM_OP_KILL);
+        return false;
     }
+    return true;
 }
 
 static void channel_resume(void *arg)
@@ -214,6 +223,7 @@ static void channel_resume(void *arg)
     struct kvm_vm *v = arg;
     if (v->standing) {
         v->standing = false;
+        kvm_driver_brisk(v->drv, v);
         kvm_vm_order(v, &(struct vmm_order){.op = VMM_ORDER_GO}, -1);
     }
 }
@@ -455,6 +465,7 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
     v->base.ops = d->base.ops;
     v->drv = d;
     un_list_init(&v->leaving);
+    un_list_init(&v->brisk);
     v->events = spec->events;
     v->arg = spec->arg;
     v->mem_bytes = spec->mem_bytes;
@@ -488,19 +499,25 @@ void kvm_vm_open_channel(struct kvm_vm *v)
     v->channel.driver_arg = v;
 }
 
+/* The user's word that a request may have been begun. None for an order that did not reach the
+ * monitor: then only HV_EXIT_LOST comes, and the user can take another VM. */
+static void tell_started_soon(struct kvm_vm *v)
+{
+    v->started_due = true;
+    un_loop_post(v->drv->loop, &v->started_post);
+}
+
 void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, int fd)
 {
     order->cpu_us = cpu_us > 0 ? cpu_us : LIMIT_FUNCTION_TIMEOUT_MS * UINT64_C(1000);
     v->channel.resume = channel_resume;
     v->standing = false;
     v->state = KVM_VM_RUNNING;
-    kvm_vm_order(v, order, fd);
-}
-
-void kvm_vm_tell_started_soon(struct kvm_vm *v)
-{
-    v->started_due = true;
-    un_loop_post(v->drv->loop, &v->started_post);
+    kvm_driver_brisk(v->drv, v);
+    v->begun = kvm_vm_order(v, order, fd);
+    if (v->begun && !v->on_saved) {
+        tell_started_soon(v);
+    }
 }
 
 void kvm_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof)

@@ -38,7 +38,7 @@
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
 #endif
 
-enum { CHILDREN = 1 << 16, BUCKETS = 1 << 12 };
+enum { CHILDREN = 1 << 16, BUCKETS = 1 << 12, YIELD_NICE = 10 };
 
 /* A monitor by the low half of its id, and chained by pid. Zero pages until they are used. */
 static struct {
@@ -358,8 +358,17 @@ static void obey(const struct vmm_command *c)
     uint32_t slot = c->id % CHILDREN;
     if (c->op == VMM_OP_SPAWN) {
         spawn(c);
-    } else if (c->op == VMM_OP_KILL && children[slot].pid && children[slot].id == c->id) {
-        kill(children[slot].pid, SIGKILL); /* not reaped yet, so the number is still its own */
+        return;
+    }
+    pid_t pid = children[slot].id == c->id ? children[slot].pid : 0;
+    if (pid == 0) {
+        return;
+    }
+    /* Not reaped yet, so the number is still its own. */
+    if (c->op == VMM_OP_KILL) {
+        kill(pid, SIGKILL);
+    } else if (c->op == VMM_OP_YIELD) {
+        setpriority(PRIO_PROCESS, (id_t)pid, YIELD_NICE); /* refused if it is lower already */
     }
 }
 

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -209,6 +210,23 @@ static void bad_images_leave_the_shell_usable(void **state)
     assert_int_equal(run_start(&v, (struct run){.function = "hello"}, &err), 0);
     assert_true(contract_wait(&contract, &v.exited, 10000));
     assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    contract_free(&v);
+}
+
+static void a_monitor_whose_guest_goes_on_running_is_made_nice(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    bool never = false;
+    int before = getpriority(PRIO_PROCESS, 0), nice = before > 10 ? before : 10;
+    contract_shell(&contract, &v);
+    id_t pid = (id_t)hv_kvm_driver.vm_pid(v.vm);
+    assert_int_equal(getpriority(PRIO_PROCESS, pid), before);
+    assert_int_equal(run_start(&v, (struct run){.function = "spin"}, &err), 0);
+    for (int i = 0; i < 1000 && getpriority(PRIO_PROCESS, pid) != nice; i++) {
+        contract_wait(&contract, &never, 5);
+    }
+    assert_int_equal(getpriority(PRIO_PROCESS, pid), nice);
     contract_free(&v);
 }
 
@@ -564,6 +582,45 @@ static void a_killed_monitor_is_a_lost_vm(void **state)
     contract_answers(&contract);
 }
 
+/* Ends the VM's monitor, and waits until it has ended. */
+static void kill_monitor(struct contract_vm *v)
+{
+    int pid = hv_kvm_driver.vm_pid(v->vm), fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 5000), 1);
+    close(fd);
+}
+
+/* So the user may take another VM for the request. */
+static void a_request_that_did_not_reach_its_monitor_was_not_started(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    struct run r = {.function = "hello", .key = "unreached"};
+    prepare_ok(r);
+    contract_shell(&contract, &v);
+    kill_monitor(&v);
+    assert_int_equal(run_start(&v, r, &err), 0);
+    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_int_equal(v.why.kind, HV_EXIT_LOST);
+    assert_false(v.started);
+    contract_free(&v);
+
+    run(&v, r);
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    v.ready = v.started = v.exited = false;
+    v.heads = 0;
+    assert_int_equal(hv_kvm_driver.vm_recycle(v.vm, &err), 0); /* the snapshot is still good */
+    assert_true(contract_wait(&contract, &v.ready, 5000));
+    kill_monitor(&v);
+    assert_int_equal(run_start(&v, r, &err), 0);
+    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_int_equal(v.why.kind, HV_EXIT_LOST);
+    assert_false(v.started);
+    contract_free(&v);
+}
+
 static void a_killed_spawner_is_replaced(void **state)
 {
     struct contract_vm starting, shell, busy;
@@ -831,6 +888,7 @@ int main(int argc, char **argv)
         TEST(hog_ends_at_its_memory),
         TEST(flood_is_stopped_by_free),
         TEST(bad_images_leave_the_shell_usable),
+        TEST(a_monitor_whose_guest_goes_on_running_is_made_nice),
         TEST(a_thousand_clones_are_all_different),
         TEST(the_first_run_of_a_key_makes_its_snapshot),
         TEST(snapshots_are_found_by_the_next_driver),
@@ -845,6 +903,7 @@ int main(int argc, char **argv)
         TEST(a_vm_is_put_back_for_its_own_function_only),
         TEST(a_vm_that_failed_is_not_put_back),
         TEST(a_killed_monitor_is_a_lost_vm),
+        TEST(a_request_that_did_not_reach_its_monitor_was_not_started),
         TEST(a_killed_spawner_is_replaced),
         TEST(nothing_outlives_unid),
         TEST(no_descriptor_is_left_open),
