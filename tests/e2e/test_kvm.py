@@ -186,6 +186,21 @@ def test_program_that_fails_before_it_asks_is_not_deployed(real):
     assert done.status != 0 and "too early" in done.err
 
 
+def test_every_example_is_deployed(real):
+    for path in sorted(EXAMPLES.iterdir()):
+        if path.is_file() and os.access(path, os.X_OK):
+            real.unictl("deploy", f"all-{path.name}", path).ok()
+
+
+def test_status_is_the_programs(real):
+    real.unictl("deploy", "leaves", EXAMPLES / "status", "--", "exit", "3").ok()
+    problem = real.call("leaves").problem(502)
+    assert problem["exit"]["kind"] == "done" and problem["exit"]["status"] == 3
+    assert "ending with status 3" in problem["log_tail"]
+    deploy(real, "status", "teapot", args=["http", "418"])
+    assert real.call("teapot").status == 418
+
+
 def test_snapshot_survives_a_restart_of_unid(make_unid):
     unid = make_unid(driver="kvm").start()
     deploy(unid, "random")
