@@ -186,6 +186,17 @@ def test_program_that_fails_before_it_asks_is_not_deployed(real):
     assert done.status != 0 and "too early" in done.err
 
 
+def test_program_that_never_asks_is_refused_in_time(real):
+    begun = time.monotonic()
+    path = EXAMPLES / "spin"
+    done = real.unictl("deploy", "eager", path, "--timeout", "300ms", "--", "early")
+    assert done.status != 0 and "did not ask for a request in" in done.err
+    problem = put(real, "spin", "eager", args=["early"], timeout_ms=300).problem(422)
+    assert "did not ask for a request in" in problem["detail"]
+    assert time.monotonic() - begun < 20
+    real.get("/api/v1/functions/eager").problem(404)
+
+
 def test_every_example_is_deployed(real):
     for path in sorted(EXAMPLES.iterdir()):
         if path.is_file() and os.access(path, os.X_OK):
