@@ -324,3 +324,8 @@ def test_idle_daemon_has_no_vm_after_a_while(make_unid):
     for _ in range(5):
         unid.call("hello").ok()
     wait_for(lambda: unid.instances() == [], "all VMs are let go")
+
+
+def test_pool_holds_eight_shells_unless_told_otherwise(make_unid):
+    unid = make_unid(driver="kvm").start()
+    wait_for(lambda: [i["state"] for i in unid.instances()] == ["idle"] * 8, "the pool is full")
