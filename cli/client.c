@@ -18,6 +18,10 @@
 #include "cli/progress.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/limits.h"
+
+_Static_assert(CLIENT_CONTROL_MS > 2 * LIMIT_SNAPSHOT_BUILD_MS,
+               "a deployment waits for a snapshot");
 
 enum { WAIT_MS = 60000, BUFFER_BYTES = 256 * 1024 };
 

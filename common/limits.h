@@ -59,7 +59,8 @@
 /* Snapshots of the kvm driver */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */
-#define LIMIT_SNAPSHOT_BUILD_MS    30000        /* for a guest to ask for its first request */
+#define LIMIT_SNAPSHOT_BUILD_MS    10000        /* for a guest to ask for its first request */
+#define LIMIT_SNAPSHOT_LEAST_MS    1000         /* it has so long even when its timeout is shorter */
 
 /* Shells */
 #define LIMIT_POOL_SHELLS 64 /* pool.max */

@@ -58,8 +58,10 @@ static const struct setting settings[] = {
         "milliseconds that running requests get after SIGTERM"),
     INT("memory_mib", memory_mib, 0, INT32_MAX, "memory",
         "MiB for all VMs together; 0: half of the host's"),
-    INT("pool.min", pool_min, 0, LIMIT_POOL_SHELLS, "pool-min", "shells kept ready when idle"),
-    INT("pool.max", pool_max, 0, LIMIT_POOL_SHELLS, "pool-max", "shells kept ready when busy"),
+    INT("pool.min", pool_min, 0, LIMIT_POOL_SHELLS, "pool-min",
+        "shells kept ready when idle; not given: kvm 8, libvirt 1"),
+    INT("pool.max", pool_max, 0, LIMIT_POOL_SHELLS, "pool-max",
+        "shells kept ready when busy; not given: kvm 48, libvirt 8"),
     INT("pool.idle_ms", pool_idle_ms, 10, INT32_MAX, NULL, "idle time that costs the pool a shell"),
     INT("pool.shell_mib", pool_shell_mib, 8, LIMIT_FUNCTION_MEMORY_MIB, NULL,
         "memory of a pool's shell"),
@@ -425,8 +427,8 @@ int config_init(struct config *ret, struct un_error *err)
 {
     *ret = (struct config){
         .drain_timeout_ms = 30000,
-        .pool_min = 1,
-        .pool_max = 8,
+        .pool_min = CONFIG_BY_DRIVER,
+        .pool_max = CONFIG_BY_DRIVER,
         .pool_idle_ms = 30000,
         .pool_shell_mib = 64,
         .queue_per_function = LIMIT_QUEUE_FUNCTION,
@@ -484,7 +486,7 @@ int config_validate(const struct config *c, struct un_error *err)
     if (rc < 0) {
         return rc;
     }
-    if (c->pool_min > c->pool_max) {
+    if (c->pool_max != CONFIG_BY_DRIVER && c->pool_min > c->pool_max) {
         return un_error_set(err, -EINVAL, "pool.min %" PRId64 " is above pool.max %" PRId64,
                             c->pool_min, c->pool_max);
     }
@@ -495,6 +497,24 @@ int config_validate(const struct config *c, struct un_error *err)
         return un_error_set(err, -EINVAL, "nothing to listen on: give listen or socket");
     }
     return 0;
+}
+
+struct config_pool config_pool(const struct config *c, const char *driver)
+{
+    /* A shell of the native driver costs next to nothing while it waits, and it takes some dozens of
+     * them to keep up with what it can start; one of libvirt is a whole QEMU. */
+    struct config_pool pool =
+        strcmp(driver, "kvm") == 0 ? (struct config_pool){8, 48} : (struct config_pool){1, 8};
+
+    if (c->pool_max != CONFIG_BY_DRIVER) {
+        pool.max = (unsigned)c->pool_max;
+        pool.min = pool.min < pool.max ? pool.min : pool.max;
+    }
+    if (c->pool_min != CONFIG_BY_DRIVER) {
+        pool.min = (unsigned)c->pool_min;
+        pool.max = pool.max > pool.min ? pool.max : pool.min;
+    }
+    return pool;
 }
 
 void config_done(struct config *c)

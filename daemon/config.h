@@ -15,7 +15,7 @@
 
 #include "common/error.h"
 
-enum { CONFIG_LIST_MAX = 8 };
+enum { CONFIG_LIST_MAX = 8, CONFIG_BY_DRIVER = -1 };
 
 struct config_list {
     char *items[CONFIG_LIST_MAX + 1]; /* NULL-terminated */
@@ -35,7 +35,8 @@ struct config {
     char *ready_file;
     int64_t drain_timeout_ms;
     int64_t memory_mib;
-    int64_t pool_min, pool_max, pool_idle_ms, pool_shell_mib;
+    int64_t pool_min, pool_max; /* or CONFIG_BY_DRIVER, when not set: see config_pool */
+    int64_t pool_idle_ms, pool_shell_mib;
     int64_t queue_per_function, queue_total, queue_wait_ms;
     int64_t max_request_bytes, max_response_bytes, max_log_bytes;
     int64_t image_max_bytes, image_max_cache_bytes, image_gc_hours;
@@ -58,6 +59,13 @@ int config_load(int argc, char **argv, struct config *ret, enum config_action *r
 
 /* Sets the settings that a configuration file's text names. -EINVAL. Untrusted input: fuzzed. */
 int config_parse_file(struct config *c, const char *text, size_t len, struct un_error *err);
+
+/* pool.min and pool.max; what is not set follows from the name of the driver that functions run with
+ * by default, and gives way to the one that is set. */
+struct config_pool {
+    unsigned min, max;
+};
+struct config_pool config_pool(const struct config *c, const char *driver);
 
 /* What the bounds of single settings cannot say: pool.min <= pool.max and the like. -EINVAL. */
 int config_validate(const struct config *c, struct un_error *err);

@@ -103,6 +103,7 @@ static int open_stores(struct daemon *d, struct un_error *err)
 static int open_scheduler(struct daemon *d, struct un_error *err)
 {
     const struct config *c = d->config;
+    struct config_pool pool = config_pool(c, hv_driver_ops(d->drivers.items[0])->name);
     struct sched_spec spec = {.loop = d->loop,
                               .workers = d->workers,
                               .store = d->store,
@@ -114,8 +115,8 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     struct sched_settings *s = &spec.settings;
     s->memory_mib = (uint64_t)c->memory_mib;
     s->shell_mib = (uint64_t)c->pool_shell_mib;
-    s->pool_min = (unsigned)c->pool_min;
-    s->pool_max = (unsigned)c->pool_max;
+    s->pool_min = pool.min;
+    s->pool_max = pool.max;
     s->pool_idle_us = (uint64_t)c->pool_idle_ms * 1000;
     s->queue_per_function = (unsigned)c->queue_per_function;
     s->queue_total = (unsigned)c->queue_total;

@@ -95,6 +95,20 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const voi
     prepare_end(p, rc, err, tail);
 }
 
+/* A program that takes longer to ask than a call of it may run is of no use. A very short timeout does
+ * not count: the machine may just be busy. */
+static uint64_t deadline_us(const struct function_config *config)
+{
+    uint64_t ms = config->timeout_ms;
+
+    if (ms < LIMIT_SNAPSHOT_LEAST_MS) {
+        ms = LIMIT_SNAPSHOT_LEAST_MS;
+    } else if (ms > LIMIT_SNAPSHOT_BUILD_MS) {
+        ms = LIMIT_SNAPSHOT_BUILD_MS;
+    }
+    return ms * 1000;
+}
+
 static void on_image(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
 {
     struct prepare *p = arg;
@@ -115,7 +129,7 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
     }
     struct hv_run_spec spec = run_spec_of(mapping, p->config, argv);
     spec.snapshot_key = key;
-    spec.deadline_us = LIMIT_SNAPSHOT_BUILD_MS * UINT64_C(1000);
+    spec.deadline_us = deadline_us(p->config);
     p->driver->ops->prepare(p->driver->drv, &spec, on_prepared, p);
 }
 

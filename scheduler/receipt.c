@@ -62,6 +62,7 @@ static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
     struct record_batch *b = un_container_of(job, struct record_batch, job);
     sqlite3_stmt *insert = NULL;
     int rc = un_fault("receipt.write");
+    unsigned added = 0;
 
     if (rc < 0) {
         return un_error_errno(err, rc, "write receipts");
@@ -72,6 +73,10 @@ static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
 
         if (rc == 0) {
             rc = receipt_row_insert(db, insert, &r->receipt, err);
+            if (rc > 0) {
+                added++;
+                rc = 0;
+            }
         }
         if (rc == 0 && r->log.lines.len > 0) {
             rc = store_exec(db, err, "INSERT INTO guest_logs(id, function, text) VALUES(?, ?, ?)",
@@ -83,7 +88,7 @@ static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
         }
     }
     sqlite3_finalize(insert);
-    return rc == 0 ? receipt_row_prune(db, &b->keep, b->count, err) : rc;
+    return rc == 0 ? receipt_row_prune(db, &b->keep, added, err) : rc;
 }
 
 static void batch_free(struct record_batch *b)

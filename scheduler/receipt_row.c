@@ -202,13 +202,7 @@ int receipt_row_insert(sqlite3 *db, sqlite3_stmt *insert, const struct receipt *
     }
     rc = store_step(insert, err);
     sqlite3_reset(insert);
-    if (rc < 0) {
-        return rc;
-    }
-    if (sqlite3_changes(db) > 0) {
-        return store_exec(db, err, "UPDATE receipt_count SET rows = rows + 1", "");
-    }
-    return 0;
+    return rc < 0 ? rc : sqlite3_changes(db);
 }
 
 static void read_column(sqlite3_stmt *stmt, int at, const struct column *c, void *member)
@@ -314,6 +308,7 @@ static int count_rows(sqlite3 *db, int64_t *ret, struct un_error *err)
     return rc;
 }
 
+/* The number of rows removed, or a negative errno. */
 static int remove_oldest(sqlite3 *db, int64_t count, uint64_t older_than_us, struct un_error *err)
 {
     int rc =
@@ -323,25 +318,29 @@ static int remove_oldest(sqlite3 *db, int64_t count, uint64_t older_than_us, str
                    " AND started_at_us < ? ORDER BY id LIMIT ?)",
                    "iii", count, (int64_t)older_than_us, count);
 
-    if (rc < 0) {
-        return rc;
-    }
-    return store_exec(db, err, "UPDATE receipt_count SET rows = rows - ?", "i",
-                      (int64_t)sqlite3_changes(db));
+    return rc < 0 ? rc : sqlite3_changes(db);
 }
 
 int receipt_row_prune(sqlite3 *db, const struct receipt_retention *keep, unsigned added,
                       struct un_error *err)
 {
-    int64_t step = (int64_t)added + PRUNE_STEP, rows = 0, over;
-    int rc = count_rows(db, &rows, err);
+    int64_t step = (int64_t)added + PRUNE_STEP, before = 0, rows, over;
+    int rc = count_rows(db, &before, err);
 
-    if (rc == 0) {
-        rc = remove_oldest(db, step, keep->oldest_us, err);
+    if (rc < 0) {
+        return rc;
     }
-    over = rows - (int64_t)keep->max_rows;
-    if (rc == 0 && over > 0) {
-        rc = remove_oldest(db, over < step ? over : step, INT64_MAX, err);
+    rows = before + added;
+    rc = remove_oldest(db, step, keep->oldest_us, err);
+    if (rc >= 0) {
+        rows -= rc;
+        over = rows - (int64_t)keep->max_rows;
+        rc = over > 0 ? remove_oldest(db, over < step ? over : step, INT64_MAX, err) : 0;
+    }
+    if (rc >= 0) {
+        rows -= rc;
+        rc = rows == before ? 0
+                            : store_exec(db, err, "UPDATE receipt_count SET rows = ?", "i", rows);
     }
     if (rc == 0) { /* seq has no gaps at the upper end, so the difference is the number of rows */
         rc = store_exec(

@@ -24,12 +24,14 @@ int receipt_list_add(struct receipt_list *l, const struct receipt *r);
 void receipt_list_tidy(struct receipt_list *l, size_t limit);
 
 int receipt_row_insert_begin(sqlite3 *db, sqlite3_stmt **ret, struct un_error *err);
+/* 1 when the row was added, 0 when it was there already. The batch's receipt_row_prune counts it. */
 int receipt_row_insert(sqlite3 *db, sqlite3_stmt *insert, const struct receipt *r,
                        struct un_error *err);
 int receipt_row_select(sqlite3 *db, const struct receipt_filter *f, struct receipt_list *list,
                        struct un_error *err);
 
-/* What is kept. One call removes a bounded number of old rows, more than `added`. */
+/* What is kept. Called once for a batch that has `added` rows: counts them, and removes a bounded
+ * number of old ones, more than `added`. */
 struct receipt_retention {
     uint64_t max_rows, oldest_us;
 };

@@ -183,8 +183,8 @@ typedef void sched_prepare_cb(void *arg, int rc, const struct un_error *err, con
 
 /* Has the driver make the snapshot of a function that is about to be deployed, from an SDK image.
  * `config->image` is a digest; `name` and `config` are kept until `cb`, which comes once, never inside
- * the call (but -ENOMEM, when the request itself finds no memory), within LIMIT_SNAPSHOT_BUILD_MS and
- * what the driver needs itself. */
+ * the call (but -ENOMEM, when the request itself finds no memory), within the function's timeout (from
+ * LIMIT_SNAPSHOT_LEAST_MS to LIMIT_SNAPSHOT_BUILD_MS) and what the driver needs itself. */
 void sched_prepare(struct scheduler *s, const char *name, const struct function_config *config,
                    sched_prepare_cb *cb, void *arg);
 

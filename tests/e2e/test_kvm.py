@@ -186,6 +186,32 @@ def test_program_that_fails_before_it_asks_is_not_deployed(real):
     assert done.status != 0 and "too early" in done.err
 
 
+def test_program_that_never_asks_is_refused_in_time(real):
+    begun = time.monotonic()
+    path = EXAMPLES / "spin"
+    done = real.unictl("deploy", "eager", path, "--timeout", "300ms", "--", "early")
+    assert done.status != 0 and "did not ask for a request in" in done.err
+    problem = put(real, "spin", "eager", args=["early"], timeout_ms=300).problem(422)
+    assert "did not ask for a request in" in problem["detail"]
+    assert time.monotonic() - begun < 20
+    real.get("/api/v1/functions/eager").problem(404)
+
+
+def test_every_example_is_deployed(real):
+    for path in sorted(EXAMPLES.iterdir()):
+        if path.is_file() and os.access(path, os.X_OK):
+            real.unictl("deploy", f"all-{path.name}", path).ok()
+
+
+def test_status_is_the_programs(real):
+    real.unictl("deploy", "leaves", EXAMPLES / "status", "--", "exit", "3").ok()
+    problem = real.call("leaves").problem(502)
+    assert problem["exit"]["kind"] == "done" and problem["exit"]["status"] == 3
+    assert "ending with status 3" in problem["log_tail"]
+    deploy(real, "status", "teapot", args=["http", "418"])
+    assert real.call("teapot").status == 418
+
+
 def test_snapshot_survives_a_restart_of_unid(make_unid):
     unid = make_unid(driver="kvm").start()
     deploy(unid, "random")
@@ -298,3 +324,8 @@ def test_idle_daemon_has_no_vm_after_a_while(make_unid):
     for _ in range(5):
         unid.call("hello").ok()
     wait_for(lambda: unid.instances() == [], "all VMs are let go")
+
+
+def test_pool_holds_eight_shells_unless_told_otherwise(make_unid):
+    unid = make_unid(driver="kvm").start()
+    wait_for(lambda: [i["state"] for i in unid.instances()] == ["idle"] * 8, "the pool is full")

@@ -67,6 +67,34 @@ static void flags_override_the_file_wherever_they_stand(void **state)
     unlink(path);
 }
 
+static void pool_is_sized_by_the_driver_as_far_as_it_is_not_set(void **state)
+{
+    static const struct {
+        const char *driver, *args[3];
+        unsigned min, max;
+    } cases[] = {
+        {"kvm", {NULL}, 8, 48},
+        {"libvirt", {NULL}, 1, 8},
+        {"fake", {NULL}, 1, 8},
+        {"kvm", {"--pool-max=5"}, 5, 5},
+        {"kvm", {"--pool-max=0"}, 0, 0},
+        {"kvm", {"--pool-min=60"}, 60, 60},
+        {"libvirt", {"--pool-min=0"}, 0, 8},
+        {"libvirt", {"--pool-min=9"}, 9, 9},
+        {"kvm", {"--pool-min=2", "--pool-max=3"}, 2, 3},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(cases); i++) {
+        struct config c;
+        struct un_error err = UN_ERROR_INIT;
+        const char *args[] = {cases[i].args[0], cases[i].args[1], NULL};
+        assert_int_equal(load(&c, &err, args), 0);
+        struct config_pool pool = config_pool(&c, cases[i].driver);
+        assert_int_equal(pool.min, cases[i].min);
+        assert_int_equal(pool.max, cases[i].max);
+        config_done(&c);
+    }
+}
+
 static void each_mistake_names_what_is_wrong(void **state)
 {
     static const struct {
@@ -162,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_valid),
         cmocka_unit_test(flags_override_the_file_wherever_they_stand),
+        cmocka_unit_test(pool_is_sized_by_the_driver_as_far_as_it_is_not_set),
         cmocka_unit_test(each_mistake_names_what_is_wrong),
         cmocka_unit_test(file_with_a_mistake_is_refused),
         cmocka_unit_test(dotted_keys_work_at_the_top_too),
