@@ -475,7 +475,7 @@ static void late_end_of_qemu_holds_up_nothing(void **state)
 {
     struct contract_vm v;
     contract_shell(&shared, &v);
-    contract_start(&v, "hello", "");
+    contract_start(&v, "spin", "");
     assert_true(contract_wait(&shared, &v.started, 10000));
     assert_int_equal(un_fault_set("libvirt.reap=EIO"), 0);
     hv_vm_ops(v.vm)->vm_free(v.vm);
