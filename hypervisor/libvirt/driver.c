@@ -219,6 +219,7 @@ void lv_driver_check(struct hv_driver *drv)
 static int clean_run(struct un_job *job, struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, clean_job);
+    lv_place_clean_abandoned(&drv->place);
     return lv_place_clean(&drv->place, err);
 }
 
@@ -280,7 +281,7 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     }
     drv->base.ops = &unid_hv_driver;
     drv->loop = spec->loop;
-    drv->place.lock = -1;
+    drv->place.lock = drv->place.owner = -1;
     drv->tsc_start = read_tsc();
     drv->mono_start_us = un_clock_mono_us();
     un_list_init(&drv->waiting_vms);

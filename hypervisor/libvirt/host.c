@@ -85,10 +85,12 @@ static int find_emulator(struct lv_host *h, struct un_error *err)
     return un_error_set(err, -ENOENT, "%s is not installed: install qemu-system-x86", name);
 }
 
-/* While libvirt may be waiting for a QEMU that it has ended (one that it probed, or one that failed
- * to start), somebody must take the exit status: libvirt lets go of QEMU by a double fork, so it is
- * this process as subreaper, and libvirt's wait would end by its timeout of 15 s and more. A thread
- * that lives as long as such calls do. */
+/* While libvirt may be waiting for a QEMU that has ended (one that it probed, one that failed to
+ * start, one that was killed here), somebody must take the exit status: libvirt lets go of QEMU by a
+ * double fork, so it is this process as subreaper, and libvirt's wait would end by its timeout of
+ * 15 s, twice, with the domain locked. A thread that lives as long as such calls do, and from a
+ * shell's kill until it is destroyed: a loaded machine may need many seconds to end a process, and a
+ * worker that would wait for it may not have come to it. */
 static pthread_mutex_t reaper_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned reaper_users;
 static bool reaper_runs;
@@ -320,6 +322,9 @@ int lv_shell_resume(struct lv_shell *s, struct un_error *err)
 
 void lv_shell_kill(struct lv_shell *s)
 {
+    if (s->pidfd >= 0 && !__atomic_exchange_n(&s->killed, true, __ATOMIC_ACQ_REL)) {
+        reaper_get(); /* until lv_shell_destroy */
+    }
     lv_proc_signal(s->pidfd, SIGKILL);
 }
 
@@ -327,7 +332,9 @@ void lv_shell_reap(struct lv_shell *s)
 {
     if (s->pidfd >= 0) {
         lv_shell_kill(s);
-        lv_proc_wait(s->pid, s->pidfd, END_TIMEOUT_MS);
+        if (un_fault("libvirt.reap") == 0) {
+            lv_proc_wait(s->pid, s->pidfd, END_TIMEOUT_MS);
+        }
     }
 }
 
@@ -336,8 +343,13 @@ void lv_shell_destroy(struct lv_shell *s)
     char path[FILE_SIZE];
     lv_shell_reap(s);
     if (s->domain) {
+        reaper_get();                /* one whose process was not found is ended by libvirt */
         virDomainDestroy(s->domain); /* that it has ended already is no error */
         virDomainFree(s->domain);
+        reaper_put();
+    }
+    if (s->killed) {
+        reaper_put();
     }
     if (s->sock >= 0) {
         close(s->sock);

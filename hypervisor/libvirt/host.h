@@ -27,6 +27,7 @@ struct lv_shell {
     char name[64];
     pid_t pid;
     int pidfd, sock;
+    bool killed; /* atomic: its exit status is being waited for */
     uint8_t *mem;
     uint64_t mem_bytes;
     uint64_t base_cpu_us; /* what QEMU used before the guest ran */
@@ -46,7 +47,7 @@ int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_byt
 /* Lets the CPU run. 2 ms. */
 int lv_shell_resume(struct lv_shell *s, struct un_error *err);
 
-/* Ends QEMU now. Any thread, as often as one likes. */
+/* Ends QEMU now; from then on its exit status is taken as soon as there is one. Any thread, as often as one likes. */
 void lv_shell_kill(struct lv_shell *s);
 
 /* Ends QEMU and takes its exit status; the rest of the shell stays. Soon after lv_shell_kill: as

@@ -128,10 +128,32 @@ static int choose_work(struct lv_place *p, struct un_error *err)
                         p->bases[0], p->bases[1], p->bases[2], BASE_MAX);
 }
 
+/* Keeps, beside the sockets, the way back to the state directory, locked for this process's life: a
+ * work directory whose state directory was deleted has nobody else who would know of it. */
+static int take_ownership(struct lv_place *p, struct un_error *err)
+{
+    char path[LV_PATH_SIZE];
+    int rc = path_make(path, p->work, "owner", err);
+    if (rc < 0) {
+        return rc;
+    }
+    if (p->owner >= 0) { /* of an attempt that failed */
+        close(p->owner);
+    }
+    p->owner = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (p->owner < 0 || flock(p->owner, LOCK_EX | LOCK_NB) < 0) {
+        return un_error_errno(err, -errno, "create %s", path);
+    }
+    ssize_t n = write(p->owner, p->state, strlen(p->state));
+    return n == (ssize_t)strlen(p->state)
+               ? 0
+               : un_error_errno(err, n < 0 ? -errno : -ENOSPC, "write %s", path);
+}
+
 int lv_place_init(struct lv_place *p, const char *state_dir, const char *runtime_dir,
                   struct un_error *err)
 {
-    *p = (struct lv_place){.lock = -1};
+    *p = (struct lv_place){.lock = -1, .owner = -1};
     snprintf(p->bases[0], LV_PATH_SIZE, "/dev/shm");
     snprintf(p->bases[1], LV_PATH_SIZE, "%s", runtime_dir ? runtime_dir : "/run");
     snprintf(p->bases[2], LV_PATH_SIZE, "/tmp");
@@ -152,6 +174,10 @@ void lv_place_done(struct lv_place *p)
     if (p->lock >= 0) {
         close(p->lock);
         p->lock = -1;
+    }
+    if (p->owner >= 0) {
+        close(p->owner);
+        p->owner = -1;
     }
 }
 
@@ -222,6 +248,45 @@ int lv_place_clean(struct lv_place *p, struct un_error *err)
                                    "a QEMU process that an earlier unid left behind does "
                                    "not end")
                     : 0;
+}
+
+/* Whether a directory in `base` is an earlier unid's work directory, made by this user, whose state
+ * directory is gone, and that unid too: it would hold the lock. What cannot be read is left alone. */
+static bool is_abandoned(int base, const char *name)
+{
+    static const char digits[] = "0123456789abcdef";
+    char state[LV_PATH_SIZE] = "";
+    struct stat st;
+    if (strncmp(name, "unid-", 5) != 0 || strlen(name) != 5 + 2 * TAG_BYTES ||
+        strspn(name + 5, digits) != 2 * TAG_BYTES) {
+        return false;
+    }
+    un_autoclose int dir = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0 || fstat(dir, &st) < 0 || st.st_uid != geteuid()) {
+        return false;
+    }
+    un_autoclose int fd = openat(dir, "owner", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, state, sizeof(state) - 1);
+    return n > 0 && state[0] == '/' && access(state, F_OK) < 0 && errno == ENOENT &&
+           flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+void lv_place_clean_abandoned(const struct lv_place *p)
+{
+    for (int i = 0; i < LV_BASES; i++) {
+        DIR *dir = opendir(p->bases[i]);
+        struct dirent *e;
+        while (dir && (e = readdir(dir))) {
+            if (is_abandoned(dirfd(dir), e->d_name)) {
+                struct lv_place other = *p;
+                snprintf(other.prefix, sizeof(other.prefix), "%.*s-", 5 + 2 * TAG_BYTES, e->d_name);
+                lv_place_clean(&other, NULL);
+            }
+        }
+        if (dir) {
+            closedir(dir);
+        }
+    }
 }
 
 /* Whether `user` may open /dev/kvm, by its permission bits. */
@@ -332,7 +397,7 @@ int lv_place_prepare(struct lv_place *p, struct un_error *err)
         return un_error_errno(err, -errno, "make directory %s", p->work);
     }
     chmod(p->work, 0711);
-    int rc = 0;
+    int rc = take_ownership(p, err);
     for (size_t i = 0; i < UN_ARRAY_SIZE(dirs) && rc == 0; i++) {
         rc = make_open_dir(p->work, dirs[i], err);
     }

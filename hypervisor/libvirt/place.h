@@ -2,7 +2,7 @@
  *
  *     <state_dir>/libvirt/     kept: tag, lock, accelerator.json, cache/ (libvirt's view of QEMU)
  *     <work>/                  gone with the driver: root/ (libvirt's state and sockets), rom.bin,
- * s/ (doorbell sockets)
+ *                              s/ (doorbell sockets), owner (the path of <state_dir>/libvirt)
  *
  * <work> is /dev/shm/unid-<tag>, or beside the other short-lived files: a short path (socket names
  * have room for 107 bytes) that the user whom QEMU runs as can walk through. The tag is random,
@@ -23,7 +23,8 @@ struct lv_place {
     char state[LV_PATH_SIZE];    /* <state_dir>/libvirt */
     char bases[LV_BASES][LV_PATH_SIZE];
     char work[LV_PATH_SIZE];
-    int lock;
+    int lock;  /* of the state directory */
+    int owner; /* <work>/owner, locked; -1 before lv_place_prepare */
 };
 
 /* Finds out the places and takes the lock. Cheap. -EBUSY when another unid uses the state
@@ -35,6 +36,10 @@ void lv_place_done(struct lv_place *p);
 /* Ends every QEMU of this place and removes its work directories. Worker. -EIO when one does not
  * end. */
 int lv_place_clean(struct lv_place *p, struct un_error *err);
+
+/* The same for every other unid of this user that was killed, and whose state directory was deleted
+ * since. Worker. */
+void lv_place_clean_abandoned(const struct lv_place *p);
 
 /* Makes the work directory with ROM and configuration. Worker. */
 int lv_place_prepare(struct lv_place *p, struct un_error *err);
