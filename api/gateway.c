@@ -37,8 +37,7 @@ static void gw_release(struct gateway *g)
     }
 }
 
-/* --- the answer's own fields ---------------------------------------------------------------------
- */
+/* --- the answer's own fields ------------------------------------------------------------------ */
 
 static void set_timing(struct http_exchange *ex, const struct sched_phases *p)
 {
@@ -113,8 +112,7 @@ static size_t request_fields(const struct http_request *req, struct hv_field *ou
     return n;
 }
 
-/* --- from the client -----------------------------------------------------------------------------
- */
+/* --- from the client -------------------------------------------------------------------------- */
 
 static void gw_feed(struct gateway *g, const void *data, size_t len, bool eof)
 {
@@ -172,8 +170,7 @@ static void gw_gone(void *arg)
 static const struct http_handler gw_handler = {
     .on_body = gw_body, .on_body_end = gw_body_end, .on_writable = gw_writable, .on_gone = gw_gone};
 
-/* --- from the function ---------------------------------------------------------------------------
- */
+/* --- from the function ------------------------------------------------------------------------ */
 
 static void gw_body_room(void *arg)
 {
@@ -263,8 +260,7 @@ static void gw_end(void *arg, const struct sched_outcome *outcome)
 static const struct sched_call_events gw_events = {
     .on_body_room = gw_body_room, .on_response = gw_response, .on_data = gw_data, .on_end = gw_end};
 
-/* --- starting ------------------------------------------------------------------------------------
- */
+/* --- starting --------------------------------------------------------------------------------- */
 
 static void refuse(struct http_exchange *ex, const char *id, enum sched_outcome_kind kind,
                    const char *detail)

@@ -116,8 +116,7 @@ json_t *reply_text(const char *text)
     return copy ? json_string(copy) : NULL;
 }
 
-/* --- calls of functions --------------------------------------------------------------------------
- */
+/* --- calls of functions ----------------------------------------------------------------------- */
 
 /* Intel SDM volume 3, table 6-1. */
 static const char *fault_name(uint32_t vector)

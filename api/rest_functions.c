@@ -7,8 +7,7 @@
 #include "api/call.h"
 #include "api/reply.h"
 
-/* --- JSON ----------------------------------------------------------------------------------------
- */
+/* --- JSON ------------------------------------------------------------------------------------- */
 
 static json_t *args_json(char *const *args)
 {
@@ -72,8 +71,7 @@ static bool name_ok(struct api_call *call)
     return false;
 }
 
-/* --- deploy: find the image, let the driver prepare it, make the version
- * -------------------------- */
+/* --- deploy: find the image, let the driver prepare it, make the version ---------------------- */
 
 struct deploy {
     struct api_call *call;
@@ -199,8 +197,7 @@ void rest_function_put(struct api_call *call)
     image_get(call->api->images, ref, on_image, call);
 }
 
-/* --- reading -------------------------------------------------------------------------------------
- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 static void on_function(void *arg, int rc, struct function_version *v, const struct un_error *err)
 {
@@ -274,8 +271,7 @@ void rest_function_remove(struct api_call *call)
     }
 }
 
-/* --- aliases -------------------------------------------------------------------------------------
- */
+/* --- aliases ---------------------------------------------------------------------------------- */
 
 static json_t *alias_json(const char *alias, uint32_t version)
 {
@@ -356,8 +352,7 @@ void rest_alias_put(struct api_call *call)
                        call->number, on_alias_set, call);
 }
 
-/* --- rollback: find the version, move the alias, tell what is live now
- * ---------------------------- */
+/* --- rollback: find the version, move the alias, tell what is live now ------------------------ */
 
 static void on_rolled_back(void *arg, int rc, const struct un_error *err)
 {

@@ -19,8 +19,7 @@ static json_t *image_json(const struct image_info *info)
                      (int)info->function_versions);
 }
 
-/* --- push ----------------------------------------------------------------------------------------
- */
+/* --- push ------------------------------------------------------------------------------------- */
 
 struct push {
     struct api_call *call;
@@ -203,8 +202,7 @@ void rest_image_push(struct api_call *call)
     http_body_resume(call->ex);
 }
 
-/* --- pull ----------------------------------------------------------------------------------------
- */
+/* --- pull ------------------------------------------------------------------------------------- */
 
 struct pull {
     struct http_exchange *ex;
@@ -312,8 +310,7 @@ void rest_image_pull(struct api_call *call)
     image_get(call->api->images, call->match.params[0], pull_info, call);
 }
 
-/* --- the rest ------------------------------------------------------------------------------------
- */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 static void on_info(void *arg, int rc, const struct image_info *info, const struct un_error *err)
 {

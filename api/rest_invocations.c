@@ -9,8 +9,7 @@
 #include "scheduler/async.h"
 #include "scheduler/receipt.h"
 
-/* --- invoking ------------------------------------------------------------------------------------
- */
+/* --- invoking --------------------------------------------------------------------------------- */
 
 static void on_accepted(void *arg, int rc, const char *id, const struct un_error *err)
 {
@@ -63,8 +62,7 @@ void rest_invoke(struct api_call *call)
     }
 }
 
-/* --- receipts ------------------------------------------------------------------------------------
- */
+/* --- receipts --------------------------------------------------------------------------------- */
 
 static json_t *phases_json(const struct sched_phases *p)
 {

@@ -55,8 +55,7 @@ void rest_doctor(struct api_call *call)
     }
 }
 
-/* --- metrics: Prometheus text exposition format 0.0.4
- * --------------------------------------------- */
+/* --- metrics: Prometheus text exposition format 0.0.4 ----------------------------------------- */
 
 static void metric(struct un_buf *b, const char *name, const char *type, const char *help,
                    unsigned long long value)

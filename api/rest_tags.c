@@ -6,8 +6,7 @@
 #include "api/call.h"
 #include "api/reply.h"
 
-/* --- the tags of images --------------------------------------------------------------------------
- */
+/* --- the tags of images ----------------------------------------------------------------------- */
 
 struct tags_flow {
     struct api_call *call;
@@ -88,8 +87,7 @@ void tags_reply(struct api_call *call, unsigned status, json_t *answer)
     image_tag_list(call->api->images, digest, on_image_tags, f);
 }
 
-/* --- tags as such --------------------------------------------------------------------------------
- */
+/* --- tags as such ----------------------------------------------------------------------------- */
 
 static json_t *tag_json(const char *tag, const char *digest)
 {

@@ -307,8 +307,7 @@ static void prepare(void)
     printf("snapshot made in %.1f ms\n", (double)(now_ns() - t0) / 1e6);
 }
 
-/* --- memory ------------------------------------------------------------------------------------
- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 /* The value of a line "NAME: n kB" of a file in /proc. */
 static unsigned long proc_kib(const char *path, const char *name)

@@ -50,8 +50,7 @@ static void bench_done(struct bench *b)
 }
 #define autobench __attribute__((cleanup(bench_done)))
 
-/* --- the command line --------------------------------------------------------------------------
- */
+/* --- the command line ------------------------------------------------------------------------- */
 
 static int read_count(const struct cli_call *call, const char *option, uint64_t least,
                       uint64_t *ret)
@@ -131,8 +130,7 @@ static int read_words(struct bench *b)
     return b->ids && b->client_us ? CLI_DONE : cli_fail(CLI_REFUSED, "out of memory");
 }
 
-/* --- requests ----------------------------------------------------------------------------------
- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static int drop_data(void *arg, const struct client_response *r, const void *data, size_t len,
                      struct un_error *err)
@@ -187,8 +185,7 @@ static int ask_all(struct bench *b)
     return status;
 }
 
-/* --- receipts ----------------------------------------------------------------------------------
- */
+/* --- receipts --------------------------------------------------------------------------------- */
 
 static int compare_ids(const void *a, const void *b)
 {
@@ -251,8 +248,7 @@ static int find_receipts(struct bench *b)
     }
 }
 
-/* --- what came out -----------------------------------------------------------------------------
- */
+/* --- what came out ---------------------------------------------------------------------------- */
 
 struct line {
     const char *key, *name, *meaning;

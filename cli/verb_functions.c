@@ -88,8 +88,7 @@ int verb_rollback(struct cli_call *call)
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 
-/* --- describe ----------------------------------------------------------------------------------
- */
+/* --- describe --------------------------------------------------------------------------------- */
 
 static int line(struct un_buf *out, const char *label, const char *value)
 {

@@ -11,8 +11,7 @@
 /* Shorter beginnings of a digest are more likely a slip than a name. */
 enum { PREFIX_LEAST = 8 };
 
-/* --- listing -------------------------------------------------------------------------------------
- */
+/* --- listing ---------------------------------------------------------------------------------- */
 
 static const char *const image_heads[] = {"DIGEST",  "KIND", ">SIZE", ">VERSIONS",
                                           "CREATED", "TAGS", NULL};
@@ -69,8 +68,7 @@ int verb_image_ls(struct cli_call *call)
     return show_list(call, list, image_heads, fill_image);
 }
 
-/* --- naming an image -----------------------------------------------------------------------------
- */
+/* --- naming an image -------------------------------------------------------------------------- */
 
 /* The hexadecimal digits of the beginning of a digest, or NULL when `s` cannot be one. */
 static const char *digest_prefix(const char *s)
@@ -137,8 +135,7 @@ static int find_image(const struct cli_call *call, const char *ref, bool by_tag,
     return status == CLI_DONE ? pick_image(list, ref, by_tag, ret) : status;
 }
 
-/* --- changing ------------------------------------------------------------------------------------
- */
+/* --- changing --------------------------------------------------------------------------------- */
 
 int verb_image_push(struct cli_call *call)
 {

@@ -18,8 +18,7 @@ enum {
     LOG_LINE_MAX = 1 << 20 /* a longer line of a log's stream is a broken stream */
 };
 
-/* --- ps ----------------------------------------------------------------------------------------
- */
+/* --- ps --------------------------------------------------------------------------------------- */
 
 static const char *const instance_heads[] = {"ID",      "STATE", "FUNCTION", ">VERSION",   "DRIVER",
                                              ">MEMORY", ">PID",  "AGE",      "INVOCATION", NULL};
@@ -47,8 +46,7 @@ int verb_ps(struct cli_call *call)
     return status != CLI_DONE ? status : show_list(call, list, instance_heads, fill_instance);
 }
 
-/* --- receipts ----------------------------------------------------------------------------------
- */
+/* --- receipts --------------------------------------------------------------------------------- */
 
 static int read_limit(const struct cli_call *call, uint64_t otherwise, uint64_t most, uint64_t *ret)
 {
@@ -167,8 +165,7 @@ int verb_receipt(struct cli_call *call)
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 
-/* --- logs --------------------------------------------------------------------------------------
- */
+/* --- logs ------------------------------------------------------------------------------------- */
 
 struct log_stream {
     const struct cli_call *call;

@@ -13,8 +13,7 @@
 #include "cli/show.h"
 #include "common/cleanup.h"
 
-/* --- doctor ------------------------------------------------------------------------------------
- */
+/* --- doctor ----------------------------------------------------------------------------------- */
 
 static int add_finding(const json_t *f, struct un_buf *out)
 {
@@ -149,8 +148,7 @@ int verb_doctor(struct cli_call *call)
     return print_report(call, report);
 }
 
-/* --- version -----------------------------------------------------------------------------------
- */
+/* --- version ---------------------------------------------------------------------------------- */
 
 int verb_version(struct cli_call *call)
 {

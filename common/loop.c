@@ -28,8 +28,7 @@ struct un_loop {
     size_t heap_len, heap_cap;
 };
 
-/* --- posts -------------------------------------------------------------------------------------
- */
+/* --- posts ------------------------------------------------------------------------------------ */
 
 static struct un_post *take_posts(struct un_loop *loop)
 {
@@ -117,8 +116,7 @@ void un_loop_unpost(struct un_loop *loop, struct un_post *post)
     pthread_mutex_unlock(&loop->lock);
 }
 
-/* --- timers ------------------------------------------------------------------------------------
- */
+/* --- timers ----------------------------------------------------------------------------------- */
 
 static void heap_place(struct un_loop *loop, size_t slot, struct un_timer *t)
 {
@@ -271,8 +269,7 @@ bool un_timer_armed(const struct un_timer *t)
     return t->slot != 0;
 }
 
-/* --- the loop ----------------------------------------------------------------------------------
- */
+/* --- the loop --------------------------------------------------------------------------------- */
 
 static int open_events(struct un_loop *loop, struct un_error *err)
 {

@@ -87,8 +87,7 @@ static const struct setting settings[] = {
         "without a byte moving in a body"),
 };
 
-/* --- setting values ----------------------------------------------------------------------------
- */
+/* --- setting values --------------------------------------------------------------------------- */
 
 static int replace(char **slot, const char *value, struct un_error *err)
 {
@@ -211,8 +210,7 @@ static const struct setting *find_key(const char *key, size_t len)
     return NULL;
 }
 
-/* --- the file ----------------------------------------------------------------------------------
- */
+/* --- the file --------------------------------------------------------------------------------- */
 
 /* Whether any key of the table starts with "prefix.". */
 static bool is_section(const char *prefix)
@@ -281,8 +279,7 @@ static int read_file(struct config *c, const char *path, struct un_error *err)
     return rc < 0 ? un_error_context(err, "configuration file %s", path) : 0;
 }
 
-/* --- the command line --------------------------------------------------------------------------
- */
+/* --- the command line ------------------------------------------------------------------------- */
 
 static int set_pair(struct config *c, const char *pair, struct un_error *err)
 {
@@ -389,8 +386,7 @@ int config_load(int argc, char **argv, struct config *ret, enum config_action *r
     return rc < 0 || *ret_action != CONFIG_RUN ? rc : config_validate(ret, err);
 }
 
-/* --- defaults and checks -----------------------------------------------------------------------
- */
+/* --- defaults and checks ---------------------------------------------------------------------- */
 
 /* Formats into a new string in `slot`. */
 #define SET_FORMATTED(slot, err, ...)                                                              \

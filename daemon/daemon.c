@@ -48,8 +48,7 @@ struct daemon {
     bool draining;
 };
 
-/* --- directories -------------------------------------------------------------------------------
- */
+/* --- directories ------------------------------------------------------------------------------ */
 
 /* Makes a directory and its parents; 0700 for those that are new. */
 static int make_dirs(const char *path, struct un_error *err)
@@ -73,8 +72,7 @@ static int make_dirs(const char *path, struct un_error *err)
     return access(path, W_OK | X_OK) < 0 ? un_error_errno(err, -errno, "directory %s", path) : 0;
 }
 
-/* --- opening, from below -----------------------------------------------------------------------
- */
+/* --- opening, from below ---------------------------------------------------------------------- */
 
 static int open_stores(struct daemon *d, struct un_error *err)
 {
@@ -129,8 +127,7 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     return sched_open(&spec, &d->scheduler, err);
 }
 
-/* --- garbage -----------------------------------------------------------------------------------
- */
+/* --- garbage ---------------------------------------------------------------------------------- */
 
 static void on_collected(void *arg, int rc, const struct un_error *err)
 {
@@ -151,8 +148,7 @@ static void collect_garbage(void *arg)
     image_collect_garbage(d->images, age_us, on_collected, d);
 }
 
-/* --- the interface -----------------------------------------------------------------------------
- */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 /* Reads the token of api.token_file, without the newline at its end, into `token`. */
 static int read_token(const char *path, char *token, size_t size, struct un_error *err)
@@ -256,8 +252,7 @@ static int announce(struct daemon *d, json_t *listening, struct un_error *err)
     return rc;
 }
 
-/* --- stopping ----------------------------------------------------------------------------------
- */
+/* --- stopping --------------------------------------------------------------------------------- */
 
 /* The scheduler has ended; what was answered still has to leave for slow readers. */
 static void wait_for_readers(void *arg)
@@ -306,8 +301,7 @@ static int watch_signals(struct daemon *d, struct un_error *err)
     return 0;
 }
 
-/* --- the whole ---------------------------------------------------------------------------------
- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 static int open_parts(struct daemon *d, struct un_error *err)
 {

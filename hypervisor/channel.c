@@ -410,8 +410,7 @@ void hv_channel_exit(struct hv_channel *ch)
     }
 }
 
-/* --- response head ------------------------------------------------------------------------------
- */
+/* --- response head ---------------------------------------------------------------------------- */
 
 /* RFC 9110, section 5.6.2. */
 static bool is_token_char(unsigned char c)

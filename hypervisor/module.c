@@ -12,7 +12,7 @@
 
 #include "common/cleanup.h"
 
-/* --- finding the file -------------------------------------------------------------------------- */
+/* --- finding the file ------------------------------------------------------------------------- */
 
 /* <directory of the program>/../lib/unid; false when it cannot be told. */
 static bool beside_program(char *out, size_t size)
@@ -58,7 +58,7 @@ const struct hv_driver_ops *module_load(const char *file, struct un_error *err)
     return NULL;
 }
 
-/* --- the proxy --------------------------------------------------------------------------------- */
+/* --- the proxy -------------------------------------------------------------------------------- */
 
 struct proxy {
     struct hv_driver_base base;
@@ -179,7 +179,7 @@ static int proxy_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, st
     return rc < 0 ? rc : hv_driver_ops(p->real)->vm_new(p->real, spec, ret, err);
 }
 
-/* --- the modules ------------------------------------------------------------------------------- */
+/* --- the modules ------------------------------------------------------------------------------ */
 
 static int libvirt_open(const struct hv_driver_spec *spec, struct hv_driver **ret,
                         struct un_error *err)

@@ -79,8 +79,7 @@ static void temp_name(const struct entry *e, char ret[FILE_NAME_SIZE])
     snprintf(ret, FILE_NAME_SIZE, "%.64s.%u.tmp", file_name(e), e->serial);
 }
 
-/* --- entries -----------------------------------------------------------------------------------
- */
+/* --- entries ---------------------------------------------------------------------------------- */
 
 static struct entry *entry_find(struct imagestore *is, const char *digest)
 {
@@ -195,8 +194,7 @@ static void on_idle_timer(void *arg)
     arm_idle_timer(is);
 }
 
-/* --- the end of an opening ---------------------------------------------------------------------
- */
+/* --- the end of an opening -------------------------------------------------------------------- */
 
 static void entry_fail(struct entry *e, int rc, const struct un_error *err)
 {
@@ -243,8 +241,7 @@ static int entry_map(struct entry *e, int fd, struct un_error *err)
     return 0;
 }
 
-/* --- keeping the files bounded (worker) --------------------------------------------------------
- */
+/* --- keeping the files bounded (worker) ------------------------------------------------------- */
 
 struct evict {
     struct un_job job;
@@ -351,8 +348,7 @@ static void evict_start(struct imagestore *is)
     un_workers_submit(is->workers, &ev->job);
 }
 
-/* --- unpacking (store's threads) ---------------------------------------------------------------
- */
+/* --- unpacking (store's threads) -------------------------------------------------------------- */
 
 static int unpack_begin(struct entry *e, struct un_error *err)
 {
@@ -455,8 +451,7 @@ static void unpack_start(struct entry *e)
     store_submit(e->is->store, &e->unpack);
 }
 
-/* --- checking a file that is there (worker) ----------------------------------------------------
- */
+/* --- checking a file that is there (worker) --------------------------------------------------- */
 
 static bool file_has_digest(int fd, const char *want)
 {
@@ -513,8 +508,7 @@ static void check_start(struct entry *e)
     un_workers_submit(e->is->workers, &e->check);
 }
 
-/* --- looking up --------------------------------------------------------------------------------
- */
+/* --- looking up ------------------------------------------------------------------------------- */
 
 static int lookup_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
@@ -545,8 +539,7 @@ static void lookup_start(struct entry *e)
     store_submit(e->is->store, &e->lookup);
 }
 
-/* --- the interface -----------------------------------------------------------------------------
- */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 /* An open of what is mapped already; the reference was taken at once. */
 static void on_mapped(void *arg)

@@ -379,8 +379,7 @@ char *function_config_to_json(const struct function_config *c)
     return un_json_text(root);
 }
 
-/* --- the snapshot's key ------------------------------------------------------------------------
- */
+/* --- the snapshot's key ----------------------------------------------------------------------- */
 
 /* A number and the string it counts, so that no two lists of strings have the same bytes. */
 static int add_string(struct un_buf *text, const char *s)

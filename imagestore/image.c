@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -81,11 +82,12 @@ int image_digest_final(EVP_MD_CTX *md, char ret[IMAGE_DIGEST_SIZE], struct un_er
     }
     memcpy(ret, "sha256:", 7);
     un_hex_encode(raw, len, ret + 7);
+    /* libcrypto keeps a state for each thread; workers and readers come and go. */
+    OPENSSL_thread_stop();
     return 0;
 }
 
-/* --- opening and closing -----------------------------------------------------------------------
- */
+/* --- opening and closing ---------------------------------------------------------------------- */
 
 void imagestore_hold(struct imagestore *is)
 {
@@ -255,8 +257,7 @@ void imagestore_close(struct imagestore *is)
     }
 }
 
-/* --- removing a blob's chunks ------------------------------------------------------------------
- */
+/* --- removing a blob's chunks ----------------------------------------------------------------- */
 
 struct purge {
     struct store_job job;
@@ -306,8 +307,7 @@ void image_purge(struct imagestore *is, int64_t blob, const char *digest)
     store_submit(is->store, &p->job);
 }
 
-/* --- questions and changes ---------------------------------------------------------------------
- */
+/* --- questions and changes -------------------------------------------------------------------- */
 
 struct removed {
     int64_t blob;

@@ -82,8 +82,7 @@ int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
  * abort left) ends with the workers and the store, which are closed after it. NULL is allowed. */
 void imagestore_close(struct imagestore *is);
 
-/* --- upload ------------------------------------------------------------------------------------
- */
+/* --- upload ----------------------------------------------------------------------------------- */
 
 struct image_upload;
 
@@ -114,8 +113,7 @@ void image_upload_finish(struct image_upload *up);
  * bytes had all come: the image may then stay. */
 void image_upload_abort(struct image_upload *up);
 
-/* --- reading -----------------------------------------------------------------------------------
- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* All callbacks: loop thread, once, never inside the call (but for one case: -ENOMEM, when the
  * request itself finds no memory, is told at once). */
@@ -166,8 +164,7 @@ int image_read_start(struct imagestore *is, const char *digest,
 void image_read_next(struct image_reader *r);
 void image_read_abort(struct image_reader *r);
 
-/* --- running -----------------------------------------------------------------------------------
- */
+/* --- running ---------------------------------------------------------------------------------- */
 
 /* An image mapped read-only in memory; references are counted, the last image_unref may unmap it.
  */

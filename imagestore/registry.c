@@ -120,8 +120,7 @@ static void changed(struct registry *r, const char *name)
     }
 }
 
-/* --- the flow of an op -------------------------------------------------------------------------
- */
+/* --- the flow of an op ------------------------------------------------------------------------ */
 
 static void op_free(struct registry_op *op)
 {
@@ -196,8 +195,7 @@ static void tell_list(struct registry_op *op, int rc, const struct un_error *err
                 err);
 }
 
-/* --- deploy ------------------------------------------------------------------------------------
- */
+/* --- deploy ----------------------------------------------------------------------------------- */
 
 static int deploy_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
@@ -233,8 +231,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
     op_submit(op, STORE_WRITE, deploy_run);
 }
 
-/* --- resolve -----------------------------------------------------------------------------------
- */
+/* --- resolve ---------------------------------------------------------------------------------- */
 
 static int resolve_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
@@ -290,8 +287,7 @@ struct function_version *function_peek(struct registry *r, const char *name, con
     return version_cache_get(&r->cache, name, qualifier ? qualifier : FUNCTION_LIVE);
 }
 
-/* --- lists -------------------------------------------------------------------------------------
- */
+/* --- lists ------------------------------------------------------------------------------------ */
 
 static int list_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
@@ -381,8 +377,7 @@ void function_aliases(struct registry *r, const char *name, function_aliases_cb 
     op_submit(op, STORE_READ, aliases_run);
 }
 
-/* --- changes -----------------------------------------------------------------------------------
- */
+/* --- changes ---------------------------------------------------------------------------------- */
 
 static int set_alias_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {

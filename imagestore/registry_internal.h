@@ -8,8 +8,7 @@
 enum { FUNCTION_NAME_SIZE = 64, FUNCTION_LIVE_SIZE = 5, VERSION_BUCKETS = 512 };
 #define FUNCTION_LIVE "live"
 
-/* --- version_cache.c: (name, qualifier) -> version, the least recently used leave first
- * ------------ */
+/* --- version_cache.c: (name, qualifier) -> version, the least recently used leave first ------- */
 
 struct version_cache {
     struct un_list lru; /* most recently used first */
@@ -25,8 +24,7 @@ void version_cache_put(struct version_cache *vc, const char *qualifier, struct f
 /* Drops all that is kept of a function. */
 void version_cache_drop(struct version_cache *vc, const char *name);
 
-/* --- registry_sql.c: store threads
- * ---------------------------------------------------------------- */
+/* --- registry_sql.c: store threads ------------------------------------------------------------ */
 
 /* A growing list of versions, each with a reference. */
 struct version_list {

@@ -194,8 +194,7 @@ int registry_sql_versions(sqlite3 *db, const char *name, struct version_list *re
     return rc < 0 ? rc : read_rows(stmt, ret, err);
 }
 
-/* --- changes -----------------------------------------------------------------------------------
- */
+/* --- changes ---------------------------------------------------------------------------------- */
 
 /* Gives FUNCTION_DEFAULT its meaning, and refuses what does not go together. */
 static int settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)

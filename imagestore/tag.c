@@ -76,8 +76,7 @@ static void op_submit(struct tag_op *op, enum store_access access,
     store_submit(op->is->store, &op->job);
 }
 
-/* --- setting and removing ----------------------------------------------------------------------
- */
+/* --- setting and removing --------------------------------------------------------------------- */
 
 static int tag_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
@@ -130,8 +129,7 @@ void image_untag(struct imagestore *is, const char *tag, image_done_cb cb, void 
     op_submit(op, STORE_WRITE, untag_run);
 }
 
-/* --- listing -----------------------------------------------------------------------------------
- */
+/* --- listing ---------------------------------------------------------------------------------- */
 
 static int list_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {

@@ -96,8 +96,7 @@ static void fail(struct image_upload *up, int rc, const struct un_error *err)
     up->state = UPLOAD_ENDING;
 }
 
-/* --- chunks ------------------------------------------------------------------------------------
- */
+/* --- chunks ----------------------------------------------------------------------------------- */
 
 static struct chunk *chunk_take(struct image_upload *up)
 {
@@ -225,8 +224,7 @@ static void chunk_dispatch(struct image_upload *up, struct chunk *c)
     hash_queue(up, c);
 }
 
-/* --- the interface -----------------------------------------------------------------------------
- */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 static void on_post(void *arg)
 {
@@ -382,8 +380,7 @@ void image_upload_abort(struct image_upload *up)
     advance(up);
 }
 
-/* --- the end -----------------------------------------------------------------------------------
- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 /* Finds the image when the same bytes are there already. 1: found. */
 static int find_existing(struct image_upload *up, sqlite3 *db, int64_t now, struct un_error *err)

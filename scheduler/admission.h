@@ -21,8 +21,7 @@ enum {
     ADMISSION_SAMPLES = 8         /* before a mean is trusted enough to refuse by it */
 };
 
-/* --- size classes of shells ---------------------------------------------------------------------
- */
+/* --- size classes of shells ------------------------------------------------------------------- */
 
 enum { SHELL_CLASSES = 18 }; /* from 1 MiB to 65536 MiB by doubling, and one */
 
@@ -32,8 +31,7 @@ int admission_class(uint64_t memory_mib, uint64_t shell_mib, uint64_t limit_mib)
 /* The size of a class's shells: even, and never above the limit. */
 uint64_t admission_class_mib(unsigned cls, uint64_t shell_mib, uint64_t limit_mib);
 
-/* --- memory -------------------------------------------------------------------------------------
- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 struct admission_memory {
     uint64_t limit_mib, used_mib;
@@ -47,8 +45,7 @@ enum admission_verdict {
 enum admission_verdict admission_memory_check(const struct admission_memory *m, uint64_t need_mib,
                                               uint64_t *ret_evict_mib);
 
-/* --- the waiting room ---------------------------------------------------------------------------
- */
+/* --- the waiting room ------------------------------------------------------------------------- */
 
 struct admission_queue {
     unsigned waiting_function, waiting_total; /* with the request in question */

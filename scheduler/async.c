@@ -27,8 +27,7 @@ enum {
     CLAIM_FAILED_US = 1000000 /* pause when the database refuses */
 };
 
-/* --- submitting
- * ------------------------------------------------------------------------------------- */
+/* --- submitting ------------------------------------------------------------------------------- */
 
 struct submission {
     struct store_job job;
@@ -168,8 +167,7 @@ void async_submit(struct scheduler *s, const struct async_spec *spec, async_acce
     }
 }
 
-/* --- asking
- * ------------------------------------------------------------------------------------------ */
+/* --- asking ----------------------------------------------------------------------------------- */
 
 struct pending_job {
     struct store_job job;
@@ -219,8 +217,7 @@ void async_pending(struct scheduler *s, const char *id, async_pending_cb cb, voi
     store_submit(s->store, &j->job);
 }
 
-/* --- running
- * ------------------------------------------------------------------------------------------ */
+/* --- running ---------------------------------------------------------------------------------- */
 
 /* A claimed row: in memory from the claim to the end of its call. */
 struct entry {
@@ -408,8 +405,7 @@ static void run(struct entry *e)
     feed(e);
 }
 
-/* --- claiming
- * ------------------------------------------------------------------------------------------ */
+/* --- claiming --------------------------------------------------------------------------------- */
 
 struct claim {
     struct store_job job;

@@ -23,8 +23,7 @@ static void begin(void *arg);
 static void end(void *arg);
 static void on_timer(void *arg);
 
-/* --- names
- * ------------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 static const struct {
     const char *name;
@@ -61,8 +60,7 @@ const char *sched_trigger_name(enum sched_trigger t)
     return (unsigned)t <= SCHED_ASYNC ? names[t] : "unknown";
 }
 
-/* --- start
- * ------------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static int build_head(struct sched_call *c, const struct sched_call_spec *spec,
                       struct un_error *err)
@@ -161,8 +159,7 @@ void sched_call_cancel(struct sched_call *c)
     call_finish(c, SCHED_CANCELLED, "the client went away");
 }
 
-/* --- states and phases
- * ------------------------------------------------------------------------------- */
+/* --- states and phases ------------------------------------------------------------------------ */
 
 void call_set_state(struct sched_call *c, enum call_state state)
 {
@@ -239,8 +236,7 @@ void call_response_begins(struct sched_call *c)
     c->response_phases = phases_of(c);
 }
 
-/* --- lookup
- * ------------------------------------------------------------------------------------------- */
+/* --- lookup ----------------------------------------------------------------------------------- */
 
 /* True when the call ended while it waited for this callback; it is gone then if it waited only for
  * it. */
@@ -426,8 +422,7 @@ static void begin(void *arg)
     function_resolve(s->registry, c->function, c->qualifier, on_version, c);
 }
 
-/* --- binding
- * ------------------------------------------------------------------------------------------- */
+/* --- binding ---------------------------------------------------------------------------------- */
 
 bool call_bind(struct sched_call *c, struct instance *i)
 {
@@ -461,8 +456,7 @@ bool call_bind(struct sched_call *c, struct instance *i)
     return true;
 }
 
-/* --- the end
- * -------------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 bool call_rebind(struct sched_call *c)
 {

@@ -16,8 +16,7 @@
 
 enum { BODY_SHARE_BYTES = 16 * 1024 }; /* what a call may buffer when all together hold too much */
 
-/* --- the request's body
- * ------------------------------------------------------------------------------ */
+/* --- the request's body ----------------------------------------------------------------------- */
 
 static size_t waiting_bytes(const struct sched_call *c)
 {
@@ -124,8 +123,7 @@ int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof
     return 1;
 }
 
-/* --- what the guest does
- * --------------------------------------------------------------------------------- */
+/* --- what the guest does ---------------------------------------------------------------------- */
 
 /* The guest's first sign ends the start. */
 static void sign_of_life(struct sched_call *c)
@@ -304,8 +302,7 @@ void call_exited(struct sched_call *c, const struct hv_exit *why)
     }
 }
 
-/* --- its log
- * --------------------------------------------------------------------------------------------- */
+/* --- its log ---------------------------------------------------------------------------------- */
 
 static void on_line(void *arg, uint64_t at_us, const char *text)
 {

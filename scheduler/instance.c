@@ -79,8 +79,7 @@ static void set_state(struct instance *i, enum instance_state state)
     }
 }
 
-/* --- what the driver tells
- * ------------------------------------------------------------------------ */
+/* --- what the driver tells -------------------------------------------------------------------- */
 
 /* The record's last phase has ended. */
 static void submit_record(struct instance *i)
@@ -230,8 +229,7 @@ static const struct hv_vm_events vm_events = {
     .on_gone = on_gone,
 };
 
-/* --- what the scheduler does
- * ----------------------------------------------------------------------- */
+/* --- what the scheduler does ------------------------------------------------------------------ */
 
 int instance_start(struct shell_class *cls, struct un_error *err)
 {
@@ -326,8 +324,7 @@ void instance_usage(const struct instance *i, struct hv_usage *ret)
     ret->exits -= ret->exits < i->used_before.exits ? ret->exits : i->used_before.exits;
 }
 
-/* --- for people
- * -------------------------------------------------------------------------------------- */
+/* --- for people ------------------------------------------------------------------------------- */
 
 static void describe(struct instance *i, struct sched_instance_info *ret)
 {

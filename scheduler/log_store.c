@@ -9,8 +9,7 @@
 #include "common/cleanup.h"
 #include "scheduler/scheduler_impl.h"
 
-/* --- following
- * ---------------------------------------------------------------------------------------- */
+/* --- following -------------------------------------------------------------------------------- */
 
 struct log_follower {
     struct un_list node;
@@ -52,8 +51,7 @@ void log_tell(struct scheduler *s, const char *function, const struct log_line *
     }
 }
 
-/* --- reading
- * ------------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* The packed log of one invocation. */
 struct piece {

@@ -39,8 +39,7 @@ struct hv_run_spec run_spec_of(const struct image_mapping *image,
     };
 }
 
-/* --- preparing ---------------------------------------------------------------------------------
- */
+/* --- preparing -------------------------------------------------------------------------------- */
 
 struct prepare {
     struct scheduler *s;

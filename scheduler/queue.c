@@ -15,8 +15,7 @@
 
 #include "scheduler/scheduler_impl.h"
 
-/* --- lines
- * ----------------------------------------------------------------------------------------- */
+/* --- lines ------------------------------------------------------------------------------------ */
 
 static struct line **bucket_of(struct scheduler *s, const char *name)
 {
@@ -145,8 +144,7 @@ void queue_leave_place(struct sched_call *c)
     line_settle(c->s, c->line);
 }
 
-/* --- decisions
- * --------------------------------------------------------------------------------------- */
+/* --- decisions -------------------------------------------------------------------------------- */
 
 static struct admission_queue describe(const struct sched_call *c)
 {

@@ -43,8 +43,7 @@ void receipt_list(struct scheduler *s, const struct receipt_query *query, receip
 /* One; -ENOENT. `count` is 1. */
 void receipt_get(struct scheduler *s, const char *id, receipt_list_cb cb, void *arg);
 
-/* --- logs: what guests wrote to their console, a record per invocation and piece ---------------
- */
+/* --- logs: what guests wrote to their console, a record per invocation and piece -------------- */
 
 struct log_line {
     uint64_t at_us; /* wall clock */

@@ -84,8 +84,7 @@ static const char *const schema_steps[] = {
 };
 const struct store_schema scheduler_schema = {"scheduler", schema_steps};
 
-/* --- lists
- * ----------------------------------------------------------------------------------------- */
+/* --- lists ------------------------------------------------------------------------------------ */
 
 bool receipt_filter_matches(const struct receipt_filter *f, const struct receipt *r)
 {
@@ -148,8 +147,7 @@ void receipt_list_tidy(struct receipt_list *l, size_t limit)
     l->count = kept;
 }
 
-/* --- rows
- * ------------------------------------------------------------------------------------------ */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 static int append_columns(struct un_buf *sql, const char *separator_free_text)
 {
@@ -291,8 +289,7 @@ int receipt_row_select(sqlite3 *db, const struct receipt_filter *f, struct recei
     return rc;
 }
 
-/* --- retention
- * -------------------------------------------------------------------------------------- */
+/* --- retention -------------------------------------------------------------------------------- */
 
 static int count_rows(sqlite3 *db, int64_t *ret, struct un_error *err)
 {

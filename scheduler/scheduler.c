@@ -98,8 +98,7 @@ uint64_t sched_wall_us(const struct scheduler *s)
     return un_loop_now_us(s->loop) + s->wall_offset_us;
 }
 
-/* --- the end
- * ----------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 void sched_begin(struct scheduler *s)
 {
@@ -205,8 +204,7 @@ void sched_close(struct scheduler *s)
     free(s);
 }
 
-/* --- numbers
- * ------------------------------------------------------------------------------------------ */
+/* --- numbers ---------------------------------------------------------------------------------- */
 
 void sched_get_stats(struct scheduler *s, struct sched_stats *ret)
 {

@@ -32,8 +32,7 @@
 #include "imagestore/image.h"
 #include "store/store.h"
 
-/* --- the scheduler -----------------------------------------------------------------------------
- */
+/* --- the scheduler ---------------------------------------------------------------------------- */
 
 struct sched_settings {
     uint64_t memory_mib; /* of all VMs together; 0: half of the host's */
@@ -82,8 +81,7 @@ void sched_close(struct scheduler *s);
  * run and what to do. Pure; any thread. */
 int sched_can_run(enum image_kind kind, struct un_error *err);
 
-/* --- a call ------------------------------------------------------------------------------------
- */
+/* --- a call ----------------------------------------------------------------------------------- */
 
 enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC };
 const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async" */
@@ -171,8 +169,7 @@ void sched_call_data_done(struct sched_call *c);
 /* The client went away: the VM is destroyed, the receipt says so; on_end is not called. */
 void sched_call_cancel(struct sched_call *c);
 
-/* --- before the first call ----------------------------------------------------------------------
- */
+/* --- before the first call -------------------------------------------------------------------- */
 
 /* 0: the function may be called (also when its driver has no use for preparing, is not there, or
  * could not do it now). With `log_tail`, the program itself is at fault, before it asked for a request:
@@ -188,8 +185,7 @@ typedef void sched_prepare_cb(void *arg, int rc, const struct un_error *err, con
 void sched_prepare(struct scheduler *s, const char *name, const struct function_config *config,
                    sched_prepare_cb *cb, void *arg);
 
-/* --- instances ---------------------------------------------------------------------------------
- */
+/* --- instances -------------------------------------------------------------------------------- */
 
 /*     STARTING --ready--> IDLE --taken--> BOUND --started--> RUNNING --exit--> ENDING --gone--> (freed)
  *        |                 |               | ^                 |                 ^

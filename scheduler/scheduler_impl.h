@@ -25,8 +25,7 @@ enum {
 
 struct instance;
 
-/* --- records: a receipt on its way to the disk, with its log ------------------------------------
- */
+/* --- records: a receipt on its way to the disk, with its log ---------------------------------- */
 
 struct record {
     struct un_list node; /* in the list of those to be written, then in that of the batch */
@@ -54,8 +53,7 @@ void record_writer_done(struct scheduler *s);
 void record_writer_flush(struct scheduler *s);
 bool record_writer_idle(const struct scheduler *s);
 
-/* --- lines: a function's place in the waiting room ----------------------------------------------
- */
+/* --- lines: a function's place in the waiting room -------------------------------------------- */
 
 /* A line is in the ring when it has a call that waits and a free place; in the list of idle lines
  * when no call refers to it; else in neither. */
@@ -90,8 +88,7 @@ void queue_leave_place(struct sched_call *c);
 void queue_dispatch(struct scheduler *s);
 unsigned queue_retry_after_s(const struct sched_call *c);
 
-/* --- shells, by driver and memory size -----------------------------------------------------------
- */
+/* --- shells, by driver and memory size -------------------------------------------------------- */
 
 struct sched_driver {
     struct hv_driver *drv;
@@ -128,8 +125,7 @@ void pool_evict(struct scheduler *s, uint64_t mib);
 /* Memory of all instances, and of shells that are promised to claims but not begun. */
 uint64_t pool_memory_used(const struct scheduler *s);
 
-/* --- VMs to be used again, by function version; warm.c -------------------------------------------
- */
+/* --- VMs to be used again, by function version; warm.c ---------------------------------------- */
 
 /* Lives as long as an instance or a call refers to it. */
 struct warm_set {
@@ -159,8 +155,7 @@ void warm_settle(struct warm_set *set);
 /* Lets go the longest unused until `mib` are on their way out. */
 void warm_evict(struct scheduler *s, uint64_t mib);
 
-/* --- instances
- * ------------------------------------------------------------------------------------ */
+/* --- instances -------------------------------------------------------------------------------- */
 
 struct instance {
     struct un_list node;      /* in the list of its state; idle ones in their class's */
@@ -193,8 +188,7 @@ void instance_recycle(struct instance *i, struct warm_set *set, struct record *r
 /* What the run of this call has used. */
 void instance_usage(const struct instance *i, struct hv_usage *ret);
 
-/* --- calls
- * ---------------------------------------------------------------------------------------- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 /*  LOOKUP --> WAITING --admitted--> CLAIM --shell there--> BOUND --on_started--> RUNNING
  *     |          |                  | ^                     | ^                    |
@@ -307,8 +301,7 @@ void call_body_taken(struct sched_call *c, size_t len);
 /* The response's first byte is there: notes the phases so far. */
 void call_response_begins(struct sched_call *c);
 
-/* --- the durable queue
- * ----------------------------------------------------------------------------- */
+/* --- the durable queue ------------------------------------------------------------------------ */
 
 struct async_queue {
     struct un_timer timer;
@@ -321,8 +314,7 @@ void async_init(struct scheduler *s);
 void async_done(struct scheduler *s);
 void async_wake(struct scheduler *s);
 
-/* --- the scheduler
- * ---------------------------------------------------------------------------------- */
+/* --- the scheduler ---------------------------------------------------------------------------- */
 
 struct scheduler {
     struct un_loop *loop;

@@ -31,8 +31,7 @@ void warm_done(struct scheduler *s)
     un_timer_cancel(&s->warm_timer);
 }
 
-/* --- sets --------------------------------------------------------------------------------------
- */
+/* --- sets ------------------------------------------------------------------------------------- */
 
 static struct warm_set *find(const struct sched_call *c)
 {
@@ -92,8 +91,7 @@ void warm_set_unref(struct warm_set *set)
     free(set);
 }
 
-/* --- calls -------------------------------------------------------------------------------------
- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 bool warm_has(const struct sched_call *c)
 {
@@ -134,8 +132,7 @@ void warm_settle(struct warm_set *set)
     }
 }
 
-/* --- instances ---------------------------------------------------------------------------------
- */
+/* --- instances -------------------------------------------------------------------------------- */
 
 static struct instance *longest_unused(struct scheduler *s)
 {

@@ -48,8 +48,7 @@ bool conn_has_unread(const struct http_conn *c)
     return input_len(c) > 0 || (ioctl(c->fd, FIONREAD, &waiting) == 0 && waiting > 0);
 }
 
-/* --- life ----------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static uint64_t at_most(uint64_t us, uint64_t most_us)
 {
@@ -241,8 +240,7 @@ void conn_watch(struct http_conn *c)
     }
 }
 
-/* --- failing -------------------------------------------------------------------------------------
- */
+/* --- failing ---------------------------------------------------------------------------------- */
 
 /* Answers with an error of the server's own, if the answer has not begun yet, and ends the
  * connection. */
@@ -274,8 +272,7 @@ static void refuse(struct http_conn *c)
     fail(c, 503, "too many connections");
 }
 
-/* --- reading -------------------------------------------------------------------------------------
- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* Scans what has come of the head. 1: it is whole; 0: more is needed; or as http_scan_head. */
 static int scan_input(struct http_conn *c, const char **why)
@@ -541,8 +538,7 @@ static void conn_process(void *arg)
     }
 }
 
-/* --- events --------------------------------------------------------------------------------------
- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 static void on_read(struct bufferevent *bev, void *arg)
 {

@@ -16,8 +16,7 @@ struct parse {
     char *head;
 };
 
-/* --- lists and fields ----------------------------------------------------------------------------
- */
+/* --- lists and fields ------------------------------------------------------------------------- */
 
 const char *http_request_field(const struct http_request *r, const char *name)
 {
@@ -47,8 +46,7 @@ bool http_list_has(const char *list, const char *word)
     return false;
 }
 
-/* --- the scanner ---------------------------------------------------------------------------------
- */
+/* --- the scanner ------------------------------------------------------------------------------ */
 
 static int scan_line_end(struct http_scan *s, const struct http_scan_limits *limits,
                          const char **why)
@@ -113,8 +111,7 @@ int http_scan_head(struct http_scan *scan, const struct http_scan_limits *limits
     return 0;
 }
 
-/* --- llhttp --------------------------------------------------------------------------------------
- */
+/* --- llhttp ----------------------------------------------------------------------------------- */
 
 /* A head is fed in one piece, so a span that comes in parts is contiguous. */
 static void extend(const char **start, const char **end, const char *at, size_t len)
@@ -298,8 +295,7 @@ static void settle_fields(struct parse *p, size_t len)
     }
 }
 
-/* --- what the head means -------------------------------------------------------------------------
- */
+/* --- what the head means ---------------------------------------------------------------------- */
 
 static int check_target(struct http_request *r, char *target, const char **why)
 {
@@ -482,8 +478,7 @@ int http_parse_head(char *head, size_t len, struct http_request *ret, const char
     return check_meaning(&p, why);
 }
 
-/* --- chunked bodies ------------------------------------------------------------------------------
- */
+/* --- chunked bodies --------------------------------------------------------------------------- */
 
 enum { CHUNK_EXTRA_MAX = 16 * 1024 }; /* extensions and trailers of one body; nobody needs them */
 

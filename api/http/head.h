@@ -43,8 +43,7 @@ const char *http_request_field(const struct http_request *r, const char *name);
 /* Whether a comma-separated list (a Connection field, say) holds this word, in any case. */
 bool http_list_has(const char *list, const char *word);
 
-/* --- where the head ends ------------------------------------------------------------------------
- */
+/* --- where the head ends ---------------------------------------------------------------------- */
 
 struct http_scan {
     size_t len;      /* bytes seen so far */
@@ -67,8 +66,7 @@ int http_scan_head(struct http_scan *scan, const struct http_scan_limits *limits
  * `*why`. RFC 9112 sections 3, 5, 6; RFC 9110 sections 7.2, 10.1.1. */
 int http_parse_head(char *head, size_t len, struct http_request *ret, const char **why);
 
-/* --- the body -----------------------------------------------------------------------------------
- */
+/* --- the body --------------------------------------------------------------------------------- */
 
 /* Reads chunked bodies (RFC 9112 section 7.1), with llhttp, and with bounds on chunk extensions and
  * trailers, both of which are dropped. */

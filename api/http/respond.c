@@ -35,8 +35,7 @@ void exchange_reset(struct http_exchange *ex)
     ex->conn = conn;
 }
 
-/* --- the request ---------------------------------------------------------------------------------
- */
+/* --- the request ------------------------------------------------------------------------------ */
 
 const struct http_request *http_exchange_request(const struct http_exchange *ex)
 {
@@ -95,8 +94,7 @@ void http_body_pause(struct http_exchange *ex)
     ex->body_flows = false;
 }
 
-/* --- fields --------------------------------------------------------------------------------------
- */
+/* --- fields ----------------------------------------------------------------------------------- */
 
 static void remove_field(struct un_buf *fields, const char *name)
 {
@@ -134,8 +132,7 @@ int http_respond_field(struct http_exchange *ex, const char *name, const char *v
     return http_respond_field_add(ex, name, value);
 }
 
-/* --- the answer ----------------------------------------------------------------------------------
- */
+/* --- the answer ------------------------------------------------------------------------------- */
 
 const char *http_status_text(unsigned status)
 {

@@ -61,8 +61,7 @@ int http_server_open(const struct http_server_spec *spec, struct http_server **r
     return 0;
 }
 
-/* --- accepting -----------------------------------------------------------------------------------
- */
+/* --- accepting -------------------------------------------------------------------------------- */
 
 static void set_accepting(struct http_server *s, bool on)
 {
@@ -314,8 +313,7 @@ int http_server_adopt(struct http_server *s, int fd, struct un_error *err)
     return conn_open(s, fd, true, true, err);
 }
 
-/* --- ending --------------------------------------------------------------------------------------
- */
+/* --- ending ----------------------------------------------------------------------------------- */
 
 void http_server_stop_accepting(struct http_server *s)
 {

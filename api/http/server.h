@@ -89,8 +89,7 @@ unsigned http_server_connections(const struct http_server *s);
 /* Ends every connection; on_gone comes for running exchanges. NULL is allowed. */
 void http_server_close(struct http_server *s);
 
-/* --- the exchange -------------------------------------------------------------------------------
- */
+/* --- the exchange ----------------------------------------------------------------------------- */
 
 const struct http_request *http_exchange_request(const struct http_exchange *ex);
 bool http_exchange_is_unix(const struct http_exchange *ex);

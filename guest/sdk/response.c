@@ -166,8 +166,7 @@ int putchar(int c)
     return (unsigned char)ch;
 }
 
-/* --- log ----------------------------------------------------------------------------------------
- */
+/* --- log -------------------------------------------------------------------------------------- */
 
 /* The length in the call block grows with each piece, so that the host finds it after a fault. */
 static void put_log(void *arg, const char *s, size_t n)
@@ -199,8 +198,7 @@ void unid_log(const char *fmt, ...)
     }
 }
 
-/* --- end ----------------------------------------------------------------------------------------
- */
+/* --- end -------------------------------------------------------------------------------------- */
 
 void unid_exit(int status)
 {

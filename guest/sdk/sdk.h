@@ -13,8 +13,7 @@
 
 #include "unid/abi.h"
 
-/* --- channel.c ----------------------------------------------------------------------------------
- */
+/* --- channel.c -------------------------------------------------------------------------------- */
 
 static inline const struct unid_boot *sdk_boot(void)
 {
@@ -44,8 +43,7 @@ void sdk_clock_begin(const struct unid_call *call);
 void sdk_random_begin(struct unid_call *call);
 void sdk_request_begin(const struct unid_call *call);
 
-/* --- format.c -----------------------------------------------------------------------------------
- */
+/* --- format.c --------------------------------------------------------------------------------- */
 
 typedef void sdk_put_fn(void *arg, const char *s, size_t n);
 
@@ -53,8 +51,7 @@ typedef void sdk_put_fn(void *arg, const char *s, size_t n);
  * unknown conversion is put as it stands. */
 size_t sdk_format(sdk_put_fn *put, void *arg, const char *fmt, va_list ap);
 
-/* --- heap.c -------------------------------------------------------------------------------------
- */
+/* --- heap.c ----------------------------------------------------------------------------------- */
 
 enum { SDK_HEAP_BINS = 48 };
 
@@ -75,8 +72,7 @@ void *sdk_heap_resize(struct sdk_heap *h, void *p, size_t n);
 bool sdk_heap_free(struct sdk_heap *h, void *p);
 size_t sdk_heap_room(const struct sdk_heap *h);
 
-/* --- chacha.c -----------------------------------------------------------------------------------
- */
+/* --- chacha.c --------------------------------------------------------------------------------- */
 
 /* The ChaCha20 block function (RFC 8439, section 2.3). */
 void sdk_chacha20_block(const uint32_t key[8], uint32_t counter, const uint32_t nonce[3],

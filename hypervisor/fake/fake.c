@@ -34,8 +34,7 @@ struct fake_prepare {
 
 static void on_timer(void *arg);
 
-/* --- driver ------------------------------------------------------------------------------------
- */
+/* --- driver ----------------------------------------------------------------------------------- */
 
 static int fake_open(const struct hv_driver_spec *spec, struct hv_driver **ret,
                      struct un_error *err)
@@ -181,8 +180,7 @@ unsigned fake_driver_lose_all(struct hv_driver *base)
     return lost;
 }
 
-/* --- VMs ---------------------------------------------------------------------------------------
- */
+/* --- VMs -------------------------------------------------------------------------------------- */
 
 static unsigned *counter_of(struct fake_driver *drv, enum fake_state state)
 {
@@ -445,8 +443,7 @@ void fake_vm_end(struct fake_vm *vm, enum hv_exit_kind kind, int32_t status, con
     (void)un_timer_arm_in(&vm->timer, 0);
 }
 
-/* --- what happens next --------------------------------------------------------------------------
- */
+/* --- what happens next ------------------------------------------------------------------------ */
 
 static void go(struct fake_vm *vm)
 {

@@ -16,8 +16,7 @@ enum { FAKE_WORDS_MAX = 32, FAKE_FIELDS_MAX = 16 };
 
 #define MARKER "unid-fake:"
 
-/* --- what a guest can do -----------------------------------------------------------------------
- */
+/* --- what a guest can do ---------------------------------------------------------------------- */
 
 static bool running(const struct fake_vm *vm)
 {
@@ -127,8 +126,7 @@ static void fault(struct fake_vm *vm)
     vm->exit.fault_rip = 0x200010;
 }
 
-/* --- the behaviours ----------------------------------------------------------------------------
- */
+/* --- the behaviours --------------------------------------------------------------------------- */
 
 static void step_hello(struct fake_vm *vm)
 {
@@ -376,8 +374,7 @@ static const struct fake_behaviour behaviours[] = {
     {"stillborn", step_stillborn},
 };
 
-/* --- finding the program -----------------------------------------------------------------------
- */
+/* --- finding the program ---------------------------------------------------------------------- */
 
 static const struct fake_behaviour *behaviour_find(const char *name)
 {

@@ -29,8 +29,7 @@ static struct kvm_driver *driver_of(struct hv_driver *drv)
     return (struct kvm_driver *)(void *)drv;
 }
 
-/* --- the table of VMs --------------------------------------------------------------------------
- */
+/* --- the table of VMs ------------------------------------------------------------------------- */
 
 int kvm_driver_add(struct kvm_driver *d, struct kvm_vm *vm)
 {
@@ -140,8 +139,7 @@ static struct kvm_vm *find_vm(const struct kvm_driver *d, uint32_t id)
     return vm && vm->id == id ? vm : NULL;
 }
 
-/* --- the spawner -------------------------------------------------------------------------------
- */
+/* --- the spawner ------------------------------------------------------------------------------ */
 
 static void on_event(void *arg, const struct vmm_event *e, int pid, const int fds[2])
 {
@@ -208,8 +206,7 @@ int kvm_driver_workers(struct kvm_driver *d, struct un_error *err)
     return d->workers ? 0 : un_workers_new(d->loop, "kvm-snapshots", WORKERS, &d->workers, err);
 }
 
-/* --- open and close ----------------------------------------------------------------------------
- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 /* Beside our own executable, or one folder up (a test's), or what the environment says. */
 static int find_vmm(char **ret, struct un_error *err)

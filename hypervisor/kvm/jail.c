@@ -202,8 +202,7 @@ int jail_limit_cpu(uint64_t us)
     return limit(RLIMIT_CPU, seconds < cpu_hard ? seconds : cpu_hard, cpu_hard);
 }
 
-/* --- the filter ---------------------------------------------------------------------------------
- */
+/* --- the filter ------------------------------------------------------------------------------- */
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define ALLOW       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)

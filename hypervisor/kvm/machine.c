@@ -92,8 +92,7 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
     return 0;
 }
 
-/* --- registers ---------------------------------------------------------------------------------
- */
+/* --- registers -------------------------------------------------------------------------------- */
 
 /* The special registers of every guest. Of a saved state only the data segments are taken, which a
  * program can change. */
@@ -156,8 +155,7 @@ static int complete(struct machine *m)
     return 0;
 }
 
-/* --- warm --------------------------------------------------------------------------------------
- */
+/* --- warm ------------------------------------------------------------------------------------- */
 
 enum { WARM_PAGES = 7 }; /* page tables of the code and of the doorbell, and the code */
 
@@ -206,8 +204,7 @@ int machine_warm(struct machine *m)
     return complete(m);
 }
 
-/* --- bind, run, save, reset --------------------------------------------------------------------
- */
+/* --- bind, run, save, reset ------------------------------------------------------------------- */
 
 static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
 {

@@ -38,7 +38,7 @@ enum { VMM_FD_CONTROL = 0 };
 #define VMM_MEM_MAX       (UINT64_C(1) << 35)
 #define VMM_CHANNEL_SIZE  (UNID_CHANNEL_END - UNID_BOOT_ADDR)
 
-/* --- control socket --- */
+/* --- control socket --------------------------------------------------------------------------- */
 
 enum { VMM_COMMANDS_MAX = 64 };
 enum vmm_op {
@@ -98,7 +98,7 @@ struct vmm_event {
     char step[24];                 /* FAILED, HELLO with an error: what could not be done */
 };
 
-/* --- VM socket --- */
+/* --- VM socket -------------------------------------------------------------------------------- */
 
 enum vmm_order_op {
     VMM_ORDER_BIND = 1, /* take the memory, load the state, run */

@@ -136,8 +136,7 @@ build_fail(struct build *b, int code, const char *fmt, ...)
     build_end(b);
 }
 
-/* --- load and write: workers -------------------------------------------------------------------
- */
+/* --- load and write: workers ------------------------------------------------------------------ */
 
 static struct build *build_of(struct un_job *job)
 {
@@ -180,8 +179,7 @@ static void write_done(struct un_job *job, int rc, const struct un_error *err)
     build_end(b);
 }
 
-/* --- the VM of a build -------------------------------------------------------------------------
- */
+/* --- the VM of a build ------------------------------------------------------------------------ */
 
 static void on_ready(void *arg, int rc, const struct un_error *err);
 static void load_done(struct un_job *job, int rc, const struct un_error *err);
@@ -353,8 +351,7 @@ static void load_done(struct un_job *job, int rc, const struct un_error *err)
     }
 }
 
-/* --- start -------------------------------------------------------------------------------------
- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static void on_begin(void *arg)
 {

@@ -36,8 +36,7 @@ struct header {
 _Static_assert(sizeof(struct header) <= PAGE, "the header is one page");
 _Static_assert(SNAPSHOT_STATE_AT + sizeof(struct vmm_state) <= SNAPSHOT_MEM_AT, "state too large");
 
-/* --- checksum ----------------------------------------------------------------------------------
- */
+/* --- checksum --------------------------------------------------------------------------------- */
 
 /* Mixes 64-bit words (the finalizer of MurmurHash3, Appleby 2011, on each). `len` is rounded down
  * to words. */
@@ -81,8 +80,7 @@ static bool in_channel(uint64_t at)
     return at >= UNID_BOOT_ADDR && at < UNID_CHANNEL_END;
 }
 
-/* --- write -------------------------------------------------------------------------------------
- */
+/* --- write ------------------------------------------------------------------------------------ */
 
 static int write_all(int fd, const void *data, size_t len, uint64_t at)
 {
@@ -227,8 +225,7 @@ int snapshot_file_write(const char *dir, const char *key, const struct snapshot_
     return 0;
 }
 
-/* --- read --------------------------------------------------------------------------------------
- */
+/* --- read ------------------------------------------------------------------------------------- */
 
 static int damaged(struct un_error *err, const char *what)
 {
@@ -368,8 +365,7 @@ void snapshot_file_release(struct snapshot_file *f)
     f->pages = NULL;
 }
 
-/* --- trim --------------------------------------------------------------------------------------
- */
+/* --- trim ------------------------------------------------------------------------------------- */
 
 struct entry {
     char name[HV_SNAPSHOT_KEY_MAX + 8];

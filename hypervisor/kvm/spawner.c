@@ -62,8 +62,7 @@ static void spawner_free(struct spawner *sp)
     free(sp);
 }
 
-/* --- commands ----------------------------------------------------------------------------------
- */
+/* --- commands --------------------------------------------------------------------------------- */
 
 static void watch_socket(struct spawner *sp, bool write)
 {
@@ -120,8 +119,7 @@ void spawner_command(struct spawner *sp, const struct vmm_command *command)
     un_loop_post(sp->loop, &sp->flush_post);
 }
 
-/* --- events ------------------------------------------------------------------------------------
- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 /* Takes descriptors and sender out of the control data. A packet with other than two descriptors is
  * none of ours; they are closed. */
@@ -200,8 +198,7 @@ static void on_pid(evutil_socket_t fd, short what, void *arg)
     spawner_free(sp);
 }
 
-/* --- start and end -----------------------------------------------------------------------------
- */
+/* --- start and end ---------------------------------------------------------------------------- */
 
 /* The user that monitors run as when unid is root. */
 static void unprivileged_user(char uid[16], char gid[16])

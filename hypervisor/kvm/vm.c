@@ -34,8 +34,7 @@ static struct kvm_vm *vm_of(struct hv_vm *vm)
     return (struct kvm_vm *)(void *)vm;
 }
 
-/* --- release -----------------------------------------------------------------------------------
- */
+/* --- release ---------------------------------------------------------------------------------- */
 
 static void close_fd(int *fd)
 {
@@ -131,8 +130,7 @@ void kvm_vm_yield(struct kvm_vm *v)
     command(v, VMM_OP_YIELD);
 }
 
-/* --- the end of the guest ----------------------------------------------------------------------
- */
+/* --- the end of the guest --------------------------------------------------------------------- */
 
 /* Tells the user that the VM has ended, in whatever state it was. From an event of the loop. */
 static void end(struct kvm_vm *v, const struct hv_exit *why)
@@ -190,8 +188,7 @@ static void on_exit_due(void *arg)
     }
 }
 
-/* --- orders and reports ------------------------------------------------------------------------
- */
+/* --- orders and reports ----------------------------------------------------------------------- */
 
 /* False when it could not be sent, which ends the monitor. */
 bool kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
@@ -322,8 +319,7 @@ static void on_socket(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-/* --- what the spawner says ---------------------------------------------------------------------
- */
+/* --- what the spawner says -------------------------------------------------------------------- */
 
 static void shell_ready(struct kvm_vm *v, const struct vmm_event *e, int pid, const int fds[2])
 {
@@ -435,8 +431,7 @@ void kvm_vm_spawner_gone(struct kvm_vm *v)
     }
 }
 
-/* --- make --------------------------------------------------------------------------------------
- */
+/* --- make ------------------------------------------------------------------------------------- */
 
 static void on_started_due(void *arg)
 {
@@ -487,8 +482,7 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
     return 0;
 }
 
-/* --- begin -------------------------------------------------------------------------------------
- */
+/* --- begin ------------------------------------------------------------------------------------ */
 
 void kvm_vm_open_channel(struct kvm_vm *v)
 {

@@ -63,8 +63,7 @@ static void send_event(struct vmm_event *e)
     }
 }
 
-/* --- monitor -----------------------------------------------------------------------------------
- */
+/* --- monitor ---------------------------------------------------------------------------------- */
 
 static _Noreturn void monitor_give_up(uint32_t id, int rc, const char *step)
 {
@@ -277,8 +276,7 @@ static _Noreturn void monitor_main(const struct vmm_command *c, uint64_t forked_
     monitor_serve(pair[0], &m);
 }
 
-/* --- spawner -----------------------------------------------------------------------------------
- */
+/* --- spawner ---------------------------------------------------------------------------------- */
 
 static void spawn(const struct vmm_command *c)
 {

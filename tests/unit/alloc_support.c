@@ -79,8 +79,7 @@ void alloc_fail_each(const char *name, int (*flow)(void *arg), void *arg)
     fail_each(name, flow, arg, true);
 }
 
-/* --- what the linker puts in place of the C library's --------------------------------------------
- */
+/* --- what the linker puts in place of the C library's ----------------------------------------- */
 
 void *__real_malloc(size_t size);
 
@@ -161,8 +160,7 @@ int __wrap___asprintf_chk(char **ret, int flag, const char *fmt, ...)
     return n;
 }
 
-/* --- SQLite --------------------------------------------------------------------------------------
- */
+/* --- SQLite ----------------------------------------------------------------------------------- */
 
 static sqlite3_mem_methods sqlite_real;
 

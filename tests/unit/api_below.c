@@ -56,8 +56,7 @@ void below_close(void)
     un_buf_done(&below.pushed);
 }
 
-/* --- answering later
- * ------------------------------------------------------------------------------- */
+/* --- answering later -------------------------------------------------------------------------- */
 
 struct later {
     struct un_post post;
@@ -96,8 +95,7 @@ static void go_done(struct later *l)
     CB(l, function_done_cb)(l->arg, l->rc, &l->err);
 }
 
-/* --- images
- * ---------------------------------------------------------------------------------------- */
+/* --- images ----------------------------------------------------------------------------------- */
 
 const char *image_kind_name(enum image_kind kind)
 {
@@ -244,8 +242,7 @@ void image_read_abort(struct image_reader *r)
     below.aborts++;
 }
 
-/* --- functions
- * ------------------------------------------------------------------------------------- */
+/* --- functions -------------------------------------------------------------------------------- */
 
 const char *function_interface_name(enum function_interface i)
 {
@@ -363,8 +360,7 @@ void function_remove(struct registry *r, const char *name, function_done_cb cb, 
     later(go_done, (void (*)(void))cb, arg, strcmp(name, "hello") ? -ENOENT : 0);
 }
 
-/* --- the scheduler
- * --------------------------------------------------------------------------------- */
+/* --- the scheduler ---------------------------------------------------------------------------- */
 
 const char *hv_exit_name(enum hv_exit_kind kind)
 {
@@ -527,8 +523,7 @@ void store_get_stats(struct store *s, struct store_stats *ret)
     memset(ret, 0, sizeof(*ret));
 }
 
-/* --- receipts, async, logs
- * --------------------------------------------------------------------------- */
+/* --- receipts, async, logs -------------------------------------------------------------------- */
 
 static void go_receipts(struct later *l)
 {

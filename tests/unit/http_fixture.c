@@ -12,8 +12,7 @@
 
 #include "common/cleanup.h"
 
-/* --- a server whose handler does what the path says
- * ------------------------------------------------ */
+/* --- a server whose handler does what the path says ------------------------------------------- */
 
 struct fixture *fx;
 
@@ -207,8 +206,7 @@ int teardown(void **state)
     return 0;
 }
 
-/* --- the client
- * ------------------------------------------------------------------------------------ */
+/* --- the client ------------------------------------------------------------------------------- */
 
 void read_all(void)
 {

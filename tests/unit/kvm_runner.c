@@ -31,8 +31,7 @@ struct runner {
     struct kvm_run *run;
 };
 
-/* --- what the guest wants -----------------------------------------------------------------------
- */
+/* --- what the guest wants --------------------------------------------------------------------- */
 
 static void on_input_wanted(void *arg, size_t room)
 {
@@ -121,8 +120,7 @@ static void next_wanted(void *arg)
     r->failed |= put_request(r, NULL) < 0;
 }
 
-/* --- the VM -------------------------------------------------------------------------------------
- */
+/* --- the VM ----------------------------------------------------------------------------------- */
 
 static int set_cpu(struct runner *r, const struct hv_layout *l)
 {

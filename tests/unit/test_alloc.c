@@ -12,8 +12,7 @@
 
 #define D64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-/* --- common ------------------------------------------------------------------------------------
- */
+/* --- common ----------------------------------------------------------------------------------- */
 
 static int fill_buffer(void *arg)
 {
@@ -64,8 +63,7 @@ static void helpers(void **state)
     alloc_fail_each("workers", start_workers, NULL);
 }
 
-/* --- what is parsed ----------------------------------------------------------------------------
- */
+/* --- what is parsed --------------------------------------------------------------------------- */
 
 static int read_function(void *arg)
 {
@@ -142,8 +140,7 @@ static void parsers(void **state)
     alloc_fail_each("a response head", read_response, NULL);
 }
 
-/* --- the image store ---------------------------------------------------------------------------
- */
+/* --- the image store -------------------------------------------------------------------------- */
 
 struct flow {
     struct image_ground ig;
@@ -257,8 +254,7 @@ static void images(void **state)
     alloc_fail_each("the list of tags", list_tags, f);
 }
 
-/* --- the registry ------------------------------------------------------------------------------
- */
+/* --- the registry ----------------------------------------------------------------------------- */
 
 static void on_version(void *arg, int rc, struct function_version *v, const struct un_error *err)
 {

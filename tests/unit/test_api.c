@@ -137,8 +137,7 @@ static void ask(const char *method, const char *target, const char *body)
     say(text);
 }
 
-/* --- the gateway
- * ------------------------------------------------------------------------------------ */
+/* --- the gateway ------------------------------------------------------------------------------ */
 
 static void function_gets_the_request_without_the_connections_fields(void **state)
 {
@@ -383,8 +382,7 @@ static void head_of_a_function_has_no_body(void **state)
     expect_status(200);
 }
 
-/* --- invocations
- * ------------------------------------------------------------------------------------ */
+/* --- invocations ------------------------------------------------------------------------------ */
 
 static void invocation_waits_or_is_accepted(void **state)
 {
@@ -428,8 +426,7 @@ static void receipts_are_told(void **state)
     expect_status(400);
 }
 
-/* --- images
- * ----------------------------------------------------------------------------------------- */
+/* --- images ----------------------------------------------------------------------------------- */
 
 static void image_is_pushed_checked_and_tagged(void **state)
 {
@@ -526,8 +523,7 @@ static void tags_are_told_with_their_images(void **state)
     expect_status(500);
 }
 
-/* --- functions
- * -------------------------------------------------------------------------------------- */
+/* --- functions -------------------------------------------------------------------------------- */
 
 static void function_is_deployed_from_a_digest_or_a_tag(void **state)
 {
@@ -634,8 +630,7 @@ static void json_bodies_are_bounded(void **state)
     expect_status(413);
 }
 
-/* --- logs, instances, system
- * -------------------------------------------------------------------------- */
+/* --- logs, instances, system ------------------------------------------------------------------ */
 
 static void logs_are_listed_and_followed_without_gap_or_repeat(void **state)
 {
@@ -724,8 +719,7 @@ static void unknown_paths_and_methods_are_told(void **state)
     assert_null(strstr(got(), "1.2.3"));
 }
 
-/* --- who may
- * --------------------------------------------------------------------------------------------- */
+/* --- who may ---------------------------------------------------------------------------------- */
 
 static void foreign_pages_and_rebound_names_are_refused(void **state)
 {

@@ -215,8 +215,7 @@ static void assert_protocol_end(struct fixture *f, const char *detail)
     assert_trace(f, "");
 }
 
-/* --- the honest course ---------------------------------------------------------------------------
- */
+/* --- the honest course ------------------------------------------------------------------------ */
 
 static void a_request_is_written_as_the_contract_says(void **state)
 {
@@ -480,8 +479,7 @@ static void a_request_that_does_not_fit_is_refused(void **state)
     assert_int_equal(hv_channel_put_request(&f->ch, &spec, &err), -EALREADY);
 }
 
-/* --- hostile guests ------------------------------------------------------------------------------
- */
+/* --- hostile guests --------------------------------------------------------------------------- */
 
 static void hostile_calls_end_the_guest(void **state)
 {
@@ -586,8 +584,7 @@ static void the_sequence_number_may_wrap(void **state)
     assert_int_equal(call_of(f)->ack, 0);
 }
 
-/* --- response head -------------------------------------------------------------------------------
- */
+/* --- response head ---------------------------------------------------------------------------- */
 
 static int parse(const char *text, size_t len, struct hv_head *head, struct hv_field *fields,
                  char *copy)

@@ -368,8 +368,7 @@ static void percentiles_need_no_order_and_hold_at_the_edges(void **state)
     assert_int_equal(s.p50 | s.p90 | s.p99 | s.max, 0);
 }
 
-/* --- the table of verbs ------------------------------------------------------------------------
- */
+/* --- the table of verbs ----------------------------------------------------------------------- */
 
 static void verbs_are_found_by_one_or_two_words(void **state)
 {
@@ -431,8 +430,7 @@ static void statuses_become_exit_statuses(void **state)
     assert_int_equal(cli_exit_of_status(504), CLI_TIMED_OUT);
 }
 
-/* --- client, digest, doctor --------------------------------------------------------------------
- */
+/* --- client, digest, doctor ------------------------------------------------------------------- */
 
 static void only_addresses_of_a_known_form_are_taken(void **state)
 {

@@ -144,8 +144,7 @@ static void json_getters_keep_defaults_and_name_the_key(void **state)
     assert_int_equal(un_json_parse("{", 1, &j, &err), -EINVAL);
 }
 
-/* --- loop --------------------------------------------------------------------------------------
- */
+/* --- loop ------------------------------------------------------------------------------------- */
 
 struct order {
     char text[32];
@@ -319,8 +318,7 @@ static void freeing_workers_finishes_what_is_queued(void **state)
     un_loop_free(loop);
 }
 
-/* --- log ---------------------------------------------------------------------------------------
- */
+/* --- log -------------------------------------------------------------------------------------- */
 
 /* What fn writes to stderr, in `buf`. */
 static void capture(void (*fn)(void), char *buf, size_t size)

@@ -433,7 +433,7 @@ static void probe_answers_once_and_not_inside(void **state)
     assert_int_equal(answers, 1);
 }
 
-/* --- the contract that all drivers keep, in real time ------------------------------------------- */
+/* --- the contract that all drivers keep, in real time ----------------------------------------- */
 
 static const uint8_t *contract_image(const char *name, size_t *ret_len)
 {

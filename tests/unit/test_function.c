@@ -4,7 +4,7 @@
 #include "common/limits.h"
 #include "imagestore/function.h"
 
-/* --- configurations ---------------------------------------------------------------------------- */
+/* --- configurations --------------------------------------------------------------------------- */
 
 #define D64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
@@ -180,7 +180,7 @@ static void names_are_dns_labels(void **state)
     assert_false(function_name_valid("a/b"));
 }
 
-/* --- the registry ------------------------------------------------------------------------------ */
+/* --- the registry ----------------------------------------------------------------------------- */
 
 struct registry_ground {
     struct image_ground ig;

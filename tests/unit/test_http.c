@@ -12,8 +12,7 @@
 
 #include "tests/unit/http_fixture.h"
 
-/* --- what works
- * -------------------------------------------------------------------------------------- */
+/* --- what works ------------------------------------------------------------------------------- */
 
 static void request_is_answered_and_connection_kept(void **state)
 {
@@ -200,8 +199,7 @@ static void unread_large_body_closes_but_the_answer_arrives(void **state)
     assert_int_equal(http_server_connections(fx->server), 0);
 }
 
-/* --- back-pressure
- * --------------------------------------------------------------------------------------- */
+/* --- back-pressure ---------------------------------------------------------------------------- */
 
 /* What the server holds of all connections. */
 static size_t buffered(void)
@@ -284,8 +282,7 @@ static void pipelining_without_reading_does_not_grow(void **state)
     assert_true(buffered() < BUFFERED_MOST);
 }
 
-/* --- clients that leave
- * ------------------------------------------------------------------------------------ */
+/* --- clients that leave ----------------------------------------------------------------------- */
 
 static void client_that_leaves_is_noticed(void **state)
 {
@@ -371,8 +368,7 @@ static void failed_stream_is_cut_without_its_end(void **state)
     assert_int_equal(http_server_connections(fx->server), 0);
 }
 
-/* --- the server's life
- * ---------------------------------------------------------------------------------------- */
+/* --- the server's life ------------------------------------------------------------------------ */
 
 static void drain_closes_idle_and_finishes_the_rest(void **state)
 {
@@ -542,8 +538,7 @@ static void malformed_addresses_are_refused(void **state)
     assert_int_equal(http_server_listen_tcp(fx->server, "localhost:0", NULL, &err), 0);
 }
 
-/* --- the limit of connections
- * --------------------------------------------------------------------------------- */
+/* --- the limit of connections ----------------------------------------------------------------- */
 
 /* A server of four at most, in place of the fixture's. */
 static uint16_t open_small(void)

@@ -5,8 +5,7 @@
 
 #include "tests/unit/http_fixture.h"
 
-/* --- what is refused
- * --------------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static void malformed_and_smuggling_heads_are_refused(void **state)
 {
@@ -166,8 +165,7 @@ static void limits_of_the_head_are_told(void **state)
     assert_int_equal(fx->heads, 0);
 }
 
-/* --- time
- * ---------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 static void slow_head_is_408_however_it_drips(void **state)
 {

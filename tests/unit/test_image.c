@@ -38,7 +38,7 @@ static void assert_nothing_stored(struct image_ground *ig)
     assert_int_equal(ground_number(&ig->g, "SELECT count(*) FROM images"), 0);
 }
 
-/* --- kinds ------------------------------------------------------------------------------------- */
+/* --- kinds ------------------------------------------------------------------------------------ */
 
 static struct un_error err;
 
@@ -245,7 +245,7 @@ static void digests_are_checked_to_the_letter(void **state)
     assert_false(image_digest_valid(NULL));
 }
 
-/* --- uploads ----------------------------------------------------------------------------------- */
+/* --- uploads ---------------------------------------------------------------------------------- */
 
 static void an_upload_becomes_an_image(void **state)
 {
@@ -455,7 +455,7 @@ static void a_full_disk_undoes_the_upload_and_the_store_goes_on(void **state)
     assert_int_equal(get(ig, kept), 0);
 }
 
-/* --- reading ----------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 struct reading {
     struct ground *g;
@@ -530,7 +530,7 @@ static void reading_what_is_not_there_or_damaged_is_told(void **state)
     un_buf_done(&rd.got);
 }
 
-/* --- removal ---------------------------------------------------------------------- */
+/* --- removal ---------------------------------------------------------------------------------- */
 
 static void a_removed_image_is_gone_with_its_bytes(void **state)
 {
@@ -545,7 +545,7 @@ static void a_removed_image_is_gone_with_its_bytes(void **state)
     assert_int_equal(answer_wait(ig), -ENOENT);
 }
 
-/* --- running ----------------------------------------------------------------------------------- */
+/* --- running ---------------------------------------------------------------------------------- */
 
 static void cache_path(struct image_ground *ig, const char *digest, char ret[200])
 {

@@ -75,8 +75,7 @@ static int close_driver(void **state)
     return 0;
 }
 
-/* --- the contract ------------------------------------------------------------------------------
- */
+/* --- the contract ----------------------------------------------------------------------------- */
 
 static void a_request_is_answered(void **state)
 {
@@ -108,8 +107,7 @@ static void a_vm_runs_once(void **state)
     contract_runs_once(&contract);
 }
 
-/* --- runs --------------------------------------------------------------------------------------
- */
+/* --- runs ------------------------------------------------------------------------------------- */
 
 struct run {
     const char *function, *key;
@@ -230,8 +228,7 @@ static void a_monitor_whose_guest_goes_on_running_is_made_nice(void **state)
     contract_free(&v);
 }
 
-/* --- snapshots ---------------------------------------------------------------------------------
- */
+/* --- snapshots -------------------------------------------------------------------------------- */
 
 struct prepared {
     bool done;
@@ -446,8 +443,7 @@ static void a_build_that_runs_is_ended_with_the_driver(void **state)
     open_driver(NULL);
 }
 
-/* --- recycling ---------------------------------------------------------------------------------
- */
+/* --- recycling -------------------------------------------------------------------------------- */
 
 static void run_again(struct contract_vm *v, struct run r)
 {
@@ -560,8 +556,7 @@ static void a_vm_that_failed_is_not_put_back(void **state)
     contract_free(&v);
 }
 
-/* --- deaths ------------------------------------------------------------------------------------
- */
+/* --- deaths ----------------------------------------------------------------------------------- */
 
 static void a_killed_monitor_is_a_lost_vm(void **state)
 {
@@ -712,8 +707,7 @@ static void no_descriptor_is_left_open(void **state)
     assert_int_equal(before, after);
 }
 
-/* --- measurement, jail -------------------------------------------------------------------------
- */
+/* --- measurement, jail ------------------------------------------------------------------------ */
 
 static struct hv_probe probed;
 static bool probe_came;
@@ -756,8 +750,7 @@ static void the_report_names_every_layer(void **state)
     assert_int_equal(jail.layers[VMM_LAYER_NO_NEW_PRIVS].error, 0);
 }
 
-/* --- hostile guests ----------------------------------------------------------------------------
- */
+/* --- hostile guests --------------------------------------------------------------------------- */
 
 static unsigned hostile_kinds[5];
 
@@ -805,8 +798,7 @@ static void hostile_guests_harm_only_themselves(void **state)
     contract_answers(&contract);
 }
 
-/* --- faults ------------------------------------------------------------------------------------
- */
+/* --- faults ----------------------------------------------------------------------------------- */
 
 #ifdef UNID_FAULT_INJECTION
 static void what_fails_on_the_way_is_told_and_the_next_works(void **state)
@@ -839,8 +831,7 @@ static void what_fails_on_the_way_is_told_and_the_next_works(void **state)
 }
 #endif
 
-/* --- main --------------------------------------------------------------------------------------
- */
+/* --- main ------------------------------------------------------------------------------------- */
 
 static bool usable(void)
 {

@@ -238,8 +238,7 @@ static void cpu_time_is_limited(void **state)
     assert_int_equal(WTERMSIG(status), SIGXCPU);
 }
 
-/* --- the layers below the filter ---------------------------------------------------------------
- */
+/* --- the layers below the filter -------------------------------------------------------------- */
 
 /* What is wrong inside the jail, as a bit each; run in the process that jail_enter leaves as the
  * first of its pid namespace. */

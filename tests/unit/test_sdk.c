@@ -17,8 +17,7 @@
 #include "common/cleanup.h"
 #include "guest/sdk/sdk.h"
 
-/* --- format --------------------------------------------------------------------------------------
- */
+/* --- format ----------------------------------------------------------------------------------- */
 
 struct text {
     char s[512];
@@ -101,8 +100,7 @@ static void unknown_conversions_are_left_as_they_stand(void **state)
 
 #pragma GCC diagnostic pop
 
-/* --- heap ----------------------------------------------------------------------------------------
- */
+/* --- heap ------------------------------------------------------------------------------------- */
 
 enum { HEAP_SIZE = 1 << 20 };
 
@@ -220,8 +218,7 @@ static void wrong_pointers_are_found_by_free(void **state)
     assert_false(sdk_heap_free(&h, c));
 }
 
-/* --- chance --------------------------------------------------------------------------------------
- */
+/* --- chance ----------------------------------------------------------------------------------- */
 
 static void chacha20_gives_the_block_of_rfc_8439(void **state)
 {
@@ -273,8 +270,7 @@ static void the_generator_gives_one_stream_however_it_is_cut_and_wipes_it(void *
     }
 }
 
-/* --- strings -------------------------------------------------------------------------------------
- */
+/* --- strings ---------------------------------------------------------------------------------- */
 
 void *sdk_memcpy(void *to, const void *from, size_t n);
 void *sdk_memmove(void *to, const void *from, size_t n);
@@ -350,8 +346,7 @@ static void string_functions_do_as_the_c_library(void **state)
     assert_string_equal(sdk_strcat(buf, "cd"), "abcd");
 }
 
-/* --- sha256 --------------------------------------------------------------------------------------
- */
+/* --- sha256 ----------------------------------------------------------------------------------- */
 
 static const char *sha_input;
 static size_t sha_len, sha_piece;

@@ -27,8 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* --- request -----------------------------------------------------------------------------------
- */
+/* --- request ---------------------------------------------------------------------------------- */
 
 /* Waits for the request. True when there is one: the first time; false ever after. What the program
  * did before may be snapshotted and shared by many machines, so nothing secret or random belongs
@@ -59,8 +58,7 @@ size_t unid_read(void *buf, size_t n);
  * unid_read or unid_chunk, and gives how many; 0 at the end. */
 size_t unid_chunk(const void **ret);
 
-/* --- response ----------------------------------------------------------------------------------
- */
+/* --- response --------------------------------------------------------------------------------- */
 
 /* Both before the first byte of the body. 0, or -1: too late, not a status from 200 to 599, a
  * malformed name or value, or more than 16 KiB of fields. Content-Length and what concerns the
@@ -78,8 +76,7 @@ void unid_vprintf(const char *fmt, va_list ap) __attribute__((format(printf, 1, 
 /* Sends what has been written so far, the head included. */
 void unid_flush(void);
 
-/* --- log, end ----------------------------------------------------------------------------------
- */
+/* --- log, end --------------------------------------------------------------------------------- */
 
 /* One message to the function's log; a newline is added when it lacks one. */
 void unid_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -88,8 +85,7 @@ void unid_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * why. */
 void unid_exit(int status) __attribute__((noreturn));
 
-/* --- time and chance ---------------------------------------------------------------------------
- */
+/* --- time and chance -------------------------------------------------------------------------- */
 
 /* Nanoseconds since 1970-01-01 UTC: the host's time at the request plus the CPU's counter. */
 uint64_t unid_wall_ns(void);
