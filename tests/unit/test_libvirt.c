@@ -477,6 +477,8 @@ static void late_end_of_qemu_holds_up_nothing(void **state)
     contract_shell(&shared, &v);
     contract_start(&v, "spin", "");
     assert_true(contract_wait(&shared, &v.started, 10000));
+    bool never = false;
+    contract_wait(&shared, &never, 100); /* what the making had taken up has ended */
     assert_int_equal(un_fault_set("libvirt.reap=EIO"), 0);
     hv_vm_ops(v.vm)->vm_free(v.vm);
     bool gone = contract_wait(&shared, &v.gone, 12000);
