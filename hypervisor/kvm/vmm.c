@@ -38,7 +38,7 @@
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
 #endif
 
-enum { CHILDREN = 1 << 16, BUCKETS = 1 << 12, YIELD_NICE = 10 };
+enum { CHILDREN = 1 << 16, BUCKETS = 1 << 12, YIELD_NICE = 19 };
 
 /* A monitor by the low half of its id, and chained by pid. Zero pages until they are used. */
 static struct {
@@ -366,7 +366,7 @@ static void obey(const struct vmm_command *c)
     if (c->op == VMM_OP_KILL) {
         kill(pid, SIGKILL);
     } else if (c->op == VMM_OP_YIELD) {
-        setpriority(PRIO_PROCESS, (id_t)pid, YIELD_NICE); /* refused if it is lower already */
+        setpriority(PRIO_PROCESS, (id_t)pid, YIELD_NICE);
     }
 }
 

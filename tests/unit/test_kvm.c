@@ -216,7 +216,7 @@ static void a_monitor_whose_guest_goes_on_running_is_made_nice(void **state)
     struct contract_vm v;
     struct un_error err = UN_ERROR_INIT;
     bool never = false;
-    int before = getpriority(PRIO_PROCESS, 0), nice = before > 10 ? before : 10;
+    int before = getpriority(PRIO_PROCESS, 0), nice = 19;
     contract_shell(&contract, &v);
     id_t pid = (id_t)hv_kvm_driver.vm_pid(v.vm);
     assert_int_equal(getpriority(PRIO_PROCESS, pid), before);
