@@ -416,7 +416,7 @@ static void leftovers_of_a_killed_process_are_removed(void **state)
  * owner. */
 static int make_work(const char *path, const char *owner_state)
 {
-    char owner[160];
+    char owner[256];
     snprintf(owner, sizeof(owner), "%s/owner", path);
     assert_int_equal(mkdir(path, 0711), 0);
     int fd = open(owner, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
