@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,6 +15,8 @@
 #endif
 
 #define MEM_UNIT (UINT64_C(2) << 20) /* of a shell's memory; hv.h */
+
+enum { WIPE_MAX = 64 << 10 }; /* bytes of the channel that are cheaper to wipe than to free */
 
 static struct kvm_vm *vm_of(struct hv_vm *vm)
 {
@@ -35,6 +38,24 @@ static int clear_channel(struct kvm_vm *v)
                      (off_t)VMM_CHANNEL_SIZE) < 0
                ? -errno
                : 0;
+}
+
+/* The same for few pages, which then stay where they are: no page faults for us, the monitor and the
+ * guest. A page that was ever written is data to lseek, so it does not matter what the guest says
+ * of what it used. False when there are too many, or it cannot be told. */
+static bool wipe_channel(struct kvm_vm *v)
+{
+    off_t at = 0, end = 0;
+    size_t wiped = 0;
+    while ((at = lseek(v->channel_fd, end, SEEK_DATA)) >= 0) {
+        end = lseek(v->channel_fd, at, SEEK_HOLE);
+        if (end <= at || end > (off_t)VMM_CHANNEL_SIZE ||
+            (wiped += (size_t)(end - at)) > WIPE_MAX) {
+            return false;
+        }
+        memset(v->base_addr + at, 0, (size_t)(end - at));
+    }
+    return errno == ENXIO;
 }
 
 static int make_ram(uint64_t size, struct un_error *err)
@@ -207,7 +228,7 @@ int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err)
         return un_error_set(err, -EINVAL, "the VM cannot be put back to a snapshot");
     }
     /* The guest stands at its DONE, so nobody writes here. */
-    int rc = clear_channel(v);
+    int rc = wipe_channel(v) ? 0 : clear_channel(v);
     if (rc < 0) {
         return un_error_errno(err, rc, "clear the guest's channel");
     }

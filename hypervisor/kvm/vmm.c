@@ -38,7 +38,7 @@
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
 #endif
 
-enum { CHILDREN = 1 << 16, BUCKETS = 1 << 12, YIELD_NICE = 19 };
+enum { CHILDREN = 1 << 16, BUCKETS = 1 << 12, YIELD_NICE = 10 };
 
 /* A monitor by the low half of its id, and chained by pid. Zero pages until they are used. */
 static struct {
