@@ -78,4 +78,17 @@ struct fake_stats world_fake(struct world *w);
 /* Finds the receipt of an invocation, waiting for the database. False when there is none. */
 bool world_receipt(struct world *w, const char *id, struct receipt *ret);
 
+/* In microseconds. */
+#define MS     1000ull
+#define SECOND 1000000ull
+
+/* The client has been told the end, once, and with this outcome. */
+#define assert_ended(c, k)                                                                         \
+    do {                                                                                           \
+        assert_int_equal((c).ends, 1);                                                             \
+        if ((c).outcome.kind != (k)) {                                                             \
+            fail_msg("outcome %s: %s", sched_outcome_name((c).outcome.kind), (c).detail);          \
+        }                                                                                          \
+    } while (0)
+
 #endif

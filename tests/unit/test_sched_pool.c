@@ -14,9 +14,6 @@
 #include "common/limits.h"
 #include "sched_world.h"
 
-#define MS     1000ull
-#define SECOND 1000000ull
-
 static struct world w;
 
 static int setup(void **state)
@@ -50,14 +47,6 @@ static void stop(void)
     sched_drain(w.sched, 0, NULL, NULL);
     world_advance(&w, MS);
 }
-
-#define assert_ended(c, k)                                                                         \
-    do {                                                                                           \
-        assert_int_equal((c).ends, 1);                                                             \
-        if ((c).outcome.kind != (k)) {                                                             \
-            fail_msg("outcome %s: %s", sched_outcome_name((c).outcome.kind), (c).detail);          \
-        }                                                                                          \
-    } while (0)
 
 /* --- the waiting room ------------------------------------------------------------------------- */
 

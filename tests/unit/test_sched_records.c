@@ -13,9 +13,6 @@
 #include "common/limits.h"
 #include "sched_world.h"
 
-#define MS     1000ull
-#define SECOND 1000000ull
-
 static struct world w;
 
 static int setup(void **state)

@@ -14,9 +14,6 @@
 
 #include "sched_world.h"
 
-#define MS     1000ull
-#define SECOND 1000000ull
-
 static struct world w;
 
 static int setup(void **state)
@@ -35,14 +32,6 @@ static void script(const struct fake_script *s)
 {
     fake_driver_script(w.driver, s);
 }
-
-#define assert_ended(c, k)                                                                         \
-    do {                                                                                           \
-        assert_int_equal((c).ends, 1);                                                             \
-        if ((c).outcome.kind != (k)) {                                                             \
-            fail_msg("outcome %s: %s", sched_outcome_name((c).outcome.kind), (c).detail);          \
-        }                                                                                          \
-    } while (0)
 
 static struct function_version *reset_function(const char *name, const char *args)
 {
