@@ -10,6 +10,9 @@
 
 #include "common/clock.h"
 
+/* Rounds of posts, each posted by the one before, without a turn of the loop. */
+enum { ROUNDS = 8 };
+
 struct un_loop {
     struct event_base *base;
     struct event *wake;  /* the eventfd that posts write to */
@@ -23,8 +26,8 @@ struct un_loop {
     bool running; /* un_loop_run, on `thread` */
     struct un_post *posts, **posts_tail;
     struct un_post *batch; /* being called; loop thread */
+    bool in_rounds;        /* on_wake is calling posts, and looks for more; loop thread */
     struct un_post stop;
-    bool in_posts; /* on_wake calls posts; loop thread */
 
     struct un_timer **heap; /* heap[1..heap_len], by at_us */
     size_t heap_len, heap_cap;
@@ -63,6 +66,13 @@ static bool run_posts(struct un_loop *loop)
     return any;
 }
 
+static void wake(struct un_loop *loop)
+{
+    uint64_t one = 1;
+    ssize_t n = write(loop->wake_fd, &one, sizeof one);
+    (void)n; /* fails only when a wake-up is pending already */
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     struct un_loop *loop = arg;
@@ -71,37 +81,39 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         ssize_t n = read(fd, &count, sizeof count);
         (void)n;
     }
-    loop->in_posts = true;
-    run_posts(loop);
-    loop->in_posts = false;
+    loop->in_rounds = true;
+    for (int i = 0; i < ROUNDS && run_posts(loop) && !event_base_got_break(loop->base); i++) {
+    }
+    loop->in_rounds = false;
+    pthread_mutex_lock(&loop->lock);
+    if (loop->posts) {
+        wake(loop); /* others have their turn first */
+    }
+    pthread_mutex_unlock(&loop->lock);
 }
 
-/* What is posted from an event of the loop is called once that event's callback has returned, without
- * a turn through the kernel. What is posted from a post does take that turn, so that posts which post
- * themselves anew cannot hold the loop. */
-static bool wakes_at_once(const struct un_loop *loop)
+static bool on_its_thread(const struct un_loop *loop)
 {
-    return loop->running && pthread_equal(loop->thread, pthread_self()) && !loop->in_posts;
+    return loop->running && pthread_equal(loop->thread, pthread_self());
 }
 
 void un_loop_post(struct un_loop *loop, struct un_post *post)
 {
     pthread_mutex_lock(&loop->lock);
-    bool wake = false;
+    bool first = false;
     if (!post->queued) {
         post->queued = true;
         post->next = NULL;
-        wake = loop->posts == NULL;
+        first = loop->posts == NULL;
         *loop->posts_tail = post;
         loop->posts_tail = &post->next;
     }
-    if (wake && wakes_at_once(loop)) {
-        event_active(loop->wake, 0, 0);
-    } else if (wake) {
-        /* Under the lock: once it is released the post may run and the loop be freed. */
-        uint64_t one = 1;
-        ssize_t n = write(loop->wake_fd, &one, sizeof one);
-        (void)n; /* fails only when a wake-up is pending already */
+    if (first && on_its_thread(loop)) {
+        if (!loop->in_rounds) { /* on_wake, once the event that is being handled is done */
+            event_active(loop->wake, 0, 0);
+        }
+    } else if (first) {
+        wake(loop); /* under the lock: once it is released the post may run and the loop be freed */
     }
     pthread_mutex_unlock(&loop->lock);
 }

@@ -14,7 +14,7 @@
 #include "hypervisor/kvm/channel_memory.h"
 #include "hypervisor/kvm/driver.h"
 
-enum { KEPT_MAX = 64 };
+enum { KEPT_LEAST = 16 };
 
 static void link_free(struct kvm_link *link)
 {
@@ -93,28 +93,38 @@ int kvm_link_take(struct kvm_driver *d, struct kvm_vm *vm, struct kvm_link **ret
     return 0;
 }
 
-/* Nothing lies in the socket, and the memory is no more than what every request uses. */
-static bool is_good(const struct kvm_link *link)
+/* Nothing lies in the socket. */
+static bool is_empty(const struct kvm_link *link)
 {
     struct pollfd ends[] = {{.fd = link->sock, .events = POLLIN},
                             {.fd = link->peer, .events = POLLIN}};
-    struct stat st;
-    return poll(ends, UN_ARRAY_SIZE(ends), 0) == 0 && fstat(link->channel_fd, &st) == 0 &&
-           st.st_blocks * 512 <= CHANNEL_WIPE_MAX;
+    return poll(ends, UN_ARRAY_SIZE(ends), 0) == 0;
 }
 
-void kvm_link_put(struct kvm_driver *d, struct kvm_link *link)
+static bool is_small(const struct kvm_link *link)
+{
+    struct stat st;
+    return fstat(link->channel_fd, &st) == 0 && st.st_blocks * 512 <= CHANNEL_WIPE_MAX;
+}
+
+void kvm_link_put(struct kvm_driver *d, struct kvm_link *link, bool small)
 {
     if (!link) {
         return;
     }
     link->vm = NULL;
-    if (d->link_count == KEPT_MAX || !is_good(link)) {
+    if (!is_empty(link) || !(small || is_small(link))) {
         link_free(link);
         return;
     }
     un_list_push_front(&d->links, &link->node); /* what was used last is in the CPU's caches */
     d->link_count++;
+    while (d->link_count > KEPT_LEAST + d->vm_count) {
+        struct kvm_link *last = un_list_entry(d->links.prev, struct kvm_link, node);
+        un_list_remove(&last->node);
+        d->link_count--;
+        link_free(last);
+    }
 }
 
 bool kvm_link_unread(const struct kvm_link *link)

@@ -37,8 +37,9 @@ struct kvm_link {
 int kvm_link_take(struct kvm_driver *d, struct kvm_vm *vm, struct kvm_link **ret,
                   struct un_error *err);
 
-/* Takes it back; its monitor is gone, or was never made. NULL is allowed. */
-void kvm_link_put(struct kvm_driver *d, struct kvm_link *link);
+/* Takes it back; its monitor is gone, or was never made. `small`: its guest is not known to have used
+ * more memory than every request does. NULL is allowed. */
+void kvm_link_put(struct kvm_driver *d, struct kvm_link *link, bool small);
 
 /* Whether an order lies in the socket that the monitor has not taken. */
 bool kvm_link_unread(const struct kvm_link *link);

@@ -25,6 +25,8 @@
 
 #define MEM_UNIT (UINT64_C(2) << 20) /* of a shell's memory; hv.h */
 
+enum { FEW_EXITS = 4 }; /* with so many calls a guest moves no large bodies */
+
 static struct kvm_vm *vm_of(struct hv_vm *vm)
 {
     return (struct kvm_vm *)(void *)vm;
@@ -57,7 +59,7 @@ static void on_gone_due(void *arg)
     struct kvm_vm *v = arg;
     const struct hv_vm_events *events = v->events;
     void *user = v->arg;
-    kvm_link_put(v->drv, v->link);
+    kvm_link_put(v->drv, v->link, v->done && v->usage.exits <= FEW_EXITS);
     kvm_driver_remove(v->drv, v);
     free(v);
     events->on_gone(user);
@@ -432,7 +434,7 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
         un_error_errno(err, rc, "make a VM");
     }
     if (rc < 0) {
-        kvm_link_put(d, v->link);
+        kvm_link_put(d, v->link, true);
         free(v);
         return rc;
     }
