@@ -148,10 +148,14 @@ static inline void contract_on_gone(void *arg)
 static inline void contract_new(struct contract *c, struct contract_vm *v)
 {
     *v = (struct contract_vm){.c = c,
-                              .events = {contract_on_ready, contract_on_started,
-                                         contract_on_input_wanted, contract_on_head,
-                                         contract_on_output, contract_on_log, contract_on_exit,
-                                         contract_on_gone}};
+                              .events = {.on_ready = contract_on_ready,
+                                         .on_started = contract_on_started,
+                                         .on_input_wanted = contract_on_input_wanted,
+                                         .on_head = contract_on_head,
+                                         .on_output = contract_on_output,
+                                         .on_log = contract_on_log,
+                                         .on_exit = contract_on_exit,
+                                         .on_gone = contract_on_gone}};
     struct hv_vm_spec spec = {.mem_bytes = c->mem_bytes, .events = &v->events, .arg = v};
     struct un_error err = UN_ERROR_INIT;
     if (hv_driver_ops(c->drv)->vm_new(c->drv, &spec, &v->vm, &err) < 0) {
