@@ -179,6 +179,7 @@ static const char *const titles[] = {
     [SCHED_QUEUE_FULL] = "Too many requests wait",
     [SCHED_WAIT_EXPIRED] = "Waited too long for a virtual machine",
     [SCHED_REQUEST_TOO_LARGE] = "The request is too large",
+    [SCHED_LENGTH_REQUIRED] = "The request's length is required",
     [SCHED_RESPONSE_TOO_LARGE] = "The function's response is too large",
     [SCHED_FAILED] = "The function failed",
     [SCHED_TIMED_OUT] = "The function timed out",

@@ -12,6 +12,7 @@
 #include "common/list.h"
 #include "scheduler/admission.h"
 #include "scheduler/guest_log.h"
+#include "scheduler/interface.h"
 #include "scheduler/pool_policy.h"
 #include "scheduler/receipt.h"
 #include "scheduler/scheduler.h"
@@ -227,7 +228,10 @@ struct sched_call {
     void *arg;
     char *function, *qualifier;
     int64_t content_length;
-    struct un_buf head; /* the request head as abi.h says */
+    char *uri, *peer;
+    bool http10;
+    bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
+    struct un_buf head; /* the request head as abi.h says; once there is a version, by its interface */
 
     struct function_version *version; /* a reference, once resolved */
     struct image_mapping *image;      /* a reference, once open */
@@ -255,6 +259,7 @@ struct sched_call {
     size_t input_room; /* what the guest waits for; 0: it does not */
 
     /* the response */
+    struct interface_reader *reader; /* of the program's output; NULL: head and body come apart */
     struct hv_head response_head;
     struct hv_field *response_fields;
     char *response_text;
@@ -272,8 +277,11 @@ struct sched_call {
 /* The program's part of what a driver runs. `argv` is run_argv's, freed by the caller with free(); it
  * borrows its words. NULL when out of memory. prepare.c */
 const char **run_argv(const char *name, const struct function_config *config);
+/* The program's environment, likewise. */
+const char **run_envp(const struct function_config *config);
 struct hv_run_spec run_spec_of(const struct image_mapping *image,
-                               const struct function_config *config, const char *const *argv);
+                               const struct function_config *config, const char *const *argv,
+                               const char *const *envp);
 
 /* Ends a call; on_end comes from the loop. Nothing happens when it has ended already. */
 void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char *fmt, ...)
@@ -286,6 +294,11 @@ void call_enter_phase(struct sched_call *c, enum call_phase phase);
 bool call_bind(struct sched_call *c, struct instance *i);
 /* The VM was lost before its guest ran: claims another shell. False when that has happened too often. */
 bool call_rebind(struct sched_call *c);
+
+/* The body is whole, and the call waited for that (length_wanted). */
+void call_length_known(struct sched_call *c);
+/* The body is longer than may be held until its length is known; call_stream.c. */
+void call_refuse_length(struct sched_call *c);
 
 /* The instance tells its call; call_stream.c. */
 void call_started(struct sched_call *c);

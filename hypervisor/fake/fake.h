@@ -29,6 +29,12 @@
  *     log LINE...              logs the lines, then answers "ok\n"
  *     log-flood BYTES          logs so many bytes, then answers "ok\n"
  *     lost | protocol | limit  ends so
+ *     say PIECE...             hands out each piece (\\r, \\n, \\t in it are such bytes) and ends with the
+ *                              last; say-exit STATUS PIECE... ends after it, with that status;
+ *                              serve PIECE... never ends
+ *     cgi                      a CGI program: answers its meta-variables, a line each, and the body
+ *     http                     an HTTP server: answers the request's head and body in chunks, and keeps
+ *                              the connection
  *     stillborn [TEXT]         ends with status 1 before it asks for a request, as vm_run and prepare
  *                              tell; TEXT is logged before
  *

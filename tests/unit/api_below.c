@@ -269,6 +269,12 @@ bool function_alias_valid(const char *alias)
     return function_name_valid(alias);
 }
 
+int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)
+{
+    c->interface = FUNCTION_SDK;
+    return 0;
+}
+
 void function_config_done(struct function_config *c)
 {
     (void)c;
