@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "common/syscall_name.h"
 #include "scheduler/scheduler_impl.h"
 
 enum { REBINDS_MAX = 3 };
@@ -608,6 +609,29 @@ static unsigned call_status(const struct sched_call *c)
     return sched_outcome_status(c->kind);
 }
 
+/* A program that failed most likely did so for the lack of a system call that it asked for. */
+static void name_missing_calls(struct sched_call *c)
+{
+    const struct unid_report *report = &c->record->receipt.usage.report;
+    size_t at = strlen(c->detail);
+
+    if (c->kind != SCHED_FAILED || report->unsupported_count == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < report->unsupported_count && at < sizeof(c->detail) - 1; i++) {
+        uint32_t number = report->unsupported[i].number;
+        const char *name = un_syscall_name(number);
+        const char *begin = i > 0                            ? ", "
+                            : report->unsupported_count == 1 ? "; unsupported system call: "
+                                                             : "; unsupported system calls: ";
+        int n = name ? snprintf(c->detail + at, sizeof(c->detail) - at, "%s%s", begin, name)
+                     : snprintf(c->detail + at, sizeof(c->detail) - at, "%snumber %u", begin, number);
+
+        at += n > 0 ? (size_t)n : 0;
+    }
+    snprintf(c->record->receipt.error, sizeof(c->record->receipt.error), "%.255s", c->detail);
+}
+
 static void complete_receipt(struct sched_call *c)
 {
     struct receipt *r = &c->record->receipt;
@@ -622,6 +646,10 @@ static void complete_receipt(struct sched_call *c)
     if (c->instance) {
         instance_usage(c->instance, &r->usage);
     }
+    if (c->egress) {
+        egress_get_stats(c->egress, &r->egress);
+    }
+    name_missing_calls(c);
 }
 
 static void tell_end(struct sched_call *c)
@@ -633,6 +661,7 @@ static void tell_end(struct sched_call *c)
         .responded = c->responded,
         .exit = c->exit,
         .detail = c->detail,
+        .report = &c->record->receipt.usage.report,
         .log_tail = tail,
         .phases = phases_of(c),
     };
@@ -664,6 +693,7 @@ static void release(struct sched_call *c)
     struct scheduler *s = c->s;
     struct record *record = un_steal(&c->record);
 
+    egress_free(un_steal(&c->egress));
     s->body_bytes -= c->body.len - c->body_at;
     un_buf_done(&c->body);
     c->body_at = 0;

@@ -421,6 +421,66 @@ void call_exited(struct sched_call *c, const struct hv_exit *why)
     }
 }
 
+/* --- what it asks ----------------------------------------------------------------------------- */
+
+static void on_answer(void *arg, const struct hv_answer *answer)
+{
+    struct sched_call *c = arg;
+
+    hv_vm_ops(c->instance->vm)->vm_answer(c->instance->vm, answer);
+}
+
+static void on_net_ready(void *arg, uint64_t readable, uint64_t writable)
+{
+    struct sched_call *c = arg;
+
+    if (c->state != CALL_ENDED) {
+        hv_vm_ops(c->instance->vm)->vm_net_ready(c->instance->vm, readable, writable);
+    }
+}
+
+/* On a line of its own, also within one that the guest has not ended. */
+static void on_refusal(void *arg, const char *text)
+{
+    struct sched_call *c = arg;
+
+    if (c->record->log.partial.len > 0) {
+        call_log(c, "\n", 1);
+    }
+    call_log(c, text, strlen(text));
+    call_log(c, "\n", 1);
+}
+
+static int begin_egress(struct sched_call *c)
+{
+    const struct egress_spec spec = {
+        .loop = c->s->loop,
+        .resolver = c->s->resolver,
+        .rules = c->version->config.egress,
+        .function = c->version->name,
+        .answer = on_answer,
+        .ready = on_net_ready,
+        .log = on_refusal,
+        .arg = c,
+    };
+    struct un_error err = UN_ERROR_INIT;
+
+    return c->egress ? 0 : egress_new(&spec, &c->egress, &err);
+}
+
+void call_ask(struct sched_call *c, const struct hv_ask *ask)
+{
+    if (c->state == CALL_ENDED) {
+        return;
+    }
+    sign_of_life(c);
+    if (begin_egress(c) < 0) {
+        call_finish(c, SCHED_INTERNAL, "out of memory");
+        return;
+    }
+    egress_ask(c->egress, ask);
+}
+
 /* --- its log ---------------------------------------------------------------------------------- */
 
 static void on_line(void *arg, uint64_t at_us, const char *text)

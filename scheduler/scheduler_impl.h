@@ -11,6 +11,7 @@
 #include "common/limits.h"
 #include "common/list.h"
 #include "scheduler/admission.h"
+#include "scheduler/egress.h"
 #include "scheduler/guest_log.h"
 #include "scheduler/interface.h"
 #include "scheduler/pool_policy.h"
@@ -265,6 +266,7 @@ struct sched_call {
     char *response_text;
     struct sched_phases response_phases;
     bool responded, output_held, last_sent;
+    struct egress *egress; /* once the guest has asked for time or a connection */
     bool guest_done; /* it has ended with success; its VM awaits no answer */
 
     enum sched_outcome_kind kind;
@@ -305,6 +307,7 @@ void call_started(struct sched_call *c);
 void call_input_wanted(struct sched_call *c, size_t room);
 void call_head(struct sched_call *c, const struct hv_head *head);
 void call_output(struct sched_call *c, const void *data, size_t len, const struct hv_exit *last);
+void call_ask(struct sched_call *c, const struct hv_ask *ask);
 void call_log(struct sched_call *c, const void *data, size_t len);
 void call_exited(struct sched_call *c, const struct hv_exit *why);
 void call_log_finish(struct sched_call *c);
@@ -355,6 +358,7 @@ struct scheduler {
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
+    struct egress_resolver *resolver;
     struct un_list followers;
     struct async_queue async;
 

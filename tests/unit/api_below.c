@@ -390,7 +390,8 @@ const char *sched_outcome_name(enum sched_outcome_kind k)
 
 unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
-    static const unsigned statuses[] = {200, 404, 429, 429, 413, 502, 502, 504, 503, 503, 502, 500};
+    static const unsigned statuses[] = {200, 404, 429, 429, 413, 411,
+                                        502, 502, 504, 503, 503, 502, 500};
     return statuses[k];
 }
 
