@@ -11,7 +11,8 @@
 
 /* Control bits: Intel SDM vol. 3, sections 2.2.1, 2.5; AMD APM vol. 2, section 3.1. */
 #define CR0_GUEST  UINT64_C(0x80050033) /* PG AM WP NE ET MP PE */
-#define CR4_GUEST  UINT64_C(0x10620)    /* FSGSBASE OSXMMEXCPT OSFXSR PAE */
+#define CR4_GUEST  UINT64_C(0x620)      /* OSXMMEXCPT OSFXSR PAE */
+#define CR4_FSGS   UINT64_C(0x10000)    /* FSGSBASE, where the CPU has it */
 #define EFER_GUEST UINT64_C(0xd00)      /* NXE LMA LME; no SCE: SYSCALL is an invalid opcode */
 #define RFLAGS_SET UINT64_C(0x202)      /* IF and the bit that is always one */
 /* What a ring-3 program can change of RFLAGS: CF PF AF ZF SF TF DF OF AC ID. */
@@ -111,7 +112,7 @@ static struct kvm_sregs guest_sregs(const struct machine *m, uint64_t cr3,
     s.cr0 = CR0_GUEST;
     s.cr2 = CR2_UNTOUCHED;
     s.cr3 = cr3;
-    s.cr4 = CR4_GUEST;
+    s.cr4 = CR4_GUEST | (m->fsgsbase ? CR4_FSGS : 0);
     s.efer = EFER_GUEST;
     memset(s.interrupt_bitmap, 0, sizeof(s.interrupt_bitmap));
     if (saved) {
@@ -163,7 +164,10 @@ static void write_warm_program(uint8_t *mem)
 {
     static const uint8_t code[] = {
         0x48, 0xba, 0x00, 0xf0, 0xff, 0xff, 0x0f, 0x00, 0x00, 0x00, /* movabs $DOORBELL, %rdx */
-        0x89, 0x02,                                                 /* mov %eax, (%rdx) */
+        0x85, 0xdb,                                                 /* test %ebx, %ebx */
+        0x74, 0x05,                                                 /* jz 1f */
+        0xf3, 0x48, 0x0f, 0xae, 0xd0,                               /* wrfsbase %rax */
+        0x89, 0x02,                                                 /* 1: mov %eax, (%rdx) */
         0xeb, 0xfe                                                  /* jmp . */
     };
     uint64_t *table[WARM_PAGES];
@@ -189,7 +193,7 @@ int machine_warm(struct machine *m)
     }
     write_warm_program(m->mem);
     struct kvm_sregs sregs = guest_sregs(m, PAGE, NULL);
-    struct kvm_regs regs = {.rip = 7 * PAGE, .rflags = RFLAGS_SET};
+    struct kvm_regs regs = {.rip = 7 * PAGE, .rbx = m->fsgsbase, .rflags = RFLAGS_SET};
     int rc = load_registers(m, &sregs, &regs);
     if (rc < 0) {
         return rc;

@@ -26,7 +26,7 @@
 
 #include "unid/abi.h"
 
-enum { VMM_PROTO_VERSION = 2 };
+enum { VMM_PROTO_VERSION = 3 };
 
 /* Descriptor numbers that unid-vmm starts with. */
 enum { VMM_FD_CONTROL = 0 };
@@ -93,6 +93,7 @@ struct vmm_event {
     uint64_t rss_kib; /* GONE */
     uint32_t version; /* HELLO */
     uint32_t tsc_khz; /* HELLO: what the guest's RDTSC counts, 0 when not known */
+    uint32_t boot_flags; /* HELLO: UNID_BOOT_* that say what the guest's CPU can */
     uint16_t layers[VMM_LAYERS];   /* HELLO: 0 active, else the errno that says why not */
     uint32_t phase_ns[VMM_PHASES]; /* READY */
     char step[24];                 /* FAILED, HELLO with an error: what could not be done */
