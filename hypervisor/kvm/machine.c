@@ -22,6 +22,12 @@
  * uses. */
 #define CR2_UNTOUCHED UINT64_C(0xffff8badc0de0000)
 
+/* Where SYSCALL goes (MSR LSTAR). With EFER.SCE off it goes nowhere, but a KVM that runs guests in
+ * the host's own ring 3 (PVM) goes there all the same, without a change of privilege: so it is an
+ * address which such a KVM lets no guest map (see UNID_DIRECT_MAP), and which is a fault elsewhere. */
+#define MSR_LSTAR      0xc0000082u
+#define SYSCALL_TARGET UINT64_C(0xffff8badc0de1000)
+
 #define PAGE      UINT64_C(4096)
 #define PTE_USER  UINT64_C(7)               /* present, writable, user */
 #define ADDR_MASK UINT64_C(0xffffffffff000) /* of a page table entry */
@@ -88,6 +94,13 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
     }
     if (ioctl(m->vcpu, KVM_GET_SREGS, &m->base) < 0) {
         return fail(m, "KVM_GET_SREGS");
+    }
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } msrs = {.head = {.nmsrs = 1}, .entry = {.index = MSR_LSTAR, .data = SYSCALL_TARGET}};
+    if (ioctl(m->vcpu, KVM_SET_MSRS, &msrs) != 1) {
+        return fail(m, "KVM_SET_MSRS");
     }
     phase_ns[VMM_PHASE_VCPU] = lap(&t);
     return 0;
@@ -229,6 +242,7 @@ static int load_start(struct machine *m)
         errno = EINVAL;
         return fail(m, "saved CR3");
     }
+    m->cr3 = cr3;
     struct kvm_sregs sregs = guest_sregs(m, cr3, &st->sregs);
     struct kvm_regs regs = st->regs;
     regs.rflags = (regs.rflags & RFLAGS_GUEST) | RFLAGS_SET;
@@ -252,6 +266,7 @@ int machine_bind(struct machine *m, const struct vmm_order *o, int fd)
     }
     m->mem_bytes = o->mem_bytes;
     if (!m->has_state) {
+        m->cr3 = o->cr3;
         struct kvm_sregs sregs = guest_sregs(m, o->cr3, NULL);
         struct kvm_regs regs = {.rip = o->rip, .rsp = o->rsp, .rdi = o->rdi, .rflags = RFLAGS_SET};
         return load_registers(m, &sregs, &regs);
@@ -264,25 +279,27 @@ int machine_bind(struct machine *m, const struct vmm_order *o, int fd)
 }
 
 /* The vector of a fault that was no page fault, by the instruction; ~0u when that does not say. */
-static uint32_t guess_vector(const struct machine *m, uint64_t rip)
+static uint32_t guess_vector(const uint8_t *code, size_t len)
 {
     enum { DIVIDE = 0, BREAKPOINT = 3, INVALID_OPCODE = 6, PROTECTION = 13 };
-    if (rip < UNID_IMAGE_MIN || rip > m->mem_bytes - 16) {
-        return ~0u;
+    if (len > 0 && (code[0] & 0xf0) == 0x40) { /* REX */
+        code++;
+        len--;
     }
-    const uint8_t *at = m->mem + rip;
-    if ((at[0] & 0xf0) == 0x40) { /* REX */
-        at++;
+    if (len < 2) {
+        return len == 1 && code[0] == 0xcc ? BREAKPOINT : ~0u;
     }
-    switch (at[0]) {
-    case 0x0f:
-        return at[1] == 0x0b || at[1] == 0x05 ? INVALID_OPCODE : ~0u; /* UD2, SYSCALL */
+    switch (code[0]) {
+    case 0x0f: /* UD2, SYSCALL, SYSENTER */
+        return code[1] == 0x0b || code[1] == 0x05 ? INVALID_OPCODE
+               : code[1] == 0x34                  ? PROTECTION
+                                                  : ~0u;
     case 0xcc:
         return BREAKPOINT;
     case 0xf6:
     case 0xf7:
-        return (at[1] >> 3 & 7) >= 6 ? DIVIDE : ~0u; /* DIV, IDIV */
-    case 0xcd:                                       /* INT, CLI, STI, HLT, IN, OUT */
+        return (code[1] >> 3 & 7) >= 6 ? DIVIDE : ~0u; /* DIV, IDIV */
+    case 0xcd:                                         /* INT, CLI, STI, HLT, IN, OUT */
     case 0xfa:
     case 0xfb:
     case 0xf4:
@@ -308,12 +325,16 @@ static void report_fault(struct machine *m, struct vmm_report *ret)
         return;
     }
     ret->rip = regs.rip;
-    if (sregs.cr2 != CR2_UNTOUCHED) {
+    if (regs.rip == SYSCALL_TARGET && sregs.cr2 == SYSCALL_TARGET) {
+        ret->rip = regs.rcx - 2; /* SYSCALL is two bytes, and keeps the address behind it in rcx */
+    } else if (sregs.cr2 != CR2_UNTOUCHED) {
         ret->vector = PAGE_FAULT;
         ret->addr = sregs.cr2;
-    } else {
-        ret->vector = guess_vector(m, regs.rip);
+        return;
     }
+    size_t len = hv_fault_code(m->mem, m->mem_bytes, m->cr3, ret->rip, ret->code);
+    ret->code_len = (uint8_t)len;
+    ret->vector = guess_vector(ret->code, len);
 }
 
 static void report_mmio(struct machine *m, struct vmm_report *ret)

@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "hypervisor/fault.h"
 #include "unid/abi.h"
 
 enum { VMM_PROTO_VERSION = 3 };
@@ -135,6 +136,8 @@ struct vmm_report {
     uint32_t exit_reason; /* of KVM, where it matters; linux/kvm.h */
     uint32_t vector;      /* FAULT: ~0u when not known */
     uint64_t rip, addr;   /* FAULT */
+    uint8_t code[HV_CODE_MAX]; /* FAULT: the bytes at rip, as far as they are known */
+    uint8_t code_len;
     uint64_t cpu_us, rss_kib, exits;
     uint64_t bind_ns, run_ns; /* BIND to first KVM_RUN, and from there to the first exit */
     char step[24];            /* ERROR */

@@ -239,7 +239,10 @@ static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
                           .fault_vector = r->vector,
                           .fault_rip = r->rip,
                           .fault_addr = r->addr};
-    if (r->rip == 0 && r->addr == 0) {
+    const char *call = hv_fault_system_call(r->code, r->code_len);
+    if (call) {
+        hv_fault_describe_call(why.detail, sizeof(why.detail), call, r->rip);
+    } else if (r->rip == 0 && r->addr == 0) {
         snprintf(why.detail, sizeof(why.detail), "the CPU does not tell where");
     } else if (r->exit_reason == KVM_EXIT_MMIO) {
         snprintf(why.detail, sizeof(why.detail), "address %#" PRIx64 " has no memory", r->addr);

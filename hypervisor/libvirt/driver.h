@@ -64,7 +64,7 @@ struct hv_vm {
     struct un_post exit_post;
     struct hv_channel channel;
     bool channel_open;
-    uint64_t guard;
+    uint64_t guard, cr3;
     struct hv_usage usage; /* as of the last look */
 };
 

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "hypervisor/fault.h"
 #include "hypervisor/libvirt/bind.h"
 #include "hypervisor/libvirt/driver.h"
 #include "hypervisor/libvirt/proc.h"
@@ -217,6 +218,18 @@ static void on_channel_resume(void *arg)
     }
 }
 
+static void name_system_call(struct hv_vm *vm, struct hv_exit *fault)
+{
+    enum { PAGE_FAULT = 14 };
+    uint8_t code[HV_CODE_MAX];
+    size_t len =
+        hv_fault_code(vm->shell.mem, vm->shell.mem_bytes, vm->cr3, fault->fault_rip, code);
+    const char *name = hv_fault_system_call(code, len);
+    if (name && fault->fault_vector != PAGE_FAULT) {
+        hv_fault_describe_call(fault->detail, sizeof(fault->detail), name, fault->fault_rip);
+    }
+}
+
 static void ring(struct hv_vm *vm)
 {
     struct hv_exit fault;
@@ -225,6 +238,7 @@ static void ring(struct hv_vm *vm)
         return;
     }
     if (lv_fault_read(vm->shell.mem, vm->guard, &fault)) {
+        name_system_call(vm, &fault);
         end_running(vm, &fault);
         return;
     }
@@ -288,6 +302,7 @@ static int bind_image(struct hv_vm *vm, const struct hv_run_spec *spec, struct h
         memset(vm->shell.mem, 0, vm->shell.mem_bytes);
     }
     vm->guard = layout.guard;
+    vm->cr3 = layout.cr3;
     return rc;
 }
 

@@ -406,6 +406,26 @@ static inline void contract_a_guest_writes_its_own_page_tables(struct contract *
     contract_free(&v);
 }
 
+static inline void contract_system_calls_are_faults_with_a_name(struct contract *c)
+{
+    static const char *const cases[][2] = {
+        {"syscall", "(syscall)"}, {"sysenter", "(sysenter)"}, {"int80", "(int 0x80)"}};
+    for (size_t i = 0; i < 3; i++) {
+        const char *const argv[] = {"paging", cases[i][0], NULL};
+        struct contract_vm v;
+        contract_shell(c, &v);
+        v.argv = argv;
+        contract_start(&v, "paging", "");
+        assert_true(contract_wait(c, &v.exited, 10000));
+        assert_int_equal(v.why.kind, HV_EXIT_FAULT);
+        if (!strstr(v.why.detail, cases[i][1]) || !strstr(v.why.detail, "0x600000000123")) {
+            fail_msg("%s: vector %u at %#llx: %s", cases[i][0], v.why.fault_vector,
+                     (unsigned long long)v.why.fault_rip, v.why.detail);
+        }
+        contract_free(&v);
+    }
+}
+
 /* For drivers with vm_recycle: what it mapped, and its segment bases, are part of the snapshot. */
 static inline void contract_page_tables_and_segment_bases_are_snapshotted(struct contract *c)
 {

@@ -118,6 +118,11 @@ static void page_tables_and_segment_bases_are_snapshotted(void **state)
     contract_page_tables_and_segment_bases_are_snapshotted(&contract);
 }
 
+static void system_calls_are_faults_with_a_name(void **state)
+{
+    contract_system_calls_are_faults_with_a_name(&contract);
+}
+
 /* --- runs ------------------------------------------------------------------------------------- */
 
 struct run {
@@ -891,6 +896,7 @@ int main(int argc, char **argv)
         TEST(a_vm_runs_once),
         TEST(a_guest_writes_its_own_page_tables),
         TEST(page_tables_and_segment_bases_are_snapshotted),
+        TEST(system_calls_are_faults_with_a_name),
         TEST(crash_faults_at_its_address_and_leaves_its_log),
         TEST(spin_is_ended_by_its_cpu_time),
         TEST(hog_ends_at_its_memory),

@@ -174,6 +174,11 @@ static void a_guest_writes_its_own_page_tables(void **state)
     contract_a_guest_writes_its_own_page_tables(&shared);
 }
 
+static void system_calls_are_faults_with_a_name(void **state)
+{
+    contract_system_calls_are_faults_with_a_name(&shared);
+}
+
 static void fault_is_told_with_its_address(void **state)
 {
     struct contract_vm v;
@@ -561,6 +566,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(can_be_freed_in_every_state, setup, teardown),
         cmocka_unit_test_setup_teardown(four_run_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_guest_writes_its_own_page_tables, setup, teardown),
+        cmocka_unit_test_setup_teardown(system_calls_are_faults_with_a_name, setup, teardown),
         cmocka_unit_test_setup_teardown(fault_is_told_with_its_address, setup, teardown),
         cmocka_unit_test_setup_teardown(qemu_killed_while_running_is_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(qemu_killed_as_a_shell_is_lost, setup, teardown),
