@@ -216,6 +216,7 @@ int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec,
     }
     v->ram_fd = fd;
     v->on_saved = on_saved;
+    v->asks.net_result = -ENETUNREACH; /* a connection could not be snapshotted */
     kvm_vm_begin(v, &order, spec->deadline_us, fd);
     return 0;
 }

@@ -7,7 +7,8 @@
  *                     all of it against what it was behind
  *     wait NS         asks for time to pass
  *     net             a conversation over the connection that the test makes
- *     report          counts calls in struct unid_report
+ *     early           waits and asks for a connection before its NEXT
+ *     report COUNT    counts calls in struct unid_report
  *     syscall, sysenter, int80     the instruction, in memory mapped here
  *     touch PAGES     writes so many fresh pages before NEXT and again behind
  *     cpuid           answers the words of leaf argv[2] instead of "ok"
@@ -301,6 +302,19 @@ static void talk(void)
     must(net(UNID_OP_NET_CLOSE, 6, 0, 0) == -EBADF, "CLOSE of nothing");
 }
 
+static void early(void)
+{
+    enum { ENETUNREACH = 101, ENOSYS = 38 };
+    if (!(boot->flags & UNID_BOOT_REQUEST_READY)) {
+        wait_for(1000000);
+        must(net(UNID_OP_NET_RESOLVE, 0, "good.example", 12) == -ENETUNREACH, "RESOLVE too early");
+        must(net(UNID_OP_NET_OPEN, 0, "good.example:1", 14) == -ENETUNREACH, "OPEN too early");
+    }
+    take_request();
+    wait_for(1000000);
+    must(net(UNID_OP_NET_OPEN, 0, "good.example:1", 14) == -ENOSYS, "OPEN that nobody answers");
+}
+
 static void count(void)
 {
     struct unid_report *r = (struct unid_report *)UNID_REPORT_ADDR;
@@ -354,6 +368,8 @@ void start(const struct unid_boot *b)
         wait_for(number(args[2]));
     } else if (is(args[1], "net")) {
         talk();
+    } else if (is(args[1], "early")) {
+        early();
     } else if (is(args[1], "report")) {
         count();
     } else if (is(args[1], "touch")) {

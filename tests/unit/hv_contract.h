@@ -52,6 +52,8 @@ struct contract_vm {
     const char *body;
     size_t body_len, body_at;
     uint64_t run_us, first_us, exit_us; /* when */
+    unsigned waits, receives;           /* asks that came */
+    struct un_timer net_timer;
 };
 
 static inline void contract_stop(void *arg)
@@ -424,6 +426,103 @@ static inline void contract_system_calls_are_faults_with_a_name(struct contract 
         }
         contract_free(&v);
     }
+}
+
+static inline void contract_time_passes(struct contract *c)
+{
+    static const char *const argv[] = {"paging", "wait", "30000000", NULL};
+    struct contract_vm v;
+    contract_shell(c, &v);
+    contract_paging_run(&v, argv, "ok");
+    assert_in_range(v.exit_us - v.run_us, 30000, 5000000);
+    contract_free(&v);
+}
+
+static inline void contract_on_net_timer(void *arg)
+{
+    struct contract_vm *v = arg;
+    hv_vm_ops(v->vm)->vm_net_ready(v->vm, UINT64_C(1) << 5, UINT64_C(1) << 5);
+}
+
+/* The other side of guest_paging.c's `net`. */
+static inline int32_t contract_net_result(struct contract_vm *v, const struct hv_ask *ask)
+{
+    static const char name[] = "good.example:80";
+    switch (ask->op) {
+    case UNID_OP_NET_RESOLVE:
+        return ask->len == 12 && memcmp(ask->data, name, 12) == 0 ? 0 : -ECONNREFUSED;
+    case UNID_OP_NET_OPEN:
+        return ask->len == 15 && memcmp(ask->data, name, 15) == 0 ? 5 : -EINVAL;
+    case UNID_OP_NET_SEND:
+        return ask->handle == 5 && ask->len == 4 && memcmp(ask->data, "ping", 4) == 0 ? 4 : -EIO;
+    case UNID_OP_NET_RECV:
+        return v->receives == 0 ? -EAGAIN : v->receives == 1 ? 4 : 0;
+    default:
+        return ask->handle == 5 ? 0 : -EBADF;
+    }
+}
+
+static inline void contract_on_ask(void *arg, const struct hv_ask *ask)
+{
+    struct contract_vm *v = arg;
+    const struct hv_driver_ops *ops = hv_vm_ops(v->vm);
+    struct hv_answer answer = {.data = "pong"};
+    if (ask->op == UNID_OP_WAIT) {
+        assert_int_equal(ask->wait_ns, UINT64_C(10000000000));
+        if (v->waits++ == 0) {
+            ops->vm_net_ready(v->vm, 0, UINT64_C(1) << 5); /* from inside of the event */
+            return;
+        }
+        un_timer_init(&v->net_timer, v->c->loop, contract_on_net_timer, v);
+        assert_int_equal(un_timer_arm_in(&v->net_timer, 5000), 0);
+        return;
+    }
+    answer.result = contract_net_result(v, ask);
+    v->receives += ask->op == UNID_OP_NET_RECV;
+    ops->vm_answer(v->vm, &answer);
+}
+
+static inline void contract_connections_are_asked_of_the_user(struct contract *c)
+{
+    static const char *const argv[] = {"paging", "net", NULL};
+    struct contract_vm v;
+    contract_shell(c, &v);
+    v.events.on_ask = contract_on_ask;
+    contract_paging_run(&v, argv, "ok");
+    assert_int_equal(v.waits, 2);
+    assert_int_equal(v.receives, 3);
+    assert_true(v.exit_us - v.run_us < 5000000); /* no WAIT took its whole time */
+    contract_free(&v);
+}
+
+static inline void contract_the_report_is_read_at_the_end(struct contract *c)
+{
+    static const char *const honest[] = {"paging", "report", "1", NULL},
+                            *const liar[] = {"paging", "report", "4000000000", NULL};
+    for (int i = 0; i < 2; i++) {
+        struct contract_vm v;
+        contract_shell(c, &v);
+        contract_paging_run(&v, i ? liar : honest, "ok");
+        assert_int_equal(v.usage.report.calls, 1234);
+        assert_int_equal(v.usage.report.unsupported_count, i ? UNID_REPORT_CALLS : 1);
+        assert_int_equal(v.usage.report.unsupported[0].number, 57);
+        assert_int_equal(v.usage.report.unsupported[0].times, 3);
+        contract_free(&v);
+    }
+}
+
+/* Without on_ask; where there are snapshots, also while one is made. */
+static inline void contract_asks_without_a_user_are_answered(struct contract *c)
+{
+    static const char *const argv[] = {"paging", "early", NULL};
+    struct contract_vm v;
+    if (hv_driver_ops(c->drv)->prepare) {
+        contract_prepare(c, argv, "contract-early");
+    }
+    contract_shell(c, &v);
+    v.snapshot_key = "contract-early";
+    contract_paging_run(&v, argv, "ok");
+    contract_free(&v);
 }
 
 /* For drivers with vm_recycle: what it mapped, and its segment bases, are part of the snapshot. */

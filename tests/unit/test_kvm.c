@@ -123,6 +123,26 @@ static void system_calls_are_faults_with_a_name(void **state)
     contract_system_calls_are_faults_with_a_name(&contract);
 }
 
+static void time_passes(void **state)
+{
+    contract_time_passes(&contract);
+}
+
+static void connections_are_asked_of_the_user(void **state)
+{
+    contract_connections_are_asked_of_the_user(&contract);
+}
+
+static void the_report_is_read_at_the_end(void **state)
+{
+    contract_the_report_is_read_at_the_end(&contract);
+}
+
+static void asks_without_a_user_are_answered(void **state)
+{
+    contract_asks_without_a_user_are_answered(&contract);
+}
+
 /* --- runs ------------------------------------------------------------------------------------- */
 
 struct run {
@@ -897,6 +917,10 @@ int main(int argc, char **argv)
         TEST(a_guest_writes_its_own_page_tables),
         TEST(page_tables_and_segment_bases_are_snapshotted),
         TEST(system_calls_are_faults_with_a_name),
+        TEST(time_passes),
+        TEST(connections_are_asked_of_the_user),
+        TEST(the_report_is_read_at_the_end),
+        TEST(asks_without_a_user_are_answered),
         TEST(crash_faults_at_its_address_and_leaves_its_log),
         TEST(spin_is_ended_by_its_cpu_time),
         TEST(hog_ends_at_its_memory),
