@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cleanup.h"
 #include "common/workers.h"
 #include "scheduler/egress_impl.h"
 

@@ -406,6 +406,21 @@ static void step_serve(struct fake_vm *vm)
     }
 }
 
+/* As size, with the second word before it, and never ends. */
+static void step_serve_size(struct fake_vm *vm)
+{
+    if (vm->at == 0) {
+        vm->at = 1;
+        vm->left = word_number(vm, 0, 0);
+        put_word(vm, vm->words[0] && vm->words[1] ? vm->words[1] : "");
+        send(vm, NULL);
+    } else if (vm->left > 0) {
+        put_pattern(vm, vm->left < FAKE_PIECE_BYTES ? (size_t)vm->left : FAKE_PIECE_BYTES);
+        vm->left -= vm->output.len;
+        send(vm, NULL);
+    }
+}
+
 /* A CGI program: its meta-variables, a line each, an empty line, and the body. */
 static void step_cgi(struct fake_vm *vm)
 {
@@ -498,15 +513,17 @@ static void ask_net(struct fake_vm *vm, uint32_t op, const char *text, enum net_
 /* The error that a call other than "not now" gave. */
 static bool net_failed(struct fake_vm *vm)
 {
+    static const struct hv_exit failure = {.kind = HV_EXIT_DONE, .status = 1, .fault_vector = ~0u};
     char text[32];
 
     if (vm->result >= 0 || vm->result == -EAGAIN) {
         return false;
     }
     snprintf(text, sizeof(text), "error %d\n", -vm->result);
+    log_text(vm, text, strlen(text));
     put(vm, text);
     vm->at = 1;
-    send(vm, NULL);
+    send(vm, &failure);
     return true;
 }
 
@@ -564,6 +581,14 @@ static void step_net(struct fake_vm *vm)
     }
 }
 
+/* Opens a connection and does no more. */
+static void step_net_hold(struct fake_vm *vm)
+{
+    if (vm->left == NET_BEGIN) {
+        ask_net(vm, UNID_OP_NET_OPEN, vm->words[0] ? vm->words[0] : "", NET_OPENED);
+    }
+}
+
 static void step_unsupported(struct fake_vm *vm)
 {
     struct unid_report *r = &vm->report;
@@ -603,10 +628,12 @@ static const struct fake_behaviour behaviours[] = {
     {"say", step_say},
     {"say-exit", step_say_exit},
     {"serve", step_serve},
+    {"serve-size", step_serve_size},
     {"cgi", step_cgi},
     {"http", step_http},
     {"wait", step_wait},
     {"net", step_net},
+    {"net-hold", step_net_hold},
     {"unsupported", step_unsupported},
 };
 
