@@ -86,7 +86,7 @@ static int read_word(const struct cli_call *call, const char *option, const char
 
 static int read_words(const struct cli_call *call, json_t *config)
 {
-    int status = read_word(call, "interface", "filter, cgi, http, lambda, sdk", config);
+    int status = read_word(call, "interface", "filter, cgi, http, sdk", config);
     status =
         status == CLI_DONE ? read_word(call, "driver", "auto, kvm, libvirt, fake", config) : status;
     return status == CLI_DONE ? read_word(call, "isolation", "vm, reset", config) : status;

@@ -12,9 +12,10 @@
  * where an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure),
  * warm.c VMs that were put back for another run of their function, queue.c the waiting room (policy:
  * admission.c, pure), prepare.c snapshots ahead of the first call, receipt.c what is written down,
- * async.c the durable queue.
+ * async.c the durable queue, interface.c what programs of each interface see and say (pure), egress.c
+ * connections to the outside.
  *
- * The scheduler does not speak HTTP and does not know which hypervisor it drives. Loop thread.
+ * The scheduler serves no HTTP and does not know which hypervisor it drives. Loop thread.
  */
 #ifndef UNID_SCHEDULER_SCHEDULER_H
 #define UNID_SCHEDULER_SCHEDULER_H

@@ -116,6 +116,8 @@ def test_cgi_body_in_chunks_gets_its_length(shared, name):
     answer = shared.call(name, iter([b"x" * 65536] * 16), headers=chunked)
     assert "Content-Length" in answer.problem(411)["detail"]
     assert shared.receipt(answer.headers["X-Unid-Invocation-Id"])["outcome"] == "length-required"
+    path = f"/api/v1/functions/{name}/invocations"
+    shared.post(path, iter([b"x" * 65536] * 16), headers=chunked).problem(411)
 
 
 @pytest.mark.parametrize(
