@@ -49,6 +49,7 @@
 #define LIMIT_LOG_BYTES           (256 * 1024)  /* of one invocation; limits.max_log_bytes */
 #define LIMIT_LOG_ROWS            100000        /* invocations whose log is kept */
 #define LIMIT_CALLS               (16ull << 20) /* guest calls of one invocation */
+#define LIMIT_NET_NAME_BYTES      261 /* "host:port" that a guest names: 255, a colon, five digits */
 #define LIMIT_RESPONSE_HEAD_BYTES (16 * 1024)   /* head that a guest may send */
 #define LIMIT_QUEUE_FUNCTION      1000  /* waiting requests a function; limits.queue_per_function */
 #define LIMIT_QUEUE_TOTAL         10000 /* limits.queue_total */
