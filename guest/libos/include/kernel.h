@@ -72,6 +72,7 @@ size_t strlen(const char *s);
 int strcmp(const char *a, const char *b);
 int strncmp(const char *a, const char *b, size_t n);
 /* %s %.*s %d %u %x %ld %lu %lx %c %%; always NUL-terminated; gives the length it would have. */
+int kvformat(char *to, size_t size, const char *format, __builtin_va_list args);
 int kformat(char *to, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* The kernel's heap, from frames; zeroed. NULL when memory is used up. */

@@ -89,6 +89,8 @@ int signal_raise(int signal);                 /* to the process: SIGPIPE and its
 /* time/ */
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_realtime_ns(void);
-void clock_set_wall(uint64_t wall_ns); /* by host_next */
+/* By host_next: time goes on from here, which may be another machine's clock, at `monotonic_ns` and
+ * `wall_ns`. */
+void clock_resume(uint64_t monotonic_ns, uint64_t wall_ns);
 
 #endif
