@@ -7,6 +7,8 @@
 
 _Noreturn void libos_start(void);
 
+__attribute__((weak)) void net_set_port(uint16_t port); /* net/listen.c */
+
 extern const struct unid_rootfs_where rootfs_where;
 
 /* $PORT of an `http` program. */
@@ -47,7 +49,9 @@ void libos_start(void)
     if (!root || root->magic != UNID_ROOTFS_MAGIC || root->version != UNID_ROOTFS_VERSION) {
         kpanic("the image has no root file system of version %u", UNID_ROOTFS_VERSION);
     }
-    net_set_port(b->interface == UNID_INTERFACE_HTTP ? port_of(b) : 0);
+    if (net_set_port) {
+        net_set_port(b->interface == UNID_INTERFACE_HTTP ? port_of(b) : 0);
+    }
     files_init();
     const char *argv0 = (const char *)UNID_STRINGS_ADDR;
     const char *named = (const char *)root + root->strings + root->program;

@@ -73,6 +73,11 @@ void timer_init(struct timer *t, void (*fire)(struct timer *t));
 void timer_arm(struct timer *t, uint64_t at_ns); /* armed or not */
 void timer_disarm(struct timer *t);
 
+/* What /proc/self tells. Strings are packed and NUL-terminated each; borrowed. */
+const char *process_exe(void); /* absolute path */
+const char *process_cmdline(size_t *ret_len);
+const char *process_environ(size_t *ret_len);
+uint64_t process_start_ns(void); /* CLOCK_MONOTONIC */
 void process_for_each_task(void (*each)(void *arg, const struct task *t), void *arg);
 uint64_t process_start_ns(void); /* CLOCK_MONOTONIC */
 

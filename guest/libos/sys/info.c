@@ -113,10 +113,9 @@ int64_t sys_uname(struct new_utsname *ret)
     if (!user_writable(ret, sizeof(*ret))) {
         return -EFAULT;
     }
-    /* Programs look at the release: the kernel of the ABI that is followed. */
     *ret = (struct new_utsname){.sysname = "Linux",
                                 .nodename = "unid",
-                                .release = "6.1.0-unid",
+                                .release = LINUX_RELEASE,
                                 .version = "#1 unid",
                                 .machine = "x86_64",
                                 .domainname = "(none)"};

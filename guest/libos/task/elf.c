@@ -185,7 +185,7 @@ int elf_load(struct file *file, int role, struct elf_image *ret)
         ret->phnum = l->header.e_phnum;
         if (r == -ENOMEM) {
             klog("%s cannot be run: it does not fit into %lu MiB of memory", l->name,
-                 frames_total() * PAGE_SIZE >> 20);
+                 frames_total() / 256);
         }
     }
     kfree(l);

@@ -46,7 +46,33 @@ static struct {
     uint64_t *stack; /* at argc */
 } hook;
 
-static struct program_info program;
+static struct {
+    const char *exe, *cmdline, *environ;
+    size_t cmdline_len, environ_len;
+    uint64_t start_ns;
+} program;
+
+const char *process_exe(void)
+{
+    return program.exe;
+}
+
+const char *process_cmdline(size_t *ret_len)
+{
+    *ret_len = program.cmdline_len;
+    return program.cmdline;
+}
+
+const char *process_environ(size_t *ret_len)
+{
+    *ret_len = program.environ_len;
+    return program.environ;
+}
+
+uint64_t process_start_ns(void)
+{
+    return program.start_ns;
+}
 
 _Noreturn static void give_up(int status)
 {
@@ -245,7 +271,7 @@ static void build_stack(struct exec *e)
     uint64_t size = stack_limit(), random[2];
     if (mm_map_stack(STACK_TOP - size, STACK_TOP) < 0) {
         klog("%lu KiB are too little for the program and its stack of %lu KiB",
-             frames_total() * PAGE_SIZE / 1024, size / 1024);
+             (size_t)(frames_total() * 4), size / 1024);
         give_up(126);
     }
     e->sp = STACK_TOP - 8;
@@ -299,7 +325,7 @@ void exec_start(const char *path)
         }
     }
     build_stack(e);
-    files_set_program(&program);
+    program.start_ns = clock_monotonic_ns();
     hook.entry = e->image.entry;
     hook.env_room = e->env_room;
     struct regs *r = task_regs();
