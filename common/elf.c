@@ -274,6 +274,94 @@ bool un_elf_offset(const struct un_elf *elf, uint64_t vaddr, uint64_t len, uint6
     return false;
 }
 
+/* The string at `index` of a table of `size` bytes at `table`; NULL when it is none. */
+static const char *string_at(const uint8_t *data, uint64_t table, uint64_t size, uint64_t index)
+{
+    if (index >= size || !memchr(data + table + index, 0, (size_t)(size - index))) {
+        return NULL;
+    }
+    return (const char *)data + table + index;
+}
+
+static int add_name(struct un_elf_dynamic *d, uint64_t tag, const char *name, struct un_error *err)
+{
+    if (!name) {
+        return un_error_set(err, -EINVAL, "ELF: a name of the dynamic section is no string");
+    }
+    if (tag == DT_RPATH) {
+        d->rpath = name;
+    } else if (tag == DT_RUNPATH) {
+        d->runpath = name;
+    } else if (d->needed_count == UN_ELF_NEEDED_MAX) {
+        return un_error_set(err, -EINVAL, "ELF: needs more than %d libraries", UN_ELF_NEEDED_MAX);
+    } else {
+        d->needed[d->needed_count++] = name;
+    }
+    return 0;
+}
+
+int un_elf_read_dynamic(const void *data, size_t len, const struct un_elf *elf,
+                        struct un_elf_dynamic *ret, struct un_error *err)
+{
+    struct un_elf_dynamic d = {0};
+    uint64_t strings = 0, strings_size = 0, table = 0;
+    for (int pass = 0; elf->has_dynamic && pass < 2; pass++) {
+        struct un_reader r = un_reader_of(data, len);
+        un_read_seek(&r, elf->dynamic.offset);
+        for (uint64_t left = elf->dynamic.file_size; left >= 16; left -= 16) {
+            uint64_t tag = un_read_u64le(&r), value = un_read_u64le(&r);
+            if (r.failed || tag == DT_NULL) {
+                break;
+            }
+            if (tag == DT_STRTAB) {
+                strings = value;
+            } else if (tag == DT_STRSZ) {
+                strings_size = value;
+            } else if (tag == DT_TEXTREL || (tag == DT_FLAGS && (value & DF_TEXTREL))) {
+                d.text_relocations = true;
+            } else if (pass == 1 && (tag == DT_NEEDED || tag == DT_RPATH || tag == DT_RUNPATH)) {
+                const char *name = string_at(data, table, strings_size, value);
+                int rc = add_name(&d, tag, name, err);
+                if (rc < 0) {
+                    return rc;
+                }
+            }
+        }
+        if (pass == 0 && (strings_size == 0 || !un_elf_offset(elf, strings, strings_size, &table) ||
+                          table > len || strings_size > len - table)) {
+            strings_size = 0; /* then no name is one */
+        }
+    }
+    if (strings_size > 0 && ((const uint8_t *)data)[table + strings_size - 1] == 0) {
+        d.strings = (const char *)data + table;
+        d.strings_size = (size_t)strings_size;
+    }
+    *ret = d;
+    return 0;
+}
+
+bool un_elf_has_name(const struct un_elf_dynamic *d, const char *name)
+{
+    size_t len = strlen(name) + 1;
+    const char *at = d->strings, *end = at + d->strings_size;
+    while (at && at < end && (at = memmem(at, (size_t)(end - at), name, len))) {
+        if (at == d->strings || at[-1] == '\0') {
+            return true;
+        }
+        at++;
+    }
+    return false;
+}
+
+const char *un_elf_interpreter(const void *data, size_t len, const struct un_elf *elf)
+{
+    const struct un_elf_extent *at = &elf->interp;
+    if (!elf->has_interp || at->offset > len || at->file_size > len - at->offset) {
+        return NULL;
+    }
+    return string_at(data, at->offset, at->file_size, 0);
+}
+
 /* Looks through one PT_NOTE segment: name size, descriptor size, type, then both padded to 4 bytes.
  */
 static bool find_in_segment(struct un_reader *r, const char *owner, uint32_t type,

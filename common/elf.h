@@ -71,6 +71,30 @@ int un_elf_parse_library(const void *data, size_t len, uint64_t file_size, struc
 /* The file offset of `len` bytes at address `vaddr`; false when no segment has them in the file. */
 bool un_elf_offset(const struct un_elf *elf, uint64_t vaddr, uint64_t len, uint64_t *ret);
 
+/* What the dynamic section says that a loader must find (System V gABI chapter 5, "Dynamic
+ * Section"). The strings point into the file's bytes. */
+enum { UN_ELF_NEEDED_MAX = 256 };
+struct un_elf_dynamic {
+    size_t needed_count;
+    const char *needed[UN_ELF_NEEDED_MAX]; /* DT_NEEDED: names of libraries */
+    const char *rpath, *runpath;           /* NULL: none */
+    const char *strings;                   /* the table of names; ends with a NUL */
+    size_t strings_size;
+    bool text_relocations;                 /* the loader would write into code */
+};
+
+/* Reads the dynamic section of a 64-bit file that un_elf_parse accepted; all of its bytes are in
+ * `data`. Without one everything is empty. -EINVAL: it points outside of the file. */
+int un_elf_read_dynamic(const void *data, size_t len, const struct un_elf *elf,
+                        struct un_elf_dynamic *ret, struct un_error *err);
+
+/* Whether a name stands in the table: it is imported or exported. */
+bool un_elf_has_name(const struct un_elf_dynamic *d, const char *name);
+
+/* The interpreter's path (PT_INTERP), in the file's bytes; NULL when there is none or it is no
+ * string. */
+const char *un_elf_interpreter(const void *data, size_t len, const struct un_elf *elf);
+
 /* Finds a note by owner name and type in the PT_NOTE segments that lie in `data`; false when there
  * is none or when it is malformed. */
 bool un_elf_find_note(const void *data, size_t len, const struct un_elf *elf, const char *owner,

@@ -415,6 +415,19 @@ int rootfs_add_name(struct rootfs *fs, const char *path, const char *target, str
 
 /* --- regular files ---------------------------------------------------------------------------- */
 
+/* "/usr/bin/jq" of "./usr/bin/jq" (free with free()). */
+static char *path_of(const char *path)
+{
+    un_autobuf struct un_buf text = {0};
+    const char *name;
+    for (size_t len; (len = next_component(&path, &name)) > 0;) {
+        if (un_buf_append(&text, "/", 1) < 0 || un_buf_append(&text, name, len) < 0) {
+            return NULL;
+        }
+    }
+    return un_buf_steal_str(&text);
+}
+
 int rootfs_file_begin(struct rootfs *fs, const char *path, const struct rootfs_meta *meta,
                       struct un_error *err)
 {
@@ -428,7 +441,7 @@ int rootfs_file_begin(struct rootfs *fs, const char *path, const struct rootfs_m
     *inode = (struct unid_rootfs_inode){.links = 1};
     set_meta(inode, S_IFREG, meta);
     free(f->path);
-    f->path = strdup(path);
+    f->path = path_of(path);
     f->inode = fs->nodes[at].inode;
     f->start = fs->end;
     f->size = 0;

@@ -2,9 +2,8 @@
  *
  *     prepare-tool [--libos FILE] PROGRAM|TAR OUT
  *
- * The program stands in its root file system at its own real path. The library OS is
- * build/guest/libos/libos.elf, beside this program's own folder, unless another is named. The
- * report goes to standard output.
+ * The program stands in its root file system at its own real path. The library OS is that of the
+ * build unless another is named. The report goes to standard output.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,12 +33,11 @@ static const uint8_t *map(const char *path, size_t *ret_size)
 
 int main(int argc, char **argv)
 {
-    char libos[PATH_MAX], real[PATH_MAX] = "";
+    char real[PATH_MAX] = "";
+    const char *libos = NULL;
     int at = 1;
-    snprintf(libos, sizeof libos, "%.*s../guest/libos/libos.elf",
-             (int)(strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 - argv[0] : 0), argv[0]);
     if (argc > 2 && strcmp(argv[1], "--libos") == 0) {
-        snprintf(libos, sizeof libos, "%s", argv[2]);
+        libos = argv[2];
         at = 3;
     }
     if (argc - at != 2) {
@@ -49,10 +47,12 @@ int main(int argc, char **argv)
     struct prepare_spec spec = {.name = realpath(argv[at], real)};
     struct prepare_result result;
     struct un_error err = UN_ERROR_INIT;
-    spec.libos = map(libos, &spec.libos_size);
+    if (libos && !(spec.libos = map(libos, &spec.libos_size))) {
+        return 1;
+    }
     spec.data = map(argv[at], &spec.size);
     un_autoclose int fd = open(argv[at + 1], O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (!spec.libos || !spec.data || fd < 0) {
+    if (!spec.data || fd < 0) {
         return 1;
     }
     spec.fd = fd;
