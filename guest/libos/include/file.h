@@ -13,10 +13,12 @@
 
 struct inode;
 struct file;
-struct kstat; /* fs/stat.h: struct stat of x86-64 Linux */
+struct stat; /* <asm/stat.h> */
 
 struct file_ops {
-    const char *name;
+    const char *name; /* as readlink of /proc/self/fd/N shows what has no path: "pipe", "socket" */
+    bool seekable;
+    bool messages; /* each read or write is one message: vectors are gathered */
     /* `pos` is the offset to use and advance; NULL for what has none. Block as the file's flags say
      * (O_NONBLOCK: -EAGAIN). */
     int64_t (*read)(struct file *f, void *to, size_t len, uint64_t *pos);
@@ -30,7 +32,7 @@ struct file_ops {
     /* Whether to wait for this file is to wait for the request (task.h, request_waiters). */
     bool (*wants_request)(struct file *f);
     int64_t (*ioctl)(struct file *f, uint32_t request, uint64_t arg);
-    int (*stat)(struct file *f, struct kstat *ret); /* NULL: by the inode */
+    int (*stat)(struct file *f, struct stat *ret); /* NULL: by the inode */
     void (*release)(struct file *f);                /* last reference gone */
 };
 
@@ -55,6 +57,7 @@ struct file {
     struct inode *inode; /* NULL for what has none */
     uint32_t refs;
     uint32_t flags; /* O_ACCMODE, O_APPEND, O_NONBLOCK, ... */
+    bool nowait;    /* this call must not block, whatever the flags say (readv's later parts) */
     uint64_t pos;
     void *priv;
     char *path;         /* absolute, as it was opened; NULL for what has none */
@@ -72,19 +75,6 @@ struct file *fd_get(int fd);                             /* borrowed; NULL: -EBA
 int fd_install(struct file *f, int least, bool cloexec); /* takes the reference on success; -EMFILE */
 int fd_close(int fd);
 void files_init(void); /* mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants */
-
-/* What /proc/self tells of the program: `exe` absolute; command line and environment as NUL-ended
- * strings. Keeps the pointers. */
-struct program_info {
-    const char *exe;
-    const char *cmdline, *environ;
-    size_t cmdline_len, environ_len;
-};
-void files_set_program(const struct program_info *info);
-
-/* $PORT of an `http` program, 0 when there is none: its listener gets the request (net/listen.c).
- * Before the program starts. */
-void net_set_port(uint16_t port);
 
 /* For mm and exec: bytes and pages of a regular file. */
 struct file *file_open_path(const char *path, uint32_t flags, int *ret_error); /* for the kernel */
