@@ -12,6 +12,8 @@
  *     syscall, sysenter, int80     the instruction, in memory mapped here
  *     touch PAGES     writes so many fresh pages before NEXT and again behind
  *     cpuid           answers the words of leaf argv[2] instead of "ok"
+ *     cost PAGES      answers the nanoseconds that each of so many fresh pages takes: to map, to write
+ *                     to first, to write to first in the direct map
  */
 #include "unid/abi.h"
 
@@ -352,6 +354,50 @@ static void cpuid(void)
     done(answer, 0);
 }
 
+static uint64_t now_ns(void)
+{
+    return __builtin_ia32_rdtsc() * 1000 / (boot->tsc_hz / 1000000);
+}
+
+static char *put_number(char *to, uint64_t n)
+{
+    char digits[20];
+    int count = 0;
+    do {
+        digits[count++] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n);
+    while (count > 0) {
+        *to++ = digits[--count];
+    }
+    return to;
+}
+
+static void cost(void)
+{
+    uint64_t from = UNID_U64(0x600000000000), pages = number(args[2]), at[4];
+    take_request();
+    at[0] = now_ns();
+    for (uint64_t i = 0; i < pages; i++) {
+        map(from + i * PAGE);
+    }
+    at[1] = now_ns();
+    for (uint64_t i = 0; i < pages; i++) {
+        *(volatile uint64_t *)(from + i * PAGE) = 1;
+    }
+    at[2] = now_ns();
+    for (uint64_t i = 0; i < pages; i++) {
+        *direct(frame()) = 1;
+    }
+    at[3] = now_ns();
+    char *to = answer;
+    for (int i = 0; i < 3; i++) {
+        to = put_number(to, (at[i + 1] - at[i]) / pages);
+        *to++ = i < 2 ? ' ' : '\0';
+    }
+    done(answer, 0);
+}
+
 void start(const struct unid_boot *b)
 {
     const char *s = (const char *)UNID_STRINGS_ADDR;
@@ -374,6 +420,8 @@ void start(const struct unid_boot *b)
         count();
     } else if (is(args[1], "touch")) {
         touch();
+    } else if (is(args[1], "cost")) {
+        cost();
     } else if (is(args[1], "cpuid")) {
         cpuid();
     } else if (is(args[1], "syscall")) {
