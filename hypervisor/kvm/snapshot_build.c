@@ -201,7 +201,7 @@ static void on_saved(void *arg, const uint8_t *state)
     /* The monitor waits, and the VM is kept until the job is done; so nobody writes there. */
     b->source = (struct snapshot_source){.ram_fd = b->vm->ram_fd,
                                          .mem_bytes = b->spec.mem_bytes,
-                                         .channel = b->vm->base_addr,
+                                         .channel = b->vm->link->base,
                                          .state = b->state_copy,
                                          .tsc_khz = b->all->drv->hello.tsc_khz};
     b->job = (struct un_job){.run = write_run, .done = write_done};

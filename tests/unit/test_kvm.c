@@ -600,17 +600,20 @@ static void a_vm_that_failed_is_not_put_back(void **state)
 
 static void a_killed_monitor_is_a_lost_vm(void **state)
 {
+    bool never = false;
     struct contract_vm shell, busy;
     struct un_error err = UN_ERROR_INIT;
     contract_shell(&contract, &shell);
     contract_shell(&contract, &busy);
     assert_int_equal(run_start(&busy, (struct run){.function = "spin"}, &err), 0);
+    contract_wait(&contract, &never, 100); /* so that it takes the order */
     kill(hv_kvm_driver.vm_pid(shell.vm), SIGKILL);
     kill(hv_kvm_driver.vm_pid(busy.vm), SIGKILL);
     assert_true(contract_wait(&contract, &shell.exited, 5000));
     assert_true(contract_wait(&contract, &busy.exited, 5000));
     assert_int_equal(shell.why.kind, HV_EXIT_LOST);
     assert_int_equal(busy.why.kind, HV_EXIT_LOST);
+    assert_false(busy.why.unbegun);
     assert_non_null(strstr(busy.why.detail, "signal 9"));
     contract_free(&shell);
     contract_free(&busy);
@@ -628,7 +631,7 @@ static void kill_monitor(struct contract_vm *v)
 }
 
 /* So the user may take another VM for the request. */
-static void a_request_that_did_not_reach_its_monitor_was_not_started(void **state)
+static void a_vm_whose_monitor_did_not_take_its_order_is_unbegun(void **state)
 {
     struct contract_vm v;
     struct un_error err = UN_ERROR_INIT;
@@ -639,7 +642,7 @@ static void a_request_that_did_not_reach_its_monitor_was_not_started(void **stat
     assert_int_equal(run_start(&v, r, &err), 0);
     assert_true(contract_wait(&contract, &v.exited, 5000));
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
-    assert_false(v.started);
+    assert_true(v.why.unbegun);
     contract_free(&v);
 
     run(&v, r);
@@ -652,7 +655,7 @@ static void a_request_that_did_not_reach_its_monitor_was_not_started(void **stat
     assert_int_equal(run_start(&v, r, &err), 0);
     assert_true(contract_wait(&contract, &v.exited, 5000));
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
-    assert_false(v.started);
+    assert_true(v.why.unbegun);
     contract_free(&v);
 }
 
@@ -941,7 +944,7 @@ int main(int argc, char **argv)
         TEST(a_vm_is_put_back_for_its_own_function_only),
         TEST(a_vm_that_failed_is_not_put_back),
         TEST(a_killed_monitor_is_a_lost_vm),
-        TEST(a_request_that_did_not_reach_its_monitor_was_not_started),
+        TEST(a_vm_whose_monitor_did_not_take_its_order_is_unbegun),
         TEST(a_killed_spawner_is_replaced),
         TEST(nothing_outlives_unid),
         TEST(no_descriptor_is_left_open),
