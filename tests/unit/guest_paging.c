@@ -11,6 +11,7 @@
  *     report COUNT    counts calls in struct unid_report
  *     syscall, sysenter, int80     the instruction, in memory mapped here
  *     touch PAGES     writes so many fresh pages before NEXT and again behind
+ *     physical ADDR   reads the physical address, and then executes there
  *     cpuid           answers the words of leaf argv[2] instead of "ok"
  *     cost PAGES      answers the nanoseconds that each of so many fresh pages takes: to map, to write
  *                     to first, to write to first in the direct map
@@ -337,6 +338,20 @@ static void execute(unsigned char first, unsigned char second)
     __asm__ volatile("jmp *%0" ::"r"(at + 0x123), "a"(39) : "memory");
 }
 
+/* What stands there, if anything, is nobody's but this guest's. */
+static void physical(void)
+{
+    uint64_t at = UNID_U64(0x600000000000), table = boot->page_root;
+    map(at);
+    for (int shift = 39; shift > 12; shift -= 9) {
+        table = direct(table)[at >> shift & 511] & PTE_ADDR;
+    }
+    direct(table)[(at >> 12 & 511) + 1] = number(args[2]) | PTE_DATA;
+    take_request();
+    uint64_t word = *(volatile uint64_t *)(at + PAGE);
+    __asm__ volatile("jmp *%0" ::"r"(at + PAGE), "a"(word) : "memory");
+}
+
 static void cpuid(void)
 {
     static const char digits[] = "0123456789abcdef";
@@ -420,6 +435,8 @@ void start(const struct unid_boot *b)
         count();
     } else if (is(args[1], "touch")) {
         touch();
+    } else if (is(args[1], "physical")) {
+        physical();
     } else if (is(args[1], "cost")) {
         cost();
     } else if (is(args[1], "cpuid")) {

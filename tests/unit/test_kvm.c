@@ -143,6 +143,11 @@ static void asks_without_a_user_are_answered(void **state)
     contract_asks_without_a_user_are_answered(&contract);
 }
 
+static void physical_addresses_outside_of_memory_are_faults(void **state)
+{
+    contract_physical_addresses_outside_of_memory_are_faults(&contract);
+}
+
 /* --- runs ------------------------------------------------------------------------------------- */
 
 struct run {
@@ -924,6 +929,7 @@ int main(int argc, char **argv)
         TEST(connections_are_asked_of_the_user),
         TEST(the_report_is_read_at_the_end),
         TEST(asks_without_a_user_are_answered),
+        TEST(physical_addresses_outside_of_memory_are_faults),
         TEST(crash_faults_at_its_address_and_leaves_its_log),
         TEST(spin_is_ended_by_its_cpu_time),
         TEST(hog_ends_at_its_memory),
