@@ -12,6 +12,7 @@
  *     syscall, sysenter, int80     the instruction, in memory mapped here
  *     touch PAGES     writes so many fresh pages before NEXT and again behind
  *     physical ADDR   reads the physical address, and then executes there
+ *     scribble SEED   writes nonsense into its page tables and uses what comes of it
  *     cpuid           answers the words of leaf argv[2] instead of "ok"
  *     cost PAGES      answers the nanoseconds that each of so many fresh pages takes: to map, to write
  *                     to first, to write to first in the direct map
@@ -352,6 +353,35 @@ static void physical(void)
     __asm__ volatile("jmp *%0" ::"r"(at + PAGE), "a"(word) : "memory");
 }
 
+static uint64_t any(void)
+{
+    static uint64_t state;
+    state = (state ? state : number(args[2]) + 1) * UNID_U64(6364136223846793005) + 1442695;
+    return state >> 11 ^ state << 31;
+}
+
+static void scribble(void)
+{
+    uint64_t from = UNID_U64(0x600000000000), tables = boot->page_root;
+    for (uint64_t i = 0; i < 64; i++) {
+        map(from + (i << 21));
+    }
+    take_request();
+    for (int i = 0; i < 20000; i++) {
+        uint64_t addr = any() & 255 ? from + ((any() & 63) << 21) : any() & ~UNID_U64(7);
+        uint64_t table = any() & 3 ? boot->heap_start + (any() % 70) * PAGE
+                                   : tables + (any() & 7) * PAGE;
+        uint64_t entry = any() & 1 ? any() % boot->memory_end : any();
+        if (table < boot->memory_end && (any() & 15) == 0) {
+            direct(table)[any() & 511] = (entry & ~UNID_U64(0xfff)) | (any() & 0xff);
+        } else if ((any() & 255) == 0) {
+            __asm__ volatile("call *%0" ::"r"(addr) : "memory", "rax");
+        } else if ((int64_t)(addr << 16) >> 16 == (int64_t)addr) {
+            *(volatile uint64_t *)addr = any();
+        }
+    }
+}
+
 static void cpuid(void)
 {
     static const char digits[] = "0123456789abcdef";
@@ -437,6 +467,8 @@ void start(const struct unid_boot *b)
         touch();
     } else if (is(args[1], "physical")) {
         physical();
+    } else if (is(args[1], "scribble")) {
+        scribble();
     } else if (is(args[1], "cost")) {
         cost();
     } else if (is(args[1], "cpuid")) {

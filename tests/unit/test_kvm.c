@@ -835,6 +835,30 @@ static void hostile_run(unsigned seed)
     contract_free(&v);
 }
 
+static void a_guest_with_broken_page_tables_harms_only_itself(void **state)
+{
+    unsigned kinds[5] = {0};
+    for (unsigned seed = 0; seed < rounds(100); seed++) {
+        char text[16];
+        const char *const argv[] = {"paging", "scribble", text, NULL};
+        struct contract_vm v;
+        struct un_error err = UN_ERROR_INIT;
+        snprintf(text, sizeof(text), "%u", seed);
+        contract_shell(&contract, &v);
+        assert_int_equal(run_start(&v, (struct run){.function = "paging", .argv = argv}, &err), 0);
+        if (contract_wait(&contract, &v.exited, 100)) { /* some run in circles */
+            kinds[v.why.kind]++;
+            if (v.why.kind == HV_EXIT_LOST) {
+                fail_msg("seed %u: %s", seed, v.why.detail);
+            }
+        }
+        contract_free(&v);
+    }
+    print_message("done %u, fault %u, limit %u, protocol %u\n", kinds[0], kinds[1], kinds[2],
+                  kinds[3]);
+    contract_answers(&contract);
+}
+
 static void hostile_guests_harm_only_themselves(void **state)
 {
     prepare_ok((struct run){.function = "hostile", .key = "hostile", .mem_bytes = 4 * MIB});
@@ -957,11 +981,13 @@ int main(int argc, char **argv)
         TEST(the_probe_measures_a_vm),
         TEST(the_report_names_every_layer),
         TEST(hostile_guests_harm_only_themselves),
+        TEST(a_guest_with_broken_page_tables_harms_only_itself),
 #ifdef UNID_FAULT_INJECTION
         TEST(what_fails_on_the_way_is_told_and_the_next_works),
 #endif
     };
-    const struct CMUnitTest hostile[] = {TEST(hostile_guests_harm_only_themselves)};
+    const struct CMUnitTest hostile[] = {TEST(hostile_guests_harm_only_themselves),
+                                         TEST(a_guest_with_broken_page_tables_harms_only_itself)};
     bool longer = argc > 1 && strcmp(argv[1], "hostile") == 0;
     if (longer) {
         setenv("UNID_KVM_ROUNDS", argc > 2 ? argv[2] : "10000", 1);
