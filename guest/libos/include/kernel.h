@@ -22,6 +22,8 @@
 #include "unid/abi.h"
 #include "unid/rootfs.h"
 
+#define LINUX_RELEASE "6.1.0-unid" /* of the kernel whose ABI is followed, as programs see it */
+
 #define PAGE_SIZE 4096ull
 #define PAGE_MASK (PAGE_SIZE - 1)
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
