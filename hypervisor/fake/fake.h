@@ -28,6 +28,10 @@
  *     spin                     never does anything
  *     log LINE...              logs the lines, then answers "ok\n"
  *     log-flood BYTES          logs so many bytes, then answers "ok\n"
+ *     wait MS                  asks the host for time to pass, then answers "waited\n"
+ *     net ADDRESS [TEXT]       asks for a connection, sends TEXT, and answers what comes back; if any
+ *                              of it is refused, "error ERRNO\n" with exit status 1
+ *     unsupported [NUMBER TIMES]...    says in its report that such system calls were made
  *     lost | protocol | limit  ends so
  *     stillborn [TEXT]         ends with status 1 before it asks for a request, as vm_run and prepare
  *                              tell; TEXT is logged before

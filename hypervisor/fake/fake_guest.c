@@ -350,6 +350,112 @@ static void step_stillborn(struct fake_vm *vm)
     }
 }
 
+static void step_wait(struct fake_vm *vm)
+{
+    if (vm->left == 0) {
+        vm->left = 1;
+        fake_guest_ask(vm, &(struct hv_ask){.op = UNID_OP_WAIT,
+                                            .wait_ns = word_number(vm, 0, 1) * UINT64_C(1000000)});
+        return;
+    }
+    answer(vm, "waited\n");
+}
+
+/* What step_net does next; vm->left keeps it, and vm->taken the handle. */
+enum net_step { NET_BEGIN, NET_OPENED, NET_SENDING, NET_SENT, NET_SHUT, NET_RECEIVED, NET_CLOSED };
+
+static void ask_net(struct fake_vm *vm, uint32_t op, const char *text, enum net_step next)
+{
+    size_t len = op == UNID_OP_NET_RECV ? UNID_NET_SIZE : text ? strlen(text) : 0;
+    vm->left = next;
+    fake_guest_ask(
+        vm, &(struct hv_ask){
+                .op = op, .handle = (unsigned)vm->taken, .data = text, .len = len, .wait_ns = ~0ull});
+}
+
+/* The error that a call other than "not now" gave. */
+static bool net_failed(struct fake_vm *vm)
+{
+    char text[32];
+
+    if (vm->result >= 0 || vm->result == -EAGAIN) {
+        return false;
+    }
+    snprintf(text, sizeof(text), "error %d\n", -vm->result);
+    put(vm, text);
+    vm->at = 1;
+    send(vm, NULL);
+    return true;
+}
+
+static void step_net(struct fake_vm *vm)
+{
+    char *const *words = vm->words;
+    const char *text = words[0] && words[1] ? words[1] : "";
+
+    if (vm->at == 1) { /* of net_failed */
+        fake_vm_end(vm, HV_EXIT_DONE, 1, NULL);
+        return;
+    }
+    if (vm->left > NET_BEGIN && vm->left < NET_CLOSED && net_failed(vm)) {
+        return;
+    }
+    switch ((enum net_step)vm->left) {
+    case NET_BEGIN:
+        vm->taken = 0;
+        un_buf_reset(&vm->input);
+        ask_net(vm, UNID_OP_NET_OPEN, words[0] ? words[0] : "", NET_OPENED);
+        break;
+    case NET_OPENED:
+        vm->taken = (uint64_t)vm->result;
+        ask_net(vm, UNID_OP_NET_SEND, text, NET_SENT);
+        break;
+    case NET_SENDING:
+        ask_net(vm, UNID_OP_NET_SEND, text, NET_SENT);
+        break;
+    case NET_SENT:
+        if (vm->result == -EAGAIN) {
+            ask_net(vm, UNID_OP_WAIT, NULL, NET_SENDING);
+        } else {
+            ask_net(vm, UNID_OP_NET_SHUT, NULL, NET_SHUT);
+        }
+        break;
+    case NET_SHUT:
+        ask_net(vm, UNID_OP_NET_RECV, NULL, NET_RECEIVED);
+        break;
+    case NET_RECEIVED:
+        if (vm->result == -EAGAIN) {
+            ask_net(vm, UNID_OP_WAIT, NULL, NET_SHUT);
+        } else {
+            ask_net(vm, vm->result ? UNID_OP_NET_RECV : UNID_OP_NET_CLOSE, NULL,
+                    vm->result ? NET_RECEIVED : NET_CLOSED);
+        }
+        break;
+    case NET_CLOSED:
+        vm->left = NET_CLOSED + 1;
+        put_bytes(vm, vm->input.data, vm->input.len);
+        send(vm, &success);
+        break;
+    default:
+        fake_vm_end(vm, HV_EXIT_DONE, 0, NULL);
+        break;
+    }
+}
+
+static void step_unsupported(struct fake_vm *vm)
+{
+    struct unid_report *r = &vm->report;
+
+    for (size_t i = 0; vm->at == 0 && i + 1 < FAKE_WORDS_MAX && vm->words[i] && vm->words[i + 1] &&
+                       r->unsupported_count < UNID_REPORT_CALLS;
+         i += 2) {
+        r->unsupported[r->unsupported_count].number = (uint32_t)word_number(vm, i, 0);
+        r->unsupported[r->unsupported_count].times = (uint32_t)word_number(vm, i + 1, 0);
+        r->calls += r->unsupported[r->unsupported_count++].times;
+    }
+    answer(vm, "ok\n");
+}
+
 static const struct fake_behaviour behaviours[] = {
     {"hello", step_hello},
     {"echo", step_echo},
@@ -372,6 +478,9 @@ static const struct fake_behaviour behaviours[] = {
     {"protocol", step_protocol},
     {"limit", step_limit},
     {"stillborn", step_stillborn},
+    {"wait", step_wait},
+    {"net", step_net},
+    {"unsupported", step_unsupported},
 };
 
 /* --- finding the program ---------------------------------------------------------------------- */
@@ -508,5 +617,8 @@ void fake_guest_reset(struct fake_vm *vm)
     vm->behaviour = NULL;
     vm->at = 0;
     vm->left = vm->taken = 0;
+    vm->asking = 0;
+    vm->readable = vm->writable = vm->told_readable = vm->told_writable = 0;
+    vm->report = (struct unid_report){0};
     vm->started = vm->head_sent = vm->output_held = vm->input_wanted = vm->input_eof = false;
 }

@@ -61,6 +61,11 @@ struct fake_vm {
     bool output_held;  /* on_output has not been answered */
     bool input_wanted; /* on_input_wanted has not been answered */
     bool input_eof;
+    uint32_t asking; /* UNID_OP_*: on_ask has not been answered; 0 */
+    struct hv_ask ask;
+    int32_t result; /* of the last answer */
+    uint64_t readable, writable, told_readable, told_writable; /* as struct hv_channel's */
+    struct unid_report report;
     struct un_buf input;  /* taken, not yet used */
     struct un_buf output; /* the piece that is handed out */
 };
@@ -73,6 +78,10 @@ void fake_guest_reset(struct fake_vm *vm);
 /* Whether this guest would end before it asks for a request; then `log` is what it says before. */
 bool fake_guest_stillborn(const struct fake_driver *drv, const struct hv_run_spec *run, char *log,
                           size_t size);
+
+/* The guest asks (hv.h, on_ask); its step is called again when it was answered: vm->result, and in
+ * vm->input what RECV gave. */
+void fake_guest_ask(struct fake_vm *vm, const struct hv_ask *ask);
 
 /* Ends the VM; on_exit comes from the timer. */
 void fake_vm_end(struct fake_vm *vm, enum hv_exit_kind kind, int32_t status, const char *detail);

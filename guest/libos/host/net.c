@@ -2,6 +2,8 @@
 #include "host.h"
 #include "host/channel.h"
 
+static unsigned open_count;
+
 static int net_call(uint32_t op, unsigned handle, size_t len)
 {
     struct unid_call *c = call_page();
@@ -27,7 +29,9 @@ int host_net_resolve(const char *name, size_t len)
 
 int host_net_open(const char *where, size_t len)
 {
-    return net_name_call(UNID_OP_NET_OPEN, where, len);
+    int handle = net_name_call(UNID_OP_NET_OPEN, where, len);
+    open_count += handle >= 0;
+    return handle;
 }
 
 int64_t host_net_send(unsigned handle, const void *data, size_t len)
@@ -55,6 +59,12 @@ void host_net_shut(unsigned handle)
 void host_net_close(unsigned handle)
 {
     net_call(UNID_OP_NET_CLOSE, handle, 0);
+    open_count--;
+}
+
+unsigned host_net_count(void)
+{
+    return open_count;
 }
 
 uint64_t host_net_readable(void)

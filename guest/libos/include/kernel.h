@@ -22,7 +22,7 @@
 #include "unid/abi.h"
 #include "unid/rootfs.h"
 
-#define LINUX_RELEASE "6.1.0-unid" /* of the kernel whose ABI is followed, as programs see it */
+#define LINUX_RELEASE "6.1.0-unid" /* the kernel whose ABI is followed: uname, /proc */
 
 #define PAGE_SIZE 4096ull
 #define PAGE_MASK (PAGE_SIZE - 1)

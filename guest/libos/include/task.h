@@ -77,6 +77,7 @@ void timer_disarm(struct timer *t);
 const char *process_exe(void); /* absolute path */
 const char *process_cmdline(size_t *ret_len);
 const char *process_environ(size_t *ret_len);
+uint64_t process_start_ns(void); /* CLOCK_MONOTONIC */
 void process_for_each_task(void (*each)(void *arg, const struct task *t), void *arg);
 uint64_t process_start_ns(void); /* CLOCK_MONOTONIC */
 

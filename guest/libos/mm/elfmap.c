@@ -61,12 +61,13 @@ int elf_map_stubs(struct file *file, uint64_t addr, uint64_t offset)
         return 0;
     }
     unsigned count = read_phdrs(file, phdrs), i = 0;
-    while (i < count && (phdrs[i].p_type != PT_LOAD || offset < page_down(phdrs[i].p_offset) ||
+    while (i < count && (phdrs[i].p_type != PT_LOAD || !(phdrs[i].p_flags & PF_X) ||
+                         offset < page_down(phdrs[i].p_offset) ||
                          offset >= phdrs[i].p_offset + phdrs[i].p_filesz)) {
         i++;
     }
     if (i == count) {
-        klog("%s: what is executable at offset %lx is in no segment", file_path(file), offset);
+        klog("%s: what is executable at offset %lx is in no executable segment", file_path(file), offset);
         return -ENOMEM;
     }
     uint64_t at = addr - (phdrs[i].p_vaddr - phdrs[i].p_offset + offset) + stubs.vaddr;

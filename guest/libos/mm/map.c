@@ -324,6 +324,19 @@ int64_t mm_mremap(uint64_t addr, uint64_t old_len, uint64_t new_len, int flags, 
 
 /* --- the rest --------------------------------------------------------------------------------- */
 
+uint64_t mm_pick(uint64_t len, uint64_t room, uint64_t align)
+{
+    uint64_t at = space_pick(len + align, room);
+    return at ? (at + align - 1) & ~(align - 1) : 0;
+}
+
+int mm_map_stack(uint64_t from, uint64_t to)
+{
+    struct page_want want = {.prot = PROT_READ | PROT_WRITE, .fresh = true};
+    int r = pages_map(from, to, &want);
+    return r < 0 ? r : area_add(from, to, want.prot, AREA_STACK, NULL, 0);
+}
+
 void mm_set_brk(uint64_t start)
 {
     brk.start = brk.now = page_up(start);
