@@ -76,6 +76,9 @@ int fd_install(struct file *f, int least, bool cloexec); /* takes the reference 
 int fd_close(int fd);
 void files_init(void); /* mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants */
 
+/* $PORT of an `http` program, 0: it has none. The listener there gets the request (net/listen.c). */
+void net_set_port(uint16_t port);
+
 /* For mm and exec: bytes and pages of a regular file. */
 struct file *file_open_path(const char *path, uint32_t flags, int *ret_error); /* for the kernel */
 int64_t file_read_at(struct file *f, void *to, size_t len, uint64_t offset);

@@ -8,31 +8,11 @@
 
 static struct list listeners = {&listeners, &listeners}; /* in the order of listen() */
 static bool request_taken;
+static uint16_t wanted_port;
 
-/* $PORT; 0: none, or no port. */
-static uint16_t wanted_port(void)
+void net_set_port(uint16_t port)
 {
-    static int32_t cached = -1;
-    if (cached >= 0) {
-        return (uint16_t)cached;
-    }
-    size_t len, at = 0;
-    const char *env = process_environ(&len);
-    uint32_t port = 0;
-    for (; at < len; at += strlen(env + at) + 1) {
-        if (strncmp(env + at, "PORT=", 5) == 0) {
-            for (const char *p = env + at + 5; *p; p++) {
-                if (*p < '0' || *p > '9' || port > 65535) {
-                    port = 0;
-                    break;
-                }
-                port = port * 10 + (uint32_t)(*p - '0');
-            }
-            break;
-        }
-    }
-    cached = port <= 65535 ? (int32_t)port : 0;
-    return (uint16_t)cached;
+    wanted_port = port;
 }
 
 /* The listener that the request comes to. */
@@ -44,7 +24,7 @@ static const struct socket *chosen(void)
         if (s->family == AF_UNIX) {
             continue;
         }
-        if (s->local.port == wanted_port()) {
+        if (s->local.port == wanted_port) {
             return s;
         }
         first = first ? first : s;
