@@ -11,9 +11,8 @@
 
 static const char alphabet[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-void un_random(void *buf, size_t len)
+static void draw(uint8_t *p, size_t len)
 {
-    uint8_t *p = buf;
     while (len > 0) {
         ssize_t n = getrandom(p, len, 0);
         if (n < 0) {
@@ -25,6 +24,36 @@ void un_random(void *buf, size_t len)
         p += n;
         len -= (size_t)n;
     }
+}
+
+/* Drawn ahead, so that small pieces cost no system call each. Each byte is given once, and erased. What
+ * was drawn long ago is drawn anew: the kernel may have been reseeded, as when this machine was itself
+ * restored from a snapshot. unid does not fork without exec. */
+static struct {
+    pthread_mutex_t lock;
+    uint8_t bytes[1024];
+    size_t left;
+    uint64_t drawn_us;
+} ahead = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+void un_random(void *buf, size_t len)
+{
+    enum { AGE_MAX_US = 10000 };
+    if (len > sizeof(ahead.bytes) / 8) {
+        draw(buf, len);
+        return;
+    }
+    uint64_t now = un_clock_mono_us();
+    pthread_mutex_lock(&ahead.lock);
+    if (ahead.left < len || now - ahead.drawn_us > AGE_MAX_US) {
+        draw(ahead.bytes, sizeof(ahead.bytes));
+        ahead.left = sizeof(ahead.bytes);
+        ahead.drawn_us = now;
+    }
+    ahead.left -= len;
+    memcpy(buf, ahead.bytes + ahead.left, len);
+    explicit_bzero(ahead.bytes + ahead.left, len);
+    pthread_mutex_unlock(&ahead.lock);
 }
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/fault.h"
+#include "hypervisor/kvm/channel_memory.h"
 #include "hypervisor/kvm/driver.h"
 #include "hypervisor/layout.h"
 
@@ -15,8 +16,6 @@
 #endif
 
 #define MEM_UNIT (UINT64_C(2) << 20) /* of a shell's memory; hv.h */
-
-enum { WIPE_MAX = 64 << 10 }; /* bytes of the channel that are cheaper to wipe than to free */
 
 static struct kvm_vm *vm_of(struct hv_vm *vm)
 {
@@ -29,33 +28,6 @@ static void close_fd(int *fd)
         close(*fd);
         *fd = -1;
     }
-}
-
-/* Every page of the channel is a zero page again, for the monitor as for us. */
-static int clear_channel(struct kvm_vm *v)
-{
-    return fallocate(v->channel_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                     (off_t)VMM_CHANNEL_SIZE) < 0
-               ? -errno
-               : 0;
-}
-
-/* The same for few pages, which then stay where they are: no page faults for us, the monitor and the
- * guest. A page that was ever written is data to lseek, so it does not matter what the guest says
- * of what it used. False when there are too many, or it cannot be told. */
-static bool wipe_channel(struct kvm_vm *v)
-{
-    off_t at = 0, end = 0;
-    size_t wiped = 0;
-    while ((at = lseek(v->channel_fd, end, SEEK_DATA)) >= 0) {
-        end = lseek(v->channel_fd, at, SEEK_HOLE);
-        if (end <= at || end > (off_t)VMM_CHANNEL_SIZE ||
-            (wiped += (size_t)(end - at)) > WIPE_MAX) {
-            return false;
-        }
-        memset(v->base_addr + at, 0, (size_t)(end - at));
-    }
-    return errno == ENXIO;
 }
 
 static int make_ram(uint64_t size, struct un_error *err)
@@ -86,7 +58,7 @@ static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t bo
         mmap(NULL, spec->mem_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     int rc = 0;
     if (mem == MAP_FAILED || mmap(mem + UNID_BOOT_ADDR, VMM_CHANNEL_SIZE, PROT_READ | PROT_WRITE,
-                                  MAP_SHARED | MAP_FIXED, v->channel_fd, 0) == MAP_FAILED) {
+                                  MAP_SHARED | MAP_FIXED, v->link->channel_fd, 0) == MAP_FAILED) {
         rc = un_error_errno(err, -errno, "map guest memory");
     }
     if (rc == 0) {
@@ -123,7 +95,7 @@ static int place(struct kvm_vm *v, const struct hv_run_spec *spec, struct vmm_or
         v->snapshot = snapshot_get(v->drv->snapshots, spec->snapshot_key, spec->mem_bytes);
     }
     if (v->snapshot) {
-        snapshot_fill_channel(v->snapshot, v->base_addr);
+        snapshot_fill_channel(v->snapshot, v->link->base);
         hv_channel_adopt(&v->channel);
         *ret_fd = snapshot_order(v->snapshot, order);
         return 0;
@@ -190,7 +162,7 @@ int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error
         snapshot_unref(v->snapshot);
         v->snapshot = NULL;
         close_fd(&v->ram_fd);
-        clear_channel(v);
+        (void)channel_memory_clear(v->link->channel_fd, v->link->base);
         return rc;
     }
     kvm_vm_begin(v, &order, spec->deadline_us, fd);
@@ -225,15 +197,15 @@ int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err)
 {
     struct kvm_vm *v = vm_of(vm);
     if (v->state != KVM_VM_ENDED || v->freed || v->gone || !v->done || !v->standing ||
-        !v->watching || !v->snapshot || snapshot_dropped(v->snapshot)) {
+        !v->snapshot || snapshot_dropped(v->snapshot)) {
         return un_error_set(err, -EINVAL, "the VM cannot be put back to a snapshot");
     }
     /* The guest stands at its DONE, so nobody writes here. */
-    int rc = wipe_channel(v) ? 0 : clear_channel(v);
+    int rc = channel_memory_clear(v->link->channel_fd, v->link->base);
     if (rc < 0) {
         return un_error_errno(err, rc, "clear the guest's channel");
     }
-    snapshot_fill_channel(v->snapshot, v->base_addr);
+    snapshot_fill_channel(v->snapshot, v->link->base);
     kvm_vm_order(v, &(struct vmm_order){.op = VMM_ORDER_RESET}, -1);
     v->done = false;
     v->recycled = true;

@@ -147,7 +147,7 @@ static int load_run(struct un_job *job, struct un_error *err)
 {
     struct build *b = build_of(job);
     struct kvm_driver *d = b->all->drv;
-    int rc = snapshot_file_read(d->snapshot_dir, b->key, b->source.tsc_khz, &b->file, err);
+    int rc = snapshot_file_read(d->snapshot_dir, b->key, &b->source.cpu, &b->file, err);
     if (rc == 0 && b->file.mem_bytes != b->spec.mem_bytes) {
         snapshot_file_release(&b->file);
         return un_error_set(err, -EBADMSG, "of another size of memory");
@@ -201,9 +201,9 @@ static void on_saved(void *arg, const uint8_t *state)
     /* The monitor waits, and the VM is kept until the job is done; so nobody writes there. */
     b->source = (struct snapshot_source){.ram_fd = b->vm->ram_fd,
                                          .mem_bytes = b->spec.mem_bytes,
-                                         .channel = b->vm->base_addr,
+                                         .channel = b->vm->link->base,
                                          .state = b->state_copy,
-                                         .tsc_khz = b->all->drv->hello.tsc_khz};
+                                         .cpu = b->source.cpu};
     b->job = (struct un_job){.run = write_run, .done = write_done};
     un_workers_submit(b->all->drv->workers, &b->job);
 }
@@ -289,7 +289,8 @@ static void load(struct build *b)
 {
     b->state = BUILD_LOADING;
     b->loaded = true;
-    b->source.tsc_khz = b->all->drv->hello.tsc_khz;
+    b->source.cpu = (struct snapshot_cpu){.tsc_khz = b->all->drv->hello.tsc_khz,
+                                          .boot_flags = b->all->drv->hello.boot_flags};
     b->job = (struct un_job){.run = load_run, .done = load_done};
     un_workers_submit(b->all->drv->workers, &b->job);
 }

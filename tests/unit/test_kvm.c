@@ -143,6 +143,11 @@ static void asks_without_a_user_are_answered(void **state)
     contract_asks_without_a_user_are_answered(&contract);
 }
 
+static void physical_addresses_outside_of_memory_are_faults(void **state)
+{
+    contract_physical_addresses_outside_of_memory_are_faults(&contract);
+}
+
 /* --- runs ------------------------------------------------------------------------------------- */
 
 struct run {
@@ -600,17 +605,20 @@ static void a_vm_that_failed_is_not_put_back(void **state)
 
 static void a_killed_monitor_is_a_lost_vm(void **state)
 {
+    bool never = false;
     struct contract_vm shell, busy;
     struct un_error err = UN_ERROR_INIT;
     contract_shell(&contract, &shell);
     contract_shell(&contract, &busy);
     assert_int_equal(run_start(&busy, (struct run){.function = "spin"}, &err), 0);
+    contract_wait(&contract, &never, 100); /* so that it takes the order */
     kill(hv_kvm_driver.vm_pid(shell.vm), SIGKILL);
     kill(hv_kvm_driver.vm_pid(busy.vm), SIGKILL);
     assert_true(contract_wait(&contract, &shell.exited, 5000));
     assert_true(contract_wait(&contract, &busy.exited, 5000));
     assert_int_equal(shell.why.kind, HV_EXIT_LOST);
     assert_int_equal(busy.why.kind, HV_EXIT_LOST);
+    assert_false(busy.why.unbegun);
     assert_non_null(strstr(busy.why.detail, "signal 9"));
     contract_free(&shell);
     contract_free(&busy);
@@ -628,7 +636,7 @@ static void kill_monitor(struct contract_vm *v)
 }
 
 /* So the user may take another VM for the request. */
-static void a_request_that_did_not_reach_its_monitor_was_not_started(void **state)
+static void a_vm_whose_monitor_did_not_take_its_order_is_unbegun(void **state)
 {
     struct contract_vm v;
     struct un_error err = UN_ERROR_INIT;
@@ -639,7 +647,7 @@ static void a_request_that_did_not_reach_its_monitor_was_not_started(void **stat
     assert_int_equal(run_start(&v, r, &err), 0);
     assert_true(contract_wait(&contract, &v.exited, 5000));
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
-    assert_false(v.started);
+    assert_true(v.why.unbegun);
     contract_free(&v);
 
     run(&v, r);
@@ -652,7 +660,7 @@ static void a_request_that_did_not_reach_its_monitor_was_not_started(void **stat
     assert_int_equal(run_start(&v, r, &err), 0);
     assert_true(contract_wait(&contract, &v.exited, 5000));
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
-    assert_false(v.started);
+    assert_true(v.why.unbegun);
     contract_free(&v);
 }
 
@@ -827,6 +835,30 @@ static void hostile_run(unsigned seed)
     contract_free(&v);
 }
 
+static void a_guest_with_broken_page_tables_harms_only_itself(void **state)
+{
+    unsigned kinds[5] = {0};
+    for (unsigned seed = 0; seed < rounds(100); seed++) {
+        char text[16];
+        const char *const argv[] = {"paging", "scribble", text, NULL};
+        struct contract_vm v;
+        struct un_error err = UN_ERROR_INIT;
+        snprintf(text, sizeof(text), "%u", seed);
+        contract_shell(&contract, &v);
+        assert_int_equal(run_start(&v, (struct run){.function = "paging", .argv = argv}, &err), 0);
+        if (contract_wait(&contract, &v.exited, 100)) { /* some run in circles */
+            kinds[v.why.kind]++;
+            if (v.why.kind == HV_EXIT_LOST) {
+                fail_msg("seed %u: %s", seed, v.why.detail);
+            }
+        }
+        contract_free(&v);
+    }
+    print_message("done %u, fault %u, limit %u, protocol %u\n", kinds[0], kinds[1], kinds[2],
+                  kinds[3]);
+    contract_answers(&contract);
+}
+
 static void hostile_guests_harm_only_themselves(void **state)
 {
     prepare_ok((struct run){.function = "hostile", .key = "hostile", .mem_bytes = 4 * MIB});
@@ -921,6 +953,7 @@ int main(int argc, char **argv)
         TEST(connections_are_asked_of_the_user),
         TEST(the_report_is_read_at_the_end),
         TEST(asks_without_a_user_are_answered),
+        TEST(physical_addresses_outside_of_memory_are_faults),
         TEST(crash_faults_at_its_address_and_leaves_its_log),
         TEST(spin_is_ended_by_its_cpu_time),
         TEST(hog_ends_at_its_memory),
@@ -941,18 +974,20 @@ int main(int argc, char **argv)
         TEST(a_vm_is_put_back_for_its_own_function_only),
         TEST(a_vm_that_failed_is_not_put_back),
         TEST(a_killed_monitor_is_a_lost_vm),
-        TEST(a_request_that_did_not_reach_its_monitor_was_not_started),
+        TEST(a_vm_whose_monitor_did_not_take_its_order_is_unbegun),
         TEST(a_killed_spawner_is_replaced),
         TEST(nothing_outlives_unid),
         TEST(no_descriptor_is_left_open),
         TEST(the_probe_measures_a_vm),
         TEST(the_report_names_every_layer),
         TEST(hostile_guests_harm_only_themselves),
+        TEST(a_guest_with_broken_page_tables_harms_only_itself),
 #ifdef UNID_FAULT_INJECTION
         TEST(what_fails_on_the_way_is_told_and_the_next_works),
 #endif
     };
-    const struct CMUnitTest hostile[] = {TEST(hostile_guests_harm_only_themselves)};
+    const struct CMUnitTest hostile[] = {TEST(hostile_guests_harm_only_themselves),
+                                         TEST(a_guest_with_broken_page_tables_harms_only_itself)};
     bool longer = argc > 1 && strcmp(argv[1], "hostile") == 0;
     if (longer) {
         setenv("UNID_KVM_ROUNDS", argc > 2 ? argv[2] : "10000", 1);
