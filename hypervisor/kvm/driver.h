@@ -39,7 +39,7 @@ struct kvm_driver {
     uint32_t slot_count, next_slot, generation;
     size_t vm_count;
     struct un_list links; /* free ones, the last used first */
-    size_t link_count;
+    struct un_timer link_timer;
     struct un_list brisk; /* VMs, by yield_us */
     struct un_timer yield_timer;
 };
