@@ -235,7 +235,11 @@ static inline void contract_answers(struct contract *c)
     contract_shell(c, &v);
     contract_start(&v, "hello", "");
     assert_true(contract_wait(c, &v.exited, 10000));
-    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    if (v.why.kind != HV_EXIT_DONE) {
+        fail_msg("%s, vector %u, rip %#llx, address %#llx: %s", hv_exit_name(v.why.kind),
+                 v.why.fault_vector, (unsigned long long)v.why.fault_rip,
+                 (unsigned long long)v.why.fault_addr, v.why.detail);
+    }
     assert_int_equal(v.why.status, 0);
     assert_int_equal(v.status, 200);
     assert_non_null(strstr((char *)v.output.data, "hello"));
