@@ -16,7 +16,7 @@
 
 #include "common/list.h"
 #include "common/workers.h"
-#include "hypervisor/channel.h"
+#include "hypervisor/asks.h"
 #include "hypervisor/kvm/kvm.h"
 #include "hypervisor/kvm/link.h"
 #include "hypervisor/kvm/spawner.h"
@@ -60,6 +60,7 @@ struct kvm_vm {
     uint64_t mem_bytes; /* the shell's */
     struct kvm_link *link; /* until it is freed and gone */
     struct hv_channel channel;
+    struct hv_asks asks;
     bool freed, gone, started_due, exit_due, in_event;
     struct un_list brisk; /* its guest may run, and is looked at at yield_us */
     uint64_t yield_us;
@@ -82,6 +83,8 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
                struct un_error *err);
 void kvm_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
 void kvm_vm_output_done(struct hv_vm *vm);
+void kvm_vm_answer(struct hv_vm *vm, const struct hv_answer *answer);
+void kvm_vm_net_ready(struct hv_vm *vm, uint64_t readable, uint64_t writable);
 void kvm_vm_usage(struct hv_vm *vm, struct hv_usage *ret);
 int kvm_vm_pid(struct hv_vm *vm);
 void kvm_vm_free(struct hv_vm *vm);
@@ -106,9 +109,21 @@ void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, in
 /* run.c */
 int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
 int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err);
-/* Starts the image without a request, to be snapshotted: `on_saved` is called, with the VM's arg,
- * when the guest asks. Else as vm_run. */
-int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec,
+/* To start an image without a request, to be snapshotted. First kvm_vm_place_prepare; then
+ * kvm_vm_place, which copies the image, tens of MiB perhaps, and may be called on a worker while the
+ * VM is kept; then kvm_vm_build, which takes the placement's descriptor: `on_saved` is called, with
+ * the VM's arg, when the guest asks. Errors as vm_run. */
+struct kvm_placement {
+    struct vmm_order order;
+    uint32_t boot_flags;
+    uint64_t tsc_hz;
+    int fd; /* of guest memory, once it was placed; -1 */
+};
+int kvm_vm_place_prepare(struct kvm_vm *vm, const struct hv_run_spec *spec,
+                         struct kvm_placement *ret, struct un_error *err);
+int kvm_vm_place(struct kvm_vm *vm, const struct hv_run_spec *spec, struct kvm_placement *p,
+                 struct un_error *err);
+int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec, struct kvm_placement *p,
                  void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err);
 
 /* probe.c */

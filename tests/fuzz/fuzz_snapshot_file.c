@@ -9,8 +9,9 @@
 
 #include "hypervisor/kvm/snapshot_file.c"
 
-enum { RIGHT_HEAD = 1, RIGHT_SUMS = 2, RIGHT_SIZE = 4, TSC_KHZ = 1000, SIZE_MAX_MIB = 8 };
+enum { RIGHT_HEAD = 1, RIGHT_SUMS = 2, RIGHT_SIZE = 4, SIZE_MAX_MIB = 8 };
 static const char key[] = "fuzz";
+static const struct snapshot_cpu cpu = {.tsc_khz = 1000, .boot_flags = UNID_BOOT_FSGSBASE};
 static char dir[] = "/tmp/unid-fuzz-snapshot-XXXXXX", path[64];
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -52,7 +53,8 @@ static void make_right(int fd, unsigned flags, struct header *h)
         h->version = FORMAT_VERSION;
         h->abi = UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR;
         h->cpu = cpu_model();
-        h->tsc_khz = TSC_KHZ;
+        h->tsc_khz = cpu.tsc_khz;
+        h->boot_flags = (uint16_t)cpu.boot_flags;
         memset(h->key, 0, sizeof(h->key));
         memcpy(h->key, key, sizeof(key));
     }
@@ -88,7 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     make_right(fd, flags, &h);
     must(write_all(fd, &h, flags & RIGHT_HEAD ? sizeof(h) : head, 0) == 0);
     close(fd);
-    if (snapshot_file_read(dir, key, TSC_KHZ, &f, &err) < 0) {
+    if (snapshot_file_read(dir, key, &cpu, &f, &err) < 0) {
         return 0;
     }
     must(f.fd >= 0 && f.mem_bytes % PAGE == 0 && f.mem_bytes >= UNID_IMAGE_MIN &&

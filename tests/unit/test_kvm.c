@@ -2,6 +2,7 @@
  * deaths of all kinds. Skipped, with a reason, where /dev/kvm cannot be used.
  *
  *     test_kvm       everything; UNID_KVM_ROUNDS=10000 for the long form of what repeats
+ *     test_kvm PATTERN   only the tests of that name
  */
 #include <dirent.h>
 #include <errno.h>
@@ -47,6 +48,46 @@ static void a_vm_is_put_back_and_runs_again(void **state)
 static void a_vm_runs_once(void **state)
 {
     contract_runs_once(&contract);
+}
+
+static void a_guest_writes_its_own_page_tables(void **state)
+{
+    contract_a_guest_writes_its_own_page_tables(&contract);
+}
+
+static void page_tables_and_segment_bases_are_snapshotted(void **state)
+{
+    contract_page_tables_and_segment_bases_are_snapshotted(&contract);
+}
+
+static void system_calls_are_faults_with_a_name(void **state)
+{
+    contract_system_calls_are_faults_with_a_name(&contract);
+}
+
+static void time_passes(void **state)
+{
+    contract_time_passes(&contract);
+}
+
+static void connections_are_asked_of_the_user(void **state)
+{
+    contract_connections_are_asked_of_the_user(&contract);
+}
+
+static void the_report_is_read_at_the_end(void **state)
+{
+    contract_the_report_is_read_at_the_end(&contract);
+}
+
+static void asks_without_a_user_are_answered(void **state)
+{
+    contract_asks_without_a_user_are_answered(&contract);
+}
+
+static void physical_addresses_outside_of_memory_are_faults(void **state)
+{
+    contract_physical_addresses_outside_of_memory_are_faults(&contract);
 }
 
 /* --- runs ------------------------------------------------------------------------------------- */
@@ -656,7 +697,7 @@ static void what_fails_on_the_way_is_told_and_the_next_works(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_driver, close_driver)
 
-int main(void)
+int main(int argc, char **argv)
 {
     int rc = kvm_setup("test_kvm");
     if (rc != 0) {
@@ -669,6 +710,14 @@ int main(void)
         TEST(four_vms_run_at_once),
         TEST(a_vm_is_put_back_and_runs_again),
         TEST(a_vm_runs_once),
+        TEST(a_guest_writes_its_own_page_tables),
+        TEST(page_tables_and_segment_bases_are_snapshotted),
+        TEST(system_calls_are_faults_with_a_name),
+        TEST(time_passes),
+        TEST(connections_are_asked_of_the_user),
+        TEST(the_report_is_read_at_the_end),
+        TEST(asks_without_a_user_are_answered),
+        TEST(physical_addresses_outside_of_memory_are_faults),
         TEST(crash_faults_at_its_address_and_leaves_its_log),
         TEST(spin_is_ended_by_its_cpu_time),
         TEST(hog_ends_at_its_memory),
@@ -699,6 +748,9 @@ int main(void)
         TEST(what_fails_on_the_way_is_told_and_the_next_works),
 #endif
     };
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]);
+    }
     rc = cmocka_run_group_tests(tests, NULL, NULL);
     kvm_teardown();
     return rc;

@@ -51,10 +51,35 @@ static void hostile_guests_harm_only_themselves(void **state)
     contract_answers(&contract);
 }
 
+static void a_guest_with_broken_page_tables_harms_only_itself(void **state)
+{
+    unsigned kinds[5] = {0};
+    for (unsigned seed = 0; seed < rounds(100); seed++) {
+        char text[16];
+        const char *const argv[] = {"paging", "scribble", text, NULL};
+        struct contract_vm v;
+        struct un_error err = UN_ERROR_INIT;
+        snprintf(text, sizeof(text), "%u", seed);
+        contract_shell(&contract, &v);
+        assert_int_equal(run_start(&v, (struct run){.function = "paging", .argv = argv}, &err), 0);
+        if (contract_wait(&contract, &v.exited, 100)) { /* some run in circles */
+            kinds[v.why.kind]++;
+            if (v.why.kind == HV_EXIT_LOST) {
+                fail_msg("seed %u: %s", seed, v.why.detail);
+            }
+        }
+        contract_free(&v);
+    }
+    print_message("done %u, fault %u, limit %u, protocol %u\n", kinds[0], kinds[1], kinds[2],
+                  kinds[3]);
+    contract_answers(&contract);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(
-        hostile_guests_harm_only_themselves, open_driver, close_driver)};
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_driver, close_driver)
+    const struct CMUnitTest tests[] = {TEST(hostile_guests_harm_only_themselves),
+                                       TEST(a_guest_with_broken_page_tables_harms_only_itself)};
     int rc = kvm_setup("test_kvm_hostile");
     if (rc != 0) {
         return rc;

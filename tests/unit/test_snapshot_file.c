@@ -18,7 +18,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-enum { TSC_KHZ = 1000 };
+static const struct snapshot_cpu cpu = {.tsc_khz = 1000, .boot_flags = UNID_BOOT_FSGSBASE};
 static char top[] = "/tmp/unid-test-snapshot-XXXXXX", dir[64];
 static uint8_t channel[VMM_CHANNEL_SIZE];
 
@@ -67,7 +67,7 @@ static void write_snapshot(const char *key, unsigned pages)
                                    .mem_bytes = 2 * MIB,
                                    .channel = channel,
                                    .state = (const uint8_t *)&state,
-                                   .tsc_khz = TSC_KHZ};
+                                   .cpu = cpu};
     if (snapshot_file_write(dir, key, &from, &err) < 0) {
         fail_msg("%s", err.text);
     }
@@ -94,7 +94,7 @@ static uint64_t disk_bytes(const char *file)
 static void read_ok(const char *key, struct snapshot_file *ret)
 {
     struct un_error err = UN_ERROR_INIT;
-    if (snapshot_file_read(dir, key, TSC_KHZ, ret, &err) < 0) {
+    if (snapshot_file_read(dir, key, &cpu, ret, &err) < 0) {
         fail_msg("%s", err.text);
     }
 }
@@ -117,8 +117,12 @@ static void what_is_written_is_read_back(void **state)
     assert_int_equal(pread(f.fd, &byte, 1, (off_t)(SNAPSHOT_MEM_AT + UNID_CHANNEL_END)), 1);
     assert_int_equal(byte, 'x');
     snapshot_file_release(&f);
-    assert_int_equal(snapshot_file_read(dir, "other", TSC_KHZ, &f, &err), -ENOENT);
-    assert_int_equal(snapshot_file_read(dir, "k", TSC_KHZ + 1, &f, &err), -EBADMSG);
+    assert_int_equal(snapshot_file_read(dir, "other", &cpu, &f, &err), -ENOENT);
+    struct snapshot_cpu slower = cpu, older = cpu;
+    slower.tsc_khz--;
+    older.boot_flags = 0;
+    assert_int_equal(snapshot_file_read(dir, "k", &slower, &f, &err), -EBADMSG);
+    assert_int_equal(snapshot_file_read(dir, "k", &older, &f, &err), -EBADMSG);
 }
 
 static void the_longest_unused_go_until_the_rest_fits(void **state)
