@@ -480,6 +480,7 @@ void start(const struct unid_boot *b)
     } else if (is(args[1], "int80")) {
         execute(0xcd, 0x80);
     } else {
+        take_request();
         done("unknown argument", 1);
     }
     done("ok", 0);
