@@ -165,6 +165,9 @@ int socket_wait(struct socket *s, int flags, uint64_t deadline_ns);
 int listener_start(struct socket *s, int backlog);
 int listener_accept(struct socket *s, int flags, struct socket **ret); /* takes one */
 bool listener_wants_request(const struct socket *s);
+#ifdef LIBOS_HOSTED
+void request_forget(void); /* for tests: another one may come */
+#endif
 /* pair.c */
 void pair_join(struct socket *a, struct socket *b);
 int pair_connect(struct socket *s, struct socket *listener); /* a new socket waits there */
