@@ -51,7 +51,9 @@ struct fake_vm {
     const struct fake_behaviour *behaviour;
     char **words; /* the behaviour's arguments behind its name; NULL-terminated */
     char **argv, **envp;
-    char *head;
+    char *head; /* NUL-terminated behind head_len */
+    size_t head_len;
+    int64_t content_length;
     unsigned at;    /* the behaviour's own place in its program */
     uint64_t left;  /* bytes it still wants to send */
     uint64_t taken; /* body bytes it has read */
