@@ -413,6 +413,7 @@ static struct build *build_new(struct snapshots *all, const struct hv_run_spec *
     b->spec = (struct hv_run_spec){.image = spec->image,
                                    .image_len = spec->image_len,
                                    .mem_bytes = spec->mem_bytes,
+                                   .interface = spec->interface,
                                    .deadline_us = spec->deadline_us
                                                       ? spec->deadline_us
                                                       : LIMIT_SNAPSHOT_BUILD_MS * UINT64_C(1000)};
