@@ -24,6 +24,10 @@ int host_net_resolve(const char *name, size_t len)
 }
 
 /* What dns.c has beside the parser. */
+void egress_begin(void)
+{
+}
+
 int walk_kernel(struct walk *w, const char *path, unsigned flags)
 {
     (void)w, (void)path, (void)flags;
