@@ -16,6 +16,16 @@
 
 #include "file.h"
 
+#ifndef S_IFMT /* <linux/stat.h> leaves them to the C library when there is one (LIBOS_HOSTED) */
+#define S_IFMT   0170000
+#define S_IFSOCK 0140000
+#define S_IFLNK  0120000
+#define S_IFREG  0100000
+#define S_IFDIR  0040000
+#define S_IFCHR  0020000
+#define S_IFIFO  0010000
+#endif
+
 #define NAME_LEN_MAX  255
 #define PATH_LEN_MAX  4096 /* with its NUL */
 #define LINKS_MAX     40   /* symbolic links in one walk, as in Linux */

@@ -14,6 +14,7 @@
  */
 #include <asm/unistd.h>
 #include <linux/auxvec.h>
+#include <linux/elf.h>
 #include <linux/mman.h>
 
 #include "host.h"
