@@ -699,6 +699,26 @@ static void hostile_calls_end_the_guest(void **state)
     }
 }
 
+static void a_failure_before_the_request_ends_the_guest_with_its_status(void **state)
+{
+    struct fixture *f = *state;
+    call_of(f)->status = 3;
+    ring(f, UNID_OP_DONE);
+    assert_trace(f, "ended due");
+    hv_channel_exit(&f->ch);
+    assert_int_equal(f->why.kind, HV_EXIT_DONE);
+    assert_int_equal(f->why.status, 3);
+}
+
+static void an_answer_before_the_request_ends_the_guest(void **state)
+{
+    struct fixture *f = *state;
+    call_of(f)->status = 3;
+    call_of(f)->response_len = 1;
+    ring(f, UNID_OP_DONE);
+    assert_protocol_end(f, "before it took the request");
+}
+
 static void a_second_head_ends_the_guest(void **state)
 {
     struct fixture *f = *state;
@@ -885,6 +905,8 @@ int main(void)
         cmocka_unit_test(a_net_length_behind_its_window_ends_the_guest),
         TEST(a_report_is_cut_to_its_bounds),
         cmocka_unit_test(hostile_calls_end_the_guest),
+        TEST(a_failure_before_the_request_ends_the_guest_with_its_status),
+        TEST(an_answer_before_the_request_ends_the_guest),
         TEST(a_second_head_ends_the_guest),
         TEST(a_call_before_the_answer_ends_the_guest),
         TEST(a_call_that_skips_a_number_ends_the_guest),
