@@ -156,8 +156,12 @@ bool snapshot_is(const struct snapshot *s, const char *key);
 bool snapshot_dropped(const struct snapshot *s);
 /* Copies the snapshot's channel into an empty one. */
 void snapshot_fill_channel(const struct snapshot *s, uint8_t *base);
-/* Fills what BIND says of it; returns the descriptor, borrowed. */
-int snapshot_order(const struct snapshot *s, struct vmm_order *ret);
+/* Fills what BIND says of it; returns the descriptor, borrowed. The first runs are learned from. */
+int snapshot_order(struct snapshot *s, struct vmm_order *ret);
+/* The pages that runs from here wrote, for BIND; borrowed. */
+const struct vmm_range *snapshot_ranges(const struct snapshot *s, size_t *ret_count);
+/* What a run that is learned from has written so far (proto.h); from a monitor, so of any content. */
+void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len);
 /* snapshot_build.c */
 void snapshot_prepare(struct hv_driver *drv, const struct hv_run_spec *spec, hv_prepare_cb *cb,
                       void *arg);
