@@ -67,7 +67,7 @@ struct kvm_vm {
     bool yielded;
     bool standing;       /* the monitor waits for an order */
     bool begun;          /* the order to run was sent */
-    bool done, recycled; /* ended with DONE; put back, waits for another run */
+    bool done, recycled; /* ended with DONE; stands at its snapshot, and waits for a run of that */
     struct un_post started_post, exit_post, gone_post, ready_post;
     struct snapshot *snapshot; /* that it began from; a reference */
     struct hv_usage usage;
@@ -109,6 +109,8 @@ void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, in
 /* run.c */
 int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
 int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err);
+int kvm_vm_bind(struct hv_vm *vm, const char *snapshot_key, uint64_t mem_bytes,
+                struct un_error *err);
 /* To start an image without a request, to be snapshotted. First kvm_vm_place_prepare; then
  * kvm_vm_place, which copies the image, tens of MiB perhaps, and may be called on a worker while the
  * VM is kept; then kvm_vm_build, which takes the placement's descriptor: `on_saved` is called, with

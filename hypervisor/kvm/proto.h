@@ -114,7 +114,8 @@ enum vmm_order_op {
 enum {
     VMM_BIND_SHARED = 1, /* map the guest's memory shared: what the guest writes is kept */
     VMM_BIND_STATE = 2,  /* the descriptor holds a struct vmm_state at offset state_at */
-    VMM_BIND_LEARN = 4   /* with STATE: tell with the RINGs which pages the guest has written */
+    VMM_BIND_LEARN = 4,  /* with STATE: tell with the RINGs which pages the guest has written */
+    VMM_BIND_STAND = 8   /* with STATE: wait for GO before the guest runs */
 };
 
 /* Pages of guest memory. BIND may be followed, in the same packet, by up to VMM_RANGES_MAX of them, in

@@ -187,6 +187,9 @@ static _Noreturn void monitor_serve(int sock, struct machine *m)
         case VMM_ORDER_BIND:
             rc = machine_bind(m, &o, ranges, range_count, fd);
             close(fd);
+            if (o.flags & VMM_BIND_STAND) {
+                break;
+            }
             rc = rc < 0 ? rc : limit_cpu(m, o.cpu_us);
             if (rc == 0) {
                 run_guest(sock, m, now);
