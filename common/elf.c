@@ -343,8 +343,11 @@ int un_elf_read_dynamic(const void *data, size_t len, const struct un_elf *elf,
 bool un_elf_has_name(const struct un_elf_dynamic *d, const char *name)
 {
     size_t len = strlen(name) + 1;
+    if (!d->strings) {
+        return false;
+    }
     const char *at = d->strings, *end = at + d->strings_size;
-    while (at && at < end && (at = memmem(at, (size_t)(end - at), name, len))) {
+    while (at < end && (at = memmem(at, (size_t)(end - at), name, len))) {
         if (at == d->strings || at[-1] == '\0') {
             return true;
         }
