@@ -313,9 +313,9 @@ int un_elf_read_dynamic(const void *data, size_t len, const struct un_elf *elf,
             if (r.failed || tag == DT_NULL) {
                 break;
             }
-            if (tag == DT_STRTAB) {
+            if (pass == 0 && tag == DT_STRTAB) {
                 strings = value;
-            } else if (tag == DT_STRSZ) {
+            } else if (pass == 0 && tag == DT_STRSZ) {
                 strings_size = value;
             } else if (tag == DT_TEXTREL || (tag == DT_FLAGS && (value & DF_TEXTREL))) {
                 d.text_relocations = true;
