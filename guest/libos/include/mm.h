@@ -35,6 +35,10 @@ void mm_zero(uint64_t addr, uint64_t len);
 /* Where the heap of brk() begins. */
 void mm_set_brk(uint64_t start);
 
+/* Unmaps everything, for a program that is loaded anew. What lay where programs are linked keeps its
+ * frames for it. */
+void mm_unmap_all(void);
+
 /* What the program's addresses mean; system calls of memory. */
 int64_t mm_brk(uint64_t addr);
 int64_t mm_mmap(uint64_t addr, uint64_t len, int prot, int flags, struct file *file, uint64_t offset);
