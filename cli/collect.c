@@ -273,7 +273,8 @@ static int add_argument(struct collect *c, const char *text, struct un_error *er
             return c->arguments[i] ? 0 : un_error_set(err, -ENOMEM, "out of memory");
         }
     }
-    return un_error_set(err, -EINVAL, "a script whose interpreter is a script: give the interpreter");
+    return un_error_set(err, -EINVAL,
+                        "a script whose interpreter is a script: give the interpreter");
 }
 
 /* The first line of a script: its interpreter becomes what runs, with the line's argument, if any, and
@@ -294,8 +295,10 @@ static int add_script(struct collect *c, const char *script, char *line, struct 
     snprintf(command, sizeof command, "%s", p);
     if (base && strcmp(base, "/env") == 0) {
         if (argument[0] == '\0' || strpbrk(argument, " \t=") || argument[0] == '-') {
-            return un_error_set(err, -EINVAL, "%s: its first line asks more of env than a command; "
-                                "deploy the interpreter with the script as an argument", script);
+            return un_error_set(err, -EINVAL,
+                                "%s: its first line asks more of env than a command; "
+                                "deploy the interpreter with the script as an argument",
+                                script);
         }
         int rc = find_command(argument, command, err);
         if (rc < 0) {

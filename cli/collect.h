@@ -17,10 +17,10 @@
 #include "common/error.h"
 
 struct collect_entry {
-    char *path;   /* here and there: absolute, no links on its way */
-    char *link;   /* the text of a symbolic link; NULL: a file or directory */
-    char *why;    /* "program", "interpreter", "needed by /usr/bin/jq", "--with"; "" on the way */
-    mode_t mode;  /* with the kind of file */
+    char *path;    /* here and there: absolute, no links on its way */
+    char *link;    /* the text of a symbolic link; NULL: a file or directory */
+    char *why;     /* "program", "interpreter", "needed by /usr/bin/jq", "--with"; "" on the way */
+    mode_t mode;   /* with the kind of file */
     uint64_t size; /* bytes of a regular file */
     int64_t mtime_s;
 };

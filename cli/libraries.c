@@ -181,8 +181,8 @@ bool library_find(const struct library_paths *p, const char *who, const struct u
     if (strchr(name, '/')) {
         return realpath(name, resolved) && snprintf(ret, PATH_MAX, "%s", name) > 0;
     }
-    if ((!d->runpath && (try_path(d->rpath, origin, name, ret) ||
-                         try_path(rpath, origin, name, ret))) ||
+    if ((!d->runpath &&
+         (try_path(d->rpath, origin, name, ret) || try_path(rpath, origin, name, ret))) ||
         try_path(d->runpath, origin, name, ret)) {
         return true;
     }

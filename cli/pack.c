@@ -38,9 +38,8 @@ static int write_header(struct pack *p, const char *path, struct un_error *err)
     if (++p->count > LIMIT_ROOTFS_FILES) {
         return un_error_set(err, -EFBIG, "more than %d files", LIMIT_ROOTFS_FILES);
     }
-    return archive_write_header(p->out, p->entry) < ARCHIVE_WARN
-               ? archive_failed(p->out, path, err)
-               : 0;
+    return archive_write_header(p->out, p->entry) < ARCHIVE_WARN ? archive_failed(p->out, path, err)
+                                                                 : 0;
 }
 
 static int write_data(struct pack *p, const char *path, const void *data, size_t len,
@@ -297,8 +296,8 @@ static int write_all(struct pack *p, struct collect *c, const char *rootfs, bool
     }
     for (size_t i = 0; rc == 0 && i < count; i++) {
         const struct collect_entry *e = entries[i];
-        const struct stat st = {.st_mode = e->mode, .st_size = (off_t)e->size,
-                                .st_mtime = e->mtime_s};
+        const struct stat st = {
+            .st_mode = e->mode, .st_size = (off_t)e->size, .st_mtime = e->mtime_s};
         rc = write_entry(p, e->path + 1, e->path, e->link, &st, err);
     }
     if (rc == 0 && archive_write_close(p->out) != ARCHIVE_OK) {
@@ -322,8 +321,8 @@ int collect_write(struct collect *c, const char *rootfs, const char *program, in
         }
         program = ret_program[0] ? ret_program : NULL;
     }
-    struct pack p = {.out = archive_write_new(), .entry = archive_entry_new(),
-                     .part = malloc(PART_BYTES)};
+    struct pack p = {
+        .out = archive_write_new(), .entry = archive_entry_new(), .part = malloc(PART_BYTES)};
     int rc = p.out && p.entry && p.part ? 0 : un_error_set(err, -ENOMEM, "out of memory");
     if (rc == 0 && (archive_write_set_format_pax_restricted(p.out) != ARCHIVE_OK ||
                     archive_write_open_fd(p.out, fd) != ARCHIVE_OK)) {

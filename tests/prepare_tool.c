@@ -38,7 +38,8 @@ static int collect(const char *program, char **with, const char *tar, struct un_
 {
     char found[PATH_MAX], name[] = "/tmp/prepare-tool.XXXXXX";
     struct collect *c = NULL;
-    int fd = tar ? open(tar, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : mkostemp(name, O_CLOEXEC);
+    int fd =
+        tar ? open(tar, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : mkostemp(name, O_CLOEXEC);
     if (!tar) {
         unlink(name);
     }
@@ -68,7 +69,8 @@ int main(int argc, char **argv)
         at += 2;
     }
     if (argc - at < 2) {
-        fprintf(stderr, "usage: prepare-tool [--libos FILE] [--tar FILE] PROGRAM|TAR OUT [WITH...]\n");
+        fprintf(stderr,
+                "usage: prepare-tool [--libos FILE] [--tar FILE] PROGRAM|TAR OUT [WITH...]\n");
         return 2;
     }
     struct prepare_spec spec = {0};

@@ -57,7 +57,7 @@ struct kvm_vm {
     enum kvm_vm_state state;
     uint32_t id;
     int pid;
-    uint64_t mem_bytes; /* the shell's */
+    uint64_t mem_bytes;    /* the shell's */
     struct kvm_link *link; /* until it is freed and gone */
     struct hv_channel channel;
     struct hv_asks asks;

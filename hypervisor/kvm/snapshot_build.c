@@ -30,7 +30,14 @@ struct waiter {
     void *arg;
 };
 
-enum build_state { BUILD_LOADING, BUILD_STARTING, BUILD_PLACING, BUILD_RUNNING, BUILD_WRITING, BUILD_ENDED };
+enum build_state {
+    BUILD_LOADING,
+    BUILD_STARTING,
+    BUILD_PLACING,
+    BUILD_RUNNING,
+    BUILD_WRITING,
+    BUILD_ENDED
+};
 
 struct build {
     struct un_list node; /* of snapshots.builds */
@@ -413,6 +420,7 @@ static struct build *build_new(struct snapshots *all, const struct hv_run_spec *
     b->spec = (struct hv_run_spec){.image = spec->image,
                                    .image_len = spec->image_len,
                                    .mem_bytes = spec->mem_bytes,
+                                   .interface = spec->interface,
                                    .deadline_us = spec->deadline_us
                                                       ? spec->deadline_us
                                                       : LIMIT_SNAPSHOT_BUILD_MS * UINT64_C(1000)};

@@ -193,7 +193,11 @@ static bool ran_from_snapshot(struct run r)
     struct contract_vm v;
     struct un_error err = UN_ERROR_INIT;
     run(&v, r);
-    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    if (v.why.kind != HV_EXIT_DONE) {
+        fail_msg("%s, vector %u, rip %#llx, address %#llx: %s", hv_exit_name(v.why.kind),
+                 v.why.fault_vector, (unsigned long long)v.why.fault_rip,
+                 (unsigned long long)v.why.fault_addr, v.why.detail);
+    }
     bool from = hv_kvm_driver.vm_recycle(v.vm, &err) == 0;
     contract_free(&v);
     return from;

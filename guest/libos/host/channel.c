@@ -158,7 +158,11 @@ void host_log_write(const void *data, size_t len)
 
 void host_done(int status)
 {
-    host_next(); /* there is no end without a request (unid/abi.h) */
+    if (status == 0) {
+        host_next(); /* the output belongs to a request */
+    } else if (!has_request) {
+        call_page()->response_len = 0; /* a failure before the request: there is nobody to answer */
+    }
     call_page()->status = status;
     host_call(UNID_OP_DONE);
     __builtin_unreachable();
