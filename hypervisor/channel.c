@@ -163,8 +163,7 @@ static int give_head(struct hv_channel *ch, uint32_t head_len)
 static void take_output(struct hv_channel *ch, const struct call *c, const struct hv_exit *last)
 {
     uint32_t len = c->response_len - c->head_len;
-    bool head = len > 0 || c->head_len > 0 || (last && ch->request_put);
-    if (head && !ch->head_sent && give_head(ch, c->head_len) < 0) {
+    if (!ch->head_sent && (len > 0 || c->head_len > 0 || last) && give_head(ch, c->head_len) < 0) {
         return;
     }
     if (ch->closed) {
@@ -281,10 +280,11 @@ static const char *call_error(const struct hv_channel *ch, const struct call *c)
     if (c->op >= UNID_OP_NET_RESOLVE) {
         return c->net_len > UNID_NET_SIZE ? "net length behind its window" : NULL;
     }
-    if (!ch->request_put) { /* all that it may do is fail */
-        return c->op == UNID_OP_DONE && c->status != 0 && c->response_len == 0 && c->head_len == 0
-                   ? NULL
-                   : "used the response or the body before it took the request";
+    if (!ch->request_put && c->op == UNID_OP_DONE && c->status != 0 && c->response_len == 0) {
+        return NULL; /* a program that failed before there was anybody to answer */
+    }
+    if (!ch->request_put) {
+        return "used the response or the body before it took the request";
     }
     if (c->op == UNID_OP_READ) {
         return NULL;
@@ -316,7 +316,11 @@ static void dispatch(struct hv_channel *ch, const struct call *c)
         break;
     case UNID_OP_DONE: {
         struct hv_exit why = {.kind = HV_EXIT_DONE, .status = c->status, .fault_vector = ~0u};
-        take_output(ch, c, &why);
+        if (ch->request_put) {
+            take_output(ch, c, &why);
+        } else {
+            hv_channel_end(ch, &why);
+        }
         break;
     }
     case UNID_OP_LOG:
