@@ -5,6 +5,8 @@
  * goes on where it stood, the wall clock is the host's. */
 #include "time/time.h"
 
+#include <linux/time.h>
+
 #include "host.h"
 #include "mm.h"
 

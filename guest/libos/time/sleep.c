@@ -1,4 +1,6 @@
 /* sleep.c - the system calls that let time pass, and timers that send signals. */
+#include <linux/time.h>
+
 #include "task/task_internal.h"
 
 #include "mm.h"

@@ -2,7 +2,7 @@
 #ifndef LIBOS_TIME_TIME_H
 #define LIBOS_TIME_TIME_H
 
-#include <linux/time.h>
+#include <linux/time_types.h>
 
 #include "task.h"
 
