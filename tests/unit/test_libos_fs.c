@@ -1,4 +1,5 @@
-/* test_libos_fs.c - the library OS's files: the image, what is written over it, names, /dev and /proc. */
+/* test_libos_fs.c - the library OS's files: the image, what is written over it, names, /dev and
+ * /proc. */
 #include "libos_fake.h"
 
 #include <asm/ioctls.h>
@@ -602,7 +603,8 @@ static void proc_tells_of_the_process(void **state)
     assert_non_null(strstr(slurp("/proc/self/maps"), "[stack]\n"));
     assert_int_equal(strncmp(slurp("/proc/self/stat"), "1 (tool) R 0 1 1 0 -1 ", 22), 0);
     int fields = 0;
-    for (char *p = strtok((char *)(uintptr_t)slurp("/proc/1/stat"), " \n"); p; p = strtok(NULL, " \n")) {
+    for (char *p = strtok((char *)(uintptr_t)slurp("/proc/1/stat"), " \n"); p;
+         p = strtok(NULL, " \n")) {
         fields++;
     }
     assert_int_equal(fields, 52);

@@ -35,7 +35,7 @@ static struct inode *instantiate(uint32_t number)
     const struct unid_rootfs_inode *from = image_inode(number);
     bool shared = from->links > 1 && (from->mode & S_IFMT) != S_IFDIR;
     if (shared) {
-        list_for(node, &several_names) {
+        list_for (node, &several_names) {
             struct inode *i = container_of(node, struct inode, linked);
             if (i->image == number + 1) {
                 return inode_ref(i);
@@ -135,8 +135,7 @@ uint32_t rootfs_dir_count(const struct inode *dir)
 const char *rootfs_dir_entry(const struct inode *dir, uint32_t index, size_t *ret_len,
                              uint32_t *ret_type, uint64_t *ret_ino)
 {
-    const struct unid_rootfs_dirent *e =
-        image_dirent(image_inode(dir->image - 1)->dirents + index);
+    const struct unid_rootfs_dirent *e = image_dirent(image_inode(dir->image - 1)->dirents + index);
     *ret_len = e->name_len;
     *ret_type = e->type;
     *ret_ino = e->inode + 1;
