@@ -8,6 +8,7 @@
 #include "fs/wait.h"
 #include "host.h"
 #include "mm.h"
+#include "sys_file.h"
 
 /* Reading waits in the host for body bytes, also with O_NONBLOCK: the client sends them, and nobody
  * but the host can tell when. */
@@ -84,15 +85,8 @@ static void complete_root(void)
     }
 }
 
-void files_init(void)
+static void mount_all(void)
 {
-#ifndef LIBOS_HOSTED
-    const struct unid_rootfs_where *where =
-        (const struct unid_rootfs_where *)(uintptr_t)UNID_ROOTFS_WHERE_ADDR;
-    if (where->size && rootfs_mount(where->phys, where->size) < 0) {
-        kpanic("the image's root file system is not one");
-    }
-#endif
     if (!dir_root()) {
         struct inode *root = inode_new(S_IFDIR | 0755, DEV_ROOT);
         if (!root) {
@@ -106,4 +100,27 @@ void files_init(void)
     complete_root();
     synthesize_etc();
     stdio_open();
+}
+
+void files_init(void)
+{
+#ifndef LIBOS_HOSTED
+    const struct unid_rootfs_where *where =
+        (const struct unid_rootfs_where *)(uintptr_t)UNID_ROOTFS_WHERE_ADDR;
+    if (where->size && rootfs_mount(where->phys, where->size) < 0) {
+        kpanic("the image's root file system is not one");
+    }
+#endif
+    mount_all();
+}
+
+void files_init_again(void)
+{
+    sys_close_range(0, ~0u, 0);
+    if (rootfs_mount_again() < 0) {
+        kpanic("no memory to mount the root file system again");
+    }
+    cwd_set(dir_root());
+    process_umask = 022;
+    mount_all();
 }

@@ -133,6 +133,8 @@ int dir_may_change(const struct inode *dir); /* 0; /proc: -EPERM; a removed dire
 
 /* rootfs.c */
 int rootfs_mount(uint64_t phys, uint64_t size); /* makes it the root; -EINVAL: not such an image */
+int rootfs_mount_again(
+    void); /* a root as the image has it, for the one that was changed; -ENOMEM */
 struct inode *rootfs_lookup(struct inode *dir, const char *name, size_t len); /* referenced */
 bool rootfs_has(const struct inode *dir, const char *name, size_t len);
 uint32_t rootfs_dir_count(const struct inode *dir);

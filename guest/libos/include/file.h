@@ -69,14 +69,16 @@ struct file *file_new(const struct file_ops *ops, struct inode *inode, uint32_t 
 struct file *file_ref(struct file *f);
 void file_unref(struct file *f); /* NULL allowed */
 
-/* Descriptors. */
-#define FD_MAX 4096          /* RLIMIT_NOFILE */
-struct file *fd_get(int fd); /* borrowed; NULL: -EBADF */
-int fd_install(struct file *f, int least,
-               bool cloexec); /* takes the reference on success; -EMFILE */
+/* Descriptors. fd_get: borrowed, NULL is -EBADF. fd_install: takes the reference on success;
+ * -EMFILE. */
+#define FD_MAX 4096 /* RLIMIT_NOFILE */
+struct file *fd_get(int fd);
+int fd_install(struct file *f, int least, bool cloexec);
 int fd_close(int fd);
-void files_init(
-    void); /* mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants */
+/* Mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants. */
+void files_init(void);
+/* For a program that starts again: all that is open is closed, and files are as in the image. */
+void files_init_again(void);
 
 /* $PORT of an `http` program, 0: none. The listener there gets the request (net/listen.c). */
 void net_set_port(uint16_t port);
