@@ -220,6 +220,7 @@ static void on_idle_timer(void *arg)
 
 static void entry_fail(struct entry *e, int rc, const struct un_error *err)
 {
+    struct un_error why = *err; /* it may be a job's of the entry */
     struct un_list waiters;
     un_list_init(&waiters);
     while (!un_list_empty(&e->waiters)) {
@@ -231,7 +232,7 @@ static void entry_fail(struct entry *e, int rc, const struct un_error *err)
     while (!un_list_empty(&waiters)) {
         struct waiter *w = un_list_first(&waiters, struct waiter, node);
         un_list_remove(&w->node);
-        w->cb(w->arg, rc, NULL, err);
+        w->cb(w->arg, rc, NULL, &why);
         free(w);
     }
 }
