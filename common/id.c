@@ -88,14 +88,25 @@ static uint64_t next(uint8_t tail[10])
     return ms;
 }
 
-void un_id_new(char out[UN_ID_SIZE])
+static void put_time(char out[10], uint64_t ms)
 {
-    uint8_t tail[10];
-    uint64_t ms = next(tail);
     for (int i = 9; i >= 0; i--) {
         out[i] = alphabet[ms & 31];
         ms >>= 5;
     }
+}
+
+void un_id_least(uint64_t wall_us, char out[UN_ID_SIZE])
+{
+    put_time(out, wall_us / 1000);
+    memset(out + 10, alphabet[0], UN_ID_LEN - 10);
+    out[UN_ID_LEN] = '\0';
+}
+
+void un_id_new(char out[UN_ID_SIZE])
+{
+    uint8_t tail[10];
+    put_time(out, next(tail));
     uint64_t bits = 0;
     unsigned have = 0;
     size_t at = 0;

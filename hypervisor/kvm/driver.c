@@ -239,7 +239,7 @@ static int open_driver(const struct hv_driver_spec *spec, struct hv_driver **ret
     d->base.ops = &hv_kvm_driver;
     d->loop = spec->loop;
     un_list_init(&d->spawners);
-    un_list_init(&d->links);
+    kvm_links_init(d);
     un_list_init(&d->brisk);
     un_timer_init(&d->yield_timer, d->loop, on_yield_timer, d);
     int rc = find_vmm(&d->vmm_path, err);

@@ -39,7 +39,7 @@ struct kvm_driver {
     uint32_t slot_count, next_slot, generation;
     size_t vm_count;
     struct un_list links; /* free ones, the last used first */
-    size_t link_count;
+    struct un_timer link_timer;
     struct un_list brisk; /* VMs, by yield_us */
     struct un_timer yield_timer;
 };
@@ -57,7 +57,7 @@ struct kvm_vm {
     enum kvm_vm_state state;
     uint32_t id;
     int pid;
-    uint64_t mem_bytes; /* the shell's */
+    uint64_t mem_bytes;    /* the shell's */
     struct kvm_link *link; /* until it is freed and gone */
     struct hv_channel channel;
     struct hv_asks asks;
@@ -109,9 +109,21 @@ void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, in
 /* run.c */
 int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
 int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err);
-/* Starts the image without a request, to be snapshotted: `on_saved` is called, with the VM's arg,
- * when the guest asks. Else as vm_run. */
-int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec,
+/* To start an image without a request, to be snapshotted. First kvm_vm_place_prepare; then
+ * kvm_vm_place, which copies the image, tens of MiB perhaps, and may be called on a worker while the
+ * VM is kept; then kvm_vm_build, which takes the placement's descriptor: `on_saved` is called, with
+ * the VM's arg, when the guest asks. Errors as vm_run. */
+struct kvm_placement {
+    struct vmm_order order;
+    uint32_t boot_flags;
+    uint64_t tsc_hz;
+    int fd; /* of guest memory, once it was placed; -1 */
+};
+int kvm_vm_place_prepare(struct kvm_vm *vm, const struct hv_run_spec *spec,
+                         struct kvm_placement *ret, struct un_error *err);
+int kvm_vm_place(struct kvm_vm *vm, const struct hv_run_spec *spec, struct kvm_placement *p,
+                 struct un_error *err);
+int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec, struct kvm_placement *p,
                  void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err);
 
 /* probe.c */

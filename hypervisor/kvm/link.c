@@ -14,7 +14,7 @@
 #include "hypervisor/kvm/channel_memory.h"
 #include "hypervisor/kvm/driver.h"
 
-enum { KEPT_LEAST = 16 };
+enum { KEPT_US = 10000000 };
 
 static void link_free(struct kvm_link *link)
 {
@@ -81,7 +81,6 @@ int kvm_link_take(struct kvm_driver *d, struct kvm_vm *vm, struct kvm_link **ret
     struct kvm_link *link = un_list_first(&d->links, struct kvm_link, node);
     if (link) {
         un_list_remove(&link->node);
-        d->link_count--;
     } else {
         int rc = link_new(d, &link, err);
         if (rc < 0) {
@@ -117,13 +116,10 @@ void kvm_link_put(struct kvm_driver *d, struct kvm_link *link, bool small)
         link_free(link);
         return;
     }
+    link->put_us = un_loop_now_us(d->loop);
     un_list_push_front(&d->links, &link->node); /* what was used last is in the CPU's caches */
-    d->link_count++;
-    while (d->link_count > KEPT_LEAST + d->vm_count) {
-        struct kvm_link *last = un_list_entry(d->links.prev, struct kvm_link, node);
-        un_list_remove(&last->node);
-        d->link_count--;
-        link_free(last);
+    if (!un_timer_armed(&d->link_timer)) {
+        (void)un_timer_arm_at(&d->link_timer, link->put_us + KEPT_US); /* else the next one's */
     }
 }
 
@@ -132,12 +128,34 @@ bool kvm_link_unread(const struct kvm_link *link)
     return poll(&(struct pollfd){.fd = link->peer, .events = POLLIN}, 1, 0) == 1;
 }
 
+/* The longest unused are at the end of the list. */
+static void on_timer(void *arg)
+{
+    struct kvm_driver *d = arg;
+    uint64_t now = un_loop_now_us(d->loop);
+    while (!un_list_empty(&d->links)) {
+        struct kvm_link *last = un_list_entry(d->links.prev, struct kvm_link, node);
+        if (last->put_us + KEPT_US > now) {
+            (void)un_timer_arm_at(&d->link_timer, last->put_us + KEPT_US);
+            return;
+        }
+        un_list_remove(&last->node);
+        link_free(last);
+    }
+}
+
+void kvm_links_init(struct kvm_driver *d)
+{
+    un_list_init(&d->links);
+    un_timer_init(&d->link_timer, d->loop, on_timer, d);
+}
+
 void kvm_links_free(struct kvm_driver *d)
 {
+    un_timer_cancel(&d->link_timer);
     un_list_for_each_safe (it, &d->links) {
         struct kvm_link *link = un_list_entry(it, struct kvm_link, node);
         un_list_remove(&link->node);
         link_free(link);
     }
-    d->link_count = 0;
 }

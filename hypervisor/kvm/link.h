@@ -8,6 +8,8 @@
  *   - a new monitor zeroes the memory before it says READY, and so before it has a guest
  *     (channel_memory.h); unid looks at none of it before.
  *
+ * Links that nobody has taken for some seconds are freed.
+ *
  * Loop thread.
  */
 #ifndef UNID_HYPERVISOR_KVM_LINK_H
@@ -31,6 +33,7 @@ struct kvm_link {
     struct event event;  /* something came: kvm_vm_on_packet */
     bool watched;
     struct kvm_vm *vm;   /* who has it; NULL when it is free */
+    uint64_t put_us;     /* since when it is free */
 };
 
 /* Lends a link to `vm`. Gives it (kvm_link_put). -ENOMEM, or the errno of what it is made of. */
@@ -44,6 +47,8 @@ void kvm_link_put(struct kvm_driver *d, struct kvm_link *link, bool small);
 /* Whether an order lies in the socket that the monitor has not taken. */
 bool kvm_link_unread(const struct kvm_link *link);
 
+/* For the driver's opening: no links yet. */
+void kvm_links_init(struct kvm_driver *d);
 /* Frees those that nobody has. */
 void kvm_links_free(struct kvm_driver *d);
 

@@ -97,7 +97,7 @@ struct vmm_event {
     uint64_t rss_kib; /* GONE */
     uint32_t version; /* HELLO */
     uint32_t tsc_khz; /* HELLO: what the guest's RDTSC counts, 0 when not known */
-    uint32_t boot_flags; /* HELLO: UNID_BOOT_* that say what the guest's CPU can */
+    uint32_t boot_flags;           /* HELLO: UNID_BOOT_* that say what the guest's CPU can */
     uint16_t layers[VMM_LAYERS];   /* HELLO: 0 active, else the errno that says why not */
     uint32_t phase_ns[VMM_PHASES]; /* READY */
     char step[24];                 /* FAILED, HELLO with an error: what could not be done */
@@ -136,9 +136,9 @@ enum vmm_report_kind {
 struct vmm_report {
     uint32_t kind;
     int32_t error;
-    uint32_t exit_reason; /* of KVM, where it matters; linux/kvm.h */
-    uint32_t vector;      /* FAULT: ~0u when not known */
-    uint64_t rip, addr;   /* FAULT */
+    uint32_t exit_reason;      /* of KVM, where it matters; linux/kvm.h */
+    uint32_t vector;           /* FAULT: ~0u when not known */
+    uint64_t rip, addr;        /* FAULT */
     uint8_t code[HV_CODE_MAX]; /* FAULT: the bytes at rip, as far as they are known */
     uint8_t code_len;
     uint64_t cpu_us, rss_kib, exits;

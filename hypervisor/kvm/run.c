@@ -45,10 +45,9 @@ static int make_ram(uint64_t size, struct un_error *err)
     return fd;
 }
 
-/* Lays the image out in a new file of memory, the channel's part of it in the channel. Gives the
- * descriptor. */
-static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t boot_flags,
-                   struct vmm_order *order, struct un_error *err)
+/* Lays the image out in a new file of memory, the channel's part of it in the channel. */
+int kvm_vm_place(struct kvm_vm *v, const struct hv_run_spec *spec, struct kvm_placement *p,
+                 struct un_error *err)
 {
     int fd = make_ram(spec->mem_bytes, err);
     if (fd < 0) {
@@ -66,14 +65,14 @@ static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t bo
                                     .mem_bytes = spec->mem_bytes,
                                     .doorbell = HV_DOORBELL_MEMORY,
                                     .doorbell_addr = VMM_DOORBELL_ADDR,
-                                    .boot_flags = boot_flags | v->drv->hello.boot_flags,
-                                    .tsc_hz = (uint64_t)v->drv->hello.tsc_khz * 1000};
+                                    .boot_flags = p->boot_flags,
+                                    .tsc_hz = p->tsc_hz};
         struct hv_layout made = {0};
         rc = hv_layout_build(&ls, spec, &made, err);
-        order->cr3 = made.cr3;
-        order->rip = made.rip;
-        order->rsp = made.rsp;
-        order->rdi = made.rdi;
+        p->order.cr3 = made.cr3;
+        p->order.rip = made.rip;
+        p->order.rsp = made.rsp;
+        p->order.rdi = made.rdi;
     }
     if (mem != MAP_FAILED) {
         munmap(mem, spec->mem_bytes);
@@ -82,14 +81,24 @@ static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t bo
         close_fd(&fd);
         return rc;
     }
-    order->flags = VMM_BIND_SHARED;
-    return fd;
+    p->order.flags = VMM_BIND_SHARED;
+    p->fd = fd;
+    return 0;
+}
+
+static struct kvm_placement placement(const struct kvm_vm *v, const struct hv_run_spec *spec)
+{
+    const struct vmm_event *hello = &v->drv->hello;
+    return (struct kvm_placement){.order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes},
+                                  .boot_flags = hello->boot_flags,
+                                  .tsc_hz = (uint64_t)hello->tsc_khz * 1000,
+                                  .fd = -1};
 }
 
 /* Where the guest begins: its snapshot if there is one, else the image. `ret_fd` is borrowed from
  * the snapshot, or the VM's own (ram_fd). */
-static int place(struct kvm_vm *v, const struct hv_run_spec *spec, struct vmm_order *order,
-                 int *ret_fd, struct un_error *err)
+static int begin_at(struct kvm_vm *v, const struct hv_run_spec *spec, struct vmm_order *order,
+                    int *ret_fd, struct un_error *err)
 {
     if (spec->snapshot_key) {
         v->snapshot = snapshot_get(v->drv->snapshots, spec->snapshot_key, spec->mem_bytes);
@@ -100,11 +109,14 @@ static int place(struct kvm_vm *v, const struct hv_run_spec *spec, struct vmm_or
         *ret_fd = snapshot_order(v->snapshot, order);
         return 0;
     }
-    int fd = lay_out(v, spec, UNID_BOOT_REQUEST_READY, order, err);
-    if (fd < 0) {
-        return fd;
+    struct kvm_placement p = placement(v, spec);
+    p.boot_flags |= UNID_BOOT_REQUEST_READY;
+    int rc = kvm_vm_place(v, spec, &p, err);
+    if (rc < 0) {
+        return rc;
     }
-    *ret_fd = v->ram_fd = fd;
+    *order = p.order;
+    *ret_fd = v->ram_fd = p.fd;
     return 0;
 }
 
@@ -153,7 +165,7 @@ int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error
     }
     struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes};
     kvm_vm_open_channel(v);
-    rc = place(v, spec, &order, &fd, err);
+    rc = begin_at(v, spec, &order, &fd, err);
     if (rc == 0) {
         rc = hv_channel_put_request(&v->channel, spec, err);
     }
@@ -173,23 +185,29 @@ int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error
     return 0;
 }
 
-int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec,
-                 void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err)
+int kvm_vm_place_prepare(struct kvm_vm *v, const struct hv_run_spec *spec,
+                         struct kvm_placement *ret, struct un_error *err)
 {
     int rc = check_run(v, spec, err);
-    if (rc < 0) {
-        return rc;
+    if (rc == 0) {
+        *ret = placement(v, spec);
     }
-    struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes};
+    return rc;
+}
+
+int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec, struct kvm_placement *p,
+                 void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err)
+{
+    if (v->state != KVM_VM_SHELL) {
+        close_fd(&p->fd);
+        return un_error_set(err, -EIO, "the VM was lost before it ran");
+    }
     kvm_vm_open_channel(v);
-    int fd = lay_out(v, spec, 0, &order, err);
-    if (fd < 0) {
-        return fd;
-    }
-    v->ram_fd = fd;
+    v->ram_fd = p->fd;
+    p->fd = -1;
     v->on_saved = on_saved;
     v->asks.net_result = -ENETUNREACH; /* a connection could not be snapshotted */
-    kvm_vm_begin(v, &order, spec->deadline_us, fd);
+    kvm_vm_begin(v, &p->order, spec->deadline_us, v->ram_fd);
     return 0;
 }
 

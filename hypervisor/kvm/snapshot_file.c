@@ -24,10 +24,11 @@ enum { FORMAT_VERSION = 2, PATH_SIZE = 4096, TEMP_AGE_S = 600 };
 
 struct header {
     uint64_t magic;
-    uint32_t version, abi; /* abi: UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR */
+    uint16_t version, boot_flags;
+    uint32_t abi; /* UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR */
     uint64_t mem_bytes;
     uint32_t cpu; /* CPUID leaf 1, eax: the XSAVE area is that of a model */
-    struct snapshot_cpu told;
+    uint32_t tsc_khz;
     uint64_t content_sum; /* of state and pages */
     uint64_t header_sum;  /* of the rest of this struct */
     char key[HV_SNAPSHOT_KEY_MAX + 1];
@@ -169,7 +170,8 @@ static int write_content(int fd, const char *key, const struct snapshot_source *
                        .abi = UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR,
                        .mem_bytes = s->mem_bytes,
                        .cpu = cpu_model(),
-                       .told = s->cpu};
+                       .boot_flags = (uint16_t)s->cpu.boot_flags,
+                       .tsc_khz = s->cpu.tsc_khz};
     snprintf(h.key, sizeof(h.key), "%s", key);
     h.content_sum = sum_words(MAGIC, s->state, sizeof(struct vmm_state));
     int rc = un_fault("kvm.snapshot.write");
@@ -304,8 +306,8 @@ static int read_header(int fd, const char *key, const struct snapshot_cpu *cpu, 
         return damaged(err, "damaged header");
     }
     if (h.version != FORMAT_VERSION || h.abi != (UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR) ||
-        h.cpu != cpu_model() || h.told.tsc_khz != cpu->tsc_khz ||
-        h.told.boot_flags != cpu->boot_flags) {
+        h.cpu != cpu_model() || h.tsc_khz != cpu->tsc_khz ||
+        h.boot_flags != cpu->boot_flags) {
         return damaged(err, "made by another version or on another machine");
     }
     if (strncmp(h.key, key, sizeof(h.key)) != 0 || h.mem_bytes > VMM_MEM_MAX ||

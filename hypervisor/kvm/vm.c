@@ -233,6 +233,10 @@ static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
         snprintf(why.detail, sizeof(why.detail), "the CPU does not tell where");
     } else if (r->exit_reason == KVM_EXIT_MMIO) {
         snprintf(why.detail, sizeof(why.detail), "address %#" PRIx64 " has no memory", r->addr);
+    } else if (r->error == -EFAULT) {
+        snprintf(why.detail, sizeof(why.detail), "an address behind the guest's memory");
+    } else if (r->exit_reason == KVM_EXIT_INTERNAL_ERROR) {
+        snprintf(why.detail, sizeof(why.detail), "an instruction that KVM cannot emulate");
     }
     end(v, &why);
 }
