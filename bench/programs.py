@@ -53,7 +53,7 @@ int main(void)
 }
 """
 HELLO_C = '#include <stdio.h>\nint main(void) { getchar(); puts("hello"); return 0; }\n'
-LUA = "local s = 0 for i = 1, 3e7 do s = s + i % 7 * 0.5 end print(s, io.read())"
+LUA = "local x, s = io.read(), 0 for i = 1, 3e7 do s = s + i % 7 * 0.5 end print(s, x)"
 SLOW_SERVER = """\
 import http.server, time
 class Slow(http.server.BaseHTTPRequestHandler):
@@ -125,18 +125,25 @@ def first_on_host(command, env=None):
 def compare(daemon, what, command, data, goal, options=()):
     """The whole of a request against the whole of a process, in turn."""
     deploy(daemon, "work", command[0], *command[1:], options=options)
-    ours, theirs = [], []
+    ours, theirs, cpu = [], [], []
     for i in range(PAIRS + 1):
         vm_ms, body = post(daemon, "work", data)
+        before = os.times()
         host_ms, out = on_host(command, data)
+        after = os.times()
         if body != out:
             raise SystemExit(f"{what}: another output than on the host")
         if i:
             ours.append(vm_ms)
             theirs.append(host_ms)
+            cpu.append((after.children_user - before.children_user +
+                        after.children_system - before.children_system) * 1e3)
     row(f"{what}: VM, host, median", f"{median(ours):.0f}, {median(theirs):.0f} ms")
     row("  ratio, pair by pair: median",
         f"{median([o / t for o, t in zip(ours, theirs)]):.3f}", goal)
+    vm_cpu = [r["cpu_us"] / 1e3 for r in receipts_of(daemon, "work", PAIRS)[:PAIRS]]
+    row("  CPU time of the monitor, of the process: median, ratio",
+        f"{median(vm_cpu):.0f}, {median(cpu):.0f} ms, {median(vm_cpu) / median(cpu):.3f}")
 
 
 def bench_work(daemon):
