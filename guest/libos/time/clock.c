@@ -9,6 +9,7 @@
 
 #include "host.h"
 #include "mm.h"
+#include "sys_core.h"
 
 #define SHIFT 32
 
