@@ -8,7 +8,7 @@
 #define LOG_WINDOW      ((char *)UNID_LOG_ADDR)
 
 static bool has_request, body_ended;
-static bool used_early; /* host_note_use before the request */
+static bool used_early;              /* host_note_use before the request */
 static uint32_t body_used, body_len; /* bytes of the window's body that were read; that there are */
 
 static void doorbell(void)

@@ -5,8 +5,11 @@
  * goes on where it stood, the wall clock is the host's. */
 #include "time/time.h"
 
+#include <linux/time.h>
+
 #include "host.h"
 #include "mm.h"
+#include "sys_core.h"
 
 #define SHIFT 32
 
