@@ -1,4 +1,5 @@
-/* test_libos_fs.c - the library OS's files: the image, what is written over it, names, /dev and /proc. */
+/* test_libos_fs.c - the library OS's files: the image, what is written over it, names, /dev and
+ * /proc. */
 #include "libos_fake.h"
 
 #include <asm/ioctls.h>
@@ -602,7 +603,8 @@ static void proc_tells_of_the_process(void **state)
     assert_non_null(strstr(slurp("/proc/self/maps"), "[stack]\n"));
     assert_int_equal(strncmp(slurp("/proc/self/stat"), "1 (tool) R 0 1 1 0 -1 ", 22), 0);
     int fields = 0;
-    for (char *p = strtok((char *)(uintptr_t)slurp("/proc/1/stat"), " \n"); p; p = strtok(NULL, " \n")) {
+    for (char *p = strtok((char *)(uintptr_t)slurp("/proc/1/stat"), " \n"); p;
+         p = strtok(NULL, " \n")) {
         fields++;
     }
     assert_int_equal(fields, 52);
@@ -650,6 +652,32 @@ static void unnamed_files(void **state)
     assert_memory_equal(buf, "MEM", 3);
 }
 
+static void a_new_start_finds_the_image(void **state)
+{
+    (void)state;
+    files_init_again(); /* what the tests before left */
+    uint64_t left = fake.frames_left;
+    int fd = (int)sys_open("/data/hard1", O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    struct file *mapped = file_ref(fd_get(fd)); /* as memory keeps it */
+    assert_int_equal(sys_write(fd, "changed", 7), 7);
+    spit("/tmp/lock", "pid");
+    assert_int_equal(sys_unlink("/data/big"), 0);
+    assert_int_equal(sys_mkdir("/tmp/dir", 0755), 0);
+    assert_int_equal(sys_chdir("/tmp/dir"), 0);
+    files_init_again();
+    assert_int_equal(sys_fcntl(3, F_GETFD, 0), -EBADF);
+    assert_int_equal(sys_fcntl(1, F_GETFD, 0), 0);
+    char cwd[8];
+    assert_int_equal(sys_getcwd(cwd, sizeof(cwd)), 2);
+    assert_int_equal(error_of_stat("/tmp/lock"), -ENOENT);
+    assert_int_equal(mode_of("/data/big"), S_IFREG | 0644);
+    assert_string_equal(slurp("/data/hard1"), "hard");
+    assert_string_equal(slurp("/data/hard2"), "hard");
+    assert_string_equal(slurp("/proc/self/exe"), "#!tool\n");
+    file_unref(mapped);
+    assert_int_equal(fake.frames_left, left);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup(name, setup)
@@ -677,6 +705,7 @@ int main(void)
         T(sendfile_takes_pages),
         T(proc_tells_of_the_process),
         T(unnamed_files),
+        T(a_new_start_finds_the_image),
     };
     return cmocka_run_group_tests(tests, fake_group_setup, NULL);
 }

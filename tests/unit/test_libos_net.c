@@ -394,6 +394,11 @@ static void refusals_are_told(void **state)
     int v;
     uint32_t len = sizeof(v);
     fake.open_result = -EACCES;
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = net16(80)};
+    memcpy(&six.sin6_addr, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x1", 16);
+    client = (int)sys_socket(AF_INET6, SOCK_STREAM, 0);
+    assert_int_equal(sys_connect(client, &six, sizeof(six)), -EACCES);
+    assert_string_equal(fake.opened, "[2001:db8:0:0:0:0:0:1]:80");
     client = (int)sys_socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(connect_to(client, 192, 0, 2, 1, 80), -EACCES);
     fake.open_result = 3;

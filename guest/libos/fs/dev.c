@@ -102,11 +102,7 @@ void dev_mount(void)
 
 int64_t sys_getrandom(void *buf, size_t len, uint32_t flags)
 {
-    enum {
-        NONBLOCK = 1,
-        RANDOM = 2,
-        INSECURE = 4
-    };
+    enum { NONBLOCK = 1, RANDOM = 2, INSECURE = 4 };
     if ((flags & ~(uint32_t)(NONBLOCK | RANDOM | INSECURE)) ||
         (flags & (RANDOM | INSECURE)) == (RANDOM | INSECURE)) {
         return -EINVAL;
