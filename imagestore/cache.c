@@ -222,8 +222,6 @@ static void entry_fail(struct entry *e, int rc, const struct un_error *err)
 {
     struct un_error why = *err; /* it may be a job's of the entry */
     struct un_list waiters;
-    struct un_error why = UN_ERROR_INIT;
-    un_error_copy(&why, err); /* it may be the entry's own, of a job in it */
     un_list_init(&waiters);
     while (!un_list_empty(&e->waiters)) {
         struct waiter *w = un_list_first(&e->waiters, struct waiter, node);
