@@ -133,7 +133,8 @@ static void check_segments(struct job *j, const char *path, const struct un_elf 
     j->ret->load_bytes += elf->high - elf->low;
 }
 
-/* Functions of libc that a program may use, and the call that they end in. */
+/* Functions of libc that a program may use, and the call that they end in. fork() ends in clone() with
+ * arguments that no library OS of one process can offer. */
 static void note_imports(struct job *j, const char *path, const struct un_elf_dynamic *d)
 {
     static const struct {
