@@ -56,6 +56,18 @@
 #define LIMIT_RECEIPTS_ROWS       1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 
+/* Events and triggers */
+#define LIMIT_EVENT_BYTES         (1 << 20) /* of a delivery; the largest that AWS sends has 256 KiB */
+#define LIMIT_EVENT_RECORDS       1000      /* of a delivery: each becomes an invocation of each function */
+#define LIMIT_TRIGGERS            1000      /* held in memory with their configuration */
+#define LIMIT_TRIGGER_FUNCTIONS   16        /* that one trigger fans out to */
+#define LIMIT_TRIGGER_EVENTS      32        /* patterns of event names of one trigger */
+#define LIMIT_TRIGGER_STRING      1024      /* of a trigger's strings; an S3 key has at most so many */
+#define LIMIT_TRIGGER_TOPICS      16        /* SNS topics that are remembered a trigger */
+#define LIMIT_CRON_CATCH_UP       100       /* missed runs of one trigger that are made up for */
+#define LIMIT_OBJECT_BYTES        (256 << 20) /* of an object that is fetched or put */
+#define LIMIT_OBJECT_MS           300000    /* for its transfer */
+
 /* Snapshots of the kvm driver */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */
