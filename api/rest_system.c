@@ -4,6 +4,7 @@
 
 #include "api/call.h"
 #include "api/reply.h"
+#include "events/events.h"
 #include "store/store.h"
 #include "unid/abi.h"
 
@@ -95,6 +96,36 @@ static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
     metric(b, "shells_failed_total", "counter", "Shells that could not be made.", s->shells_failed);
 }
 
+static void metrics_events(struct un_buf *b, const struct events_stats *s)
+{
+    un_buf_printf(b, "# HELP unid_events_total Events, by source and what became of them.\n"
+                     "# TYPE unid_events_total counter\n");
+    for (unsigned i = 0; i < INTAKE_SOURCES; i++) {
+        for (unsigned k = 0; k < INTAKE_RESULTS; k++) {
+            un_buf_printf(b, "unid_events_total{source=\"%s\",result=\"%s\"} %llu\n",
+                          intake_source_name(i), intake_result_name(k),
+                          (unsigned long long)s->counts[i][k]);
+        }
+    }
+    un_buf_printf(b, "# HELP unid_triggers Triggers, by type.\n# TYPE unid_triggers gauge\n");
+    for (unsigned i = 0; i < EVENT_KINDS; i++) {
+        un_buf_printf(b, "unid_triggers{type=\"%s\"} %u\n", event_kind_name(i), s->triggers[i]);
+    }
+    un_buf_printf(b, "# HELP unid_objects_total Objects of stores, fetched as input or put as output.\n"
+                     "# TYPE unid_objects_total counter\n");
+    un_buf_printf(b, "unid_objects_total{way=\"fetch\",result=\"ok\"} %llu\n"
+                     "unid_objects_total{way=\"fetch\",result=\"failed\"} %llu\n"
+                     "unid_objects_total{way=\"put\",result=\"ok\"} %llu\n"
+                     "unid_objects_total{way=\"put\",result=\"failed\"} %llu\n",
+                  (unsigned long long)s->fetched, (unsigned long long)s->fetch_failed,
+                  (unsigned long long)s->put, (unsigned long long)s->put_failed);
+    un_buf_printf(b, "# HELP unid_object_bytes_total Bytes of those objects.\n"
+                     "# TYPE unid_object_bytes_total counter\n"
+                     "unid_object_bytes_total{way=\"fetch\"} %llu\n"
+                     "unid_object_bytes_total{way=\"put\"} %llu\n",
+                  (unsigned long long)s->fetched_bytes, (unsigned long long)s->put_bytes);
+}
+
 void rest_metrics(struct api_call *call)
 {
     const struct api *a = call->api;
@@ -106,6 +137,11 @@ void rest_metrics(struct api_call *call)
     metric(&b, "http_connections", "gauge", "HTTP connections.", api_connections(a));
     metric(&b, "uptime_seconds", "gauge", "Seconds since the HTTP interface was opened.",
            (un_loop_now_us(a->loop) - a->opened_us) / 1000000);
+    if (a->events) {
+        struct events_stats events;
+        events_get_stats(a->events, &events);
+        metrics_events(&b, &events);
+    }
     if (a->store) {
         struct store_stats store;
         store_get_stats(a->store, &store);

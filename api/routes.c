@@ -5,6 +5,11 @@ const struct route api_routes[] = {
     /* The gateway first: it is what most requests want. */
     {"*", "/fn/{name}", "gateway", AUTH_NONE, BODY_STREAM, gateway_run},
     {"*", "/fn/{name}/{path...}", "gatewayPath", AUTH_NONE, BODY_STREAM, gateway_run},
+    {"POST", "/events", "receiveEvents", AUTH_NONE, BODY_STREAM, events_any},
+    {"OPTIONS", "/events", "allowEvents", AUTH_NONE, BODY_NONE, events_options},
+    {"POST", "/events/s3/{trigger}", "receiveS3", AUTH_NONE, BODY_STREAM, events_s3},
+    {"GET", "/events/s3/{trigger}", "probeS3", AUTH_NONE, BODY_NONE, events_s3_probe},
+    {"OPTIONS", "/events/s3/{trigger}", "allowS3", AUTH_NONE, BODY_NONE, events_options},
     {"GET", "/healthz", "getHealth", AUTH_NONE, BODY_NONE, rest_healthz},
     {"GET", "/readyz", "getReadiness", AUTH_NONE, BODY_NONE, rest_readyz},
     {"GET", "/metrics", "getMetrics", AUTH_TOKEN, BODY_NONE, rest_metrics},
@@ -37,6 +42,12 @@ const struct route api_routes[] = {
     {"POST", "/api/v1/functions/{name}/invocations", "invokeFunction", AUTH_TOKEN, BODY_STREAM,
      rest_invoke},
     {"GET", "/api/v1/functions/{name}/logs", "getLogs", AUTH_TOKEN, BODY_NONE, rest_logs},
+
+    {"GET", "/api/v1/triggers", "listTriggers", AUTH_TOKEN, BODY_NONE, rest_trigger_list},
+    {"PUT", "/api/v1/triggers/{name}", "putTrigger", AUTH_TOKEN, BODY_JSON, rest_trigger_put},
+    {"GET", "/api/v1/triggers/{name}", "getTrigger", AUTH_TOKEN, BODY_NONE, rest_trigger_get},
+    {"DELETE", "/api/v1/triggers/{name}", "removeTrigger", AUTH_TOKEN, BODY_NONE,
+     rest_trigger_remove},
 
     {"GET", "/api/v1/invocations", "listInvocations", AUTH_TOKEN, BODY_NONE, rest_invocation_list},
     {"GET", "/api/v1/invocations/{id}", "getInvocation", AUTH_TOKEN, BODY_NONE,

@@ -79,6 +79,10 @@ int verb_receipt(struct cli_call *call);
 int verb_receipts(struct cli_call *call);
 int verb_rm(struct cli_call *call);
 int verb_rollback(struct cli_call *call);
+int verb_trigger_add(struct cli_call *call);
+int verb_trigger_ls(struct cli_call *call);
+int verb_trigger_rm(struct cli_call *call);
+int verb_trigger_show(struct cli_call *call);
 int verb_version(struct cli_call *call);
 int verb_versions(struct cli_call *call);
 
