@@ -164,10 +164,9 @@ static int run(struct un_job *job, struct un_error *err)
 {
     struct transfer *t = un_container_of(job, struct transfer, job);
     CURL *h __attribute__((cleanup(easy_freep))) = curl_easy_init();
-    struct curl_slist *fields __attribute__((cleanup(slist_freep))) =
-        curl_slist_append(NULL, "Expect:");
+    struct curl_slist *fields __attribute__((cleanup(slist_freep))) = NULL;
     char why[CURL_ERROR_SIZE] = "";
-    if (!h || !fields) {
+    if (!h) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     set_options(h, t, why);
