@@ -199,14 +199,17 @@ class Store:
             "AWS_EC2_METADATA_DISABLED": "true",
         })
 
-    def notify(self, bucket, topic, url):
-        """Has the store tell `url` of all that happens in the bucket."""
-        arn = json.loads(self.aws("sns", "create-topic", "--name", topic, "--attributes",
-                                  json.dumps({"push-endpoint": url})))["TopicArn"]
+    def notify(self, bucket, *urls):
+        """Has the store tell each URL of all that happens in the bucket."""
+        topics = []
+        for i, url in enumerate(urls):
+            name = f"{bucket}-{i}"
+            arn = json.loads(self.aws("sns", "create-topic", "--name", name, "--attributes",
+                                      json.dumps({"push-endpoint": url})))["TopicArn"]
+            topics.append({"Id": name, "TopicArn": arn,
+                           "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]})
         self.aws("s3api", "put-bucket-notification-configuration", "--bucket", bucket,
-                 "--notification-configuration", json.dumps({"TopicConfigurations": [{
-                     "Id": topic, "TopicArn": arn,
-                     "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}]}))
+                 "--notification-configuration", json.dumps({"TopicConfigurations": topics}))
 
 
 if __name__ == "__main__":

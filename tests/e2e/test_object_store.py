@@ -95,7 +95,7 @@ def test_pictures_come_back_from_the_function(unid, store, tmp_path):
     unid.deploy("thumb", FUNCTION)
     bucket = Bucket(store, unid, "photos")
     url = bucket.add_trigger("thumb", "--fetch", "--put", "photos/out/")
-    store.notify("photos", "photos", url)
+    store.notify("photos", url)
     pictures = {name: jpeg(i) for i, name in enumerate(NAMES)}
     for name, data in pictures.items():
         bucket.put(f"in/{name}", data, tmp_path)
@@ -117,7 +117,7 @@ def test_the_event_says_what_the_store_said(unid, store, tmp_path):
     bucket = Bucket(store, unid, "events")
     url = bucket.add_trigger("tell", "--on-success", "keep")
     unid.deploy("keep", "echo")
-    store.notify("events", "events", url)
+    store.notify("events", url)
     bucket.put("in/é 1.jpg", jpeg(1), tmp_path)
     wait_for(lambda: bucket.trigger()["counts"]["accepted"] == 1, "the event is there")
     text = unid.get("/metrics").body.decode()
@@ -126,16 +126,19 @@ def test_the_event_says_what_the_store_said(unid, store, tmp_path):
 
 def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, store, tmp_path):
     port = ceph.free_port()
+    # The same port after each start: the store has been told.
     unid = make_unid(flags=["--listen", f"127.0.0.1:{port}"])
     unid.may_log_errors = True
     unid.start()
-    # Slow enough that much is waiting when unid is killed.
-    unid.deploy("thumb", FUNCTION, concurrency=1)
+    unid.deploy("thumb", FUNCTION)
+    # One at a time, and slow: some of these wait and one runs whenever unid is killed.
+    unid.deploy("slow", "sleep", "1500", concurrency=1)
     bucket = Bucket(store, unid, "crash")
+    slow = unid.put("/api/v1/triggers/slow", {"type": "s3", "function": "slow", "prefix": "in/"}).json
     url = bucket.add_trigger("thumb", "--fetch", "--put", "crash/out/", "--backoff", "200ms",
                              "--backoff-max", "1s", "--max-attempts", "100")
     url = urllib.parse.urlsplit(url)._replace(netloc=f"127.0.0.1:{port}").geturl()
-    store.notify("crash", "crash", url)
+    store.notify("crash", url, f"http://127.0.0.1:{port}/events/s3/slow?token={slow['token']}")
     pictures = {f"{i}.jpg": jpeg(100 + i) for i in range(8)}
     for i, (name, data) in enumerate(pictures.items()):
         bucket.put(f"in/{name}", data, tmp_path)
@@ -154,6 +157,17 @@ def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, 
     for name, data in pictures.items():
         assert bucket.get(f"out/{name}", tmp_path) == made_of(data), name
     assert unid.get("/api/v1/deadletters").ok().json["items"] == []
+
+    def slow_ones():
+        items = unid.get("/api/v1/invocations?trigger=slow").ok().json["items"]
+        done = {r["id"] for r in items if r["outcome"] == "ok"}
+        return items if len(done) == len(pictures) else None
+
+    receipts = wait_for(slow_ones, "each slow run is done", 60)
+    # What was running when unid was killed says so, and nothing ran twice without that.
+    outcomes = [r["outcome"] for r in receipts]
+    assert outcomes.count("ok") == len(pictures) and "interrupted" in outcomes, outcomes
+    assert set(outcomes) == {"ok", "interrupted"}, outcomes
 
 
 def test_an_object_that_is_gone_becomes_a_dead_letter(unid, store, tmp_path):
@@ -204,7 +218,7 @@ def test_pictures_come_back_from_real_machines(make_unid, store, tmp_path):
     unid.deploy("sum", image=image)
     bucket = Bucket(store, unid, "machines")
     url = bucket.add_trigger("sum", "--fetch", "--put", "machines/out/")
-    store.notify("machines", "machines", url)
+    store.notify("machines", url)
     pictures = {name: jpeg(i) for i, name in enumerate(NAMES)}
     for name, data in pictures.items():
         bucket.put(f"in/{name}", data, tmp_path)
