@@ -69,8 +69,27 @@ static int identify(struct event *e)
 
 /* --- binary ----------------------------------------------------------------------------------- */
 
+/* ISO 8859-1 as UTF-8. NULL: no memory. */
+static char *from_latin1(const char *text)
+{
+    char *out = malloc(strlen(text) * 2 + 1), *at = out;
+    for (const unsigned char *c = (const unsigned char *)text; out && *c; c++) {
+        if (*c < 0x80) {
+            *at++ = (char)*c;
+        } else {
+            *at++ = (char)(0xc0 | *c >> 6);
+            *at++ = (char)(0x80 | (*c & 0x3f));
+        }
+    }
+    if (out) {
+        *at = '\0';
+    }
+    return out;
+}
+
 /* Undoes what HTTP binding 3.1.3.2 says of values: double quotes as RFC 7230 has them, then
- * percent-encoding. NULL with *ret_bad as event_decode. */
+ * percent-encoding. NULL with *ret_bad as event_decode. Senders that do not encode at all (the SDK for
+ * JavaScript, 10.0) write ISO 8859-1, as field values once were; what is not UTF-8 is taken for that. */
 static char *decode_value(const char *value, bool *ret_bad)
 {
     un_autofree char *plain = strdup(value);
@@ -85,8 +104,8 @@ static char *decode_value(const char *value, bool *ret_bad)
     }
     char *text = plain ? event_decode(plain, false, ret_bad) : NULL;
     if (text && !event_utf8(text)) {
-        *ret_bad = true;
-        free(un_steal(&text));
+        un_autofree char *bytes = text;
+        text = from_latin1(bytes);
     }
     return text;
 }
@@ -104,7 +123,8 @@ static int take_attribute(struct event *e, const struct cloudevents_field *field
     if (bad) {
         return un_error_set(err, -EINVAL, "%.40s: must be percent-encoded UTF-8", field->name);
     }
-    if (!value) {
+    un_autofree char *encoded = value ? event_encode(value) : NULL;
+    if (!encoded) {
         return no_memory(err);
     }
     for (size_t i = 0; i < UN_ARRAY_SIZE(own); i++) {
@@ -115,7 +135,7 @@ static int take_attribute(struct event *e, const struct cloudevents_field *field
             *own[i].to = un_steal(&value);
         }
     }
-    int rc = event_add_field(e, field->name, field->value);
+    int rc = event_add_field(e, field->name, encoded);
     return rc == -E2BIG  ? un_error_set(err, -EINVAL, "more than %d attributes", EVENT_FIELDS_MAX)
            : rc < 0 ? no_memory(err)
                     : 0;

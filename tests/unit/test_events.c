@@ -264,6 +264,23 @@ static void binary_events_keep_body_and_attributes(void **state)
     assert_string_equal(e->content_type, "text/plain");
     assert_int_equal(e->body.len, 5);
     assert_int_equal(e->field_count, 6);
+    assert_string_equal(e->fields[2].value, "/s%20t");
+    event_list_done(&l);
+}
+
+static void values_that_nobody_encoded_are_latin1_or_utf8(void **state)
+{
+    static const struct cloudevents_field fields[] = {{"ce-specversion", "1.0"},
+                                                      {"ce-type", "t"},
+                                                      {"ce-source", "caf\xe9"},
+                                                      {"ce-id", "1"},
+                                                      {"ce-subject", "\xe2\x82\xac"}};
+    struct event_list l;
+    assert_int_equal(parse_ce(NULL, fields, UN_ARRAY_SIZE(fields), "", &l, NULL), 0);
+    assert_string_equal(l.items[0].source, "caf\xc3\xa9");
+    assert_string_equal(l.items[0].subject, "\xe2\x82\xac");
+    /* Functions get them as they ought to be. */
+    assert_string_equal(l.items[0].fields[2].value, "caf%C3%A9");
     event_list_done(&l);
 }
 
@@ -613,6 +630,7 @@ int main(void)
         cmocka_unit_test(garbage_is_refused_with_what_is_expected),
         cmocka_unit_test(too_many_records_are_refused),
         cmocka_unit_test(binary_events_keep_body_and_attributes),
+        cmocka_unit_test(values_that_nobody_encoded_are_latin1_or_utf8),
         cmocka_unit_test(structured_events_stay_as_they_came),
         cmocka_unit_test(batches_are_taken_apart),
         cmocka_unit_test(broken_events_are_refused_by_attribute),
