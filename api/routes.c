@@ -5,9 +5,9 @@ const struct route api_routes[] = {
     /* The gateway first: it is what most requests want. */
     {"*", "/fn/{name}", "gateway", AUTH_NONE, BODY_STREAM, gateway_run},
     {"*", "/fn/{name}/{path...}", "gatewayPath", AUTH_NONE, BODY_STREAM, gateway_run},
-    {"POST", "/events", "receiveEvents", AUTH_NONE, BODY_STREAM, events_any},
+    {"POST", "/events", "receiveEvents", AUTH_EVENT, BODY_STREAM, events_any},
     {"OPTIONS", "/events", "allowEvents", AUTH_NONE, BODY_NONE, events_options},
-    {"POST", "/events/s3/{trigger}", "receiveS3", AUTH_NONE, BODY_STREAM, events_s3},
+    {"POST", "/events/s3/{trigger}", "receiveS3", AUTH_EVENT, BODY_STREAM, events_s3},
     {"GET", "/events/s3/{trigger}", "probeS3", AUTH_NONE, BODY_NONE, events_s3_probe},
     {"OPTIONS", "/events/s3/{trigger}", "allowS3", AUTH_NONE, BODY_NONE, events_options},
     {"GET", "/healthz", "getHealth", AUTH_NONE, BODY_NONE, rest_healthz},
