@@ -203,6 +203,36 @@ void rest_invocation_list(struct api_call *call)
     receipt_list(call->api->scheduler, &query, on_receipts, call);
 }
 
+/* A receipt of queued work: whether more attempts will follow it. */
+struct receipt_flow {
+    struct api_call *call;
+    json_t *receipt;
+};
+
+static void on_more(void *arg, bool pending)
+{
+    struct receipt_flow *f = arg;
+    if (pending && f->receipt && json_object_set_new(f->receipt, "pending", json_true()) < 0) {
+        json_decref(f->receipt);
+        f->receipt = NULL;
+    }
+    reply_json(f->call, 200, f->receipt);
+    free(f);
+}
+
+static void reply_receipt(struct api_call *call, const struct receipt *r)
+{
+    bool queued =
+        r->trigger == SCHED_ASYNC || r->trigger == SCHED_EVENT || r->trigger == SCHED_DESTINATION;
+    struct receipt_flow *f = queued && strcmp(r->outcome, "ok") != 0 ? malloc(sizeof(*f)) : NULL;
+    if (!f) {
+        reply_json(call, 200, receipt_json(r));
+        return;
+    }
+    *f = (struct receipt_flow){call, receipt_json(r)};
+    async_pending(call->api->scheduler, r->id, on_more, f);
+}
+
 static void on_pending(void *arg, bool pending)
 {
     struct api_call *call = arg;
@@ -226,7 +256,7 @@ static void on_receipt(void *arg, int rc, const struct receipt *list, size_t cou
     } else if (rc < 0) {
         reply_error(call, rc, err);
     } else {
-        reply_json(call, 200, receipt_json(&list[0]));
+        reply_receipt(call, &list[0]);
     }
 }
 

@@ -45,6 +45,21 @@ static const struct args_option logs_options[] = {
 static const struct args_option receipts_options[] = {
     {"limit", 'n', "N", "how many (default 20)"},
     {"status", 0, "WORD", "only ok, failed, or one outcome such as timed-out"},
+    {"trigger", 0, "NAME", "only those of a trigger's events"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option deadletter_ls_options[] = {
+    {"limit", 'n', "N", "how many (default 20)"},
+    {"function", 0, "NAME", "only those of a function"},
+    {"trigger", 0, "NAME", "only those of a trigger's events"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option deadletter_redrive_options[] = {
+    {"all", 0, NULL, "all of them; prints how many"},
+    {"function", 0, "NAME", "with --all: only those of a function"},
+    {"trigger", 0, "NAME", "with --all: only those of a trigger's events"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -117,6 +132,15 @@ const struct cli_verb cli_verbs[] = {
     {"receipts", "[NAME]", 0, 1, false, receipts_options, verb_receipts,
      "List receipts of invocations, newest first", NULL},
     {"receipt", "ID", 1, 1, false, no_options, verb_receipt, "Show an invocation's receipt", NULL},
+    {"deadletter ls", "", 0, 0, false, deadletter_ls_options, verb_deadletter_ls,
+     "List events that were given up, newest first", NULL},
+    {"deadletter show", "ID", 1, 1, false, no_options, verb_deadletter_show,
+     "Show an event that was given up, with the reason and its body", NULL},
+    {"deadletter redrive", "ID...", 0, VERB_ANY, false, deadletter_redrive_options,
+     verb_deadletter_redrive, "Have events run again that were given up",
+     "Their attempts and their age are counted anew.\n"},
+    {"deadletter rm", "ID...", 1, VERB_ANY, false, no_options, verb_deadletter_rm,
+     "Remove events that were given up", NULL},
     {"bench", "NAME[:VERSION|ALIAS]", 1, 1, false, bench_options, verb_bench,
      "Measure a function: where the time of its requests goes",
      "Sends one request after the other on one connection, and shows percentiles of the phases\n"
@@ -189,7 +213,7 @@ int cli_help_overview(struct un_buf *out)
 {
     int rc = un_buf_append_str(out, "Usage: unictl [OPTION]... VERB [OPERAND]...\n\nVerbs:\n");
     for (const struct cli_verb *v = cli_verbs; v->name && rc == 0; v++) {
-        rc = un_buf_printf(out, "  %-12s %s\n", v->name, v->summary);
+        rc = un_buf_printf(out, "  %-18s %s\n", v->name, v->summary);
     }
     rc = rc ? rc : un_buf_append_str(out, "\nOptions of every verb:\n");
     for (const struct args_option *o = cli_global_options; o->name && rc == 0; o++) {

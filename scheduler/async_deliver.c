@@ -161,8 +161,8 @@ static void run_done(struct un_job *job, int rc, const struct un_error *err)
                                        "the daemon is shutting down"};
     }
     e->delivery = NULL;
-    free(d);
     async_entry_finish(e, NULL, &ending);
+    free(d); /* the ending borrows its sentence */
     sched_done(s);
 }
 

@@ -160,6 +160,8 @@ static void on_end(void *arg, const struct sched_outcome *outcome)
     } else if (outcome->kind == SCHED_OK && ending.judgement != ASYNC_DONE) {
         snprintf(why, sizeof(why), "the function answered with status %u", e->status);
         ending.why = why;
+        ending.outcome = "failed"; /* not as a call, but as an attempt at the event */
+        ending.status = e->status;
     }
     async_entry_finish(e, record, &ending);
 }
