@@ -241,7 +241,8 @@ static int parse_json(enum cloudevents_mode mode, const void *data, size_t len,
         struct event *e = rc ? NULL : event_list_add(list, EVENT_CLOUDEVENT);
         rc = rc ? rc : e ? read_object(e, item, NULL, 0, err) : no_memory(err);
         if (rc < 0) {
-            return un_error_context(err, "event %zu of the batch", i);
+            (void)un_error_context(err, "event %zu of the batch", i);
+            return rc;
         }
     }
     return rc;

@@ -351,9 +351,14 @@ static int parse_match(const json_t *filter, const char *key, struct trigger_mat
         rc = rc ? rc : get_text(value, "exact", &m->exact, err);
         rc = rc ? rc : get_text(value, "prefix", &m->prefix, err);
         rc = rc ? rc : get_text(value, "suffix", &m->suffix, err);
-        rc = rc < 0 ? un_error_context(err, "%s", key) : 0;
+        if (rc < 0) {
+            (void)un_error_context(err, "%s", key);
+        }
     }
-    return rc < 0 ? un_error_context(err, "filter") : 0;
+    if (rc < 0) {
+        (void)un_error_context(err, "filter");
+    }
+    return rc;
 }
 
 static int parse_cloudevents(const json_t *root, struct trigger_config *c, struct un_error *err)
@@ -363,10 +368,12 @@ static int parse_cloudevents(const json_t *root, struct trigger_config *c, struc
     if (!filter) {
         return 0;
     }
-    if (un_json_only_keys(filter, keys, err) < 0) {
-        return un_error_context(err, "filter");
+    int rc = un_json_only_keys(filter, keys, err);
+    if (rc < 0) {
+        (void)un_error_context(err, "filter");
+        return rc;
     }
-    int rc = parse_match(filter, "type", &c->type, err);
+    rc = parse_match(filter, "type", &c->type, err);
     rc = rc ? rc : parse_match(filter, "source", &c->source, err);
     return rc ? rc : parse_match(filter, "subject", &c->subject, err);
 }
@@ -399,9 +406,7 @@ static int parse_cron(const json_t *root, struct trigger_config *c, struct un_er
         return no_memory(err);
     }
     rc = cron_parse(c->schedule, &c->cron, err);
-    rc = rc ? rc : tz_load(c->timezone, &c->tz, err);
-    return rc < 0 && c->cron.minutes + (uint64_t)c->cron.every_s ? un_error_context(err, "timezone")
-                                                                : rc;
+    return rc ? rc : tz_load(c->timezone, &c->tz, err);
 }
 
 /* --- reading: the whole ----------------------------------------------------------------------- */
@@ -440,8 +445,10 @@ int trigger_config_parse(const json_t *root, struct trigger_config *ret, struct 
         return rc;
     }
     c.kind = (enum event_kind)kind;
-    if (un_json_only_keys(root, types[kind].keys, err) < 0) {
-        return un_error_context(err, "a trigger of type %s", type);
+    rc = un_json_only_keys(root, types[kind].keys, err);
+    if (rc < 0) {
+        (void)un_error_context(err, "a trigger of type %s", type);
+        return rc;
     }
     rc = parse_common(root, &c, err);
     rc = rc ? rc : types[kind].parse(root, &c, err);

@@ -17,13 +17,14 @@ static int no_memory(struct un_error *err)
     return un_error_set(err, -ENOMEM, "out of memory");
 }
 
-/* The table's name, out of "arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL". Free with free();
- * NULL when it is nothing of the kind or out of memory. */
-static char *table_of_arn(const char *arn)
+/* The table's name, out of "arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL"; NULL when it is
+ * nothing of the kind. Free with free(). -ENOMEM. */
+static int table_of_arn(const char *arn, char **ret)
 {
     const char *at = arn ? strstr(arn, ":table/") : NULL;
     size_t len = at ? strcspn(at + 7, "/") : 0;
-    return len ? strndup(at + 7, len) : NULL;
+    *ret = len ? strndup(at + 7, len) : NULL;
+    return len && !*ret ? -ENOMEM : 0;
 }
 
 /* Numbers of different length compare as strings once the shorter has zeros in front. */
@@ -54,7 +55,10 @@ static int add_record(struct event_list *list, json_t *record, size_t index, str
     json_t *change = json_object_get(record, "dynamodb");
     const char *name = event_str(record, "eventName"), *id = event_str(record, "eventID");
     const char *arn = event_str(record, "eventSourceARN"), *table = event_str(record, "tableName");
-    un_autofree char *from_arn = table ? NULL : table_of_arn(arn);
+    un_autofree char *from_arn = NULL;
+    if (!table && table_of_arn(arn, &from_arn) < 0) {
+        return no_memory(err);
+    }
     table = table ? table : from_arn;
     if (!name || (strcmp(name, "INSERT") != 0 && strcmp(name, "MODIFY") != 0 &&
                   strcmp(name, "REMOVE") != 0)) {

@@ -112,8 +112,10 @@ const char *event_str(const json_t *obj, const char *key)
 
 int event_set_record(struct event *e, json_t *record)
 {
-    un_autojson json_t *whole = json_pack("{s:[O]}", "Records", record);
-    un_autofree char *text = un_json_text(whole);
+    /* Not by json_pack: where memory lacks it keeps the reference that "O" takes. */
+    un_autojson json_t *whole = json_object(), *list = json_array();
+    bool made = json_array_append(list, record) == 0 && json_object_set(whole, "Records", list) == 0;
+    un_autofree char *text = un_json_text(made ? whole : NULL);
     un_buf_reset(&e->body);
     if (!text || un_buf_append_str(&e->body, text) < 0) {
         return -ENOMEM;
@@ -223,11 +225,22 @@ char *event_decode(const char *text, bool plus, bool *ret_bad)
     return out;
 }
 
+/* The table of RFC 3629, section 4: how many bytes follow the first, and what the second may be. */
 bool event_utf8(const char *text)
 {
-    /* jansson takes UTF-8 only (RFC 3629: no surrogates, nothing overlong). */
-    json_t *j = json_string(text);
-    bool ok = j != NULL;
-    json_decref(j);
-    return ok;
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+        unsigned more = *c < 0x80 ? 0 : *c < 0xc2 ? 4 : *c < 0xe0 ? 1 : *c < 0xf0 ? 2 : *c < 0xf5 ? 3 : 4;
+        unsigned char least = *c == 0xe0 ? 0xa0 : *c == 0xf0 ? 0x90 : 0x80;
+        unsigned char most = *c == 0xed ? 0x9f : *c == 0xf4 ? 0x8f : 0xbf;
+        if (more == 4) {
+            return false;
+        }
+        for (; more > 0; more--, least = 0x80, most = 0xbf) {
+            c++;
+            if (*c < least || *c > most) {
+                return false;
+            }
+        }
+    }
+    return true;
 }

@@ -61,7 +61,8 @@ int events_open(const struct events_spec *spec, struct events **ret, struct un_e
     if (rc < 0) {
         un_workers_free(ev->transfers);
         events_free(ev);
-        return un_error_context(err, "triggers");
+        (void)un_error_context(err, "triggers");
+        return rc;
     }
     const struct async_hooks hooks = {.fetch = object_fetch, .put = object_put, .arg = ev};
     async_set_hooks(ev->scheduler, &hooks);

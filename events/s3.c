@@ -200,12 +200,10 @@ static const char *bridge_name(const char *type, const char *reason, const char 
     return NULL;
 }
 
-static void move(json_t *to, const char *to_key, const json_t *from, const char *from_key)
+static bool move(json_t *to, const char *to_key, const json_t *from, const char *from_key)
 {
     json_t *value = json_object_get(from, from_key);
-    if (value) {
-        json_object_set(to, to_key, value);
-    }
+    return !value || json_object_set(to, to_key, value) == 0;
 }
 
 static int parse_bridge(const json_t *root, struct s3_delivery *d, struct un_error *err)
@@ -228,15 +226,13 @@ static int parse_bridge(const json_t *root, struct s3_delivery *d, struct un_err
     if (!record) {
         return no_memory(err);
     }
-    move(record, "awsRegion", root, "region");
-    move(record, "eventTime", root, "time");
-    move(bucket, "name", json_object_get(detail, "bucket"), "name");
-    move(object, "key", from, "key");
-    move(object, "size", from, "size");
-    move(object, "eTag", from, "etag");
-    move(object, "versionId", from, "version-id");
-    move(object, "sequencer", from, "sequencer");
-    return add_record(d, record, 0, true, err);
+    bool whole = move(record, "awsRegion", root, "region") && move(record, "eventTime", root, "time") &&
+                 move(bucket, "name", json_object_get(detail, "bucket"), "name") &&
+                 move(object, "key", from, "key") && move(object, "size", from, "size") &&
+                 move(object, "eTag", from, "etag") &&
+                 move(object, "versionId", from, "version-id") &&
+                 move(object, "sequencer", from, "sequencer");
+    return whole ? add_record(d, record, 0, true, err) : no_memory(err);
 }
 
 /* --- SNS -------------------------------------------------------------------------------------- */
@@ -250,7 +246,10 @@ static int parse_notification(const json_t *root, struct s3_delivery *d, struct 
     }
     int rc = un_json_parse(text, strlen(text), &message, err);
     rc = rc ? rc : parse_message(message, true, d, err);
-    return rc ? un_error_context(err, "the SNS Message") : 0;
+    if (rc < 0) {
+        (void)un_error_context(err, "the SNS Message");
+    }
+    return rc;
 }
 
 /* The envelopes: "HTTP/HTTPS notification JSON format" in the Amazon SNS Developer Guide. */
@@ -312,7 +311,7 @@ int s3_parse(const void *data, size_t len, struct s3_delivery *ret, struct un_er
     struct s3_delivery d = {.kind = S3_RECORDS};
     int rc = un_json_parse(data, len, &root, err);
     if (rc == -EINVAL) {
-        un_error_context(err, "expected an S3 event as JSON");
+        (void)un_error_context(err, "expected an S3 event as JSON");
     }
     rc = rc ? rc : parse_message(root, false, &d, err);
     if (rc < 0) {

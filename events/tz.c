@@ -384,7 +384,7 @@ int tz_load(const char *name, struct tz **ret, struct un_error *err)
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > FILE_MOST) {
         return un_error_set(err, -EINVAL,
-                            "there is no time zone \"%.64s\" in " ZONE_DIRECTORY
+                            "timezone: there is no \"%.64s\" in " ZONE_DIRECTORY
                             "; use a name like Europe/Berlin, or UTC",
                             name);
     }
@@ -394,7 +394,10 @@ int tz_load(const char *name, struct tz **ret, struct un_error *err)
         return un_error_errno(err, data ? -errno : -ENOMEM, "time zone \"%s\"", name);
     }
     int rc = tz_parse(data, (size_t)n, ret, err);
-    return rc < 0 ? un_error_context(err, "time zone \"%s\"", name) : 0;
+    if (rc < 0) {
+        (void)un_error_context(err, "time zone \"%s\"", name);
+    }
+    return rc;
 }
 
 /* --- asking ----------------------------------------------------------------------------------- */

@@ -5,7 +5,6 @@ that answers bytes can take its place."""
 import hashlib
 import json
 import struct
-import time
 import urllib.parse
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 import ceph
 import harness
 from harness import wait_for
+from test_events import sink  # noqa: F401 (a fixture)
 
 # Behaviour of the fake driver's guest, and what it makes of an object.
 FUNCTION = "echo"
@@ -60,7 +60,7 @@ def store(tmp_path_factory):
 class Bucket:
     """A bucket of the test's own, and a trigger for what comes to in/."""
 
-    def __init__(self, store, unid, name, persistent=False):
+    def __init__(self, store, unid, name):
         self.store, self.unid, self.name = store, unid, name
         store.aws("s3api", "create-bucket", "--bucket", name)
 
@@ -73,19 +73,29 @@ class Bucket:
         ).ok().json
         return f"{result['url']}?token={result['token']}"
 
-    def put(self, key, data, tmp_path):
-        path = tmp_path / "object"
-        path.write_bytes(data)
-        self.store.aws("s3api", "put-object", "--bucket", self.name, "--key", key, "--body", str(path))
+    def upload(self, prefix, files, tmp_path):
+        """Stores {name: bytes} below a prefix, with one start of the AWS CLI."""
+        directory = tmp_path / f"up{len(list(tmp_path.iterdir()))}"
+        for name, data in files.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(data)
+        self.store.aws("s3", "cp", "--recursive", str(directory), f"s3://{self.name}/{prefix}")
 
-    def keys(self):
-        listed = self.store.aws("s3api", "list-objects-v2", "--bucket", self.name)
-        return {o["Key"] for o in json.loads(listed or b"{}").get("Contents", [])}
+    def download(self, prefix, tmp_path):
+        """{name: bytes} of what is below a prefix."""
+        directory = tmp_path / f"down{len(list(tmp_path.iterdir()))}"
+        directory.mkdir()
+        self.store.aws("s3", "cp", "--recursive", f"s3://{self.name}/{prefix}", str(directory))
+        return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
-    def get(self, key, tmp_path):
-        path = tmp_path / "answer"
-        self.store.aws("s3api", "get-object", "--bucket", self.name, "--key", key, str(path))
-        return path.read_bytes()
+    def ran(self, count, seconds=30):
+        """Waits until so many events of the trigger are done."""
+
+        def there():
+            items = self.unid.get(f"/api/v1/invocations?trigger={self.name}").ok().json["items"]
+            return len([r for r in items if r["outcome"] == "ok"]) >= count
+
+        wait_for(there, f"{count} events are done", seconds)
 
     def trigger(self):
         return self.unid.get(f"/api/v1/triggers/{self.name}").ok().json
@@ -97,14 +107,9 @@ def test_pictures_come_back_from_the_function(unid, store, tmp_path):
     url = bucket.add_trigger("thumb", "--fetch", "--put", "photos/out/")
     store.notify("photos", url)
     pictures = {name: jpeg(i) for i, name in enumerate(NAMES)}
-    for name, data in pictures.items():
-        bucket.put(f"in/{name}", data, tmp_path)
-    bucket.put("in/notes.txt", b"not a picture", tmp_path)
-    wanted = {f"out/{name}" for name in pictures}
-    wait_for(lambda: wanted <= bucket.keys(), "every picture is there")
-    for name, data in pictures.items():
-        assert bucket.get(f"out/{name}", tmp_path) == made_of(data), name
-    assert {k for k in bucket.keys() if k.startswith("out/")} == wanted
+    bucket.upload("in/", {**pictures, "notes.txt": b"not a picture"}, tmp_path)
+    bucket.ran(len(pictures))
+    assert bucket.download("out/", tmp_path) == {n: made_of(d) for n, d in pictures.items()}
     counts = bucket.trigger()["counts"]
     assert counts["accepted"] == len(NAMES)
     assert counts["filtered"] >= len(NAMES) + 1  # what is put, and the text
@@ -112,14 +117,16 @@ def test_pictures_come_back_from_the_function(unid, store, tmp_path):
     assert {r["bytes_in"] for r in receipts} == {len(d) for d in pictures.values()}
 
 
-def test_the_event_says_what_the_store_said(unid, store, tmp_path):
-    unid.deploy("tell", "request")
+def test_the_event_says_what_the_store_said(unid, store, tmp_path, sink):
+    unid.deploy("tell", "echo")
     bucket = Bucket(store, unid, "events")
-    url = bucket.add_trigger("tell", "--on-success", "keep")
-    unid.deploy("keep", "echo")
-    store.notify("events", url)
-    bucket.put("in/é 1.jpg", jpeg(1), tmp_path)
-    wait_for(lambda: bucket.trigger()["counts"]["accepted"] == 1, "the event is there")
+    store.notify("events", bucket.add_trigger("tell", "--on-success", sink.url))
+    bucket.upload("in/", {"é 1.jpg": jpeg(1)}, tmp_path)
+    wait_for(lambda: sink.got, "the function has answered")
+    (record,) = json.loads(sink.got[0][3])["Records"]
+    assert record["eventSource"] == "ceph:s3" and record["s3"]["bucket"]["name"] == "events"
+    assert record["s3"]["object"]["key"] == "in/é 1.jpg"
+    assert record["s3"]["object"]["size"] == len(jpeg(1))
     text = unid.get("/metrics").body.decode()
     assert 'unid_events_total{source="ceph",result="accepted"} 1' in text
 
@@ -140,22 +147,21 @@ def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, 
     url = urllib.parse.urlsplit(url)._replace(netloc=f"127.0.0.1:{port}").geturl()
     store.notify("crash", url, f"http://127.0.0.1:{port}/events/s3/slow?token={slow['token']}")
     pictures = {f"{i}.jpg": jpeg(100 + i) for i in range(8)}
-    for i, (name, data) in enumerate(pictures.items()):
-        bucket.put(f"in/{name}", data, tmp_path)
-        if i == 3:
-            unid.kill()
-            unid.start()
-        if i == 5:
-            # The gateway is away while events wait for their objects.
-            store.stop_gateway()
-            time.sleep(0.5)
-            store.start_gateway()
+    names = sorted(pictures)
+    bucket.upload("in/", {n: pictures[n] for n in names[:3]}, tmp_path)
     unid.kill()
     unid.start()
-    wanted = {f"out/{name}" for name in pictures}
-    wait_for(lambda: wanted <= bucket.keys(), "every picture is there", 60)
-    for name, data in pictures.items():
-        assert bucket.get(f"out/{name}", tmp_path) == made_of(data), name
+    bucket.upload("in/", {n: pictures[n] for n in names[3:6]}, tmp_path)
+    # The gateway is away while events wait, some for their objects.
+    store.stop_gateway()
+    unid.kill()
+    unid.start()
+    store.start_gateway()
+    bucket.upload("in/", {n: pictures[n] for n in names[6:]}, tmp_path)
+    unid.kill()
+    unid.start()
+    bucket.ran(len(pictures), 60)
+    assert bucket.download("out/", tmp_path) == {n: made_of(d) for n, d in pictures.items()}
     assert unid.get("/api/v1/deadletters").ok().json["items"] == []
 
     def slow_ones():
@@ -185,7 +191,7 @@ def test_an_object_that_is_gone_becomes_a_dead_letter(unid, store, tmp_path):
     letter = wait_for(dead, "it is given up")[0]
     assert "404" in letter["reason"] and "NoSuchKey" in letter["reason"], letter
     # Once it is there, the letter can be driven again.
-    bucket.put("in/never there.jpg", jpeg(7), tmp_path)
+    bucket.upload("in/", {"never there.jpg": jpeg(7)}, tmp_path)
     unid.post(f"/api/v1/deadletters/{letter['id']}/redrive").ok()
     wait_for(lambda: not dead() and unid.get(f"/api/v1/invocations/{letter['id']}").json.get("outcome") == "ok",
              "it ran")
@@ -198,7 +204,7 @@ def test_wrong_credentials_are_told(unid, store, tmp_path):
         "type": "s3", "function": "thumb", "bucket": "secret", "endpoint": store.endpoint,
         "region": "default", "access_key": ceph.ACCESS, "secret_key": "wrong-secret-key",
         "fetch": True, "max_attempts": 1}).ok(201).json
-    bucket.put("in/a.jpg", jpeg(1), tmp_path)
+    bucket.upload("in/", {"a.jpg": jpeg(1)}, tmp_path)
     event = {"Records": [{"eventSource": "ceph:s3", "eventName": "ObjectCreated:Put", "s3": {
         "bucket": {"name": "secret"}, "object": {"key": "in/a.jpg"}}}]}
     unid.post("/events/s3/secret", event, headers={"Authorization": f"Bearer {result['token']}"}).ok()
@@ -220,8 +226,7 @@ def test_pictures_come_back_from_real_machines(make_unid, store, tmp_path):
     url = bucket.add_trigger("sum", "--fetch", "--put", "machines/out/")
     store.notify("machines", url)
     pictures = {name: jpeg(i) for i, name in enumerate(NAMES)}
-    for name, data in pictures.items():
-        bucket.put(f"in/{name}", data, tmp_path)
-    wait_for(lambda: {f"out/{n}" for n in pictures} <= bucket.keys(), "every sum is there")
-    for name, data in pictures.items():
-        assert hashlib.sha256(data).hexdigest().encode() in bucket.get(f"out/{name}", tmp_path), name
+    bucket.upload("in/", pictures, tmp_path)
+    bucket.ran(len(pictures))
+    sums = bucket.download("out/", tmp_path)
+    assert sums == {n: hashlib.sha256(d).hexdigest().encode() + b"\n" for n, d in pictures.items()}
