@@ -51,10 +51,12 @@ struct claim {
     char cursors[2][ASYNC_LANE_SIZE];
     struct async_event *events[LANES_MOST];
     size_t count;
-    int64_t rows, dead;     /* with `first` */
-    unsigned interrupted;   /* likewise */
-    int64_t next_due_us;    /* of what is DELAYED; INT64_MAX: nothing */
-    struct receipt receipt; /* large: not on the thread's stack */
+    int64_t rows, dead;      /* with `first` */
+    unsigned interrupted;    /* likewise */
+    unsigned damaged;        /* events that were set aside ... */
+    unsigned damaged_before; /* ... and of these, before the rows were counted */
+    int64_t next_due_us;     /* of what is DELAYED; INT64_MAX: nothing */
+    struct receipt receipt;  /* large: not on the thread's stack */
 };
 
 static void claim_free(struct claim *cl)
@@ -244,6 +246,19 @@ static int interrupted_receipt(struct claim *cl, sqlite3 *db, const struct async
     return rc < 0 ? rc : rc == 1 ? receipt_row_added(db, 1, err) : 0;
 }
 
+/* What cannot be read is set aside, so that it is in nobody's way. `rc` is what reading it gave. */
+static int set_aside(struct claim *cl, sqlite3 *db, int64_t seq, int rc, struct un_error *err)
+{
+    if (rc != -ENOENT && rc != -EUCLEAN) {
+        return rc;
+    }
+    cl->damaged++;
+    return store_exec(db, err,
+                      "UPDATE async_queue SET state = ?, died_us = ?, outcome = 'internal',"
+                      " reason = 'the database is damaged: the event cannot be read' WHERE seq = ?",
+                      "iii", (int64_t)ASYNC_DEAD, (int64_t)cl->now_us, seq);
+}
+
 static int take_back_one(struct claim *cl, sqlite3 *db, int64_t seq, struct un_error *err)
 {
     struct async_event *e = NULL;
@@ -251,7 +266,7 @@ static int take_back_one(struct claim *cl, sqlite3 *db, int64_t seq, struct un_e
     int rc = async_event_read(db, seq, &e, err);
 
     if (rc < 0) {
-        return rc;
+        return set_aside(cl, db, seq, rc, err);
     }
     cl->interrupted++;
     rc = interrupted_receipt(cl, db, e, err);
@@ -371,6 +386,7 @@ static int next_lane(struct claim *cl, struct statements *st, int which, int64_t
     return rc;
 }
 
+/* 1: claimed, 0: set aside. */
 static int claim_event(struct claim *cl, sqlite3 *db, struct statements *st, int64_t seq,
                        struct un_error *err)
 {
@@ -381,9 +397,15 @@ static int claim_event(struct claim *cl, sqlite3 *db, struct statements *st, int
     sqlite3_bind_int64(st->claim, 2, seq);
     rc = store_step(st->claim, err);
     sqlite3_reset(st->claim);
-    rc = rc == 0 ? async_event_read(db, seq, &cl->events[cl->count], err) : rc;
-    cl->count += rc == 0;
-    return rc;
+    if (rc < 0) {
+        return rc;
+    }
+    rc = async_event_read(db, seq, &cl->events[cl->count], err);
+    if (rc < 0) {
+        return set_aside(cl, db, seq, rc, err);
+    }
+    cl->count++;
+    return 1;
 }
 
 /* One kind's lanes in turn, until the places are taken or a whole round has claimed nothing. */
@@ -426,11 +448,14 @@ static int claim_kind(struct claim *cl, sqlite3 *db, struct statements *st, int 
         if (rc < 0) {
             return rc;
         }
+        claimed = true; /* the row is READY no more */
+        if (rc == 0) {
+            continue;
+        }
         cl->share_count += sh == &cl->shares[cl->share_count];
         sh->held++;
         cl->unused[which]--;
         cl->bytes += cost;
-        claimed = true;
     }
     return 0;
 }
@@ -459,6 +484,7 @@ static int claim_rows(struct store_job *job, sqlite3 *db, struct un_error *err)
     struct claim *cl = un_container_of(job, struct claim, job);
     int rc = cl->first ? first_look(cl, db, err) : 0;
 
+    cl->damaged_before = cl->damaged;
     rc = rc == 0 ? promote(cl, db, err) : rc;
     rc = rc == 0 ? claim_all(cl, db, err) : rc;
     return rc < 0 ? rc
@@ -538,6 +564,12 @@ static void claim_done(struct store_job *job, int rc, const struct un_error *err
     }
     if (cl->first) {
         note_first_look(cl);
+    }
+    if (cl->damaged > 0) {
+        un_log(UN_LOG_ERROR, "queued events cannot be read: the database is damaged; they are dead "
+                             "letters now");
+        q->rows -= cl->damaged - cl->damaged_before;
+        q->dead += cl->damaged - cl->damaged_before;
     }
     memcpy(q->cursor, cl->cursors[0], ASYNC_LANE_SIZE);
     memcpy(q->url_cursor, cl->cursors[1], ASYNC_LANE_SIZE);
