@@ -21,7 +21,7 @@ import time
 
 from harness import EXAMPLES, TOP, Daemon, median, row
 
-ROUNDS = 2
+ROUNDS = 3
 BACKLOG = 1_000_000
 KILLS, EVENTS_A_SECOND = 100, 500
 

@@ -23,10 +23,7 @@
 #include "scheduler/receipt_row.h"
 
 enum {
-    LANE_UNKNOWN = 1, /* places of a function whose concurrency is not known yet */
-    DELIVERIES = 8,   /* to HTTP destinations, at once */
-    LANES_KEPT = 32,  /* without a place, for what is known of them */
-    LANES_MOST = LIMIT_ASYNC_RUNNING + DELIVERIES + LANES_KEPT,
+    LANES_MOST = LIMIT_ASYNC_RUNNING + ASYNC_DELIVERIES + ASYNC_LANES_KEPT,
     PROMOTE_STEP = 256,        /* events that become due, in one claim */
     TAKE_BACK_STEP = 256,      /* read at a time at the start */
     CLAIM_FAILED_US = 1000000, /* pause when the database refuses */
@@ -68,135 +65,19 @@ static void claim_free(struct claim *cl)
     free(cl);
 }
 
-/* --- lanes, on the loop ----------------------------------------------------------------------- */
-
-static bool is_delivery(const char *lane)
-{
-    return lane[0] == ASYNC_LANE_URL[0];
-}
-
-static struct async_lane *find_in(struct un_list *lanes, const char *name)
-{
-    un_list_for_each (it, lanes) {
-        struct async_lane *l = un_list_entry(it, struct async_lane, node);
-
-        if (strcmp(l->name, name) == 0) {
-            return l;
-        }
-    }
-    return NULL;
-}
-
-static struct async_lane *lane_find(struct scheduler *s, const char *name)
-{
-    struct async_lane *l = find_in(&s->async.lanes, name);
-
-    return l ? l : find_in(&s->async.idle_lanes, name);
-}
-
-struct learning {
-    struct scheduler *s;
-    char name[ASYNC_LANE_SIZE];
-};
-
-/* The function is in the registry's cache now, where the next claim sees it. */
-static void on_learned(void *arg, int rc, struct function_version *v, const struct un_error *err)
-{
-    struct learning *learning = arg;
-    struct scheduler *s = learning->s;
-    struct async_lane *l = lane_find(s, learning->name);
-
-    if (rc == 0 && l) {
-        l->most = v->config.concurrency;
-    }
-    free(learning);
-    async_wake(s);
-    sched_done(s);
-}
-
-/* Finds out how many places the lane may have. Until then it has one. */
-static void lane_learn(struct scheduler *s, struct async_lane *l)
-{
-    struct learning *learning;
-
-    if (is_delivery(l->name)) {
-        l->most = DELIVERIES;
-        return;
-    }
-    learning = malloc(sizeof(*learning));
-    if (learning) {
-        learning->s = s;
-        memcpy(learning->name, l->name, sizeof(learning->name));
-        sched_begin(s);
-        function_resolve(s->registry, learning->name, NULL, on_learned, learning);
-    }
-}
-
-/* The event's lane, with a place more. */
-static struct async_lane *lane_get(struct scheduler *s, const struct async_event *e)
-{
-    char name[ASYNC_LANE_SIZE];
-    struct async_lane *l;
-
-    async_event_lane(e, name);
-    l = lane_find(s, name);
-    if (!l) {
-        l = calloc(1, sizeof(*l));
-        if (!l) {
-            return NULL;
-        }
-        memcpy(l->name, name, sizeof(l->name));
-        l->most = LANE_UNKNOWN;
-        un_list_push(&s->async.lanes, &l->node);
-        lane_learn(s, l);
-    } else if (l->held == 0) {
-        s->async.idle_lane_count--;
-        un_list_remove(&l->node);
-        un_list_push(&s->async.lanes, &l->node);
-    }
-    l->held++;
-    return l;
-}
-
-static void lane_forget(struct scheduler *s)
-{
-    struct async_lane *l = un_list_first(&s->async.idle_lanes, struct async_lane, node);
-
-    un_list_remove(&l->node);
-    free(l);
-    s->async.idle_lane_count--;
-}
-
-static void lane_put(struct scheduler *s, struct async_lane *l)
-{
-    if (--l->held > 0) {
-        return;
-    }
-    un_list_remove(&l->node);
-    un_list_push(&s->async.idle_lanes, &l->node);
-    if (++s->async.idle_lane_count > LANES_KEPT) {
-        lane_forget(s);
-    }
-}
-
-void async_lanes_done(struct scheduler *s)
-{
-    while (s->async.idle_lane_count > 0) {
-        lane_forget(s);
-    }
-}
+/* --- places, on the loop ----------------------------------------------------------------------- */
 
 void async_entry_release(struct async_entry *e)
 {
     struct scheduler *s = e->s;
 
-    if (is_delivery(e->lane->name)) {
+    if (async_lane_delivers(e->lane->name)) {
         s->async.delivering--;
     } else {
         s->async.running--;
     }
     s->async.bytes -= e->cost;
-    lane_put(s, e->lane);
+    async_lane_put(s, e->lane);
     un_list_remove(&e->node);
     async_event_free(e->event);
     free(e->fetched.content_type);
@@ -354,7 +235,7 @@ static struct share *share_of(struct claim *cl, const char *lane)
         }
     }
     sh = &cl->shares[cl->share_count]; /* kept when something is claimed for it */
-    *sh = (struct share){.most = LANE_UNKNOWN};
+    *sh = (struct share){.most = ASYNC_LANE_UNKNOWN};
     snprintf(sh->name, sizeof(sh->name), "%s", lane);
     return sh;
 }
@@ -508,7 +389,7 @@ static void arm_for(struct scheduler *s, int64_t due_us)
 static void begin(struct scheduler *s, struct async_event *event)
 {
     struct async_entry *e = calloc(1, sizeof(*e));
-    struct async_lane *lane = e ? lane_get(s, event) : NULL;
+    struct async_lane *lane = e ? async_lane_get(s, event) : NULL;
 
     if (!lane) {
         un_log(UN_LOG_WARN, "no memory to run a queued event; it runs after a restart",
@@ -523,7 +404,7 @@ static void begin(struct scheduler *s, struct async_event *event)
     e->cost = async_event_cost(event);
     un_list_push(&s->async.entries, &e->node);
     s->async.bytes += e->cost;
-    if (is_delivery(lane->name)) {
+    if (async_lane_delivers(lane->name)) {
         s->async.delivering++;
     } else {
         s->async.running++;
@@ -595,7 +476,7 @@ static void describe_lanes(struct claim *cl, struct un_list *lanes)
         struct async_lane *l = un_list_entry(it, struct async_lane, node);
         struct share *sh = &cl->shares[cl->share_count++];
         const struct function_version *v =
-            is_delivery(l->name) ? NULL : function_peek(s->registry, l->name, NULL);
+            async_lane_delivers(l->name) ? NULL : function_peek(s->registry, l->name, NULL);
 
         l->most = v ? v->config.concurrency : l->most;
         memcpy(sh->name, l->name, sizeof(sh->name));
@@ -619,7 +500,7 @@ static struct claim *claim_new(struct scheduler *s)
     }
     cl->s = s;
     cl->unused[0] = RUNNING_MOST - q->running;
-    cl->unused[1] = DELIVERIES - q->delivering;
+    cl->unused[1] = ASYNC_DELIVERIES - q->delivering;
     cl->now_us = sched_wall_us(s);
     cl->bytes = q->bytes;
     cl->first = !q->loaded;
@@ -636,7 +517,7 @@ void async_wake(struct scheduler *s)
     struct claim *cl;
 
     if (s->draining || s->closing || q->ending >= LIMIT_ASYNC_ENDING ||
-        (q->running >= RUNNING_MOST && q->delivering >= DELIVERIES)) {
+        (q->running >= RUNNING_MOST && q->delivering >= ASYNC_DELIVERIES)) {
         return; /* the end of an attempt comes back here */
     }
     if (q->loaded && q->rows <= q->running + q->delivering + q->ending) {
