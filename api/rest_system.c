@@ -5,6 +5,7 @@
 #include "api/call.h"
 #include "api/reply.h"
 #include "events/events.h"
+#include "scheduler/async.h"
 #include "store/store.h"
 #include "unid/abi.h"
 
@@ -126,13 +127,31 @@ static void metrics_events(struct un_buf *b, const struct events_stats *s)
                   (unsigned long long)s->fetched_bytes, (unsigned long long)s->put_bytes);
 }
 
+static void metrics_queue(struct un_buf *b, const struct async_stats *q)
+{
+    metric(b, "events_waiting", "gauge", "Accepted events that wait to be run.", q->waiting);
+    metric(b, "events_running", "gauge", "Attempts at events that are under way.", q->running);
+    metric(b, "deadletters", "gauge", "Events that were given up and kept.", q->dead);
+    metric(b, "events_accepted_total", "counter", "Events accepted.", q->accepted);
+    metric(b, "events_duplicate_total", "counter", "Events that were known already.",
+           q->duplicates);
+    metric(b, "events_stale_total", "counter", "Events dropped as out of order.", q->stale);
+    metric(b, "retries_total", "counter", "Attempts that failed and are made again.", q->retries);
+    metric(b, "interrupted_total", "counter", "Attempts that an end of unid had cut short.",
+           q->interrupted);
+    metric(b, "deadletters_total", "counter", "Events given up.", q->given_up);
+}
+
 void rest_metrics(struct api_call *call)
 {
     const struct api *a = call->api;
     struct sched_stats sched;
+    struct async_stats queue;
     un_autobuf struct un_buf b = {0};
     sched_get_stats(a->scheduler, &sched);
     metrics_scheduler(&b, &sched);
+    async_get_stats(a->scheduler, &queue);
+    metrics_queue(&b, &queue);
     metric(&b, "http_requests_total", "counter", "HTTP requests.", a->requests);
     metric(&b, "http_connections", "gauge", "HTTP connections.", api_connections(a));
     metric(&b, "uptime_seconds", "gauge", "Seconds since the HTTP interface was opened.",

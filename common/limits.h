@@ -55,9 +55,11 @@
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 
 /* The durable queue */
-#define LIMIT_ASYNC_ROWS            10000000   /* accepted events that wait; the disk ends sooner */
-#define LIMIT_ASYNC_BATCH           1000       /* events of one delivery */
-#define LIMIT_ASYNC_RUNNING         64         /* attempts at once */
+#define LIMIT_ASYNC_ROWS 10000000 /* accepted events that wait; the disk ends sooner */
+#define LIMIT_ASYNC_ACCEPTING_BYTES                                                                \
+    (128 << 20)                          /* in memory, on their way to the disk; one in any case */
+#define LIMIT_ASYNC_BATCH           1000 /* events of one delivery */
+#define LIMIT_ASYNC_RUNNING         64   /* attempts at once */
 #define LIMIT_ASYNC_BYTES           (64 << 20) /* in memory for them: bodies, objects, answers */
 #define LIMIT_ASYNC_ENDING          1000 /* attempts over, not on disk yet: then none is begun */
 #define LIMIT_ASYNC_FIELDS_BYTES    (16 * 1024)

@@ -63,6 +63,7 @@ static void submission_end(struct submission *sub, int rc, const struct un_error
 {
     struct scheduler *s = sub->s;
 
+    s->async.accepting -= sub->bytes;
     sub->cb(sub->arg, rc, sub->results, rc == 0 ? sub->count : 0, err);
     submission_free(sub);
     sched_done(s);
@@ -190,7 +191,7 @@ static int make_keys(struct offer *o, const struct async_spec *spec, struct un_e
 static int fill(struct submission *sub, const struct async_spec *specs, size_t count)
 {
     enum { ROWS_BYTES = 1024 }; /* what an event takes besides its body, at most */
-    const struct async_queue *q = &sub->s->async;
+    struct async_queue *q = &sub->s->async;
     int rc = 0;
 
     if (count > LIMIT_ASYNC_BATCH) {
@@ -200,6 +201,10 @@ static int fill(struct submission *sub, const struct async_spec *specs, size_t c
     if (q->loaded && q->rows + count > LIMIT_ASYNC_ROWS) {
         return un_error_set(&sub->err, -ENOSPC, "%llu events are queued already",
                             (unsigned long long)q->rows);
+    }
+    if (q->accepting > LIMIT_ASYNC_ACCEPTING_BYTES) {
+        return un_error_set(&sub->err, -EAGAIN,
+                            "the disk does not keep up with the events that come; try again");
     }
     sub->offers = calloc(count + 1, sizeof(*sub->offers));
     sub->results = calloc(count + 1, sizeof(*sub->results));
@@ -212,6 +217,7 @@ static int fill(struct submission *sub, const struct async_spec *specs, size_t c
         rc = async_event_new(&specs[sub->count], &o->event, &sub->err);
         if (rc == 0) {
             sub->bytes += o->event->body_len + ROWS_BYTES;
+            q->accepting += o->event->body_len + ROWS_BYTES;
             rc = make_keys(o, &specs[sub->count], &sub->err);
             sub->count += rc < 0; /* it is to be freed as well */
         }

@@ -91,7 +91,8 @@ struct async_accepted {
 
 /* With rc 0, list[i] is what became of specs[i], and all that is accepted is on disk. Else nothing
  * of the delivery is: -EINVAL or -E2BIG a malformed spec, -ENOENT (async_submit only) no such
- * function, -ENOSPC the disk or the queue (LIMIT_ASYNC_ROWS) is full, -EROFS, -EUCLEAN or -EIO the
+ * function, -ENOSPC the disk or the queue (LIMIT_ASYNC_ROWS) is full, -EAGAIN more is on
+ * its way to the disk than memory is for (LIMIT_ASYNC_ACCEPTING_BYTES), -EROFS, -EUCLEAN or -EIO the
  * database, -ENOMEM. `list` is borrowed. */
 typedef void (*async_accept_cb)(void *arg, int rc, const struct async_accepted *list, size_t count,
                                 const struct un_error *err);

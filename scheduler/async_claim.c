@@ -23,10 +23,7 @@
 #include "scheduler/receipt_row.h"
 
 enum {
-    LANE_UNKNOWN = 1, /* places of a function whose concurrency is not known yet */
-    DELIVERIES = 8,   /* to HTTP destinations, at once */
-    LANES_KEPT = 32,  /* without a place, for what is known of them */
-    LANES_MOST = LIMIT_ASYNC_RUNNING + DELIVERIES + LANES_KEPT,
+    LANES_MOST = LIMIT_ASYNC_RUNNING + ASYNC_DELIVERIES + ASYNC_LANES_KEPT,
     PROMOTE_STEP = 256,        /* events that become due, in one claim */
     TAKE_BACK_STEP = 256,      /* read at a time at the start */
     CLAIM_FAILED_US = 1000000, /* pause when the database refuses */
@@ -51,10 +48,12 @@ struct claim {
     char cursors[2][ASYNC_LANE_SIZE];
     struct async_event *events[LANES_MOST];
     size_t count;
-    int64_t rows, dead;     /* with `first` */
-    unsigned interrupted;   /* likewise */
-    int64_t next_due_us;    /* of what is DELAYED; INT64_MAX: nothing */
-    struct receipt receipt; /* large: not on the thread's stack */
+    int64_t rows, dead;      /* with `first` */
+    unsigned interrupted;    /* likewise */
+    unsigned damaged;        /* events that were set aside ... */
+    unsigned damaged_before; /* ... and of these, before the rows were counted */
+    int64_t next_due_us;     /* of what is DELAYED; INT64_MAX: nothing */
+    struct receipt receipt;  /* large: not on the thread's stack */
 };
 
 static void claim_free(struct claim *cl)
@@ -66,135 +65,19 @@ static void claim_free(struct claim *cl)
     free(cl);
 }
 
-/* --- lanes, on the loop ----------------------------------------------------------------------- */
-
-static bool is_delivery(const char *lane)
-{
-    return lane[0] == ASYNC_LANE_URL[0];
-}
-
-static struct async_lane *find_in(struct un_list *lanes, const char *name)
-{
-    un_list_for_each (it, lanes) {
-        struct async_lane *l = un_list_entry(it, struct async_lane, node);
-
-        if (strcmp(l->name, name) == 0) {
-            return l;
-        }
-    }
-    return NULL;
-}
-
-static struct async_lane *lane_find(struct scheduler *s, const char *name)
-{
-    struct async_lane *l = find_in(&s->async.lanes, name);
-
-    return l ? l : find_in(&s->async.idle_lanes, name);
-}
-
-struct learning {
-    struct scheduler *s;
-    char name[ASYNC_LANE_SIZE];
-};
-
-/* The function is in the registry's cache now, where the next claim sees it. */
-static void on_learned(void *arg, int rc, struct function_version *v, const struct un_error *err)
-{
-    struct learning *learning = arg;
-    struct scheduler *s = learning->s;
-    struct async_lane *l = lane_find(s, learning->name);
-
-    if (rc == 0 && l) {
-        l->most = v->config.concurrency;
-    }
-    free(learning);
-    async_wake(s);
-    sched_done(s);
-}
-
-/* Finds out how many places the lane may have. Until then it has one. */
-static void lane_learn(struct scheduler *s, struct async_lane *l)
-{
-    struct learning *learning;
-
-    if (is_delivery(l->name)) {
-        l->most = DELIVERIES;
-        return;
-    }
-    learning = malloc(sizeof(*learning));
-    if (learning) {
-        learning->s = s;
-        memcpy(learning->name, l->name, sizeof(learning->name));
-        sched_begin(s);
-        function_resolve(s->registry, learning->name, NULL, on_learned, learning);
-    }
-}
-
-/* The event's lane, with a place more. */
-static struct async_lane *lane_get(struct scheduler *s, const struct async_event *e)
-{
-    char name[ASYNC_LANE_SIZE];
-    struct async_lane *l;
-
-    async_event_lane(e, name);
-    l = lane_find(s, name);
-    if (!l) {
-        l = calloc(1, sizeof(*l));
-        if (!l) {
-            return NULL;
-        }
-        memcpy(l->name, name, sizeof(l->name));
-        l->most = LANE_UNKNOWN;
-        un_list_push(&s->async.lanes, &l->node);
-        lane_learn(s, l);
-    } else if (l->held == 0) {
-        s->async.idle_lane_count--;
-        un_list_remove(&l->node);
-        un_list_push(&s->async.lanes, &l->node);
-    }
-    l->held++;
-    return l;
-}
-
-static void lane_forget(struct scheduler *s)
-{
-    struct async_lane *l = un_list_first(&s->async.idle_lanes, struct async_lane, node);
-
-    un_list_remove(&l->node);
-    free(l);
-    s->async.idle_lane_count--;
-}
-
-static void lane_put(struct scheduler *s, struct async_lane *l)
-{
-    if (--l->held > 0) {
-        return;
-    }
-    un_list_remove(&l->node);
-    un_list_push(&s->async.idle_lanes, &l->node);
-    if (++s->async.idle_lane_count > LANES_KEPT) {
-        lane_forget(s);
-    }
-}
-
-void async_lanes_done(struct scheduler *s)
-{
-    while (s->async.idle_lane_count > 0) {
-        lane_forget(s);
-    }
-}
+/* --- places, on the loop ----------------------------------------------------------------------- */
 
 void async_entry_release(struct async_entry *e)
 {
     struct scheduler *s = e->s;
 
-    if (is_delivery(e->lane->name)) {
+    if (async_lane_delivers(e->lane->name)) {
         s->async.delivering--;
     } else {
         s->async.running--;
     }
     s->async.bytes -= e->cost;
-    lane_put(s, e->lane);
+    async_lane_put(s, e->lane);
     un_list_remove(&e->node);
     async_event_free(e->event);
     free(e->fetched.content_type);
@@ -244,6 +127,19 @@ static int interrupted_receipt(struct claim *cl, sqlite3 *db, const struct async
     return rc < 0 ? rc : rc == 1 ? receipt_row_added(db, 1, err) : 0;
 }
 
+/* What cannot be read is set aside, so that it is in nobody's way. `rc` is what reading it gave. */
+static int set_aside(struct claim *cl, sqlite3 *db, int64_t seq, int rc, struct un_error *err)
+{
+    if (rc != -ENOENT && rc != -EUCLEAN) {
+        return rc;
+    }
+    cl->damaged++;
+    return store_exec(db, err,
+                      "UPDATE async_queue SET state = ?, died_us = ?, outcome = 'internal',"
+                      " reason = 'the database is damaged: the event cannot be read' WHERE seq = ?",
+                      "iii", (int64_t)ASYNC_DEAD, (int64_t)cl->now_us, seq);
+}
+
 static int take_back_one(struct claim *cl, sqlite3 *db, int64_t seq, struct un_error *err)
 {
     struct async_event *e = NULL;
@@ -251,7 +147,7 @@ static int take_back_one(struct claim *cl, sqlite3 *db, int64_t seq, struct un_e
     int rc = async_event_read(db, seq, &e, err);
 
     if (rc < 0) {
-        return rc;
+        return set_aside(cl, db, seq, rc, err);
     }
     cl->interrupted++;
     rc = interrupted_receipt(cl, db, e, err);
@@ -339,7 +235,7 @@ static struct share *share_of(struct claim *cl, const char *lane)
         }
     }
     sh = &cl->shares[cl->share_count]; /* kept when something is claimed for it */
-    *sh = (struct share){.most = LANE_UNKNOWN};
+    *sh = (struct share){.most = ASYNC_LANE_UNKNOWN};
     snprintf(sh->name, sizeof(sh->name), "%s", lane);
     return sh;
 }
@@ -371,6 +267,7 @@ static int next_lane(struct claim *cl, struct statements *st, int which, int64_t
     return rc;
 }
 
+/* 1: claimed, 0: set aside. */
 static int claim_event(struct claim *cl, sqlite3 *db, struct statements *st, int64_t seq,
                        struct un_error *err)
 {
@@ -381,9 +278,15 @@ static int claim_event(struct claim *cl, sqlite3 *db, struct statements *st, int
     sqlite3_bind_int64(st->claim, 2, seq);
     rc = store_step(st->claim, err);
     sqlite3_reset(st->claim);
-    rc = rc == 0 ? async_event_read(db, seq, &cl->events[cl->count], err) : rc;
-    cl->count += rc == 0;
-    return rc;
+    if (rc < 0) {
+        return rc;
+    }
+    rc = async_event_read(db, seq, &cl->events[cl->count], err);
+    if (rc < 0) {
+        return set_aside(cl, db, seq, rc, err);
+    }
+    cl->count++;
+    return 1;
 }
 
 /* One kind's lanes in turn, until the places are taken or a whole round has claimed nothing. */
@@ -426,11 +329,14 @@ static int claim_kind(struct claim *cl, sqlite3 *db, struct statements *st, int 
         if (rc < 0) {
             return rc;
         }
+        claimed = true; /* the row is READY no more */
+        if (rc == 0) {
+            continue;
+        }
         cl->share_count += sh == &cl->shares[cl->share_count];
         sh->held++;
         cl->unused[which]--;
         cl->bytes += cost;
-        claimed = true;
     }
     return 0;
 }
@@ -459,6 +365,7 @@ static int claim_rows(struct store_job *job, sqlite3 *db, struct un_error *err)
     struct claim *cl = un_container_of(job, struct claim, job);
     int rc = cl->first ? first_look(cl, db, err) : 0;
 
+    cl->damaged_before = cl->damaged;
     rc = rc == 0 ? promote(cl, db, err) : rc;
     rc = rc == 0 ? claim_all(cl, db, err) : rc;
     return rc < 0 ? rc
@@ -482,7 +389,7 @@ static void arm_for(struct scheduler *s, int64_t due_us)
 static void begin(struct scheduler *s, struct async_event *event)
 {
     struct async_entry *e = calloc(1, sizeof(*e));
-    struct async_lane *lane = e ? lane_get(s, event) : NULL;
+    struct async_lane *lane = e ? async_lane_get(s, event) : NULL;
 
     if (!lane) {
         un_log(UN_LOG_WARN, "no memory to run a queued event; it runs after a restart",
@@ -497,7 +404,7 @@ static void begin(struct scheduler *s, struct async_event *event)
     e->cost = async_event_cost(event);
     un_list_push(&s->async.entries, &e->node);
     s->async.bytes += e->cost;
-    if (is_delivery(lane->name)) {
+    if (async_lane_delivers(lane->name)) {
         s->async.delivering++;
     } else {
         s->async.running++;
@@ -539,6 +446,12 @@ static void claim_done(struct store_job *job, int rc, const struct un_error *err
     if (cl->first) {
         note_first_look(cl);
     }
+    if (cl->damaged > 0) {
+        un_log(UN_LOG_ERROR, "queued events cannot be read: the database is damaged; they are dead "
+                             "letters now");
+        q->rows -= cl->damaged - cl->damaged_before;
+        q->dead += cl->damaged - cl->damaged_before;
+    }
     memcpy(q->cursor, cl->cursors[0], ASYNC_LANE_SIZE);
     memcpy(q->url_cursor, cl->cursors[1], ASYNC_LANE_SIZE);
     for (size_t i = 0; i < cl->count; i++) {
@@ -563,7 +476,7 @@ static void describe_lanes(struct claim *cl, struct un_list *lanes)
         struct async_lane *l = un_list_entry(it, struct async_lane, node);
         struct share *sh = &cl->shares[cl->share_count++];
         const struct function_version *v =
-            is_delivery(l->name) ? NULL : function_peek(s->registry, l->name, NULL);
+            async_lane_delivers(l->name) ? NULL : function_peek(s->registry, l->name, NULL);
 
         l->most = v ? v->config.concurrency : l->most;
         memcpy(sh->name, l->name, sizeof(sh->name));
@@ -587,7 +500,7 @@ static struct claim *claim_new(struct scheduler *s)
     }
     cl->s = s;
     cl->unused[0] = RUNNING_MOST - q->running;
-    cl->unused[1] = DELIVERIES - q->delivering;
+    cl->unused[1] = ASYNC_DELIVERIES - q->delivering;
     cl->now_us = sched_wall_us(s);
     cl->bytes = q->bytes;
     cl->first = !q->loaded;
@@ -604,7 +517,7 @@ void async_wake(struct scheduler *s)
     struct claim *cl;
 
     if (s->draining || s->closing || q->ending >= LIMIT_ASYNC_ENDING ||
-        (q->running >= RUNNING_MOST && q->delivering >= DELIVERIES)) {
+        (q->running >= RUNNING_MOST && q->delivering >= ASYNC_DELIVERIES)) {
         return; /* the end of an attempt comes back here */
     }
     if (q->loaded && q->rows <= q->running + q->delivering + q->ending) {

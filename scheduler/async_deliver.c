@@ -16,7 +16,7 @@
 #include "common/workers.h"
 #include "scheduler/async_impl.h"
 
-enum { DELIVERY_THREADS = 8, DELIVERY_S = 30, CONNECT_S = 10, ANSWER_MOST = 1 << 20 };
+enum { DELIVERY_S = 30, CONNECT_S = 10, ANSWER_MOST = 1 << 20 };
 
 struct async_delivery {
     struct un_job job;
@@ -175,7 +175,7 @@ static int start_threads(struct scheduler *s, struct un_error *err)
         return un_error_set(err, -ENOMEM, "libcurl does not start");
     }
     atomic_store(&stopping, false);
-    return un_workers_new(s->loop, "deliver", DELIVERY_THREADS, &s->async.deliverers, err);
+    return un_workers_new(s->loop, "deliver", ASYNC_DELIVERIES, &s->async.deliverers, err);
 }
 
 void async_deliver(struct async_entry *e)

@@ -1,7 +1,8 @@
 /* async_impl.h - what the files of the durable queue share. Nobody else includes it.
  *
  * Where things are: async.c accepting, async_event.c an event and its rows, async_recent.c
- * identities and sequencers seen, async_claim.c which event comes next, async_run.c attempts,
+ * identities and sequencers seen, async_claim.c which event comes next and
+ * async_lane.c who may have how many places, async_run.c attempts,
  * async_deliver.c those that are an HTTP request, async_end.c what becomes of an event after one,
  * async_policy.c the rules, deadletter.c the list of what was given up.
  *
@@ -90,13 +91,28 @@ int async_recent_put(struct async_recent *r, sqlite3 *db, const struct async_key
 
 /* --- attempts --------------------------------------------------------------------------------- */
 
-/* A lane that holds places, or did lately; async_claim.c. */
+enum {
+    ASYNC_LANE_UNKNOWN = 1, /* places of a function whose concurrency is not known yet */
+    ASYNC_LANES_KEPT = 32,  /* without a place, for what is known of them */
+    ASYNC_DELIVERIES = 8    /* to HTTP destinations, at once */
+};
+
+/* A lane that holds places, or did lately; async_lane.c. */
 struct async_lane {
     struct un_list node; /* in async.lanes, or without places in async.idle_lanes */
     char name[ASYNC_LANE_SIZE];
     unsigned held;
     unsigned most; /* its function's concurrency, as far as known */
 };
+
+static inline bool async_lane_delivers(const char *lane)
+{
+    return lane[0] == ASYNC_LANE_URL[0];
+}
+/* The event's lane, with a place more. NULL: out of memory. */
+struct async_lane *async_lane_get(struct scheduler *s, const struct async_event *e);
+void async_lane_put(struct scheduler *s, struct async_lane *l);
+void async_lanes_done(struct scheduler *s);
 
 /* One attempt: from the claim to its end. */
 struct async_entry {
@@ -138,7 +154,6 @@ void async_entry_finish(struct async_entry *e, struct record *record,
 enum sched_trigger async_event_kind(const struct async_event *e);
 /* Removes the oldest dead letters. deadletter.c */
 void deadletter_prune(struct scheduler *s);
-void async_lanes_done(struct scheduler *s);
 /* Gives the entry's place back and frees it. async_claim.c */
 void async_entry_release(struct async_entry *e);
 

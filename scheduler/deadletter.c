@@ -52,7 +52,7 @@ static void read_job_free(struct read_job *j)
 #define LETTER_COLUMNS                                                                             \
     "SELECT q.id, q.function, q.trigger_name, q.reason, q.outcome, q.attempt, q.accepted_us,"      \
     " q.died_us, e.qualifier, e.url, e.content_type, e.fields, length(e.body), q.seq"              \
-    " FROM async_queue AS q JOIN async_events AS e ON e.seq = q.seq WHERE q.state = 3"
+    " FROM async_queue AS q LEFT JOIN async_events AS e ON e.seq = q.seq WHERE q.state = 3"
 
 static int read_letter(sqlite3_stmt *stmt, struct letter *l)
 {

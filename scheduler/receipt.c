@@ -18,6 +18,7 @@
 
 enum {
     FLUSH_US = 100000,
+    FLUSH_EVENT_US = 5000, /* of queued events: what a kill finds unwritten is made again */
     FLUSH_RECORDS = 100,
     BATCH_RECORDS = 500,
     RETRY_US = 1000000,
@@ -140,7 +141,7 @@ static void batch_done(struct store_job *job, int rc, const struct un_error *err
     } else if (w->pending_count >= FLUSH_RECORDS || (s->closing && w->failures < 2)) {
         record_writer_flush(s);
     } else {
-        (void)un_timer_arm_in(&w->timer, w->pending_count > 0 ? FLUSH_US : PRUNE_US_IDLE);
+        (void)un_timer_arm_in(&w->timer, w->pending_count > 0 ? FLUSH_EVENT_US : PRUNE_US_IDLE);
     }
     sched_done(s);
 }
@@ -234,6 +235,7 @@ static void give_up_oldest(struct record_writer *w)
 void record_submit(struct scheduler *s, struct record *r)
 {
     struct record_writer *w = &s->records;
+    uint64_t flush_us = r->end.action == ASYNC_END_NONE ? FLUSH_US : FLUSH_EVENT_US;
 
     if (r->held) {
         r->came = true;
@@ -250,8 +252,9 @@ void record_submit(struct scheduler *s, struct record *r)
     }
     if (w->failures == 0 && (w->pending_count >= FLUSH_RECORDS || s->closing)) {
         record_writer_flush(s);
-    } else if (!un_timer_armed(&w->timer) || w->timer.at_us > un_loop_now_us(s->loop) + RETRY_US) {
-        (void)un_timer_arm_in(&w->timer, FLUSH_US);
+    } else if (w->failures == 0 && (!un_timer_armed(&w->timer) ||
+                                    w->timer.at_us > un_loop_now_us(s->loop) + flush_us)) {
+        (void)un_timer_arm_in(&w->timer, flush_us);
     }
 }
 

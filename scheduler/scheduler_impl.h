@@ -53,6 +53,7 @@ struct async_queue {
     bool loading, again, loaded;
     unsigned running, delivering; /* attempts of functions; deliveries to HTTP destinations */
     unsigned ending;              /* attempts over whose records are not on disk */
+    uint64_t accepting;           /* bytes that are on their way to the disk */
     uint64_t bytes;               /* what the attempts hold in memory, as async_event_cost says */
     uint64_t rows, dead;          /* not dead, dead; known once `loaded` */
     char *cursor, *url_cursor;    /* the lanes that had the last turns */

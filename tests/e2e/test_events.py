@@ -11,6 +11,7 @@ import pytest
 
 import harness
 from harness import wait_for
+from test_faults import needs_fault_points
 
 CE = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/test", "ce-type": "com.example.made"}
 
@@ -397,7 +398,7 @@ def test_other_hosts_are_not_asked(unid, triggers, sink):
     made = triggers.add("a", function="f", confirm=True)
     for url in (sink.url, f"https://127.0.0.1:{sink.server_port}/",
                 f"https://sns.amazonaws.com@127.0.0.1:{sink.server_port}/",
-                f"http://xamazonaws.com/", "https://amazonaws.com.example/", "file:///etc/passwd", "x"):
+                "https://xamazonaws.com/", "https://amazonaws.com.example/", "file:///etc/passwd", "x"):
         unid.post("/events/s3/a", subscription(url), headers=bearer(made)).ok()
         topic = wait_for(lambda: topic_of(unid)["subscribe_url"] == url and topic_of(unid)["error"]
                          and topic_of(unid), url)
@@ -651,3 +652,47 @@ def test_unictl_says_what_is_wrong(unid, tmp_path):
     made = unid.unictl("trigger", "add", "s3", "a", "-f", "f", "--endpoint", "http://127.0.0.1:9",
                        "--access-key", "AK", "--secret-key-file", secret, "--json").ok()
     assert made.json["has_credentials"] and b"the-secret-key" not in made.out
+
+
+# --- what is below fails --------------------------------------------------------------------------
+
+
+@needs_fault_points
+@pytest.mark.parametrize("fault, status", [("ENOSPC", 507), ("EIO", 500)])
+def test_what_cannot_be_kept_is_not_accepted(unid, triggers, fault, status):
+    unid.may_log_errors = True
+    unid.deploy("f", "echo")
+    made = triggers.add("a", function="f")
+    triggers.add("c", type="cloudevents", function="f")
+    assert unid.stop() == 0
+    unid.env = {"UNID_FAULTS": f"store.commit={fault}@2+"}  # the first is the start's own
+    unid.start()
+    unid.post("/events/s3/a", {"Records": [record("x")]}, headers=bearer(made)).problem(status)
+    unid.post("/events", b"x", headers=CE).problem(status)
+    unid.put("/api/v1/triggers/b", {"type": "s3", "function": "f"}).problem(status)
+    unid.delete("/api/v1/triggers/a").problem(status)
+    assert [t["name"] for t in unid.get("/api/v1/triggers").json["items"]] == ["a", "c"]
+    text = unid.get("/metrics").body.decode()
+    assert 'unid_events_total{source="aws",result="failed"} 1' in text
+    unid.stop()
+    unid.env = {}
+    unid.start()
+    # Sent again, they are new: what was refused left no trace.
+    assert triggers.s3(made, record("x"))["accepted"] == 1
+    assert unid.post("/events", b"x", headers=CE).json["accepted"] == 1
+
+
+def test_a_trigger_that_cannot_be_read_is_told(unid, triggers):
+    """A row that cannot be read (its time zone is gone, say) is told and left alone."""
+    unid.may_log_errors = True
+    unid.deploy("f", "echo")
+    triggers.add("a", type="cron", function="f", schedule="0 0 1 1 *", timezone="Europe/Berlin")
+    kept = triggers.add("b", function="f")
+    unid.stop()
+    with sqlite3.connect(unid.state / "unid.db") as db:
+        db.execute("UPDATE triggers SET config = replace(config, 'Berlin', 'Atlantis') WHERE name = 'a'")
+    unid.start()
+    unid.get("/api/v1/triggers/a").problem(404)
+    assert triggers.s3(kept, record("x"))["accepted"] == 1
+    assert any("Atlantis" in json.dumps(e) for e in unid.log_events())
+    triggers.add("a", type="cron", function="f", schedule="0 0 1 1 *", timezone="UTC", status=200)

@@ -187,6 +187,7 @@ class Receiver:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *args: None  # a connection of a killed unid
         self.url = "http://127.0.0.1:%d/sink" % self.server.server_address[1]
 
     def __enter__(self):

@@ -290,7 +290,19 @@ int64_t read_sql(struct world *w, const char *sql)
     return j.number;
 }
 
+static int run_all(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    int rc = sqlite3_exec(db, ((struct sql_job *)job)->sql, NULL, NULL, NULL);
+
+    return rc == SQLITE_OK ? 0 : store_sql_error(db, rc, "a test's SQL", err);
+}
+
 void run_sql(struct world *w, const char *sql)
 {
-    (void)read_sql(w, sql);
+    struct sql_job j = {.job = {.access = STORE_WRITE, .run = run_all}, .sql = sql};
+    struct un_error err = UN_ERROR_INIT;
+
+    if (store_run_blocking(w->store, &j.job, &err) < 0) {
+        fail_msg("%s: %s", sql, err.text);
+    }
 }

@@ -55,7 +55,7 @@ struct changed remove_letter(struct world *w, const char *id);
 /* How many receipts an invocation has with this outcome (NULL: any), of the newest 1000. */
 unsigned receipts_of(struct world *w, const char *id, const char *outcome);
 
-/* Runs SQL text in the database, as a killed process would have left it. */
+/* Runs SQL statements in the database, as a killed process would have left it. */
 void run_sql(struct world *w, const char *sql);
 int64_t read_sql(struct world *w, const char *sql);
 

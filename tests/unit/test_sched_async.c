@@ -616,6 +616,54 @@ static void clock_set_ahead_gives_up_nothing_unattempted(void **state)
     assert_string_equal(r.outcome, "ok");
 }
 
+static void event_that_cannot_be_read_is_set_aside(void **state)
+{
+    struct accepted a, b;
+
+    world_function(&w, "hello", "hello");
+    world_open(&w);
+    sched_drain(w.sched, SECOND, NULL, NULL);
+    a = submit(&w, "hello", "", 0);
+    b = submit(&w, "hello", "", 0);
+    run_sql(&w, "UPDATE async_queue SET state = 1 WHERE seq = 1");
+    run_sql(&w, "INSERT INTO async_queue SELECT 9, 'x', lane, function, NULL, 0, 0, 0, 0, 0, 0, 0,"
+                " 0, NULL, NULL, 0 FROM async_queue LIMIT 1");
+    run_sql(&w, "DELETE FROM async_events WHERE seq = 1"); /* as damage would have it */
+    world_reopen(&w);
+    settle(&w, 5 * SECOND);
+    assert_int_equal(world_fake(&w).ran, 1);
+    assert_int_equal(receipts_of(&w, b.list[0].id, "ok"), 1);
+    assert_int_equal(queue_stats(&w).dead, 2);
+    assert_int_equal(letters(&w, &(struct deadletter_query){0}).count, 2);
+    assert_int_equal(remove_letter(&w, a.list[0].id).rc, 0);
+}
+
+static void work_that_an_older_unid_accepted_runs(void **state)
+{
+    world_function(&w, "count", "count");
+    world_open(&w);
+    world_barrier(&w);
+    /* The tables as they were, and the record that they are there. */
+    run_sql(&w, "DROP TABLE receipts");
+    run_sql(&w, "DROP TABLE receipt_count");
+    run_sql(&w, "DROP TABLE guest_logs");
+    run_sql(&w, "DROP TABLE async_queue");
+    run_sql(&w, "DROP TABLE async_events");
+    run_sql(&w, "DROP TABLE async_recent");
+    run_sql(&w, scheduler_schema.steps[0]);
+    run_sql(&w, "UPDATE schema_version SET version = 1 WHERE component = 'scheduler'");
+    run_sql(&w, "INSERT INTO async_queue VALUES('01M7YDRZD2H7J5JA5S5MEGB4ZR', 'count', NULL,"
+                " 'text/plain', 1, strftime('%s', 'now') * 1000000, 1, 'body')");
+    run_sql(&w, "INSERT INTO async_queue VALUES('01M7YDRZD2H7J5JA5S5MEGB4ZS', 'count', NULL,"
+                " NULL, 0, strftime('%s', 'now') * 1000000, 0, '')");
+    world_reopen(&w);
+    settle(&w, 5 * SECOND);
+    assert_int_equal(world_fake(&w).ran, 2);
+    assert_int_equal(receipts_of(&w, "01M7YDRZD2H7J5JA5S5MEGB4ZR", "interrupted"), 1);
+    assert_int_equal(receipts_of(&w, "01M7YDRZD2H7J5JA5S5MEGB4ZR", "ok"), 1);
+    assert_int_equal(read_sql(&w, "SELECT sum(bytes_in) FROM receipts WHERE outcome = 'ok'"), 4);
+}
+
 #ifdef UNID_FAULT_INJECTION
 static void nothing_is_accepted_that_is_not_on_disk(void **state)
 {
@@ -686,6 +734,8 @@ int main(void)
         T(many_interrupted_attempts_are_all_taken_back),
         T(clock_set_back_makes_no_wait_longer),
         T(clock_set_ahead_gives_up_nothing_unattempted),
+        T(event_that_cannot_be_read_is_set_aside),
+        T(work_that_an_older_unid_accepted_runs),
 #ifdef UNID_FAULT_INJECTION
         T(nothing_is_accepted_that_is_not_on_disk),
         T(attempts_stop_while_their_ends_cannot_be_written),
