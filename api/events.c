@@ -1,10 +1,11 @@
-/* events.c - what sends events: object stores to /events/s3/{trigger}, producers of CloudEvents and of
- * table changes to /events.
+/* events.c - what sends events: object stores to /events/s3/{trigger}, producers of CloudEvents
+ * and of table changes to /events.
  *
  * A trigger's token is looked for where senders can put it: "Authorization: Bearer TOKEN" (MinIO,
- * EventBridge), the password of "Authorization: Basic" (SNS: https://any:TOKEN@host/...), or ?token=TOKEN
- * (Ceph). It is looked at before the body is read. On /events REST's own authorization does as well, and
- * then all triggers may have the event; with a trigger's token only that one.
+ * EventBridge), the password of "Authorization: Basic" (SNS: https://any:TOKEN@host/...), or
+ * ?token=TOKEN (Ceph). It is looked at before the body is read. On /events REST's own
+ * authorization does as well, and then all triggers may have the event; with a trigger's token
+ * only that one.
  *
  * Whoever gets a 2xx need not send again: what is wanted is on disk. */
 #include <errno.h>
@@ -64,9 +65,10 @@ static void refuse_token(struct api_call *call, enum intake_source source)
 {
     events_count(call->api->events, source, INTAKE_REFUSED);
     http_respond_field(call->ex, "WWW-Authenticate", "Bearer");
-    reply_problem(call, 401,
-                  "this needs the trigger's token, as \"Authorization: Bearer TOKEN\", as password of "
-                  "\"Authorization: Basic\", or as ?token=TOKEN");
+    reply_problem(
+        call, 401,
+        "this needs the trigger's token, as \"Authorization: Bearer TOKEN\", as password of "
+        "\"Authorization: Basic\", or as ?token=TOKEN");
 }
 
 /* --- answering -------------------------------------------------------------------------------- */
@@ -146,8 +148,8 @@ static void s3_body(struct api_call *call)
     struct s3_delivery d;
     struct un_error err = UN_ERROR_INIT;
     const char *trigger = call->match.params[0];
-    int rc = s3_parse(call->body.data ? (const void *)call->body.data : "", call->body.len, &d,
-                      &err);
+    int rc =
+        s3_parse(call->body.data ? (const void *)call->body.data : "", call->body.len, &d, &err);
     if (call_given_up(call)) {
         s3_delivery_done(rc == 0 ? &d : &(struct s3_delivery){0});
         return;
@@ -159,7 +161,8 @@ static void s3_body(struct api_call *call)
     if (!call->ex) { /* the sender left, and will send again */
         reply_empty(call, 200);
     } else if (d.kind == S3_SUBSCRIBE) {
-        sns_subscribe(call->api->events, trigger, d.topic_arn, d.subscribe_url, on_subscribed, call);
+        sns_subscribe(call->api->events, trigger, d.topic_arn, d.subscribe_url, on_subscribed,
+                      call);
     } else {
         submit(call, &d.events, trigger, 200);
     }
@@ -279,8 +282,9 @@ void events_any(struct api_call *call)
     collect(call, INTAKE_OTHER, events_body);
 }
 
-/* The handshake against abuse (CloudEvents "HTTP 1.1 Web Hooks for Event Delivery", section 4): who asks
- * whether he may send is told so. It is no authorization; that is asked for with each delivery. */
+/* The handshake against abuse (CloudEvents "HTTP 1.1 Web Hooks for Event Delivery", section 4):
+ * who asks whether he may send is told so. It is no authorization; that is asked for with each
+ * delivery. */
 void events_options(struct api_call *call)
 {
     const struct http_request *req = http_exchange_request(call->ex);

@@ -112,7 +112,7 @@ static void metrics_events(struct un_buf *b, const struct events_stats *s)
     for (unsigned i = 0; i < EVENT_KINDS; i++) {
         un_buf_printf(b, "unid_triggers{type=\"%s\"} %u\n", event_kind_name(i), s->triggers[i]);
     }
-    un_buf_printf(b, "# HELP unid_objects_total Objects of stores, fetched as input or put as output.\n"
+    un_buf_printf(b, "# HELP unid_objects_total Objects fetched as input or put as output.\n"
                      "# TYPE unid_objects_total counter\n");
     un_buf_printf(b, "unid_objects_total{way=\"fetch\",result=\"ok\"} %llu\n"
                      "unid_objects_total{way=\"fetch\",result=\"failed\"} %llu\n"

@@ -1,5 +1,5 @@
-/* rest_triggers.c - triggers over HTTP. What is secret of them goes in and never comes out, but for the
- * token of a new one, in the answer that makes it. */
+/* rest_triggers.c - triggers over HTTP. What is secret of them goes in and never comes out, but
+ * for the token of a new one, in the answer that makes it. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

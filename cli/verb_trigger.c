@@ -85,14 +85,16 @@ static void set_filter(const struct cli_call *call, json_t *filter, const char *
 }
 
 /* The first line of a file. An exit status. */
-static int set_secret(const struct cli_call *call, json_t *body, const char *option, const char *key)
+static int set_secret(const struct cli_call *call, json_t *body, const char *option,
+                      const char *key)
 {
     char text[SECRET_MOST];
     const char *path = opt(call, option);
     if (!path) {
         return CLI_DONE;
     }
-    un_autoclose int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    un_autoclose int fd =
+        strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
     if (n < 0) {
         return cli_fail(CLI_REFUSED, "%s: %s", path, strerror(errno));
@@ -121,12 +123,20 @@ static int set_credentials(const struct cli_call *call, json_t *body)
 
 static int make_body(const struct cli_call *call, const char *type, json_t *body)
 {
-    static const char *const texts[][2] = {
-        {"bucket", "bucket"},         {"prefix", "prefix"},     {"suffix", "suffix"},
-        {"order", "order"},           {"endpoint", "endpoint"}, {"region", "region"},
-        {"put", "put"},               {"table", "table"},       {"schedule", "schedule"},
-        {"timezone", "timezone"},     {"missed", "missed"},     {"on-success", "on_success"},
-        {"on-failure", "on_failure"}, {"confirm-host", "confirm_host"}};
+    static const char *const texts[][2] = {{"bucket", "bucket"},
+                                           {"prefix", "prefix"},
+                                           {"suffix", "suffix"},
+                                           {"order", "order"},
+                                           {"endpoint", "endpoint"},
+                                           {"region", "region"},
+                                           {"put", "put"},
+                                           {"table", "table"},
+                                           {"schedule", "schedule"},
+                                           {"timezone", "timezone"},
+                                           {"missed", "missed"},
+                                           {"on-success", "on_success"},
+                                           {"on-failure", "on_failure"},
+                                           {"confirm-host", "confirm_host"}};
     json_object_set_new(body, "type", json_string(type));
     set_list(call, body, "function", "functions");
     set_list(call, body, "events", "events");
@@ -182,14 +192,16 @@ static int tell_sender(const struct cli_call *call, const json_t *t, struct un_b
     }
     rc = rc ? rc : un_buf_printf(out, "Token:  %s\n", token);
     if (rc == 0 && strcmp(type, "s3") == 0) {
-        rc = un_buf_printf(out, "\nThe token is not shown again. Stores give it in one of these ways:\n"
-                                "  MinIO    endpoint=\"%s\" auth_token=\"%s\"\n"
-                                "  Ceph     push-endpoint=%s?token=%s\n"
-                                "  AWS SNS  https://unid:%s@HOST/events/s3/%s\n",
+        rc = un_buf_printf(out,
+                           "\nThe token is not shown again. Stores give it in one of these ways:\n"
+                           "  MinIO    endpoint=\"%s\" auth_token=\"%s\"\n"
+                           "  Ceph     push-endpoint=%s?token=%s\n"
+                           "  AWS SNS  https://unid:%s@HOST/events/s3/%s\n",
                            url, token, url, token, token, api_str(t, "name"));
     } else if (rc == 0) {
-        rc = un_buf_printf(out, "\nThe token is not shown again. With it, as \"Authorization: Bearer "
-                                "%s\",\nwhat is sent goes to this trigger only.\n",
+        rc = un_buf_printf(out,
+                           "\nThe token is not shown again. With it, as \"Authorization: Bearer "
+                           "%s\",\nwhat is sent goes to this trigger only.\n",
                            token);
     }
     return rc;
@@ -227,16 +239,16 @@ int verb_trigger_add(struct cli_call *call)
     un_autobuf struct un_buf out = {0}, functions = {0};
     int rc = join(json_object_get(trigger, "functions"), &functions);
     rc = rc ? rc
-            : un_buf_printf(&out, "%s: %s -> %s\n", api_str(trigger, "name"), api_str(trigger, "type"),
-                            (const char *)functions.data);
+            : un_buf_printf(&out, "%s: %s -> %s\n", api_str(trigger, "name"),
+                            api_str(trigger, "type"), (const char *)functions.data);
     rc = rc ? rc : tell_sender(call, trigger, &out);
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 
 /* --- ls --------------------------------------------------------------------------------------- */
 
-static const char *const trigger_heads[] = {"NAME",      "TYPE",        "FUNCTIONS", "WANTS", "ON",
-                                            ">ACCEPTED", ">DUPLICATES", NULL};
+static const char *const trigger_heads[] = {"NAME", "TYPE",      "FUNCTIONS",   "WANTS",
+                                            "ON",   ">ACCEPTED", ">DUPLICATES", NULL};
 
 /* What the table shows; next to the rest, as its text must live as long as the listing. */
 #define FUNCTIONS_TEXT "functions_text"
@@ -244,7 +256,8 @@ static const char *const trigger_heads[] = {"NAME",      "TYPE",        "FUNCTIO
 
 static int describe_wants(const json_t *t, struct un_buf *out)
 {
-    static const char *const keys[] = {"bucket", "prefix", "suffix", "table", "schedule", "timezone"};
+    static const char *const keys[] = {"bucket", "prefix",   "suffix",
+                                       "table",  "schedule", "timezone"};
     int rc = un_buf_append_str(out, "");
     for (size_t i = 0; i < UN_ARRAY_SIZE(keys) && rc == 0; i++) {
         const char *text = api_str(t, keys[i]);
@@ -255,8 +268,8 @@ static int describe_wants(const json_t *t, struct un_buf *out)
     json_object_foreach(filter, key, match)
     {
         rc = rc ? rc
-                : un_buf_printf(out, "%s%s=%s%s%s%s", out->len ? " " : "", key, api_str(match, "exact"),
-                                api_str(match, "prefix"),
+                : un_buf_printf(out, "%s%s=%s%s%s%s", out->len ? " " : "", key,
+                                api_str(match, "exact"), api_str(match, "prefix"),
                                 *api_str(match, "exact") ? "" : "*", api_str(match, "suffix"));
     }
     un_autobuf struct un_buf events = {0};
@@ -272,7 +285,8 @@ static int add_texts(json_t *trigger)
     int rc = join(json_object_get(trigger, "functions"), &functions);
     rc = rc ? rc : describe_wants(trigger, &wants);
     if (rc == 0 &&
-        (json_object_set_new(trigger, FUNCTIONS_TEXT, json_string((const char *)functions.data)) < 0 ||
+        (json_object_set_new(trigger, FUNCTIONS_TEXT, json_string((const char *)functions.data)) <
+             0 ||
          json_object_set_new(trigger, WANTS_TEXT, json_string((const char *)wants.data)) < 0)) {
         rc = -ENOMEM;
     }

@@ -20,8 +20,7 @@ static int no_memory(struct un_error *err)
 static bool is_type(const char *content_type, const char *type)
 {
     size_t len = strlen(type);
-    return strncasecmp(content_type, type, len) == 0 &&
-           strchr("; \t", content_type[len]) != NULL;
+    return strncasecmp(content_type, type, len) == 0 && strchr("; \t", content_type[len]) != NULL;
 }
 
 enum cloudevents_mode cloudevents_mode_of(const char *content_type,
@@ -88,8 +87,9 @@ static char *from_latin1(const char *text)
 }
 
 /* Undoes what HTTP binding 3.1.3.2 says of values: double quotes as RFC 7230 has them, then
- * percent-encoding. NULL with *ret_bad as event_decode. Senders that do not encode at all (the SDK for
- * JavaScript, 10.0) write ISO 8859-1, as field values once were; what is not UTF-8 is taken for that. */
+ * percent-encoding. NULL with *ret_bad as event_decode. Senders that do not encode at all (the SDK
+ * for JavaScript, 10.0) write ISO 8859-1, as field values once were; what is not UTF-8 is taken
+ * for that. */
 static char *decode_value(const char *value, bool *ret_bad)
 {
     un_autofree char *plain = strdup(value);
@@ -110,8 +110,8 @@ static char *decode_value(const char *value, bool *ret_bad)
     return text;
 }
 
-static int take_attribute(struct event *e, const struct cloudevents_field *field,
-                          char **version, struct un_error *err)
+static int take_attribute(struct event *e, const struct cloudevents_field *field, char **version,
+                          struct un_error *err)
 {
     const struct {
         const char *name;
@@ -136,9 +136,9 @@ static int take_attribute(struct event *e, const struct cloudevents_field *field
         }
     }
     int rc = event_add_field(e, field->name, encoded);
-    return rc == -E2BIG  ? un_error_set(err, -EINVAL, "more than %d attributes", EVENT_FIELDS_MAX)
-           : rc < 0 ? no_memory(err)
-                    : 0;
+    return rc == -E2BIG ? un_error_set(err, -EINVAL, "more than %d attributes", EVENT_FIELDS_MAX)
+           : rc < 0     ? no_memory(err)
+                        : 0;
 }
 
 static int parse_binary(struct event *e, const char *content_type,
@@ -162,8 +162,8 @@ static int parse_binary(struct event *e, const char *content_type,
 
 /* --- structured and batch --------------------------------------------------------------------- */
 
-/* An attribute's name is of [a-z0-9] (section 3.1, "Attribute Naming Convention"); its value has one
- * of the JSON types of the JSON format's table; "data" and "data_base64" are the event's data. */
+/* An attribute's name is of [a-z0-9] (section 3.1, "Attribute Naming Convention"); its value has
+ * one of the JSON types of the JSON format's table; "data" and "data_base64" are the data. */
 static int check_members(json_t *root, struct un_error *err)
 {
     const char *key;
@@ -175,8 +175,8 @@ static int check_members(json_t *root, struct un_error *err)
         }
         bool base64 = strcmp(key, "data_base64") == 0;
         if (!base64 && (!*key || key[strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789")])) {
-            return un_error_set(err, -EINVAL,
-                                "\"%.40s\": an attribute's name has a-z and 0-9 only", key);
+            return un_error_set(err, -EINVAL, "\"%.40s\": an attribute's name has a-z and 0-9 only",
+                                key);
         }
         bool scalar = json_is_string(value) || json_is_integer(value) || json_is_boolean(value) ||
                       json_is_null(value);

@@ -1,5 +1,5 @@
-/* cloudevents.h - CloudEvents 1.0 over HTTP, in its three modes (CloudEvents specification 1.0.2, JSON
- * event format, HTTP protocol binding).
+/* cloudevents.h - CloudEvents 1.0 over HTTP, in its three modes (CloudEvents specification 1.0.2,
+ * JSON event format, HTTP protocol binding).
  *
  *   binary      attributes in header fields ce-*, the data is the body
  *   structured  Content-Type application/cloudevents+json: one JSON object
@@ -28,8 +28,8 @@ struct cloudevents_field {
 enum cloudevents_mode cloudevents_mode_of(const char *content_type,
                                           const struct cloudevents_field *fields, size_t count);
 
-/* -EINVAL with the attribute and what is wrong; -E2BIG more than LIMIT_EVENT_RECORDS; -ENOMEM. `ret`
- * is untouched then, else released with event_list_done. `mode` is not NONE. */
+/* -EINVAL with the attribute and what is wrong; -E2BIG more than LIMIT_EVENT_RECORDS; -ENOMEM.
+ * `ret` is untouched then, else released with event_list_done. `mode` is not NONE. */
 int cloudevents_parse(enum cloudevents_mode mode, const char *content_type,
                       const struct cloudevents_field *fields, size_t count, const void *data,
                       size_t len, struct event_list *ret, struct un_error *err);

@@ -28,8 +28,8 @@ void trigger_config_done(struct trigger_config *c)
     for (size_t i = 0; i < c->event_count; i++) {
         free(c->events[i]);
     }
-    char *const strings[] = {c->on_success, c->on_failure,   c->bucket,   c->prefix, c->suffix,
-                             c->endpoint,   c->confirm_host, c->region,   c->put,    c->access_key,
+    char *const strings[] = {c->on_success, c->on_failure,   c->bucket,  c->prefix, c->suffix,
+                             c->endpoint,   c->confirm_host, c->region,  c->put,    c->access_key,
                              c->table,      c->schedule,     c->timezone};
     for (size_t i = 0; i < UN_ARRAY_SIZE(strings); i++) {
         free(strings[i]);
@@ -172,9 +172,9 @@ static int parse_common(const json_t *root, struct trigger_config *c, struct un_
     }
     if ((c->on_success && !destination_ok(c->on_success)) ||
         (c->on_failure && !destination_ok(c->on_failure))) {
-        return un_error_set(err, -EINVAL,
-                            "on_%s: must be a function's name, or an http:// or https:// URL",
-                            c->on_success && !destination_ok(c->on_success) ? "success" : "failure");
+        return un_error_set(
+            err, -EINVAL, "on_%s: must be a function's name, or an http:// or https:// URL",
+            c->on_success && !destination_ok(c->on_success) ? "success" : "failure");
     }
     c->policy.max_attempts = (unsigned)attempts;
     c->policy.backoff_base_ms = (uint32_t)base;
@@ -245,8 +245,7 @@ static bool endpoint_ok(const char *url)
 
 static bool bucket_ok(const char *name, size_t len)
 {
-    size_t good = strspn(
-        name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_");
+    size_t good = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_");
     return len >= 1 && len <= 255 && good >= len && strncmp(name, "..", len < 2 ? 2 : len) != 0;
 }
 
@@ -282,17 +281,19 @@ static int check_object_access(struct trigger_config *c, struct un_error *err)
                             "endpoint: must be http://HOST[:PORT] or https://HOST[:PORT]");
     }
     if (!c->access_key != !c->secret_key || (c->access_key && strchr(c->access_key, ':'))) {
-        return un_error_set(err, -EINVAL, "access_key and secret_key: both or none, no ':' in the "
-                                          "access key");
+        return un_error_set(err, -EINVAL,
+                            "access_key and secret_key: both or none, no ':' in the "
+                            "access key");
     }
     if (c->put && (!strchr(c->put, '/') || !bucket_ok(c->put, strcspn(c->put, "/")))) {
         return un_error_set(err, -EINVAL, "put: must be BUCKET/PREFIX; the prefix may be empty");
     }
     for (size_t i = 0; i < c->event_count && (c->fetch || c->put); i++) {
         if (!starts_with(c->events[i], "ObjectCreated:")) {
-            return un_error_set(err, -EINVAL,
-                                "events: with fetch or put only s3:ObjectCreated:..., because other "
-                                "events have no object");
+            return un_error_set(
+                err, -EINVAL,
+                "events: with fetch or put only s3:ObjectCreated:..., because other "
+                "events have no object");
         }
     }
     if (c->put && puts_to_itself(c)) {
@@ -321,8 +322,9 @@ static int parse_s3(const json_t *root, struct trigger_config *c, struct un_erro
     if (rc == 0 && c->bucket && !bucket_ok(c->bucket, strlen(c->bucket))) {
         rc = un_error_set(err, -EINVAL, "bucket: this is no bucket's name");
     }
-    if (rc == 0 && c->region && strspn(c->region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX"
-                                                  "YZ0123456789-_") != strlen(c->region)) {
+    if (rc == 0 && c->region &&
+        strspn(c->region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX"
+                          "YZ0123456789-_") != strlen(c->region)) {
         rc = un_error_set(err, -EINVAL, "region: must be of letters, digits, - and _");
     }
     rc = rc ? rc : check_object_access(c, err);
@@ -416,8 +418,8 @@ static int parse_cron(const json_t *root, struct trigger_config *c, struct un_er
         "backoff_max_ms", "dedupe_window_ms", "on_success", "on_failure"
 
 static const char *const s3_keys[] = {
-    COMMON_KEYS, "events",   "order",  "bucket",     "prefix",     "suffix", "confirm", "confirm_host",
-    "endpoint",  "region",   "fetch",  "access_key", "secret_key", "put",    NULL};
+    COMMON_KEYS, "events", "order", "bucket",     "prefix",     "suffix", "confirm", "confirm_host",
+    "endpoint",  "region", "fetch", "access_key", "secret_key", "put",    NULL};
 static const char *const cloudevents_keys[] = {COMMON_KEYS, "filter", NULL};
 static const char *const dynamodb_keys[] = {COMMON_KEYS, "events", "order", "table", NULL};
 static const char *const cron_keys[] = {COMMON_KEYS, "schedule", "timezone", "missed", NULL};
@@ -549,8 +551,8 @@ json_t *trigger_config_to_json(const struct trigger_config *c)
     set_text(j, "type", event_kind_name(c->kind));
     for (size_t i = 0; i < c->function_count; i++) {
         const struct trigger_function *f = &c->functions[i];
-        json_array_append_new(functions, json_sprintf("%s%s%s", f->name, *f->qualifier ? ":" : "",
-                                                      f->qualifier));
+        json_array_append_new(
+            functions, json_sprintf("%s%s%s", f->name, *f->qualifier ? ":" : "", f->qualifier));
     }
     json_object_set_new(j, "functions", functions);
     json_object_set_new(j, "enabled", json_boolean(c->enabled));

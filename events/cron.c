@@ -135,8 +135,8 @@ static const char *expand(const char *word)
 {
     static const struct {
         const char *name, *fields;
-    } names[] = {{"@hourly", "0 * * * *"},   {"@daily", "0 0 * * *"},  {"@midnight", "0 0 * * *"},
-                 {"@weekly", "0 0 * * 0"},   {"@monthly", "0 0 1 * *"}, {"@yearly", "0 0 1 1 *"},
+    } names[] = {{"@hourly", "0 * * * *"},  {"@daily", "0 0 * * *"},   {"@midnight", "0 0 * * *"},
+                 {"@weekly", "0 0 * * 0"},  {"@monthly", "0 0 1 * *"}, {"@yearly", "0 0 1 1 *"},
                  {"@annually", "0 0 1 1 *"}};
     for (size_t i = 0; i < UN_ARRAY_SIZE(names); i++) {
         if (strcmp(word, names[i].name) == 0) {
@@ -174,9 +174,10 @@ int cron_parse(const char *text, struct cron *ret, struct un_error *err)
         at += len;
     }
     if (n != FIELDS) {
-        return un_error_set(err, -EINVAL,
-                            "schedule: must be five fields (minute hour day-of-month month "
-                            "day-of-week), or @every 10m, @hourly, @daily, @weekly, @monthly, @yearly");
+        return un_error_set(
+            err, -EINVAL,
+            "schedule: must be five fields (minute hour day-of-month month "
+            "day-of-week), or @every 10m, @hourly, @daily, @weekly, @monthly, @yearly");
     }
     c.minutes = bits[0];
     c.hours = (uint32_t)bits[1];
@@ -310,8 +311,8 @@ static int64_t near(const struct cron *c, const struct tz *tz, int64_t anchor, i
 }
 
 unsigned cron_due(const struct cron *c, const struct tz *tz, int64_t anchor, int64_t last,
-                  int64_t now, int64_t grace_s, enum cron_missed missed, int64_t *ret, unsigned room,
-                  int64_t *ret_last)
+                  int64_t now, int64_t grace_s, enum cron_missed missed, int64_t *ret,
+                  unsigned room, int64_t *ret_last)
 {
     unsigned count = 0;
     *ret_last = last;

@@ -17,8 +17,8 @@ static int no_memory(struct un_error *err)
     return un_error_set(err, -ENOMEM, "out of memory");
 }
 
-/* The table's name, out of "arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL"; NULL when it is
- * nothing of the kind. Free with free(). -ENOMEM. */
+/* The table's name, out of "arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL"; NULL when it
+ * is nothing of the kind. Free with free(). -ENOMEM. */
 static int table_of_arn(const char *arn, char **ret)
 {
     const char *at = arn ? strstr(arn, ":table/") : NULL;

@@ -1,5 +1,6 @@
-/* dynamodb.h - changes of table items, as DynamoDB Streams describes them (API reference: "Record",
- * "StreamRecord"; what AWS Lambda is given as {"Records": [...]}), also from stores that speak its API.
+/* dynamodb.h - changes of table items, as DynamoDB Streams describes them (API reference:
+ * "Record", "StreamRecord"; what AWS Lambda is given as {"Records": [...]}), also from stores that
+ * speak its API.
  */
 #ifndef UNID_EVENTS_DYNAMODB_H
 #define UNID_EVENTS_DYNAMODB_H

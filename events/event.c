@@ -114,7 +114,8 @@ int event_set_record(struct event *e, json_t *record)
 {
     /* Not by json_pack: where memory lacks it keeps the reference that "O" takes. */
     un_autojson json_t *whole = json_object(), *list = json_array();
-    bool made = json_array_append(list, record) == 0 && json_object_set(whole, "Records", list) == 0;
+    bool made =
+        json_array_append(list, record) == 0 && json_object_set(whole, "Records", list) == 0;
     un_autofree char *text = un_json_text(made ? whole : NULL);
     un_buf_reset(&e->body);
     if (!text || un_buf_append_str(&e->body, text) < 0) {
@@ -126,8 +127,7 @@ int event_set_record(struct event *e, json_t *record)
 
 static int add_field(struct event_field **fields, size_t *count, const char *name, char *value)
 {
-    struct event_field *more =
-        value ? realloc(*fields, (*count + 1) * sizeof(*more)) : NULL;
+    struct event_field *more = value ? realloc(*fields, (*count + 1) * sizeof(*more)) : NULL;
     char *own = more ? strdup(name) : NULL;
     if (more) {
         *fields = more;
@@ -229,7 +229,12 @@ char *event_decode(const char *text, bool plus, bool *ret_bad)
 bool event_utf8(const char *text)
 {
     for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        unsigned more = *c < 0x80 ? 0 : *c < 0xc2 ? 4 : *c < 0xe0 ? 1 : *c < 0xf0 ? 2 : *c < 0xf5 ? 3 : 4;
+        unsigned more = *c < 0x80   ? 0
+                        : *c < 0xc2 ? 4
+                        : *c < 0xe0 ? 1
+                        : *c < 0xf0 ? 2
+                        : *c < 0xf5 ? 3
+                                    : 4;
         unsigned char least = *c == 0xe0 ? 0xa0 : *c == 0xf0 ? 0x90 : 0x80;
         unsigned char most = *c == 0xed ? 0x9f : *c == 0xf4 ? 0x8f : 0xbf;
         if (more == 4) {

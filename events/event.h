@@ -2,11 +2,13 @@
  * are held against.
  *
  * Where things are: s3.c what object stores send, cloudevents.c, dynamodb.c, cron.c the schedules
- * (tz.c their time zones), filter.c which trigger wants which event, trigger.c the table of triggers,
- * intake.c from an event to the durable queue, timer.c the cron triggers' clock, object.c an object's
- * bytes as a function's input and its output as an object. What is HTTP towards unid is api/'s.
+ * (tz.c their time zones), filter.c which trigger wants which event, trigger.c the table of
+ * triggers, intake.c from an event to the durable queue, timer.c the cron triggers' clock,
+ * object.c an object's bytes as a function's input and its output as an object. What is HTTP
+ * towards unid is api/'s.
  *
- * To add a format: a parser that gives an event_list, a kind here, and its filter keys in config.c.
+ * To add a format: a parser that gives an event_list, a kind here, and its filter keys in
+ * config.c.
  *
  * All parsers are pure functions on untrusted bytes; any thread.
  */
@@ -42,14 +44,14 @@ struct event {
     char *time;       /* as its source wrote it */
     char *bucket;     /* S3 only, as the next */
     char *version_id; /* not empty */
-    /* Two deliveries of the same event have the same: SHA-256, in lower-case hex, of what identifies
-     * it in its format. */
+    /* Two deliveries of the same event have the same: SHA-256, in lower-case hex, of what
+     * identifies it in its format. */
     char id[EVENT_ID_SIZE];
-    /* Events about the same thing, and their order among each other: compared as strings. NULL: the
-     * source gives no order. */
+    /* Events about the same thing, and their order among each other: compared as strings. NULL:
+     * the source gives no order. */
     char *order_key, *sequence;
     char *content_type;
-    struct un_buf body;        /* what the function gets */
+    struct un_buf body;         /* what the function gets */
     struct event_field *fields; /* header fields that go with the body, beside content_type */
     size_t field_count;
 };
@@ -78,15 +80,15 @@ int event_set_record(struct event *e, json_t *record);
 /* -ENOMEM; -E2BIG more than EVENT_FIELDS_MAX. */
 int event_add_field(struct event *e, const char *name, const char *value);
 
-/* The fields that tell a function about its event, in one place: X-Unid-Event-Type, -Source, -Subject,
- * -Id, -Time, -Bucket and -Key (S3), with the values percent-encoded as event_encode does; then the
- * event's own. Borrowed names, values free with event_fields_free. -ENOMEM. */
+/* The fields that tell a function about its event, in one place: X-Unid-Event-Type, -Source,
+ * -Subject, -Id, -Time, -Bucket and -Key (S3), with the values percent-encoded as event_encode
+ * does; then the event's own. Borrowed names, values free with event_fields_free. -ENOMEM. */
 int event_fields(const struct event *e, struct event_field **ret, size_t *ret_count);
 void event_fields_free(struct event_field *fields, size_t count);
 
 /* Percent-encodes what a header field's value cannot hold as it is: all but printable ASCII, and
- * space, '"' and '%' (CloudEvents HTTP binding 1.0.2, section 3.1.3.2). Free with free(). NULL: out of
- * memory. */
+ * space, '"' and '%' (CloudEvents HTTP binding 1.0.2, section 3.1.3.2). Free with free(). NULL:
+ * out of memory. */
 char *event_encode(const char *text);
 /* Decodes %XX, and '+' to a space with `plus`. Gives a string (free), NULL when out of memory or,
  * with *ret_bad, when it is malformed or holds a NUL. */

@@ -9,8 +9,8 @@
 #include "events/events_impl.h"
 
 static const char step1[] =
-    /* AUTOINCREMENT: the id of a trigger that was removed is never used again. `secret` and `token`
-     * (a hash) never leave this table. last_s: of cron. */
+    /* AUTOINCREMENT: the id of a trigger that was removed is never used again. `secret` and
+     * `token` (a hash) never leave this table. last_s: of cron. */
     "CREATE TABLE triggers("
     " id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, config TEXT NOT NULL,"
     " secret TEXT, token BLOB NOT NULL, created_us INTEGER NOT NULL, changed_us INTEGER NOT NULL,"
@@ -111,9 +111,9 @@ const char *intake_result_name(enum intake_result r)
 const char *intake_source_name(enum intake_source s)
 {
     static const char *const names[] = {
-        [INTAKE_AWS] = "aws",   [INTAKE_MINIO] = "minio",
-        [INTAKE_CEPH] = "ceph", [INTAKE_S3] = "s3",
-        [INTAKE_CRON] = "cron", [INTAKE_CLOUDEVENTS] = "cloudevents",
+        [INTAKE_AWS] = "aws",     [INTAKE_MINIO] = "minio",
+        [INTAKE_CEPH] = "ceph",   [INTAKE_S3] = "s3",
+        [INTAKE_CRON] = "cron",   [INTAKE_CLOUDEVENTS] = "cloudevents",
         [INTAKE_OTHER] = "other", [INTAKE_DYNAMODB] = "dynamodb"};
     return names[s];
 }

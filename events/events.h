@@ -2,13 +2,15 @@
  *
  *     api/events.c ---- s3.c, cloudevents.c, dynamodb.c ----> struct event
  *     timer.c (cron) --------------------------------------> struct event
- *         -> which triggers want it (filter.c) -> one entry a function (intake.c) -> async_submit_many
- *         -> committed, or known already -> the sender is told
+ *         -> which triggers want it (filter.c) -> one entry a function (intake.c)
+ *         -> async_submit_many -> committed, or known already -> the sender is told
  *
- * A delivery is one transaction: all of its events for all functions of all triggers are accepted or
- * none is. When an entry runs, object.c may fetch its object and put what the function made of it.
+ * A delivery is one transaction: all of its events for all functions of all triggers are accepted
+ * or none is. When an entry runs, object.c may fetch its object and put what the function made of
+ * it.
  *
- * Triggers are held in memory; a change is in the database before it is told. Loop thread throughout.
+ * Triggers are held in memory; a change is in the database before it is told. Loop thread
+ * throughout.
  */
 #ifndef UNID_EVENTS_EVENTS_H
 #define UNID_EVENTS_EVENTS_H
@@ -44,7 +46,7 @@ enum { TRIGGER_TOKEN_SIZE = 44, TRIGGER_HASH_BYTES = 32 };
 
 /* A topic of SNS that asked to be confirmed. */
 struct trigger_topic {
-    char *arn, *url, *error; /* error: of the last attempt to confirm, or NULL */
+    char *arn, *url, *error;            /* error: of the last attempt to confirm, or NULL */
     uint64_t received_us, confirmed_us; /* confirmed_us 0: not yet */
 };
 
@@ -76,13 +78,13 @@ bool trigger_token_is(const struct trigger *t, const char *token);
 /* The trigger whose token this is, of any but cron; NULL. */
 struct trigger *trigger_by_token(struct events *ev, const char *token);
 
-/* `token` is the new trigger's, to be shown once; NULL when it was there already (its token is what it
- * was, unless the caller gave one), and for cron. */
+/* `token` is the new trigger's, to be shown once; NULL when it was there already (its token is
+ * what it was, unless the caller gave one), and for cron. */
 typedef void (*trigger_put_cb)(void *arg, int rc, const struct trigger *t, bool created,
                                const char *token, const struct un_error *err);
-/* Makes or replaces one. `body`: trigger_config_parse's JSON, and "token" (16 to 128 printable ASCII
- * characters) if the caller wants to choose it; borrowed. -EINVAL; -ENOTSUP a function that is not
- * there; -ENOSPC too many. */
+/* Makes or replaces one. `body`: trigger_config_parse's JSON, and "token" (16 to 128 printable
+ * ASCII characters) if the caller wants to choose it; borrowed. -EINVAL; -ENOTSUP a function that
+ * is not there; -ENOSPC too many. */
 void trigger_put(struct events *ev, const char *name, const json_t *body, trigger_put_cb cb,
                  void *arg);
 typedef void (*trigger_done_cb)(void *arg, int rc, const struct un_error *err);
@@ -137,16 +139,16 @@ typedef void (*intake_cb)(void *arg, int rc, const struct intake_report *report,
 
 /* Gives the events to the trigger of this name, or with NULL to all of the events' kinds, as their
  * filters say, and calls `cb` when that is on disk. `events` is borrowed during the call. Disabled
- * triggers want nothing. `depth`: as async.h has it. -E2BIG more than LIMIT_ASYNC_BATCH invocations;
- * else as async_submit_many. */
+ * triggers want nothing. `depth`: as async.h has it. -E2BIG more than LIMIT_ASYNC_BATCH
+ * invocations; else as async_submit_many. */
 void intake_submit(struct events *ev, const struct event_list *events, const char *trigger,
                    unsigned depth, intake_cb cb, void *arg);
 
 /* --- SNS -------------------------------------------------------------------------------------- */
 
-/* Remembers that a topic asks; `cb` comes when that is on disk. When the trigger says so the address is
- * asked then, which is noted with the topic; -EACCES when it may not be, because of its host.
- * -ENOENT no such trigger. */
+/* Remembers that a topic asks; `cb` comes when that is on disk. When the trigger says so the
+ * address is asked then, which is noted with the topic; -EACCES when it may not be, because of its
+ * host. -ENOENT no such trigger. */
 void sns_subscribe(struct events *ev, const char *trigger, const char *topic_arn, const char *url,
                    trigger_done_cb cb, void *arg);
 

@@ -71,10 +71,10 @@ struct transfer {
     void (*done)(struct transfer *t, int rc, const struct un_error *err);
     void *arg;
 };
-/* Gives a transfer that transfer_start takes; `spec` is copied but for the body. NULL: no memory. */
+/* Gives a transfer that transfer_start takes; `spec` is copied, not the body. NULL: no memory. */
 struct transfer *transfer_new(struct events *ev, const struct transfer_spec *spec);
-/* `done` comes from the loop, then it is freed. rc: 0 an answer came; -EFBIG larger than answer_most;
- * -ECANCELED unid ends; -EIO, -ETIMEDOUT. */
+/* `done` comes from the loop, then it is freed. rc: 0 an answer came; -EFBIG larger than
+ * answer_most; -ECANCELED unid ends; -EIO, -ETIMEDOUT. */
 void transfer_start(struct transfer *t);
 /* Percent-encodes an object's path as S3 signs it: all but unreserved characters and '/'. Free. */
 char *transfer_encode_path(const char *path);

@@ -32,7 +32,7 @@ struct delivery {
     /* By invocation: its trigger. */
     struct origin {
         char trigger[64];
-    } *origins;
+    } * origins;
 };
 
 static enum intake_source source_of(const struct event *e)
@@ -86,8 +86,8 @@ static int grow(void **array, size_t count, size_t *room, size_t size)
 /* Keeps a string until the end; NULL (no memory) passes through. */
 static const char *keep(struct batch *b, char *text)
 {
-    if (text && grow((void **)&b->strings, b->string_count, &b->string_room,
-                     sizeof(*b->strings)) < 0) {
+    if (text &&
+        grow((void **)&b->strings, b->string_count, &b->string_room, sizeof(*b->strings)) < 0) {
         free(text);
         return NULL;
     }
@@ -138,8 +138,8 @@ static int make_locators(struct batch *b, const struct trigger_config *c, const 
     return c->fetch == !!spec->source && !c->put == !spec->sink ? 0 : -ENOMEM;
 }
 
-/* One entry a function. Two triggers that want the same event for the same function are two reasons to
- * run it: an identity counts within trigger and function. */
+/* One entry a function. Two triggers that want the same event for the same function are two
+ * reasons to run it: an identity counts within trigger and function. */
 static int add_trigger(struct batch *b, const struct trigger *t, const struct event *e,
                        unsigned depth)
 {
@@ -180,8 +180,8 @@ static int add_trigger(struct batch *b, const struct trigger *t, const struct ev
 }
 
 /* All triggers that want the event. */
-static int add_event(struct delivery *d, struct batch *b, const struct event *e,
-                     const char *only, unsigned depth)
+static int add_event(struct delivery *d, struct batch *b, const struct event *e, const char *only,
+                     unsigned depth)
 {
     struct events *ev = d->ev;
     size_t before = b->count;
@@ -198,9 +198,10 @@ static int add_event(struct delivery *d, struct batch *b, const struct event *e,
     d->report.matched += b->count > before;
     ev->stats.counts[source_of(e)][INTAKE_UNMATCHED] += rc == 0 && b->count == before;
     if (rc == 0 && b->count > LIMIT_ASYNC_BATCH) {
-        return un_error_set(&d->err, -E2BIG,
-                            "the delivery would be more than %d invocations; send fewer events in one",
-                            LIMIT_ASYNC_BATCH);
+        return un_error_set(
+            &d->err, -E2BIG,
+            "the delivery would be more than %d invocations; send fewer events in one",
+            LIMIT_ASYNC_BATCH);
     }
     return rc ? un_error_set(&d->err, rc, "take an event in: out of memory") : 0;
 }

@@ -1,5 +1,5 @@
-/* object.c - an object's bytes as a function's input, and its output as an object: the hooks of the
- * durable queue (scheduler/async.h).
+/* object.c - an object's bytes as a function's input, and its output as an object: the hooks of
+ * the durable queue (scheduler/async.h).
  *
  * A locator is "BUCKET KEY [VERSION]", each part percent-encoded. Where the store is and with what
  * credentials is the trigger's to say when the step runs, so that no secret is in the queue, and a
@@ -101,10 +101,8 @@ static void refuse(struct events *ev, struct async_step *step, enum async_verdic
         async_step_done(step, ASYNC_RETRY, "out of memory", NULL);
         return;
     }
-    *r = (struct refusal){.post = {.fn = refuse_now, .arg = r},
-                          .ev = ev,
-                          .step = step,
-                          .verdict = verdict};
+    *r = (struct refusal){
+        .post = {.fn = refuse_now, .arg = r}, .ev = ev, .step = step, .verdict = verdict};
     snprintf(r->why, sizeof(r->why), "%s", why);
     events_hold(ev);
     un_loop_post(ev->loop, &r->post);

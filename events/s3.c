@@ -28,9 +28,9 @@ static int no_memory(struct un_error *err)
 
 /* --- records ---------------------------------------------------------------------------------- */
 
-/* Ceph (rgw_notify_event_type, and what was captured from 16.2) writes the time of the change as two
- * 32-bit numbers, seconds and nanoseconds, each with its least significant byte first; swapped they
- * sort as the others do. `text` has 16 digits. */
+/* Ceph (rgw_notify_event_type, and what was captured from 16.2) writes the time of the change as
+ * two 32-bit numbers, seconds and nanoseconds, each with its least significant byte first; swapped
+ * they sort as the others do. `text` has 16 digits. */
 static void swap_words(const char *text, char ret[17])
 {
     for (size_t i = 0; i < 16; i += 2) {
@@ -42,8 +42,8 @@ static void swap_words(const char *text, char ret[17])
 }
 
 /* Sequencers of the same key are hexadecimal; the shorter is padded with zeros on the right before
- * they are compared (Amazon S3 User Guide, "Event message structure"). Strings of digits compare so
- * by themselves, once trailing zeros are gone and letters have one case. */
+ * they are compared (Amazon S3 User Guide, "Event message structure"). Strings of digits compare
+ * so by themselves, once trailing zeros are gone and letters have one case. */
 static int set_sequence(struct event *e, const char *sequencer, bool ceph)
 {
     char swapped[17];
@@ -99,8 +99,9 @@ static int identify(struct event *e, const json_t *object, bool ceph)
 {
     const char *version = event_str(object, "versionId"), *etag = event_str(object, "eTag");
     const char *sequencer = event_str(object, "sequencer");
-    const char *parts[] = {"s3", e->source, e->bucket, e->subject,
-                           version && *version ? version : etag, sequencer, e->type};
+    const char *parts[] = {
+        "s3",      e->source, e->bucket, e->subject, version && *version ? version : etag,
+        sequencer, e->type};
     int rc = event_hash(parts, UN_ARRAY_SIZE(parts), e->id);
     rc = rc ? rc : event_copy(&e->version_id, version && *version ? version : NULL);
     return rc ? rc : set_sequence(e, sequencer, ceph);
@@ -162,8 +163,8 @@ static int add_records(struct s3_delivery *d, json_t *records, struct un_error *
 
 /* --- EventBridge ------------------------------------------------------------------------------ */
 
-/* The names of "Amazon S3 User Guide: EventBridge", and what the same is called in a notification. A
- * `reason` of NULL stands for all. */
+/* The names of "Amazon S3 User Guide: EventBridge", and what the same is called in a notification.
+ * A `reason` of NULL stands for all. */
 static const struct {
     const char *detail_type, *reason, *name;
 } bridge_names[] = {
@@ -208,30 +209,30 @@ static bool move(json_t *to, const char *to_key, const json_t *from, const char 
 
 static int parse_bridge(const json_t *root, struct s3_delivery *d, struct un_error *err)
 {
-    const json_t *detail = json_object_get(root, "detail"), *from = json_object_get(detail, "object");
+    const json_t *detail = json_object_get(root, "detail"),
+                 *from = json_object_get(detail, "object");
     const char *type = event_str(root, "detail-type");
-    const char *name = type ? bridge_name(type, event_str(detail, "reason"),
-                                          event_str(detail, "deletion-type"))
-                            : NULL;
+    const char *name =
+        type ? bridge_name(type, event_str(detail, "reason"), event_str(detail, "deletion-type"))
+             : NULL;
     if (!name) {
         return un_error_set(err, -EINVAL,
                             "detail-type: is none of those that Amazon S3 sends to EventBridge");
     }
     json_t *object = json_object();
     json_t *bucket = json_object();
-    un_autojson json_t *record =
-        json_pack("{s:s, s:s, s:s, s:{s:s, s:o, s:o}}", "eventVersion", "2.3", "eventSource",
-                  "aws:s3", "eventName", name, "s3", "s3SchemaVersion", "1.0", "bucket", bucket,
-                  "object", object);
+    un_autojson json_t *record = json_pack(
+        "{s:s, s:s, s:s, s:{s:s, s:o, s:o}}", "eventVersion", "2.3", "eventSource", "aws:s3",
+        "eventName", name, "s3", "s3SchemaVersion", "1.0", "bucket", bucket, "object", object);
     if (!record) {
         return no_memory(err);
     }
-    bool whole = move(record, "awsRegion", root, "region") && move(record, "eventTime", root, "time") &&
-                 move(bucket, "name", json_object_get(detail, "bucket"), "name") &&
-                 move(object, "key", from, "key") && move(object, "size", from, "size") &&
-                 move(object, "eTag", from, "etag") &&
-                 move(object, "versionId", from, "version-id") &&
-                 move(object, "sequencer", from, "sequencer");
+    bool whole =
+        move(record, "awsRegion", root, "region") && move(record, "eventTime", root, "time") &&
+        move(bucket, "name", json_object_get(detail, "bucket"), "name") &&
+        move(object, "key", from, "key") && move(object, "size", from, "size") &&
+        move(object, "eTag", from, "etag") && move(object, "versionId", from, "version-id") &&
+        move(object, "sequencer", from, "sequencer");
     return whole ? add_record(d, record, 0, true, err) : no_memory(err);
 }
 

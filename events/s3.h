@@ -1,10 +1,10 @@
 /* s3.h - what object stores send about their objects, as one kind of event.
  *
- * Understood: S3's own event message ("Records", versions 2.x; AWS: "Event message structure" in the
- * Amazon S3 User Guide), as AWS, MinIO (which puts "EventName" and "Key" beside it) and Ceph RGW
- * (which adds "eventId" and "opaqueData") write it; the message that S3 sends when a notification is
- * configured ("s3:TestEvent"); either of them in the envelope of AWS SNS; and Amazon EventBridge's
- * "aws.s3" events.
+ * Understood: S3's own event message ("Records", versions 2.x; AWS: "Event message structure" in
+ * the Amazon S3 User Guide), as AWS, MinIO (which puts "EventName" and "Key" beside it) and Ceph
+ * RGW (which adds "eventId" and "opaqueData") write it; the message that S3 sends when a
+ * notification is configured ("s3:TestEvent"); either of them in the envelope of AWS SNS; and
+ * Amazon EventBridge's "aws.s3" events.
  *
  * In what a function gets, an object's key is its name as it is: AWS and MinIO encode keys as HTML
  * forms do, which is undone; Ceph and EventBridge do not. All else of a record stays as the store

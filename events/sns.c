@@ -1,8 +1,8 @@
 /* sns.c - topics of AWS SNS that ask whether they may send (events.h).
  *
- * What asks is remembered in any case, so that an operator can look and confirm by hand. Asking the
- * address that a request names is what an attacker would want to make us do: so that is only done when
- * the trigger says so, and the address is of the host that it names.
+ * What asks is remembered in any case, so that an operator can look and confirm by hand. Asking
+ * the address that a request names is what an attacker would want to make us do: so that is only
+ * done when the trigger says so, and the address is of the host that it names.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -167,8 +167,9 @@ static void on_confirmed(struct transfer *t, int rc, const struct un_error *err)
     } else {
         snprintf(text, sizeof(text), "the confirmation was answered with %ld", t->status);
         set_error(s, rc < 0 ? err->text : text);
-        un_log(UN_LOG_WARN, "a subscription could not be confirmed; its source asks again, or "
-                            "confirm it by hand",
+        un_log(UN_LOG_WARN,
+               "a subscription could not be confirmed; its source asks again, or "
+               "confirm it by hand",
                "trigger", s->trigger, "topic", s->arn, "error", s->error);
     }
     note(s, confirmed_noted);
@@ -217,8 +218,7 @@ void sns_subscribe(struct events *ev, const char *trigger, const char *topic_arn
         cb(arg, -ENOMEM, &err);
         return;
     }
-    *s = (struct subscription){
-        .ev = ev, .cb = cb, .arg = arg, .received_us = un_clock_wall_us()};
+    *s = (struct subscription){.ev = ev, .cb = cb, .arg = arg, .received_us = un_clock_wall_us()};
     events_hold(ev);
     int rc = t ? 0 : un_error_set(&s->err, -ENOENT, "no such trigger");
     if (rc == 0 && (strlen(topic_arn) > LIMIT_TRIGGER_STRING || strlen(url) > URL_MOST)) {

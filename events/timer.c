@@ -1,10 +1,10 @@
-/* timer.c - the clock of cron triggers: an event for each planned time (cron.h), given to the durable
- * queue as any other.
+/* timer.c - the clock of cron triggers: an event for each planned time (cron.h), given to the
+ * durable queue as any other.
  *
  * Where a trigger stands (last_s) is written after the queue has accepted: when unid is killed in
- * between, the same times come again after the start, with the same identities, and are duplicates.
- * So each planned time runs once, also when the wall clock is put back over it. The timer looks at the
- * wall clock at least once a minute, because nothing tells when that is set.
+ * between, the same times come again after the start, with the same identities, and are
+ * duplicates. So each planned time runs once, also when the wall clock is put back over it. The
+ * timer looks at the wall clock at least once a minute, because nothing tells when that is set.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -56,8 +56,9 @@ static void note_done(struct store_job *job, int rc, const struct un_error *err)
     struct note *n = un_container_of(job, struct note, job);
     struct events *ev = n->ev;
     if (rc < 0) {
-        un_log(UN_LOG_WARN, "where a cron trigger stands could not be noted; after a restart its "
-                            "last runs are looked at again",
+        un_log(UN_LOG_WARN,
+               "where a cron trigger stands could not be noted; after a restart its "
+               "last runs are looked at again",
                "error", err->text);
     }
     free(n);
@@ -116,9 +117,9 @@ static int make_event(struct event_list *list, const struct trigger *t, int64_t 
     char time[UN_CLOCK_TEXT_SIZE];
     struct event *e = event_list_add(list, EVENT_CRON);
     un_clock_format((uint64_t)planned * 1000000, time);
-    un_autojson json_t *j = json_pack("{s:s, s:s, s:s, s:s}", "trigger", t->name, "schedule",
-                                      t->config.schedule, "timezone", t->config.timezone,
-                                      "planned_at", time);
+    un_autojson json_t *j =
+        json_pack("{s:s, s:s, s:s, s:s}", "trigger", t->name, "schedule", t->config.schedule,
+                  "timezone", t->config.timezone, "planned_at", time);
     un_autofree char *text = un_json_text(j);
     const char *parts[] = {"cron", t->name, time};
     if (!e || !text || un_buf_append_str(&e->body, text) < 0) {
@@ -160,7 +161,8 @@ static void on_time(void *arg)
     unsigned room = LIMIT_ASYNC_BATCH / (unsigned)c->function_count;
     room = room < LIMIT_CRON_CATCH_UP ? room : LIMIT_CRON_CATCH_UP;
     if (t->last_s > now + BACK_S) {
-        un_log(UN_LOG_WARN, "the clock was far ahead when a cron trigger ran last; it goes on from now",
+        un_log(UN_LOG_WARN,
+               "the clock was far ahead when a cron trigger ran last; it goes on from now",
                "trigger", t->name);
         t->last_s = now;
     }

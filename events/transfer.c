@@ -1,8 +1,8 @@
 /* transfer.c - one HTTP request to somebody else's server, on a thread: objects to and from stores
  * (signed as AWS Signature Version 4 has it, by libcurl), and confirmations of subscriptions.
  *
- * A thread gets copies and gives values back (workers.h). Bodies are in memory and bounded. Redirects
- * are not followed: nobody but the operator says where requests go.
+ * A thread gets copies and gives values back (workers.h). Bodies are in memory and bounded.
+ * Redirects are not followed: nobody but the operator says where requests go.
  */
 #include <curl/curl.h>
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* trigger.c - the triggers in memory, and what is told of them; see events.h. Rows: trigger_sql.c. */
+/* trigger.c - the triggers in memory, and what is told of them (events.h). Rows: trigger_sql.c. */
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -182,11 +182,10 @@ json_t *trigger_json(const struct trigger *t)
     un_clock_format(t->changed_us, changed);
     json_t *j = json_pack("{s:s}", "name", t->name);
     json_t *config = trigger_config_to_json(&t->config);
-    json_t *rest =
-        json_pack("{s:s, s:s, s:{s:I, s:I, s:I, s:I}}", "created_at", created, "changed_at", changed,
-                  "counts", "accepted", (json_int_t)t->accepted, "duplicates",
-                  (json_int_t)t->duplicates, "stale", (json_int_t)t->stale, "filtered",
-                  (json_int_t)t->filtered);
+    json_t *rest = json_pack("{s:s, s:s, s:{s:I, s:I, s:I, s:I}}", "created_at", created,
+                             "changed_at", changed, "counts", "accepted", (json_int_t)t->accepted,
+                             "duplicates", (json_int_t)t->duplicates, "stale", (json_int_t)t->stale,
+                             "filtered", (json_int_t)t->filtered);
     bool ok = j && config && rest && json_object_update(j, config) == 0 &&
               json_object_update(j, rest) == 0;
     json_decref(config);

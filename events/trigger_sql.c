@@ -1,4 +1,4 @@
-/* trigger_sql.c - the rows of triggers: reading all, making or replacing one, removing (events.h). */
+/* trigger_sql.c - the rows of triggers: reading all, making, replacing, removing (events.h). */
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -37,9 +37,9 @@ int trigger_columns(const struct trigger_config *c, char **ret_config, char **re
 {
     un_autojson json_t *config = trigger_config_to_json(c);
     un_autojson json_t *secret =
-        c->secret_key ? json_pack("{s:s, s:s}", "access_key", c->access_key, "secret_key",
-                                  c->secret_key)
-                      : NULL;
+        c->secret_key
+            ? json_pack("{s:s, s:s}", "access_key", c->access_key, "secret_key", c->secret_key)
+            : NULL;
     json_object_del(config, "has_credentials");
     *ret_config = un_json_text(config);
     *ret_secret = secret ? un_json_text(secret) : NULL;
@@ -145,7 +145,7 @@ int trigger_load_all(struct events *ev, struct un_error *err)
     return store_run_blocking(ev->store, &l.job, err);
 }
 
-/* --- making or replacing one: read it, look the functions up, write, take it into memory -------- */
+/* --- making or replacing one: read, look functions up, write, take into memory ---------------- */
 
 struct put {
     struct store_job job;
@@ -199,8 +199,8 @@ static int read_old(struct put *p, sqlite3 *db, bool *ret_found, struct un_error
 {
     struct trigger *t = p->trigger;
     store_autostmt sqlite3_stmt *stmt = NULL;
-    int rc = store_prepare(db, &stmt, err,
-                           "SELECT id, created_us, token FROM triggers WHERE name = ?", "t", t->name);
+    int rc = store_prepare(
+        db, &stmt, err, "SELECT id, created_us, token FROM triggers WHERE name = ?", "t", t->name);
     rc = rc ? rc : store_step(stmt, err);
     *ret_found = rc == 1;
     if (rc == 1) {
@@ -224,9 +224,8 @@ static int put_run(struct store_job *job, sqlite3 *db, struct un_error *err)
         return store_exec(db, err,
                           "UPDATE triggers SET config = ?, secret = ?, token = ?, changed_us = ?,"
                           " last_s = ? WHERE id = ?",
-                          "ttbiii", p->config, p->secret, t->token_hash,
-                          (size_t)TRIGGER_HASH_BYTES, (int64_t)t->changed_us, t->last_s,
-                          (int64_t)t->id);
+                          "ttbiii", p->config, p->secret, t->token_hash, (size_t)TRIGGER_HASH_BYTES,
+                          (int64_t)t->changed_us, t->last_s, (int64_t)t->id);
     }
     int64_t count = 0;
     rc = rc ? rc : read_number(db, &count, err, "SELECT count(*) FROM triggers", NULL);
@@ -238,8 +237,8 @@ static int put_run(struct store_job *job, sqlite3 *db, struct un_error *err)
                          "INSERT INTO triggers(name, config, secret, token, created_us, changed_us,"
                          " last_s) VALUES(?, ?, ?, ?, ?, ?, ?)",
                          "tttbiii", t->name, p->config, p->secret, t->token_hash,
-                         (size_t)TRIGGER_HASH_BYTES, (int64_t)t->created_us,
-                         (int64_t)t->changed_us, t->last_s);
+                         (size_t)TRIGGER_HASH_BYTES, (int64_t)t->created_us, (int64_t)t->changed_us,
+                         t->last_s);
     t->id = (uint64_t)sqlite3_last_insert_rowid(db);
     return rc;
 }
@@ -340,8 +339,9 @@ static int put_prepare(struct put *p, const char *name, const json_t *body)
     t->created_us = t->changed_us = un_clock_wall_us();
     t->last_s = (int64_t)(t->created_us / 1000000);
     if (!function_name_valid(name)) {
-        return un_error_set(&p->err, -EINVAL,
-                            "name: 1 to 63 of a-z 0-9 -, beginning with a letter, not ending with -");
+        return un_error_set(
+            &p->err, -EINVAL,
+            "name: 1 to 63 of a-z 0-9 -, beginning with a letter, not ending with -");
     }
     int rc = read_token(p, copy, &p->err);
     rc = rc ? rc : trigger_config_parse(copy, &t->config, &p->err);

@@ -53,7 +53,7 @@ void tz_free(struct tz *tz)
     }
 }
 
-/* --- the calendar: years from March on, so that leap days come last ---------------------------- */
+/* --- the calendar: years from March on, so that leap days come last --------------------------- */
 
 static int64_t floor_div(int64_t a, int64_t b)
 {
@@ -82,7 +82,8 @@ void tz_date_of(int64_t days, int64_t *year, unsigned *month, unsigned *day)
     *year = y + cycle * 400 + (*month <= 2);
 }
 
-/* --- the rule: IEEE Std 1003.1, section 8.3, with the larger hours of RFC 8536 section 3.3.1 ----- */
+/* --- the rule: IEEE Std 1003.1, section 8.3, with the larger hours of RFC 8536 section 3.3.1
+ * ----- */
 
 static bool take_number(const char **at, int most, int *ret)
 {
@@ -103,7 +104,8 @@ static bool take_name(const char **at)
 {
     const char *p = *at;
     bool quoted = *p == '<';
-    size_t len = strspn(p + quoted, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-");
+    size_t len =
+        strspn(p + quoted, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-");
     if (!quoted) {
         len = strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
     }
@@ -149,7 +151,8 @@ static bool take_date(const char **at, struct rule_date *d)
              take_number(at, 5, &d->week) && d->week >= 1 && *(*at)++ == '.' &&
              take_number(at, 6, &d->day);
     } else {
-        ok = take_number(at, d->form == 'J' ? 365 : 365, &d->day) && (d->form == 'n' || d->day >= 1);
+        ok =
+            take_number(at, d->form == 'J' ? 365 : 365, &d->day) && (d->form == 'n' || d->day >= 1);
     }
     d->time_s = 2 * 3600;
     if (ok && **at == '/') {
@@ -201,7 +204,7 @@ static int64_t date_in(const struct rule_date *d, int64_t year)
         int64_t next = d->month == 12 ? tz_days_of(year + 1, 1, 1)
                                       : tz_days_of(year, (unsigned)d->month + 1, 1);
         days -= days >= next ? 7 : 0; /* week 5: the last */
-    } else if (d->form == 'J') { /* 29 February is never counted */
+    } else if (d->form == 'J') {      /* 29 February is never counted */
         days = tz_days_of(year, 1, 1) + d->day - 1 + (is_leap(year) && d->day >= 60);
     } else {
         days = tz_days_of(year, 1, 1) + d->day;

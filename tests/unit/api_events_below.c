@@ -30,7 +30,8 @@ struct trigger *trigger_by_token(struct events *ev, const char *token)
     return NULL;
 }
 
-void trigger_put(struct events *ev, const char *name, const json_t *body, trigger_put_cb cb, void *arg)
+void trigger_put(struct events *ev, const char *name, const json_t *body, trigger_put_cb cb,
+                 void *arg)
 {
     cb(arg, -ENOSYS, NULL, false, NULL, NULL);
 }

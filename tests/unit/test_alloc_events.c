@@ -54,18 +54,23 @@ static int read_s3(void *arg)
 }
 
 #define RECORD(source, key)                                                                        \
-    "{\"eventSource\":\"" source "\",\"eventName\":\"ObjectCreated:Put\",\"eventTime\":\"t\",\"s3\":{"  \
-    "\"bucket\":{\"name\":\"b\"},\"object\":{\"key\":\"" key "\",\"versionId\":\"v\",\"sequencer\":"    \
+    "{\"eventSource\":\"" source                                                                   \
+    "\",\"eventName\":\"ObjectCreated:Put\",\"eventTime\":\"t\",\"s3\":{"                          \
+    "\"bucket\":{\"name\":\"b\"},\"object\":{\"key\":\"" key                                       \
+    "\",\"versionId\":\"v\",\"sequencer\":"                                                        \
     "\"1AFC006BC5BC8F1E\"}}}"
 
 static void deliveries_of_stores(void **state)
 {
-    alloc_fail_each("S3", read_s3,
-                    (char *)"{\"Records\":[" RECORD("ceph:s3", "a b") "," RECORD("minio:s3", "a%2Fb+c") "]}");
+    alloc_fail_each(
+        "S3", read_s3,
+        (char *)"{\"Records\":[" RECORD("ceph:s3", "a b") "," RECORD("minio:s3", "a%2Fb+c") "]}");
     alloc_fail_each("EventBridge", read_s3,
-                    (char *)"{\"source\":\"aws.s3\",\"detail-type\":\"Object Created\",\"time\":\"t\",\"detail\":{"
-                    "\"bucket\":{\"name\":\"b\"},\"object\":{\"key\":\"k\",\"etag\":\"e\",\"version-id\":"
-                    "\"v\",\"sequencer\":\"00\"}}}");
+                    (char *)"{\"source\":\"aws.s3\",\"detail-type\":\"Object "
+                            "Created\",\"time\":\"t\",\"detail\":{"
+                            "\"bucket\":{\"name\":\"b\"},\"object\":{\"key\":\"k\",\"etag\":\"e\","
+                            "\"version-id\":"
+                            "\"v\",\"sequencer\":\"00\"}}}");
 }
 
 static int read_subscription(void *arg)
@@ -81,18 +86,22 @@ static int read_subscription(void *arg)
 
 static void subscriptions(void **state)
 {
-    alloc_fail_each("SNS", read_subscription,
-                    (char *)"{\"Type\":\"SubscriptionConfirmation\",\"TopicArn\":\"a\",\"SubscribeURL\":\"u\"}");
+    alloc_fail_each(
+        "SNS", read_subscription,
+        (char
+             *)"{\"Type\":\"SubscriptionConfirmation\",\"TopicArn\":\"a\",\"SubscribeURL\":\"u\"}");
 }
 
 static int read_binary(void *arg)
 {
-    static const struct cloudevents_field fields[] = {{"ce-specversion", "1.0"}, {"ce-type", "t"},
-                                                      {"ce-source", "caf\xe9"},  {"ce-id", "\"1\""},
+    static const struct cloudevents_field fields[] = {{"ce-specversion", "1.0"},
+                                                      {"ce-type", "t"},
+                                                      {"ce-source", "caf\xe9"},
+                                                      {"ce-id", "\"1\""},
                                                       {"ce-ext", "%41"}};
     struct event_list l;
-    int rc = cloudevents_parse(CLOUDEVENTS_BINARY, "text/plain", fields, UN_ARRAY_SIZE(fields), "x", 1, &l,
-                               NULL);
+    int rc = cloudevents_parse(CLOUDEVENTS_BINARY, "text/plain", fields, UN_ARRAY_SIZE(fields), "x",
+                               1, &l, NULL);
     if (rc == 0) {
         assert_int_equal(l.items[0].field_count, 5);
         assert_string_equal(l.items[0].source, "caf\xc3\xa9");
@@ -103,9 +112,10 @@ static int read_binary(void *arg)
 
 static int read_batch(void *arg)
 {
-    static const char text[] = "[{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"},"
-                               "{\"specversion\":\"1.0\",\"id\":\"2\",\"source\":\"s\",\"type\":\"t\","
-                               "\"subject\":\"x\",\"data\":{\"a\":[1]}}]";
+    static const char text[] =
+        "[{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"},"
+        "{\"specversion\":\"1.0\",\"id\":\"2\",\"source\":\"s\",\"type\":\"t\","
+        "\"subject\":\"x\",\"data\":{\"a\":[1]}}]";
     struct event_list l;
     int rc = cloudevents_parse(CLOUDEVENTS_BATCH, NULL, NULL, 0, text, strlen(text), &l, NULL);
     if (rc == 0) {
@@ -118,9 +128,10 @@ static int read_batch(void *arg)
 
 static int read_changes(void *arg)
 {
-    static const char text[] = "{\"Records\":[{\"eventID\":\"e\",\"eventName\":\"INSERT\",\"dynamodb\":{"
-                               "\"Keys\":{\"Id\":{\"N\":\"1\"}},\"SequenceNumber\":\"111\"},"
-                               "\"eventSourceARN\":\"arn:aws:dynamodb:r:1:table/orders/stream/x\"}]}";
+    static const char text[] =
+        "{\"Records\":[{\"eventID\":\"e\",\"eventName\":\"INSERT\",\"dynamodb\":{"
+        "\"Keys\":{\"Id\":{\"N\":\"1\"}},\"SequenceNumber\":\"111\"},"
+        "\"eventSourceARN\":\"arn:aws:dynamodb:r:1:table/orders/stream/x\"}]}";
     struct event_list l;
     int rc = dynamodb_parse(text, strlen(text), &l, NULL);
     if (rc == 0) {
@@ -163,16 +174,20 @@ static int read_trigger(void *arg)
 
 static void triggers(void **state)
 {
-    alloc_fail_each("an S3 trigger", read_trigger,
-                    (char *)"{\"type\":\"s3\",\"functions\":[\"a\",\"b:2\"],\"bucket\":\"p\",\"prefix\":\"in/\","
-                    "\"events\":[\"s3:ObjectCreated:*\"],\"endpoint\":\"http://h:1\",\"fetch\":true,"
-                    "\"put\":\"p/out/\",\"on_failure\":\"x\"}");
+    alloc_fail_each(
+        "an S3 trigger", read_trigger,
+        (char
+             *)"{\"type\":\"s3\",\"functions\":[\"a\",\"b:2\"],\"bucket\":\"p\",\"prefix\":\"in/\","
+               "\"events\":[\"s3:ObjectCreated:*\"],\"endpoint\":\"http://h:1\",\"fetch\":true,"
+               "\"put\":\"p/out/\",\"on_failure\":\"x\"}");
     alloc_fail_each("a CloudEvents trigger", read_trigger,
-                    (char *)"{\"type\":\"cloudevents\",\"function\":\"f\",\"filter\":{\"type\":{\"prefix\":\"a\","
-                    "\"suffix\":\"b\"},\"source\":\"s\"}}");
-    alloc_fail_each("a cron trigger", read_trigger,
-                    (char *)"{\"type\":\"cron\",\"function\":\"f\",\"schedule\":\"0 9 * * 1-5\",\"timezone\":"
-                    "\"Europe/Berlin\"}");
+                    (char *)"{\"type\":\"cloudevents\",\"function\":\"f\",\"filter\":{\"type\":{"
+                            "\"prefix\":\"a\","
+                            "\"suffix\":\"b\"},\"source\":\"s\"}}");
+    alloc_fail_each(
+        "a cron trigger", read_trigger,
+        (char *)"{\"type\":\"cron\",\"function\":\"f\",\"schedule\":\"0 9 * * 1-5\",\"timezone\":"
+                "\"Europe/Berlin\"}");
 }
 
 int main(void)

@@ -63,11 +63,13 @@ static void dates_and_days_agree_with_the_c_library(void **state)
 
 static void offsets_agree_with_the_c_library(void **state)
 {
-    static const char *const names[] = {
-        "Europe/Berlin",     "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu",
-        "America/Sao_Paulo", "Africa/Casablanca", "Pacific/Apia",        "Antarctica/Troll",
-        "America/Nuuk",      "Asia/Gaza",        "Europe/Dublin",       "Etc/GMT+5",
-        "America/Santiago",  "UTC"};
+    static const char *const names[] = {"Europe/Berlin",       "America/New_York",
+                                        "Australia/Lord_Howe", "Asia/Kathmandu",
+                                        "America/Sao_Paulo",   "Africa/Casablanca",
+                                        "Pacific/Apia",        "Antarctica/Troll",
+                                        "America/Nuuk",        "Asia/Gaza",
+                                        "Europe/Dublin",       "Etc/GMT+5",
+                                        "America/Santiago",    "UTC"};
     for (size_t i = 0; i < UN_ARRAY_SIZE(names); i++) {
         struct tz *tz = zone(names[i]);
         setenv("TZ", names[i], 1);
@@ -105,8 +107,9 @@ static void changes_are_where_offsets_change(void **state)
 
 static void zone_names_stay_in_their_directory(void **state)
 {
-    static const char *const bad[] = {"",    "/etc/passwd", "../../etc/passwd", "Europe",  "Europe/",
-                                      "a b", "Europe//Berlin", "zone.tab",      "tzdata.zi", "Mars/Rover"};
+    static const char *const bad[] = {"",          "/etc/passwd", "../../etc/passwd", "Europe",
+                                      "Europe/",   "a b",         "Europe//Berlin",   "zone.tab",
+                                      "tzdata.zi", "Mars/Rover"};
     for (size_t i = 0; i < UN_ARRAY_SIZE(bad); i++) {
         struct tz *tz = NULL;
         struct un_error err = UN_ERROR_INIT;
@@ -212,13 +215,39 @@ static void every_counts_from_its_anchor(void **state)
 
 static void bad_schedules_are_refused(void **state)
 {
-    static const char *const bad[] = {
-        "",           "* * * *",       "* * * * * *",  "60 * * * *",   "* 24 * * *",  "* * 0 * *",
-        "* * 32 * *", "* * * 13 *",    "* * * * 8",    "*/0 * * * *",  "5-1 * * * *", "1-70 * * * *",
-        "a * * * *",  "* * * foo *",   "1, * * * *",   ",1 * * * *",   "1/5 * * * *", "- * * * *",
-        "* * 30 2 *", "* * 31 4,6 *",  "@reboot",      "@every",       "@every 5",    "@every 0s",
-        "@every -1s", "@every 5w",     "@every 5s x",  "@every 400d",  "@every 1.5h", "@every 99999999999999999999s",
-        "* * * * mon-x", "**  * * * *", "99999999999 * * * *"};
+    static const char *const bad[] = {"",
+                                      "* * * *",
+                                      "* * * * * *",
+                                      "60 * * * *",
+                                      "* 24 * * *",
+                                      "* * 0 * *",
+                                      "* * 32 * *",
+                                      "* * * 13 *",
+                                      "* * * * 8",
+                                      "*/0 * * * *",
+                                      "5-1 * * * *",
+                                      "1-70 * * * *",
+                                      "a * * * *",
+                                      "* * * foo *",
+                                      "1, * * * *",
+                                      ",1 * * * *",
+                                      "1/5 * * * *",
+                                      "- * * * *",
+                                      "* * 30 2 *",
+                                      "* * 31 4,6 *",
+                                      "@reboot",
+                                      "@every",
+                                      "@every 5",
+                                      "@every 0s",
+                                      "@every -1s",
+                                      "@every 5w",
+                                      "@every 5s x",
+                                      "@every 400d",
+                                      "@every 1.5h",
+                                      "@every 99999999999999999999s",
+                                      "* * * * mon-x",
+                                      "**  * * * *",
+                                      "99999999999 * * * *"};
     for (size_t i = 0; i < UN_ARRAY_SIZE(bad); i++) {
         struct cron c;
         struct un_error err = UN_ERROR_INIT;
@@ -230,8 +259,8 @@ static void bad_schedules_are_refused(void **state)
 
 /* --- what is due ------------------------------------------------------------------------------ */
 
-static unsigned due(const char *text, enum cron_missed missed, int64_t last, int64_t now, int64_t *ret,
-                    int64_t *ret_last)
+static unsigned due(const char *text, enum cron_missed missed, int64_t last, int64_t now,
+                    int64_t *ret, int64_t *ret_last)
 {
     struct cron c = schedule(text);
     struct tz *tz = zone("UTC");
@@ -271,7 +300,8 @@ static void a_long_absence_is_bounded(void **state)
     assert_int_equal(planned[9], now - 30);
     assert_int_equal(planned[0], now - 30 - 9 * 60);
     assert_int_equal(last, now - 30);
-    assert_int_equal(due("@every 1s", CRON_ONCE, 0, now, planned, &last), 10); /* 90 s are not late */
+    assert_int_equal(due("@every 1s", CRON_ONCE, 0, now, planned, &last),
+                     10); /* 90 s are not late */
     assert_int_equal(due("0 0 29 2 *", CRON_ALL, 0, now, planned, &last), 10);
     assert_int_equal(planned[9], utc("2024-02-29 00:00:00"));
 }

@@ -27,9 +27,11 @@ static const char ceph_put[] =
     "\"eventTime\":\"2026-11-21T02:04:10.510083Z\",\"eventName\":\"ObjectCreated:Put\","
     "\"userIdentity\":{\"principalId\":\"t\"},\"requestParameters\":{\"sourceIPAddress\":\"\"},"
     "\"responseElements\":{\"x-amz-request-id\":\"9bab5fe3.4114\",\"x-amz-id-2\":\"1012\"},"
-    "\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":\"n1\",\"bucket\":{\"name\":\"photos\","
+    "\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":\"n1\",\"bucket\":{\"name\":"
+    "\"photos\","
     "\"ownerIdentity\":{\"principalId\":\"t\"},\"arn\":\"arn:aws:s3:::photos\",\"id\":\"9bab\"},"
-    "\"object\":{\"key\":\"dir/a b+\xc3\xa9.txt\",\"size\":6,\"eTag\":\"b1946ac92492d2347c6235b4d2611184"
+    "\"object\":{\"key\":\"dir/a "
+    "b+\xc3\xa9.txt\",\"size\":6,\"eTag\":\"b1946ac92492d2347c6235b4d2611184"
     "\",\"versionId\":\"\",\"sequencer\":\"1AFC006BC5BC8F1E\",\"metadata\":[{\"key\":"
     "\"x-amz-meta-k1\",\"val\":\"v1\"}],\"tags\":[]}},\"eventId\":\"1795226650.512736.b1946ac9\","
     "\"opaqueData\":\"my-opaque\"}]}";
@@ -42,7 +44,8 @@ static const char minio_put[] =
     "\"Config\",\"bucket\":{\"name\":\"photos\",\"ownerIdentity\":{\"principalId\":\"minioadmin\"},"
     "\"arn\":\"arn:aws:s3:::photos\"},\"object\":{\"key\":\"in%2Fa+b%2B%C3%A9.jpg\",\"size\":6,"
     "\"eTag\":\"b1946ac92492d2347c6235b4d2611184\",\"contentType\":\"image/jpeg\",\"sequencer\":"
-    "\"17A1B2C3D4E5F600\"}},\"source\":{\"host\":\"127.0.0.1\",\"port\":\"\",\"userAgent\":\"x\"}}]}";
+    "\"17A1B2C3D4E5F600\"}},\"source\":{\"host\":\"127.0.0.1\",\"port\":\"\",\"userAgent\":\"x\"}}]"
+    "}";
 
 static struct s3_delivery parse_s3(const char *text)
 {
@@ -96,9 +99,10 @@ static void minio_keys_are_decoded(void **state)
 /* Seconds and nanoseconds come with their least byte first: as they are, they would not sort. */
 static void sequencers_of_ceph_sort_by_time(void **state)
 {
-    static const char form[] = "{\"Records\":[{\"eventSource\":\"ceph:s3\",\"eventName\":"
-                               "\"ObjectCreated:Put\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":"
-                               "{\"key\":\"k\",\"sequencer\":\"%s\"}}}]}";
+    static const char form[] =
+        "{\"Records\":[{\"eventSource\":\"ceph:s3\",\"eventName\":"
+        "\"ObjectCreated:Put\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":"
+        "{\"key\":\"k\",\"sequencer\":\"%s\"}}}]}";
     /* Captured one after the other: 26 s, 27 s and 29 s of the same minute, then a carry. */
     static const char *const order[] = {"1AFC006BC5BC8F1E", "1BFC006B5BF5C926", "1DFC006BC8814725",
                                         "FFFC006BC8814725", "00FD006B00000000"};
@@ -118,9 +122,12 @@ static void identity_is_of_what_identifies(void **state)
     struct s3_delivery a = parse_s3(ceph_put), b = parse_s3(ceph_put);
     assert_string_equal(a.events.items[0].id, b.events.items[0].id);
     s3_delivery_done(&b);
-    static const char *const changes[][2] = {{"b1946ac9", "b1946ac8"}, {"1AFC006B", "1BFC006B"},
-                                             {"dir/a", "dir/b"},       {"photos\",\"owner", "p2\",\"owner"},
-                                             {"Created:Put", "Created:Copy"}, {"ceph:s3", "ceph:s4"},
+    static const char *const changes[][2] = {{"b1946ac9", "b1946ac8"},
+                                             {"1AFC006B", "1BFC006B"},
+                                             {"dir/a", "dir/b"},
+                                             {"photos\",\"owner", "p2\",\"owner"},
+                                             {"Created:Put", "Created:Copy"},
+                                             {"ceph:s3", "ceph:s4"},
                                              {"versionId\":\"", "versionId\":\"1"}};
     for (size_t i = 0; i < UN_ARRAY_SIZE(changes); i++) {
         char text[sizeof(ceph_put) + 16];
@@ -153,15 +160,17 @@ static void sns_envelopes_are_opened(void **state)
 {
     struct s3_delivery d = parse_s3(
         "{\"Type\":\"Notification\",\"MessageId\":\"m\",\"TopicArn\":\"arn:aws:sns:eu:1:t\","
-        "\"Subject\":\"Amazon S3 Notification\",\"Message\":\"{\\\"Records\\\":[{\\\"eventSource\\\":"
+        "\"Subject\":\"Amazon S3 "
+        "Notification\",\"Message\":\"{\\\"Records\\\":[{\\\"eventSource\\\":"
         "\\\"aws:s3\\\",\\\"eventName\\\":\\\"ObjectCreated:Put\\\",\\\"s3\\\":{\\\"bucket\\\":{"
         "\\\"name\\\":\\\"b\\\"},\\\"object\\\":{\\\"key\\\":\\\"a+b\\\"}}}]}\"}");
     assert_int_equal(d.kind, S3_RECORDS);
     assert_string_equal(d.events.items[0].subject, "a b");
     s3_delivery_done(&d);
-    d = parse_s3("{\"Type\":\"SubscriptionConfirmation\",\"Token\":\"t\",\"TopicArn\":\"arn:1\","
-                 "\"Message\":\"You have chosen...\",\"SubscribeURL\":\"https://sns.eu.amazonaws.com/"
-                 "?Action=ConfirmSubscription\"}");
+    d = parse_s3(
+        "{\"Type\":\"SubscriptionConfirmation\",\"Token\":\"t\",\"TopicArn\":\"arn:1\","
+        "\"Message\":\"You have chosen...\",\"SubscribeURL\":\"https://sns.eu.amazonaws.com/"
+        "?Action=ConfirmSubscription\"}");
     assert_int_equal(d.kind, S3_SUBSCRIBE);
     assert_string_equal(d.topic_arn, "arn:1");
     assert_non_null(strstr(d.subscribe_url, "ConfirmSubscription"));
@@ -186,11 +195,15 @@ static void eventbridge_becomes_a_record(void **state)
 {
     char key[64];
     struct s3_delivery d = parse_s3(
-        "{\"version\":\"0\",\"id\":\"17793124\",\"detail-type\":\"Object Deleted\",\"source\":\"aws.s3\","
-        "\"account\":\"1\",\"time\":\"2026-11-12T00:00:00Z\",\"region\":\"ca-central-1\",\"resources\":["
+        "{\"version\":\"0\",\"id\":\"17793124\",\"detail-type\":\"Object "
+        "Deleted\",\"source\":\"aws.s3\","
+        "\"account\":\"1\",\"time\":\"2026-11-12T00:00:00Z\",\"region\":\"ca-central-1\","
+        "\"resources\":["
         "\"arn:aws:s3:::b\"],\"detail\":{\"version\":\"0\",\"bucket\":{\"name\":\"b\"},\"object\":{"
-        "\"key\":\"a+b%20c\",\"size\":5,\"etag\":\"e\",\"version-id\":\"v1\",\"sequencer\":\"00617\"},"
-        "\"request-id\":\"r\",\"reason\":\"DeleteObject\",\"deletion-type\":\"Delete Marker Created\"}}");
+        "\"key\":\"a+b%20c\",\"size\":5,\"etag\":\"e\",\"version-id\":\"v1\",\"sequencer\":"
+        "\"00617\"},"
+        "\"request-id\":\"r\",\"reason\":\"DeleteObject\",\"deletion-type\":\"Delete Marker "
+        "Created\"}}");
     const struct event *e = &d.events.items[0];
     assert_string_equal(e->type, "s3:ObjectRemoved:DeleteMarkerCreated");
     assert_string_equal(e->subject, "a+b%20c");
@@ -202,13 +215,23 @@ static void eventbridge_becomes_a_record(void **state)
 static void garbage_is_refused_with_what_is_expected(void **state)
 {
     static const char *const bad[] = {
-        "", "[]", "{}", "null", "\"x\"", "{\"Records\":{}}", "{\"Records\":[{}]}", "{\"Records\":[1]}",
+        "",
+        "[]",
+        "{}",
+        "null",
+        "\"x\"",
+        "{\"Records\":{}}",
+        "{\"Records\":[{}]}",
+        "{\"Records\":[1]}",
         "{\"Records\":[{\"eventName\":\"x\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":{}}}]}",
-        "{\"Records\":[{\"eventName\":\"x\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":{\"key\":"
+        "{\"Records\":[{\"eventName\":\"x\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":{"
+        "\"key\":"
         "\"%zz\"}}}]}",
-        "{\"Records\":[{\"eventName\":\"x\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":{\"key\":"
+        "{\"Records\":[{\"eventName\":\"x\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":{"
+        "\"key\":"
         "\"%ff\"}}}]}",
-        "{\"Records\":[{\"eventName\":\"x\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":{\"key\":"
+        "{\"Records\":[{\"eventName\":\"x\",\"s3\":{\"bucket\":{\"name\":\"b\"},\"object\":{"
+        "\"key\":"
         "\"a%00\"}}}]}",
         "{\"source\":\"aws.s3\",\"detail-type\":\"Other\"}",
         "{\"source\":\"aws.s3\",\"detail-type\":\"Object Created\",\"detail\":{}}",
@@ -251,7 +274,7 @@ static int parse_ce(const char *type, const struct cloudevents_field *fields, si
 static void binary_events_keep_body_and_attributes(void **state)
 {
     static const struct cloudevents_field fields[] = {
-        {"Host", "x"},          {"ce-specversion", "1.0"}, {"CE-Type", "com.example.made"},
+        {"Host", "x"},           {"ce-specversion", "1.0"}, {"CE-Type", "com.example.made"},
         {"ce-source", "/s%20t"}, {"ce-id", "\"1\\\"2\""},   {"ce-subject", "Euro%E2%82%AC"},
         {"ce-myext", "7"}};
     struct event_list l;
@@ -286,8 +309,9 @@ static void values_that_nobody_encoded_are_latin1_or_utf8(void **state)
 
 static void structured_events_stay_as_they_came(void **state)
 {
-    static const char text[] = " {\"specversion\":\"1.0\", \"id\":\"i\",\"source\":\"s\",\"type\":\"t\","
-                               "\"data\":{\"n\":1.10}}";
+    static const char text[] =
+        " {\"specversion\":\"1.0\", \"id\":\"i\",\"source\":\"s\",\"type\":\"t\","
+        "\"data\":{\"n\":1.10}}";
     struct event_list l;
     assert_int_equal(
         parse_ce("application/cloudevents+json; charset=utf-8", NULL, 0, text, &l, NULL), 0);
@@ -326,7 +350,8 @@ static void broken_events_are_refused_by_attribute(void **state)
         {"{\"specversion\":\"1.0\",\"id\":\"1\",\"type\":\"t\"}", "source"},
         {"{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\"}", "type"},
         {"{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"Ext\":1}", "Ext"},
-        {"{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"ext\":[]}", "ext"},
+        {"{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"ext\":[]}",
+         "ext"},
         {"{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"data\":1,"
          "\"data_base64\":\"\"}",
          "data"},
@@ -340,8 +365,11 @@ static void broken_events_are_refused_by_attribute(void **state)
             fail_msg("%s: %d %s", bad[i].json, rc, err.text);
         }
     }
-    static const struct cloudevents_field twice[] = {
-        {"ce-specversion", "1.0"}, {"ce-id", "1"}, {"Ce-Id", "2"}, {"ce-type", "t"}, {"ce-source", "s"}};
+    static const struct cloudevents_field twice[] = {{"ce-specversion", "1.0"},
+                                                     {"ce-id", "1"},
+                                                     {"Ce-Id", "2"},
+                                                     {"ce-type", "t"},
+                                                     {"ce-source", "s"}};
     static const struct cloudevents_field broken[] = {
         {"ce-specversion", "1.0"}, {"ce-id", "%f"}, {"ce-type", "t"}, {"ce-source", "s"}};
     struct event_list l;
@@ -370,10 +398,13 @@ static void table_changes_are_events(void **state)
 {
     static const char text[] =
         "{\"Records\":[{\"eventID\":\"e1\",\"eventName\":\"INSERT\",\"eventVersion\":\"1.1\","
-        "\"eventSource\":\"aws:dynamodb\",\"awsRegion\":\"us-east-1\",\"dynamodb\":{\"Keys\":{\"Id\":{"
-        "\"N\":\"101\"}},\"NewImage\":{\"Id\":{\"N\":\"101\"}},\"SequenceNumber\":\"111\",\"SizeBytes\":"
+        "\"eventSource\":\"aws:dynamodb\",\"awsRegion\":\"us-east-1\",\"dynamodb\":{\"Keys\":{"
+        "\"Id\":{"
+        "\"N\":\"101\"}},\"NewImage\":{\"Id\":{\"N\":\"101\"}},\"SequenceNumber\":\"111\","
+        "\"SizeBytes\":"
         "26,\"StreamViewType\":\"NEW_AND_OLD_IMAGES\"}," STREAM_ARN "},{\"eventID\":\"e2\","
-        "\"eventName\":\"REMOVE\",\"dynamodb\":{\"Keys\":{\"Id\":{\"N\":\"101\"}},\"SequenceNumber\":"
+        "\"eventName\":\"REMOVE\",\"dynamodb\":{\"Keys\":{\"Id\":{\"N\":\"101\"}},"
+        "\"SequenceNumber\":"
         "\"1000\"}," STREAM_ARN "}]}";
     struct event_list l;
     assert_int_equal(dynamodb_parse(text, strlen(text), &l, NULL), 0);
@@ -389,12 +420,15 @@ static void table_changes_are_events(void **state)
 static void broken_table_changes_are_refused(void **state)
 {
     static const char *const bad[] = {
-        "{\"Records\":[]}", "[]", "{",
+        "{\"Records\":[]}",
+        "[]",
+        "{",
         "{\"Records\":[{\"eventID\":\"e\",\"eventName\":\"PUT\",\"dynamodb\":{}," STREAM_ARN "}]}",
         "{\"Records\":[{\"eventName\":\"INSERT\",\"dynamodb\":{}," STREAM_ARN "}]}",
         "{\"Records\":[{\"eventID\":\"e\",\"eventName\":\"INSERT\",\"dynamodb\":{},"
         "\"eventSourceARN\":\"arn:aws:kinesis\"}]}",
-        "{\"Records\":[{\"eventID\":\"e\",\"eventName\":\"INSERT\",\"dynamodb\":1," STREAM_ARN "}]}"};
+        "{\"Records\":[{\"eventID\":\"e\",\"eventName\":\"INSERT\",\"dynamodb\":1," STREAM_ARN
+        "}]}"};
     for (size_t i = 0; i < UN_ARRAY_SIZE(bad); i++) {
         struct event_list l;
         struct un_error err = UN_ERROR_INIT;
@@ -437,13 +471,16 @@ static int read_config(const char *text, struct trigger_config *ret, struct un_e
 static void configurations_survive_writing_and_reading(void **state)
 {
     static const char *const good[] = {
-        "{\"type\":\"s3\",\"function\":\"thumb\",\"bucket\":\"photos\",\"prefix\":\"in/\",\"suffix\":"
+        "{\"type\":\"s3\",\"function\":\"thumb\",\"bucket\":\"photos\",\"prefix\":\"in/"
+        "\",\"suffix\":"
         "\".jpg\",\"events\":[\"s3:ObjectCreated:*\"],\"order\":\"drop\",\"confirm\":true,"
         "\"endpoint\":\"http://127.0.0.1:9000\",\"region\":\"eu-1\",\"fetch\":true,\"put\":"
         "\"photos/out/\",\"max_attempts\":3,\"on_failure\":\"sad:live\"}",
-        "{\"type\":\"cloudevents\",\"functions\":[\"a\",\"b:2\"],\"filter\":{\"type\":\"t\",\"source\":{"
+        "{\"type\":\"cloudevents\",\"functions\":[\"a\",\"b:2\"],\"filter\":{\"type\":\"t\","
+        "\"source\":{"
         "\"prefix\":\"/x\",\"suffix\":\"y\"}},\"on_success\":\"https://h/p\"}",
-        "{\"type\":\"dynamodb\",\"functions\":[\"a\"],\"table\":\"orders\",\"events\":[\"INSERT\"]}",
+        "{\"type\":\"dynamodb\",\"functions\":[\"a\"],\"table\":\"orders\",\"events\":[\"INSERT\"]"
+        "}",
         "{\"type\":\"cron\",\"functions\":[\"a\"],\"schedule\":\"*/5 * * * *\",\"timezone\":"
         "\"UTC\",\"missed\":\"all\",\"enabled\":false}"};
     for (size_t i = 0; i < UN_ARRAY_SIZE(good); i++) {
@@ -504,26 +541,32 @@ static void bad_configurations_are_refused_by_key(void **state)
         {S3 "\"endpoint\":\"http://x/path\"}", "endpoint"},
         {S3 "\"endpoint\":\"http://x\",\"access_key\":\"a\"}", "secret_key"},
         {S3 "\"endpoint\":\"http://x\",\"put\":\"b\"}", "put"},
-        {S3 "\"endpoint\":\"http://x\",\"put\":\"b/\"}", "put"}, /* any bucket: its own output too */
-        {S3 "\"endpoint\":\"http://x\",\"bucket\":\"b\",\"prefix\":\"in/\",\"put\":\"b/in/x/\"}", "put"},
+        {S3 "\"endpoint\":\"http://x\",\"put\":\"b/\"}",
+         "put"}, /* any bucket: its own output too */
+        {S3 "\"endpoint\":\"http://x\",\"bucket\":\"b\",\"prefix\":\"in/\",\"put\":\"b/in/x/\"}",
+         "put"},
         {S3 "\"endpoint\":\"http://x\",\"bucket\":\"b\",\"prefix\":\"in/\",\"put\":\"b/\"}", "put"},
-        {S3 "\"endpoint\":\"http://x\",\"bucket\":\"b\",\"fetch\":true,\"events\":[\"s3:*\"]}", "events"},
+        {S3 "\"endpoint\":\"http://x\",\"bucket\":\"b\",\"fetch\":true,\"events\":[\"s3:*\"]}",
+         "events"},
         {S3 "\"max_attempts\":0}", "max_attempts"},
         {S3 "\"on_failure\":\"ftp://x\"}", "on_failure"},
         {S3 "\"on_failure\":\"http://x\\u000a\"}", "on_failure"},
         {S3 "\"has_credentials\":true}", "has_credentials"},
         {"{\"type\":\"cloudevents\",\"function\":\"f\",\"filter\":{\"id\":\"x\"}}", "id"},
-        {"{\"type\":\"cloudevents\",\"function\":\"f\",\"filter\":{\"type\":{\"x\":\"y\"}}}", "type"},
+        {"{\"type\":\"cloudevents\",\"function\":\"f\",\"filter\":{\"type\":{\"x\":\"y\"}}}",
+         "type"},
         {"{\"type\":\"cloudevents\",\"function\":\"f\",\"filter\":{\"type\":7}}", "type"},
         {"{\"type\":\"dynamodb\",\"function\":\"f\",\"events\":[\"s3:*\"]}", "INSERT"},
         {"{\"type\":\"cron\",\"function\":\"f\"}", "schedule"},
         {"{\"type\":\"cron\",\"function\":\"f\",\"schedule\":\"* * * *\"}", "schedule"},
-        {"{\"type\":\"cron\",\"function\":\"f\",\"schedule\":\"* * * * *\",\"timezone\":\"Mars/X\"}",
+        {"{\"type\":\"cron\",\"function\":\"f\",\"schedule\":\"* * * * "
+         "*\",\"timezone\":\"Mars/X\"}",
          "Mars"},
         {"{\"type\":\"cron\",\"function\":\"f\",\"schedule\":\"* * * * *\",\"timezone\":"
          "\"../../etc/passwd\"}",
          "zone"},
-        {"{\"type\":\"cron\",\"function\":\"f\",\"schedule\":\"* * * * *\",\"missed\":\"x\"}", "missed"}};
+        {"{\"type\":\"cron\",\"function\":\"f\",\"schedule\":\"* * * * *\",\"missed\":\"x\"}",
+         "missed"}};
     for (size_t i = 0; i < UN_ARRAY_SIZE(bad); i++) {
         struct trigger_config c;
         struct un_error err = UN_ERROR_INIT;
@@ -555,11 +598,13 @@ static void s3_filters_look_at_bucket_key_and_name(void **state)
 {
 #define S3(more) "{\"type\":\"s3\",\"function\":\"f\"" more "}"
     assert_true(wants_s3(S3(""), minio_put));
-    assert_true(wants_s3(S3(",\"bucket\":\"photos\",\"prefix\":\"in/\",\"suffix\":\".jpg\",\"events\":["
-                            "\"s3:ObjectCreated:*\"]"),
-                         minio_put));
+    assert_true(
+        wants_s3(S3(",\"bucket\":\"photos\",\"prefix\":\"in/\",\"suffix\":\".jpg\",\"events\":["
+                    "\"s3:ObjectCreated:*\"]"),
+                 minio_put));
     assert_true(wants_s3(S3(",\"prefix\":\"in/a b+\""), minio_put));
-    assert_true(wants_s3(S3(",\"events\":[\"s3:ObjectRemoved:*\",\"ObjectCreated:Put\"]"), ceph_put));
+    assert_true(
+        wants_s3(S3(",\"events\":[\"s3:ObjectRemoved:*\",\"ObjectCreated:Put\"]"), ceph_put));
     assert_true(wants_s3(S3(",\"events\":[\"s3:*\"]"), ceph_put));
     assert_false(wants_s3(S3(",\"bucket\":\"photo\""), minio_put));
     assert_false(wants_s3(S3(",\"prefix\":\"in%2F\""), minio_put));
