@@ -71,6 +71,7 @@ struct transfer {
     long status; /* of the answer, when rc is 0 */
     char *content_type;
     struct un_buf answer;
+    bool too_large;
     void (*done)(struct transfer *t, int rc, const struct un_error *err);
     void *arg;
 };
