@@ -1,5 +1,6 @@
-/* test_triggers.c - triggers on a real database, the way of an event to the durable queue, and objects
- * fetched and put. The queue and the registry are played; the store is an HTTP server on the loop. */
+/* test_triggers.c - triggers on a real database, the way of an event to the durable queue, and
+ * objects fetched and put. The queue and the registry are played; the store is an HTTP server on
+ * the loop. */
 #include "tests/unit/store_support.h"
 
 #include <event2/buffer.h>
