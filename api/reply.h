@@ -17,6 +17,9 @@ void reply_problem(struct api_call *call, unsigned status, const char *detail);
 /* As reply_problem, with the end of what a function's program logged. */
 void reply_program_problem(struct api_call *call, unsigned status, const char *detail,
                            const char *log_tail);
+/* A program that cannot be prepared; `report` is the JSON of what was found, or NULL. */
+void reply_report_problem(struct api_call *call, unsigned status, const char *detail,
+                          const char *report);
 /* What went wrong below. `err` may be NULL. Statuses of the server's own fault are logged here. */
 void reply_error(struct api_call *call, int rc, const struct un_error *err);
 
@@ -29,6 +32,10 @@ json_t *reply_page(json_t *items, const char *next);
 json_t *reply_time(uint64_t wall_us);
 /* A string from bytes that may not be UTF-8: what is not is replaced. */
 json_t *reply_text(const char *text);
+
+/* The system calls of a report that are not there: [{"name": "fork", "times": 2}]. NULL when out of
+ * memory. */
+json_t *reply_missing_calls(const struct unid_report *report);
 
 /* A failed call of a function as problem+json. Gives a reference; `*ret_status` is the HTTP status.
  */

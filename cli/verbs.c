@@ -17,14 +17,32 @@ const struct args_option cli_global_options[] = {
 
 static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
 
+#define GATHER_OPTIONS                                                                             \
+    {"with", 'w', "PATH", "take this file or directory along, at its path; may be repeated"},       \
+    {"rootfs", 0, "DIR|TAR", "the root file system; PROGRAM is a path in it"},                      \
+    {"program", 0, "PATH", "what runs, a path in the root file system"}
+
 static const struct args_option deploy_options[] = {
-    {"interface", 'i', "I", "how the program takes requests: filter, cgi, http, lambda or sdk"},
+    {"interface", 'i', "I", "how the program takes requests: filter, cgi, http or sdk"},
     {"memory", 'm', "SIZE", "memory of each VM, like 64M"},
     {"timeout", 't', "TIME", "longest run of an invocation, like 30s"},
     {"concurrency", 'c', "N", "VMs at once"},
     {"driver", 0, "D", "what runs it: auto, kvm, libvirt or fake"},
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
+    GATHER_OPTIONS,
+    {"egress", 0, "HOST:PORT",
+     "where the program may connect to; HOST may be *.DOMAIN, PORT *; may be repeated"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option check_options[] = {
+    GATHER_OPTIONS,
+    {"run", 0, NULL, "also run it once, in a VM, and tell which system calls it missed"},
+    {"data", 'd', "DATA", "with --run: what it reads: @FILE, - for standard input, or the text itself"},
+    {"interface", 'i', "I", "with --run: how the program takes requests: filter, cgi or http"},
+    {"memory", 'm', "SIZE", "with --run: memory of the VM, like 64M"},
+    {"env", 'e', "K=V", "with --run: an environment variable; may be repeated"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -112,8 +130,15 @@ static const struct args_option trigger_options[] = {
 const struct cli_verb cli_verbs[] = {
     {"deploy", "NAME PROGRAM|IMAGE [-- ARG...]", 2, 2, true, deploy_options, verb_deploy,
      "Make a function of a program, or a new version of it",
-     "PROGRAM is a local file; it is pushed unless the daemon has it. IMAGE is a digest or a tag.\n"
-     "Words behind -- are the program's arguments.\n"},
+     "PROGRAM is a local file: a Linux program or script, which is sent with its interpreter and\n"
+     "libraries and what --with names, or an image that is pushed as it is. With --rootfs it is a path\n"
+     "in that root file system (- for the program that a tar archive itself names). IMAGE is a digest\n"
+     "or a tag. Words behind -- are the program's arguments.\n"},
+    {"check", "PROGRAM|IMAGE [-- ARG...]", 1, 1, true, check_options, verb_check,
+     "Tell whether a program can run, without deploying it",
+     "Shows the kind, the libraries, the system calls found and rewritten in each file, those known to\n"
+     "be missing, what is wrong, and the memory needed. The image stays in the store, where the garbage\n"
+     "collection finds it.\n"},
     {"invoke", "NAME[:VERSION|ALIAS]", 1, 1, false, invoke_options, verb_invoke,
      "Call a function; its answer goes to standard output", NULL},
     {"ls", "", 0, 0, false, no_options, verb_ls, "List functions", NULL},

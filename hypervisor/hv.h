@@ -31,6 +31,7 @@
 
 #include "common/error.h"
 #include "common/loop.h"
+#include "unid/abi.h"
 
 struct hv_driver; /* opaque; the first member of each driver's own struct is struct hv_driver_base
                    */
@@ -52,12 +53,14 @@ struct hv_exit {
     uint32_t fault_vector; /* Intel SDM vol. 3, table 6-1; ~0u when the driver cannot tell */
     uint32_t fault_error;
     uint64_t fault_rip, fault_addr; /* addr: CR2, for page faults */
+    bool unbegun; /* LOST: known not to have run an instruction; another VM may take the request */
     char detail[160];
 };
 
 /* What a VM has used; filled as far as the driver can tell, at on_exit or before vm_free. */
 struct hv_usage {
     uint64_t cpu_us, peak_rss_kib, exits;
+    struct unid_report report; /* what a library OS counted; the guest's word, bounds checked */
 };
 
 /* One response head, validated: token names, no CR, LF or NUL in values. Borrowed during the
@@ -71,12 +74,28 @@ struct hv_head {
     const struct hv_field *fields;
 };
 
+/* What a library OS asks of the host besides request and response (abi.h, 1.1): time to pass, or
+ * something of an outgoing connection. */
+struct hv_ask {
+    uint32_t op;     /* UNID_OP_WAIT, UNID_OP_NET_* */
+    unsigned handle; /* SEND, RECV, SHUT, CLOSE: 0..63, whether it exists or not */
+    uint64_t wait_ns;
+    const void *data; /* RESOLVE: the name, OPEN: "host:port", SEND: the bytes. Borrowed until answered */
+    size_t len;       /* of data; RECV: the most that may be given */
+};
+
+struct hv_answer {
+    int32_t result;   /* as abi.h says */
+    const void *data; /* RECV: `result` bytes; copied */
+};
+
 struct hv_vm_events {
     /* The shell is there (rc 0), or could not be made; after an error the VM is in ENDED: free it.
      */
     void (*on_ready)(void *arg, int rc, const struct un_error *err);
     /* The guest is about to run: everything of vm_run that the host does has been done. Until then the
-     * guest has had no effect on anything, so a VM that is lost earlier may be replaced. */
+     * guest has had no effect on anything, so a VM that is lost earlier may be replaced; later only
+     * when its end says `unbegun`. */
     void (*on_started)(void *arg);
     /* The guest waits for body bytes: call vm_input, now or later. `room` is the most it takes. */
     void (*on_input_wanted)(void *arg, size_t room);
@@ -87,6 +106,9 @@ struct hv_vm_events {
      * more may follow; with the guest's last bytes it is the end that on_exit will report
      * (HV_EXIT_DONE), so that a failure is known before its output is sent on. */
     void (*on_output)(void *arg, const void *data, size_t len, const struct hv_exit *last);
+    /* The guest stands still until vm_answer, now or later (from inside the event is allowed). NULL:
+     * WAIT is answered by the driver when the time has passed, everything else by -ENOSYS. */
+    void (*on_ask)(void *arg, const struct hv_ask *ask);
     /* Console and log bytes, not NUL-terminated, any bytes; borrowed during the callback. */
     void (*on_log)(void *arg, const void *data, size_t len);
     /* The end; the last callback but on_gone. After the last on_output has been answered by
@@ -109,6 +131,7 @@ struct hv_run_spec {
     const char *const
         *argv; /* NULL-terminated, argv[0] the function's name; borrowed, as all below */
     const char *const *envp;   /* NULL-terminated */
+    uint32_t interface;        /* UNID_INTERFACE_*, told to the guest */
     const char *invocation_id; /* at most 31 bytes */
     uint64_t deadline_us;      /* how long the invocation may take from now; told to the guest */
     const char *request_head;  /* as abi.h says */
@@ -194,6 +217,14 @@ struct hv_driver_ops {
 
     /* Answers on_output. Ignored when the VM has ended. */
     void (*vm_output_done)(struct hv_vm *vm);
+
+    /* Answers on_ask. Ignored when the VM has ended or asks nothing. */
+    void (*vm_answer)(struct hv_vm *vm, const struct hv_answer *answer);
+
+    /* Which handles can be read and written without -EAGAIN (bit n: handle n); told to the guest with
+     * every answer from then on, and ends a WAIT in which it has become more. Any time between vm_run
+     * and on_exit. */
+    void (*vm_net_ready)(struct hv_vm *vm, uint64_t readable, uint64_t writable);
 
     /* Puts a VM that ended with HV_EXIT_DONE, and had begun from a snapshot, back there in full:
      * memory, registers, FPU, what was pending. on_ready follows, then vm_run takes one more run of

@@ -17,6 +17,7 @@
 #include "common/elf.h"
 #include "common/limits.h"
 #include "imagestore/internal.h"
+#include "prepare/tar.h"
 #include "unid/abi.h"
 
 #define PVH_NOTE_OWNER "Xen"
@@ -84,6 +85,24 @@ static bool has_multiboot2(const struct probe *p)
     return false;
 }
 
+static bool is_paging(const struct probe *p, const struct un_elf_note *note)
+{
+    return note->size >= 8 && u16_at(p, note->offset + 4) & UNID_NOTE_PAGING;
+}
+
+/* The end of the memory that the segments take. Those of a paging image may name a physical address
+ * by one in the direct map (unid/abi.h). */
+static uint64_t memory_end(const struct un_elf *elf, bool paging)
+{
+    uint64_t end = 0;
+    for (size_t i = 0; i < elf->segment_count; i++) {
+        const struct un_elf_segment *s = &elf->segments[i];
+        uint64_t at = s->vaddr - (paging && s->vaddr >= UNID_DIRECT_MAP ? UNID_DIRECT_MAP : 0);
+        end = at + s->mem_size > end ? at + s->mem_size : end;
+    }
+    return end;
+}
+
 static int check_sdk(const struct probe *p, const struct un_elf *elf,
                      const struct un_elf_note *note, struct un_error *err)
 {
@@ -105,10 +124,11 @@ static int check_sdk(const struct probe *p, const struct un_elf *elf,
                             "ELF: a segment at 0x%" PRIx64 ", SDK images start at 0x%llx", elf->low,
                             UNID_IMAGE_MIN);
     }
-    if (elf->high > MAX_SPAN) {
+    uint64_t end = memory_end(elf, is_paging(p, note));
+    if (end > MAX_SPAN) {
         return un_error_set(err, -EINVAL,
                             "ELF: segments up to 0x%" PRIx64 ", no machine has more than %d MiB",
-                            elf->high, LIMIT_FUNCTION_MEMORY_MIB);
+                            end, LIMIT_FUNCTION_MEMORY_MIB);
     }
     return 0;
 }
@@ -127,12 +147,14 @@ static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_
         }
         return -EINVAL;
     }
-    if (elf.high - elf.low > MAX_SPAN) {
+    bool sdk = un_elf_find_note(p->data, p->len, &elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &note);
+    uint64_t span = memory_end(&elf, sdk && is_paging(p, &note)) - elf.low;
+    if (span > MAX_SPAN) {
         return un_error_set(err, -EINVAL,
                             "ELF: segments span %" PRIu64 " MiB, no machine has more than %d MiB",
-                            (elf.high - elf.low) >> 20, LIMIT_FUNCTION_MEMORY_MIB);
+                            span >> 20, LIMIT_FUNCTION_MEMORY_MIB);
     }
-    if (un_elf_find_note(p->data, p->len, &elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &note)) {
+    if (sdk) {
         rc = check_sdk(p, &elf, &note, err);
         if (rc == 0) {
             *ret = IMAGE_SDK;
@@ -243,16 +265,15 @@ static int explain_unknown(const struct probe *p, struct un_error *err)
         unsigned at, len;
         const char *bytes, *name;
     } known[] = {
-        {0, 2, "#!", "a script; deploy its interpreter and pass the script as an argument"},
-        {0, 2, "\x1f\x8b", "gzip; unpack it first"},
+        {0, 2, "#!", "a script; `unictl deploy` sends it with its interpreter"},
+        {0, 2, "\x1f\x8b", "gzip, but no tar archive; unpack it first"},
         {0, 6,
          "\xfd"
          "7zXZ",
-         "xz; unpack it first"},
-        {0, 4, "\x28\xb5\x2f\xfd", "zstd; unpack it first"},
+         "xz, but no tar archive; unpack it first"},
+        {0, 4, "\x28\xb5\x2f\xfd", "zstd, but no tar archive; unpack it first"},
         {0, 4, "PK\x03\x04", "a zip archive"},
-        {257, 5, "ustar",
-         "a tar archive; container images cannot be run, deploy the program in it"},
+        {257, 5, "ustar", "a tar archive that cannot be read"},
         {0, 2, "MZ", "a Windows or EFI program"},
         {0, 4, "\xcf\xfa\xed\xfe", "a macOS program; build it for Linux"},
         {0, 4, "\0asm", "a WebAssembly module"},
@@ -304,10 +325,14 @@ static int check_flat_multiboot(const struct probe *p, uint64_t at, struct un_er
     return 0;
 }
 
-/* What is left: a flat multiboot kernel, or nothing that runs. */
+/* What is left: an archive, a flat multiboot kernel, or nothing that runs. */
 static int recognise_rest(const struct probe *p, enum image_kind *ret, struct un_error *err)
 {
     uint64_t at;
+    if (tar_is(p->data, p->len)) {
+        *ret = IMAGE_LINUX_ROOTFS;
+        return 0;
+    }
     if (find_multiboot1(p, &at)) {
         int rc = check_flat_multiboot(p, at, err);
         if (rc == 0) {

@@ -8,10 +8,11 @@
  * they are. The driver does not trust a monitor all the same: a hostile guest may have taken it
  * over. Every packet from one is checked by vmm_report_parse, and says only how that one VM fares.
  *
- * Control socket, unid to spawner: packets of 1..VMM_COMMANDS_MAX struct vmm_command.
+ * Control socket, unid to spawner: packets of 1..VMM_COMMANDS_MAX struct vmm_command, with two
+ * descriptors for each SPAWN among them, in their order: the monitor's end of the VM socket, and the
+ * memory of the channel.
  * Control socket, to unid: one struct vmm_event a packet. READY comes from the new monitor itself,
- * with two descriptors: unid's end of its VM socket, and the memory of its channel. All others come
- * from the spawner.
+ * all others from the spawner.
  * VM socket, unid to monitor: struct vmm_order; BIND carries a descriptor of guest memory.
  * VM socket, to unid: struct vmm_report; SAVED is followed by a struct vmm_state in the same
  * packet.
@@ -24,12 +25,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "hypervisor/fault.h"
 #include "unid/abi.h"
 
-enum { VMM_PROTO_VERSION = 2 };
+enum { VMM_PROTO_VERSION = 3 };
 
 /* Descriptor numbers that unid-vmm starts with. */
 enum { VMM_FD_CONTROL = 0 };
+/* Those of a monitor until it is sealed; then it keeps the VM socket, and VM and vCPU of KVM. */
+enum { VMM_FD_KVM = 1, VMM_FD_SOCKET, VMM_FD_CHANNEL, VMM_FDS };
 
 /* Where the doorbell of every VM is: the last page below 2^36, the physical addresses that a KVM
  * guest has whose CPUID was not set (KVM's cpuid_query_maxphyaddr). Never backed by memory. */
@@ -40,7 +44,7 @@ enum { VMM_FD_CONTROL = 0 };
 
 /* --- control socket --------------------------------------------------------------------------- */
 
-enum { VMM_COMMANDS_MAX = 64 };
+enum { VMM_COMMANDS_MAX = 64, VMM_SPAWN_FDS = 2 };
 enum vmm_op {
     VMM_OP_SPAWN = 1,
     VMM_OP_KILL,
@@ -93,6 +97,7 @@ struct vmm_event {
     uint64_t rss_kib; /* GONE */
     uint32_t version; /* HELLO */
     uint32_t tsc_khz; /* HELLO: what the guest's RDTSC counts, 0 when not known */
+    uint32_t boot_flags;           /* HELLO: UNID_BOOT_* that say what the guest's CPU can */
     uint16_t layers[VMM_LAYERS];   /* HELLO: 0 active, else the errno that says why not */
     uint32_t phase_ns[VMM_PHASES]; /* READY */
     char step[24];                 /* FAILED, HELLO with an error: what could not be done */
@@ -131,9 +136,11 @@ enum vmm_report_kind {
 struct vmm_report {
     uint32_t kind;
     int32_t error;
-    uint32_t exit_reason; /* of KVM, where it matters; linux/kvm.h */
-    uint32_t vector;      /* FAULT: ~0u when not known */
-    uint64_t rip, addr;   /* FAULT */
+    uint32_t exit_reason;      /* of KVM, where it matters; linux/kvm.h */
+    uint32_t vector;           /* FAULT: ~0u when not known */
+    uint64_t rip, addr;        /* FAULT */
+    uint8_t code[HV_CODE_MAX]; /* FAULT: the bytes at rip, as far as they are known */
+    uint8_t code_len;
     uint64_t cpu_us, rss_kib, exits;
     uint64_t bind_ns, run_ns; /* BIND to first KVM_RUN, and from there to the first exit */
     char step[24];            /* ERROR */

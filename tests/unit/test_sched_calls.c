@@ -113,7 +113,7 @@ static void image_of_another_kind_is_refused_with_advice(void **state)
 {
     struct client c = {0};
 
-    world_function(&w, "busybox", "hello")->kind = IMAGE_LINUX_STATIC;
+    world_function(&w, "busybox", "hello")->kind = IMAGE_DISK;
     world_open(&w);
     client_get(&w, &c, "busybox");
     world_run(&w);
@@ -128,7 +128,7 @@ static void only_kinds_that_a_driver_runs_can_run(void **state)
 
     world_open(&w); /* for the teardown */
     assert_int_equal(sched_can_run(IMAGE_SDK, &err), 0);
-    for (int kind = IMAGE_SDK + 1; kind <= IMAGE_DISK; kind++) {
+    for (int kind = IMAGE_LINUX_ROOTFS + 1; kind <= IMAGE_DISK; kind++) {
         assert_int_equal(sched_can_run((enum image_kind)kind, &err), -ENOTSUP);
         assert_non_null(strstr(err.text, "of kind sdk"));
         assert_non_null(strstr(err.text, "unid-cc"));

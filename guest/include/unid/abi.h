@@ -1,4 +1,4 @@
-/* abi.h - the contract between a ring-3 guest and its host, version 1.0.
+/* abi.h - the contract between a ring-3 guest and its host, version 1.1.
  *
  * The machine. One x86-64 CPU in 64-bit mode at privilege level 3, for ever: no kernel mode, no
  * interrupts, no devices, no system calls. One address space, virtual = physical, paging on.
@@ -31,6 +31,9 @@
  * Bytes in the log window travel with any call (log_len); LOG carries nothing else. The host also
  * reads them when the machine has ended, so that a message written before a fault is not lost.
  *
+ * An image whose note says UNID_NOTE_PAGING arranges its own address space (since 1.1): see "Paging
+ * images" below.
+ *
  * Versions: a guest built for major M runs on any host with major M; fields are only ever added, in
  * reserved space or at the end, with a new minor. docs/guest-abi.md tells the same at more length.
  */
@@ -49,12 +52,13 @@
 
 #define UNID_ABI_MAGIC UNID_U64(0x313069626144494e) /* "NIDabi01" in memory order */
 #define UNID_ABI_MAJOR 1
-#define UNID_ABI_MINOR 0
+#define UNID_ABI_MINOR 1
 
 /* The ELF note that marks an SDK image: owner "unid", this type, descriptor {u16 major, u16 minor,
- * u32 flags (0)}. */
-#define UNID_NOTE_OWNER "unid"
-#define UNID_NOTE_TYPE  1
+ * u32 flags}. */
+#define UNID_NOTE_OWNER  "unid"
+#define UNID_NOTE_TYPE   1
+#define UNID_NOTE_PAGING 1 /* note flag: the image writes its own page tables, see below */
 
 /* Guest addresses, physical = virtual. The images' segments lie in [UNID_IMAGE_MIN, memory end). */
 #define UNID_BOOT_ADDR UNID_U64(0x100000) /* struct unid_boot, one page */
@@ -68,9 +72,25 @@
 #define UNID_REQUEST_SIZE  UNID_U64(0x040000)
 #define UNID_RESPONSE_ADDR UNID_U64(0x160000)
 #define UNID_RESPONSE_SIZE UNID_U64(0x040000)
-#define UNID_CHANNEL_END   UNID_U64(0x1a0000) /* [BOOT_ADDR, CHANNEL_END): shared with the host */
+#define UNID_NET_ADDR      UNID_U64(0x1a0000) /* bytes of connections, both directions (1.1) */
+#define UNID_NET_SIZE      UNID_U64(0x010000)
+#define UNID_CHANNEL_END   UNID_U64(0x1b0000) /* [BOOT_ADDR, CHANNEL_END): shared with the host */
 #define UNID_IMAGE_MIN     UNID_U64(0x200000)
 #define UNID_STACK_SIZE    UNID_U64(0x040000) /* below boot.stack_top; one unmapped page under it */
+
+/* Paging images (1.1). All of guest memory from UNID_IMAGE_MIN on stands a second time at
+ * UNID_DIRECT_MAP + its physical address, readable and writable, never executable: free frames, the
+ * image's own segments, and the page tables. Segments linked below the direct map lie at physical =
+ * virtual; segments linked into it lie at the physical address that it gives them and are mapped
+ * nowhere else. The boot stack stands in the direct map (boot.stack_top is virtual). Nothing else
+ * is mapped: [heap_start, heap_end) are physical addresses of free, zeroed frames, and the image
+ * maps them where it likes, by writing entries (present, user, and 4 KiB leaves) below those of
+ * boot.page_root, the physical address of the top table. It cannot flush the TLB: an address whose
+ * entry was present once keeps its frame, or is not used again.
+ *
+ * The direct map is one entry of the top table, of the upper half, but not its first: a KVM that
+ * runs guests in the host's own ring 3 (PVM) keeps that one for itself. */
+#define UNID_DIRECT_MAP UNID_U64(0xffffc00000000000)
 
 /* The longest heads. A request head leaves at least half of its window to the body. */
 #define UNID_REQUEST_HEAD_MAX  (UNID_REQUEST_SIZE / 2)
@@ -79,6 +99,18 @@
 /* boot.flags */
 #define UNID_BOOT_REQUEST_READY 1 /* the first NEXT is answered already: do not ring for it */
 #define UNID_BOOT_AVX           2 /* the CPU's AVX state is enabled */
+#define UNID_BOOT_FSGSBASE      4 /* WRFSBASE and its kin may be used (1.1) */
+
+/* boot.interface (1.1): how the program wants its request and gives its response. */
+#define UNID_INTERFACE_SDK    0 /* heads as this file defines them */
+#define UNID_INTERFACE_FILTER 1 /* body in, body out; the head is as for SDK */
+/* Request head: the meta-variables of RFC 3875 and the function's environment as NUL-terminated
+ * "NAME=value" strings. Response: the program's output, CGI header included, in the body bytes. */
+#define UNID_INTERFACE_CGI 2
+/* Request head: the head of an HTTP/1.1 message, final empty line included. The body follows as it
+ * is, or, when content_length is UNID_LENGTH_UNKNOWN, to be framed as chunks by the guest. Response:
+ * an HTTP/1.1 message in the body bytes; the host ends the machine when the message is complete. */
+#define UNID_INTERFACE_HTTP 3
 
 /* boot.doorbell_kind */
 #define UNID_DOORBELL_PORT   1
@@ -90,6 +122,16 @@
 #define UNID_OP_WRITE 3 /* take response_len bytes from the response window */
 #define UNID_OP_DONE  4 /* take the rest and end; status 0 is success */
 #define UNID_OP_LOG   5 /* take log_len bytes from the log window */
+/* Since 1.1. Each of the NET calls is answered at once with net_result: >= 0, or a negative Linux
+ * errno (-EAGAIN: not now; the bits of net_readable and net_writable say when). Connections are
+ * named by handles 0..63. */
+#define UNID_OP_WAIT        6  /* until wait_ns have passed, or a bit of net_* became set */
+#define UNID_OP_NET_RESOLVE 7  /* may the name in the window (net_len bytes) be reached? 0 or error */
+#define UNID_OP_NET_OPEN    8  /* begin a connection to the "host:port" in the window: its handle */
+#define UNID_OP_NET_SEND    9  /* net_len bytes of the window: the number taken */
+#define UNID_OP_NET_RECV    10 /* at most net_len bytes: the number put into the window, 0 at the end */
+#define UNID_OP_NET_SHUT    11 /* no more will be sent */
+#define UNID_OP_NET_CLOSE   12
 
 /* call.flags */
 #define UNID_CALL_EOF 1 /* no body bytes follow those in the window */
@@ -119,7 +161,10 @@ struct unid_boot {
     uint64_t heap_start, heap_end; /* zeroed, readable and writable, page-aligned */
     uint64_t stack_top;            /* page-aligned: the end of the stack */
     uint64_t tsc_hz;               /* rate of RDTSC, 0 when not known */
-    uint64_t reserved[16];
+    uint64_t page_root;            /* paging images: physical address of the top page table (1.1) */
+    uint32_t interface;            /* UNID_INTERFACE_* (1.1) */
+    uint32_t reserved32;
+    uint64_t reserved[14];
 };
 
 /* The one call in flight. Guest-written fields first, host-written fields on cache lines of their
@@ -132,7 +177,11 @@ struct unid_call {
     uint32_t head_len; /* of which this many are the response head; only in the first WRITE/DONE */
     uint32_t log_len;  /* bytes valid in the log window; zeroed by the host when it took them */
     int32_t status;    /* DONE: exit status */
-    uint32_t guest_reserved[10];
+    uint32_t net_handle; /* SEND, RECV, SHUT, CLOSE */
+    uint32_t net_len;    /* bytes in the net window, or room there */
+    uint32_t guest_reserved0[2];
+    uint64_t wait_ns; /* WAIT */
+    uint32_t guest_reserved[4];
     /* host to guest; valid once ack == seq */
     uint32_t ack;
     uint32_t flags;
@@ -142,11 +191,28 @@ struct unid_call {
     uint64_t wall_ns;          /* NEXT: nanoseconds since 1970-01-01 UTC */
     uint64_t
         deadline_ns; /* NEXT: nanoseconds that the invocation may take from now; 0 = no limit */
-    uint32_t host_reserved[6];
+    int32_t net_result;    /* NET calls */
+    uint32_t host_reserved;
+    uint64_t net_readable; /* bit n: RECV of handle n would not say -EAGAIN; valid after any call */
+    uint64_t net_writable; /* likewise SEND; also set when a connection was made or refused */
     uint8_t invocation_id[UNID_ID_SIZE]; /* NEXT */
     uint8_t reserved[32];
     uint8_t
         entropy[UNID_ENTROPY_SIZE]; /* NEXT: fresh random bytes, to seed the guest's generator */
+};
+
+/* What the host reads when the machine has ended, however it ended: the library OS keeps it up to
+ * date as it runs (1.1). At UNID_REPORT_ADDR, in the page of the call. */
+#define UNID_REPORT_ADDR  (UNID_CALL_ADDR + 0x400)
+#define UNID_REPORT_CALLS 32
+struct unid_report {
+    uint64_t calls; /* system calls made */
+    uint32_t unsupported_count; /* entries in use below */
+    uint32_t reserved;
+    struct {
+        uint32_t number; /* of the x86-64 Linux system call */
+        uint32_t times;
+    } unsupported[UNID_REPORT_CALLS]; /* those that were answered by ENOSYS */
 };
 
 /* The request head stays at the start of its window for good: body bytes, of NEXT and of every
@@ -164,7 +230,9 @@ UNID_LAYOUT(unid_boot, strings_len, 36);
 UNID_LAYOUT(unid_boot, doorbell_addr, 40);
 UNID_LAYOUT(unid_boot, heap_start, 72);
 UNID_LAYOUT(unid_boot, tsc_hz, 96);
-UNID_LAYOUT(unid_call, guest_reserved, 24);
+UNID_LAYOUT(unid_boot, page_root, 104);
+UNID_LAYOUT(unid_call, wait_ns, 40);
+UNID_LAYOUT(unid_call, net_result, 104);
 UNID_LAYOUT(unid_call, ack, 64);
 UNID_LAYOUT(unid_call, content_length, 80);
 UNID_LAYOUT(unid_call, invocation_id, 128);

@@ -1,0 +1,62 @@
+/* mm.h - memory: frames, page tables, the program's address space (mm/).
+ *
+ * Frames are taken when memory becomes accessible, not when it is touched: there are no page
+ * faults to handle. Reservations (PROT_NONE) cost nothing. What was mapped and shared read-only
+ * stays so; private writable mappings of files are copies. A page of address space that once had a
+ * frame keeps it until the frame is needed elsewhere, and is given no other one, since a stale TLB
+ * entry cannot be flushed (abi.h, Paging images).
+ */
+#ifndef LIBOS_MM_H
+#define LIBOS_MM_H
+
+#include "kernel.h"
+
+struct file;
+
+/* Physical memory, by the direct map. */
+void *phys_to_virt(uint64_t phys);
+uint64_t virt_to_phys(const void *p); /* of the direct map only */
+
+/* Frames: 4 KiB, zeroed unless said. 0 when none is left. */
+uint64_t frame_alloc(void);
+uint64_t frame_alloc_many(size_t count); /* contiguous */
+void frame_free(uint64_t phys);
+void frame_get(uint64_t phys); /* one more user of a shared frame; frame_free drops it */
+uint64_t frames_total(void), frames_free(void); /* numbers of frames */
+
+/* Takes the free frames and the page tables over (boot). */
+void mm_init(uint64_t page_root, uint64_t frames_from, uint64_t frames_to);
+/* Picks addresses for `len` bytes, aligned, with `room` more left free behind them: for MAP_FIXED. */
+uint64_t mm_pick(uint64_t len, uint64_t room, uint64_t align);
+/* Makes [from, to) the main stack. -ENOMEM. */
+int mm_map_stack(uint64_t from, uint64_t to);
+/* Zeros bytes of private pages of the program, by the direct map. */
+void mm_zero(uint64_t addr, uint64_t len);
+/* Where the heap of brk() begins. */
+void mm_set_brk(uint64_t start);
+
+/* What the program's addresses mean; system calls of memory. */
+int64_t mm_brk(uint64_t addr);
+int64_t mm_mmap(uint64_t addr, uint64_t len, int prot, int flags, struct file *file, uint64_t offset);
+int64_t mm_munmap(uint64_t addr, uint64_t len);
+int64_t mm_mprotect(uint64_t addr, uint64_t len, int prot);
+int64_t mm_mremap(uint64_t addr, uint64_t old_len, uint64_t new_len, int flags, uint64_t to);
+int64_t mm_madvise(uint64_t addr, uint64_t len, int advice);
+int64_t mm_mincore(uint64_t addr, uint64_t len, uint8_t *vec);
+
+/* Whether the program may read (or write) [p, p + len): for -EFAULT instead of a dead machine. */
+bool user_readable(const void *p, uint64_t len);
+bool user_writable(void *p, uint64_t len);
+/* Length of the string at `p` if it ends within `max` readable bytes, else -EFAULT, -ENAMETOOLONG. */
+int64_t user_strlen(const char *p, size_t max);
+
+/* The text of /proc/self/maps: calls `line` for each area, ascending. */
+struct mm_area_info {
+    uint64_t from, to, offset;
+    int prot;
+    bool shared;
+    const char *name; /* path, "[heap]", "[stack]", "" */
+};
+void mm_for_each_area(void (*line)(void *arg, const struct mm_area_info *area), void *arg);
+
+#endif
