@@ -564,6 +564,7 @@ def test_wrong_usage_is_2_and_says_why(words, hint, tmp_path):
 
 VERBS = [
     "deploy",
+    "check",
     "invoke",
     "ls",
     "describe",

@@ -224,11 +224,6 @@ void image_unref(struct image_mapping *m)
     free(m);
 }
 
-bool image_kind_is_linux(enum image_kind kind)
-{
-    return kind == IMAGE_LINUX_STATIC;
-}
-
 const char *image_kind_name(enum image_kind kind)
 {
     return kind == IMAGE_SDK ? "sdk" : "linux-static";
