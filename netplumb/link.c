@@ -10,6 +10,7 @@
 #include <netlink/route/addr.h>
 #include <netlink/route/link.h>
 #include <netlink/route/link/bridge.h>
+#include <netlink/route/link/inet6.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -80,25 +81,36 @@ int net_socket_new(struct nl_sock **ret, struct un_error *err)
     return 0;
 }
 
-/* Changes flags, alias and master of a link in one request. */
-static int link_change(struct nl_sock *nl, const char *name, const char *mark, int master,
+static int link_change(struct nl_sock *nl, const char *name, struct rtnl_link *change,
                        struct un_error *err)
 {
-    autolink *orig = rtnl_link_alloc(), *change = rtnl_link_alloc();
-    if (!orig || !change) {
+    autolink *orig = rtnl_link_alloc();
+    if (!orig) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     rtnl_link_set_name(orig, name);
     rtnl_link_set_name(change, name);
-    rtnl_link_set_flags(change, IFF_UP);
-    if (mark) {
-        rtnl_link_set_ifalias(change, mark);
-    }
-    if (master) {
-        rtnl_link_set_master(change, master);
-    }
     int rc = rtnl_link_change(nl, orig, change, 0);
     return rc < 0 ? nl_fail(err, rc, "set up", name) : 0;
+}
+
+/* Marks a link as ours, gives it its master (0: none) and keeps IPv6 addresses from it; then it may go
+ * up. */
+static int link_start(struct nl_sock *nl, const char *name, const char *mark, int master,
+                      struct un_error *err)
+{
+    autolink *claim = rtnl_link_alloc(), *up = rtnl_link_alloc();
+    if (!claim || !up ||
+        rtnl_link_inet6_set_addr_gen_mode(claim, rtnl_link_inet6_str2addrgenmode("none")) < 0) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    rtnl_link_set_ifalias(claim, mark);
+    if (master) {
+        rtnl_link_set_master(claim, master);
+    }
+    rtnl_link_set_flags(up, IFF_UP);
+    int rc = link_change(nl, name, claim, err);
+    return rc < 0 ? rc : link_change(nl, name, up, err);
 }
 
 static int add_address(struct nl_sock *nl, int index, const char *ip, unsigned prefix,
@@ -135,7 +147,7 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *g
         return nl_fail(err, rc, "make the bridge", n->bridge);
     }
     int index = (int)if_nametoindex(n->bridge);
-    rc = link_change(nl, n->bridge, n->mark, 0, err);
+    rc = link_start(nl, n->bridge, n->mark, 0, err);
     if (rc == 0) {
         rc = add_address(nl, index, gateway, prefix, err);
     }
@@ -188,7 +200,7 @@ int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap,
     un_autoclose int fd = -1;
     int rc = tun_open(tap, owner, &fd, err);
     if (rc == 0) {
-        rc = link_change(nl, tap, n->mark, bridge, err);
+        rc = link_start(nl, tap, n->mark, bridge, err);
     }
     if (rc == 0) {
         rc = port_isolate(nl, tap, err);

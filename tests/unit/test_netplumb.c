@@ -161,7 +161,8 @@ static char *output_of(const char *command)
 /* All that others may have configured, without what changes by itself (carrier, counters). */
 static char *host_state(void)
 {
-    return output_of("ip -o link | sed 's/<.*//'; ip -o addr; ip route show table all; ip rule;"
+    return output_of("ip -o link | sed 's/<.*//'; ip -o addr; ip route show table all | sed 's/ "
+                     "linkdown//'; ip rule;"
                      " nft list ruleset; cat /proc/sys/net/ipv4/ip_forward"
                      " /proc/sys/net/ipv4/conf/all/forwarding");
 }
