@@ -33,6 +33,7 @@
 #include "common/loop.h"
 #include "unid/abi.h"
 
+struct hv_machine_ops;
 struct hv_driver; /* opaque; the first member of each driver's own struct is struct hv_driver_base
                    */
 struct hv_vm;
@@ -79,8 +80,9 @@ struct hv_ask {
     uint32_t op;     /* UNID_OP_WAIT, UNID_OP_NET_* */
     unsigned handle; /* SEND, RECV, SHUT, CLOSE: 0..63, whether it exists or not */
     uint64_t wait_ns;
-    const void *data; /* RESOLVE: the name, OPEN: "host:port", SEND: the bytes. Borrowed until answered */
-    size_t len;       /* of data; RECV: the most that may be given */
+    const void
+        *data;  /* RESOLVE: the name, OPEN: "host:port", SEND: the bytes. Borrowed until answered */
+    size_t len; /* of data; RECV: the most that may be given */
 };
 
 struct hv_answer {
@@ -174,6 +176,8 @@ typedef void hv_prepare_cb(void *arg, int rc, const struct un_error *err, const 
 
 struct hv_driver_ops {
     const char *name; /* "fake", "libvirt", "kvm" */
+
+    const struct hv_machine_ops *machine; /* machine images (machine.h); NULL: it runs none */
 
     /* Prepares the driver; cheap: no library is loaded and no process started before it is needed.
      * Removes what an earlier unid with this state_dir left behind (VMs, processes, files) - on a

@@ -62,16 +62,17 @@ struct hv_machine_spec {
     const struct hv_machine_disk *disks; /* at most 4 */
     size_t disk_count;
     enum hv_machine_net net;
-    const char *tap, *mac; /* HV_NET_TAP; mac also for USER, or NULL */
-    uint16_t host_port, guest_port; /* HV_NET_USER */
+    const char *tap, *mac;                  /* HV_NET_TAP; mac also for USER, or NULL */
+    uint16_t host_port, guest_port;         /* HV_NET_USER */
     const struct hv_machine_events *events; /* kept until on_gone */
     void *arg;
 };
 
-struct hv_machine;
+struct hv_machine; /* its first member is struct hv_machine_base */
 
 struct hv_machine_ops {
-    /* Gives the machine (free). -EINVAL what cannot be put together. */
+    /* Gives the machine (free). -EINVAL what cannot be put together. What goes wrong later comes by
+     * on_made. */
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
     void (*start)(struct hv_machine *m); /* after on_made(0); once */
@@ -80,7 +81,13 @@ struct hv_machine_ops {
     void (*free)(struct hv_machine *m);
 };
 
-/* NULL: this driver runs no machine images. */
-const struct hv_machine_ops *hv_machine_ops_of(const struct hv_driver *drv);
+struct hv_machine_base {
+    const struct hv_machine_ops *ops;
+};
+/* Those of a machine; of a driver, hv_driver_ops(drv)->machine, NULL when it runs none. */
+static inline const struct hv_machine_ops *hv_machine_ops(const struct hv_machine *m)
+{
+    return ((const struct hv_machine_base *)m)->ops;
+}
 
 #endif
