@@ -57,6 +57,7 @@
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 
 /* Snapshots of the kvm driver */
+#define LIMIT_CMDLINE_BYTES        2048         /* of a machine image; Linux on x86 takes as many */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */
 #define LIMIT_SNAPSHOT_BUILD_MS    10000        /* for a guest to ask for its first request */
