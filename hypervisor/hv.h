@@ -34,6 +34,7 @@
 #include "unid/abi.h"
 
 struct hv_machine_ops;
+struct hv_machine_config;
 struct hv_driver; /* opaque; the first member of each driver's own struct is struct hv_driver_base
                    */
 struct hv_vm;
@@ -145,6 +146,7 @@ struct hv_run_spec {
      * with a new version of the contract. 1..HV_SNAPSHOT_KEY_MAX of [A-Za-z0-9._-], not beginning
      * with a dot. NULL: the run starts from the image. Drivers without snapshots ignore it. */
     const char *snapshot_key;
+    const struct hv_machine_config *machine; /* for the driver of services only; else NULL */
 };
 
 #define HV_SNAPSHOT_KEY_MAX 127

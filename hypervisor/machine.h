@@ -90,4 +90,25 @@ static inline const struct hv_machine_ops *hv_machine_ops(const struct hv_machin
     return ((const struct hv_machine_base *)m)->ops;
 }
 
+/* A function's machine, for the driver that runs services (service/service.h). Borrowed during vm_run;
+ * what it points at is copied. */
+struct hv_machine_config {
+    const char *key;  /* the same key: the same machine; changes with every version of a function */
+    const char *name; /* the function's */
+    const char *image_path;
+    bool disk;          /* the image is a disk, else a kernel */
+    const char *format; /* of a disk image: "raw", "qcow2" */
+    const char *initrd_path; /* or NULL */
+    const char *flavor;      /* flavor.h; NULL: what the image says of itself */
+    const char *append;      /* for the command line; NULL: nothing */
+    uint64_t mem_bytes;
+    uint16_t port;        /* that the guest listens on */
+    bool per_request;     /* a machine of its own for each request */
+    uint32_t concurrency; /* requests at once for one machine */
+    uint32_t min_instances, max_instances;
+    uint32_t idle_timeout_ms, ready_timeout_ms;
+    const struct hv_machine_disk *volumes;
+    size_t volume_count;
+};
+
 #endif
