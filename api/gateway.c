@@ -274,6 +274,10 @@ static int start_call(struct gateway *g, const struct sched_call_spec *part, str
     const struct http_request *req = http_exchange_request(g->ex);
     struct hv_field fields[LIMIT_HTTP_FIELDS];
     struct sched_call_spec spec = *part;
+    char peer[HTTP_PEER_SIZE];
+    spec.peer = http_exchange_peer(g->ex, peer);
+    spec.http10 = req->minor == 0;
+    spec.uri = part->trigger == SCHED_HTTP ? req->target : NULL;
     spec.attempt = 1;
     spec.id = g->id;
     spec.method = req->method;

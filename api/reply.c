@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "common/syscall_name.h"
 
 static void send_json(struct api_call *call, unsigned status, const char *type, json_t *body)
 {
@@ -179,6 +180,7 @@ static const char *const titles[] = {
     [SCHED_QUEUE_FULL] = "Too many requests wait",
     [SCHED_WAIT_EXPIRED] = "Waited too long for a virtual machine",
     [SCHED_REQUEST_TOO_LARGE] = "The request is too large",
+    [SCHED_LENGTH_REQUIRED] = "The request's length is required",
     [SCHED_RESPONSE_TOO_LARGE] = "The function's response is too large",
     [SCHED_FAILED] = "The function failed",
     [SCHED_TIMED_OUT] = "The function timed out",
@@ -187,6 +189,19 @@ static const char *const titles[] = {
     [SCHED_CANCELLED] = "The invocation was cancelled",
     [SCHED_INTERNAL] = "unid failed",
 };
+
+json_t *reply_missing_calls(const struct unid_report *report)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < report->unsupported_count && i < UNID_REPORT_CALLS; i++) {
+        char number[32];
+        const char *name = un_syscall_name(report->unsupported[i].number);
+        snprintf(number, sizeof(number), "syscall_%u", report->unsupported[i].number);
+        json_array_append_new(list, json_pack("{s:s, s:I}", "name", name ? name : number, "times",
+                                              (json_int_t)report->unsupported[i].times));
+    }
+    return list;
+}
 
 json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsigned *ret_status)
 {
@@ -206,6 +221,9 @@ json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsig
     }
     if (j && outcome->kind == SCHED_FAILED) {
         json_object_set_new(j, "exit", exit_json(&outcome->exit));
+    }
+    if (j && outcome->report && outcome->report->unsupported_count > 0) {
+        json_object_set_new(j, "unsupported", reply_missing_calls(outcome->report));
     }
     if (j && outcome->log_tail && outcome->log_tail[0]) {
         json_object_set_new(j, "log_tail", reply_text(outcome->log_tail));

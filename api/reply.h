@@ -30,6 +30,10 @@ json_t *reply_time(uint64_t wall_us);
 /* A string from bytes that may not be UTF-8: what is not is replaced. */
 json_t *reply_text(const char *text);
 
+/* The system calls of a report that are not there: [{"name": "fork", "times": 2}]. NULL when out of
+ * memory. */
+json_t *reply_missing_calls(const struct unid_report *report);
+
 /* A failed call of a function as problem+json. Gives a reference; `*ret_status` is the HTTP status.
  */
 json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsigned *ret_status);

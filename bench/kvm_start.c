@@ -212,8 +212,14 @@ static void run_one(struct lane *l)
 
 static void new_shell(void)
 {
-    static const struct hv_vm_events events = {on_ready,  on_started, on_input_wanted, on_head,
-                                               on_output, on_log,     on_exit_,        on_gone};
+    static const struct hv_vm_events events = {.on_ready = on_ready,
+                                               .on_started = on_started,
+                                               .on_input_wanted = on_input_wanted,
+                                               .on_head = on_head,
+                                               .on_output = on_output,
+                                               .on_log = on_log,
+                                               .on_exit = on_exit_,
+                                               .on_gone = on_gone};
     struct un_error err = UN_ERROR_INIT;
     struct lane *l = calloc(1, sizeof(*l));
     struct hv_vm_spec spec = {.mem_bytes = (uint64_t)MEM_MIB << 20, .events = &events, .arg = l};

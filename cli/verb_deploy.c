@@ -86,7 +86,7 @@ static int read_word(const struct cli_call *call, const char *option, const char
 
 static int read_words(const struct cli_call *call, json_t *config)
 {
-    int status = read_word(call, "interface", "filter, cgi, http, lambda, sdk", config);
+    int status = read_word(call, "interface", "filter, cgi, http, sdk", config);
     status =
         status == CLI_DONE ? read_word(call, "driver", "auto, kvm, libvirt, fake", config) : status;
     return status == CLI_DONE ? read_word(call, "isolation", "vm, reset", config) : status;
@@ -112,6 +112,29 @@ static int read_env(const struct cli_call *call, json_t *config)
     return status;
 }
 
+static int read_egress(const struct cli_call *call, json_t *config)
+{
+    json_t *list;
+    int status;
+    size_t at = 0;
+    if (!args_has(&call->args, "egress")) {
+        return CLI_DONE;
+    }
+    list = json_array();
+    status = set_new(config, "egress", list);
+    for (const char *rule;
+         status == CLI_DONE && (rule = args_next(&call->args, "egress", &at)) != NULL;) {
+        json_t *word = strchr(rule, ':') ? json_string(rule) : NULL;
+        if (!word) {
+            return cli_usage(call, "--egress: '%s' is not HOST:PORT", rule);
+        }
+        if (json_array_append_new(list, word) < 0) {
+            return cli_fail(CLI_REFUSED, "out of memory");
+        }
+    }
+    return status;
+}
+
 static int read_args(const struct cli_call *call, json_t *config)
 {
     json_t *args = json_array();
@@ -131,7 +154,7 @@ static int read_args(const struct cli_call *call, json_t *config)
 static int read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
-        read_memory, read_timeout, read_concurrency, read_words, read_env, read_args};
+        read_memory, read_timeout, read_concurrency, read_words, read_env, read_egress, read_args};
     for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {
         int status = readers[i](call, config);
         if (status != CLI_DONE) {

@@ -118,7 +118,7 @@ static int describe_config(const json_t *f, struct un_buf *out)
     return rc ? rc : line(out, "Created:", more);
 }
 
-/* Arguments and environment, each on a line of its own below its label. */
+/* Arguments, environment and egress, each on a line of its own below its label. */
 static int describe_strings(const json_t *f, struct un_buf *out)
 {
     const json_t *args = json_object_get(f, "args");
@@ -144,6 +144,11 @@ static int describe_strings(const json_t *f, struct un_buf *out)
         }
         rc = rc ? rc : line(out, first ? "Environment:" : "", pair);
         first = false;
+    }
+    json_array_foreach(json_object_get(f, "egress"), index, word)
+    {
+        const char *text = json_string_value(word);
+        rc = rc ? rc : line(out, index ? "" : "Egress:", text ? text : "");
     }
     return rc;
 }

@@ -116,6 +116,32 @@ static int line(struct un_buf *out, const char *label, const char *value)
     return rc ? rc : un_buf_printf(out, "%-13s%s\n", label, (const char *)clean.data);
 }
 
+/* What a library OS reports, and connections to the outside; nothing when there is nothing. */
+static int add_outside(const json_t *r, struct un_buf *out)
+{
+    const json_t *list = json_object_get(r, "unsupported"), *egress = json_object_get(r, "egress");
+    const json_t *entry;
+    un_autobuf struct un_buf text = {0};
+    char in[TABLE_CELL_SIZE], sent[TABLE_CELL_SIZE];
+    uint64_t calls = api_uint(r, "calls");
+    size_t i;
+    int rc = calls ? un_buf_printf(out, "%-13s%" PRIu64 "\n", "System calls:", calls) : 0;
+    json_array_foreach(list, i, entry)
+    {
+        rc = rc ? rc
+                : un_buf_printf(&text, "%s%s (%" PRIu64 ")", i ? ", " : "", api_str(entry, "name"),
+                                api_uint(entry, "times"));
+    }
+    rc = rc || !text.len ? rc : line(out, "Not there:", (const char *)text.data);
+    if (rc || (!api_uint(egress, "connections") && !api_uint(egress, "refused"))) {
+        return rc;
+    }
+    return un_buf_printf(out, "%-13s%" PRIu64 " connections, %" PRIu64 " refused, %s in, %s out\n",
+                         "Egress:", api_uint(egress, "connections"), api_uint(egress, "refused"),
+                         table_size(api_uint(egress, "bytes_in"), in),
+                         table_size(api_uint(egress, "bytes_out"), sent));
+}
+
 static int receipt_text(const json_t *r, struct un_buf *out)
 {
     char in[TABLE_CELL_SIZE], sent[TABLE_CELL_SIZE], cpu[TABLE_CELL_SIZE], more[256];
@@ -142,6 +168,7 @@ static int receipt_text(const json_t *r, struct un_buf *out)
              table_us(api_uint(r, "cpu_us"), cpu), api_uint(r, "peak_rss_kib"),
              api_uint(r, "exits"));
     rc = rc ? rc : line(out, "Used:", more);
+    rc = rc ? rc : add_outside(r, out);
     rc = rc ? rc : un_buf_append_str(out, "\n");
     return rc ? rc : add_phases(r, out);
 }

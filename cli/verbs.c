@@ -18,13 +18,15 @@ const struct args_option cli_global_options[] = {
 static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
 
 static const struct args_option deploy_options[] = {
-    {"interface", 'i', "I", "how the program takes requests: filter, cgi, http, lambda or sdk"},
+    {"interface", 'i', "I", "how the program takes requests: filter, cgi, http or sdk"},
     {"memory", 'm', "SIZE", "memory of each VM, like 64M"},
     {"timeout", 't', "TIME", "longest run of an invocation, like 30s"},
     {"concurrency", 'c', "N", "VMs at once"},
     {"driver", 0, "D", "what runs it: auto, kvm, libvirt or fake"},
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
+    {"egress", 0, "HOST:PORT",
+     "where the program may connect to; HOST may be *.DOMAIN, PORT *; may be repeated"},
     {NULL, 0, NULL, NULL},
 };
 

@@ -50,9 +50,13 @@ static int read_header(struct un_reader *r, uint64_t file_size, struct un_elf *e
     un_read_skip(r, 4); /* e_version */
     elf->entry = read_word(r, elf->is64);
     elf->phoff = read_word(r, elf->is64);
-    un_read_skip(r, (elf->is64 ? 8 : 4) + 4 + 2); /* e_shoff, e_flags, e_ehsize */
+    elf->shoff = read_word(r, elf->is64);
+    un_read_skip(r, 4 + 2); /* e_flags, e_ehsize */
     uint16_t phentsize = un_read_u16le(r);
     elf->phnum = un_read_u16le(r);
+    elf->shentsize = un_read_u16le(r);
+    elf->shnum = un_read_u16le(r);
+    elf->shstrndx = un_read_u16le(r);
     if (r->failed) {
         return un_error_set(err, -EINVAL, "ELF: the file ends inside its header");
     }
@@ -135,6 +139,36 @@ static int add_segment(struct un_elf *elf, const struct program_header *ph, unsi
     return 0;
 }
 
+/* The headers that are no segments to load, as far as somebody asks for them. */
+static void note_special(struct un_elf *elf, const struct program_header *ph)
+{
+    struct un_elf_extent extent = {.vaddr = ph->vaddr,
+                                   .mem_size = ph->mem_size,
+                                   .offset = ph->offset,
+                                   .file_size = ph->file_size};
+    switch (ph->type) {
+    case PT_INTERP:
+        elf->has_interp = true;
+        elf->interp = extent;
+        break;
+    case PT_DYNAMIC:
+        elf->has_dynamic = true;
+        elf->dynamic = extent;
+        break;
+    case PT_TLS:
+        elf->tls = extent;
+        break;
+    case PT_GNU_EH_FRAME:
+        elf->eh_frame_hdr = extent;
+        break;
+    case PT_GNU_STACK:
+        elf->executable_stack = ph->flags & PF_X;
+        break;
+    default:
+        break;
+    }
+}
+
 static int read_program_headers(struct un_reader *r, uint64_t file_size, struct un_elf *elf,
                                 struct un_error *err)
 {
@@ -153,8 +187,7 @@ static int read_program_headers(struct un_reader *r, uint64_t file_size, struct 
                                 " do not lie in the file's %" PRIu64 " bytes",
                                 i, ph.file_size, ph.offset, file_size);
         }
-        elf->has_interp |= ph.type == PT_INTERP;
-        elf->has_dynamic |= ph.type == PT_DYNAMIC;
+        note_special(elf, &ph);
         if (ph.type == PT_LOAD) {
             int rc = add_segment(elf, &ph, i, err);
             if (rc < 0) {
@@ -172,13 +205,13 @@ static int by_address(const void *a, const void *b)
 }
 
 /* What can only be said of all segments together: overlap, span, entry. */
-static int check_segments(struct un_elf *elf, struct un_error *err)
+static int check_segments(struct un_elf *elf, bool library, struct un_error *err)
 {
     if (elf->segment_count == 0) {
         return un_error_set(err, -EINVAL, "ELF: nothing to load");
     }
     qsort(elf->segments, elf->segment_count, sizeof elf->segments[0], by_address);
-    bool entry_ok = false;
+    bool entry_ok = library;
     for (size_t i = 0; i < elf->segment_count; i++) {
         const struct un_elf_segment *s = &elf->segments[i];
         if (i > 0 && s->vaddr < s[-1].vaddr + s[-1].mem_size) {
@@ -198,7 +231,7 @@ static int check_segments(struct un_elf *elf, struct un_error *err)
     return 0;
 }
 
-int un_elf_parse(const void *data, size_t len, uint64_t file_size, struct un_elf *ret,
+static int parse(const void *data, size_t len, uint64_t file_size, bool library, struct un_elf *ret,
                  struct un_error *err)
 {
     struct un_elf elf = {0};
@@ -208,12 +241,125 @@ int un_elf_parse(const void *data, size_t len, uint64_t file_size, struct un_elf
         rc = read_program_headers(&r, file_size, &elf, err);
     }
     if (rc == 0) {
-        rc = check_segments(&elf, err);
+        rc = check_segments(&elf, library, err);
     }
     if (rc == 0) {
         *ret = elf;
     }
     return rc;
+}
+
+int un_elf_parse(const void *data, size_t len, uint64_t file_size, struct un_elf *ret,
+                 struct un_error *err)
+{
+    return parse(data, len, file_size, false, ret, err);
+}
+
+int un_elf_parse_library(const void *data, size_t len, uint64_t file_size, struct un_elf *ret,
+                         struct un_error *err)
+{
+    return parse(data, len, file_size, true, ret, err);
+}
+
+bool un_elf_offset(const struct un_elf *elf, uint64_t vaddr, uint64_t len, uint64_t *ret)
+{
+    for (size_t i = 0; i < elf->segment_count; i++) {
+        const struct un_elf_segment *s = &elf->segments[i];
+        uint64_t in = vaddr - s->vaddr;
+        if (vaddr >= s->vaddr && in <= s->file_size && len <= s->file_size - in) {
+            *ret = s->offset + in;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The string at `index` of a table of `size` bytes at `table`; NULL when it is none. */
+static const char *string_at(const uint8_t *data, uint64_t table, uint64_t size, uint64_t index)
+{
+    if (index >= size || !memchr(data + table + index, 0, (size_t)(size - index))) {
+        return NULL;
+    }
+    return (const char *)data + table + index;
+}
+
+static int add_name(struct un_elf_dynamic *d, uint64_t tag, const char *name, struct un_error *err)
+{
+    if (!name) {
+        return un_error_set(err, -EINVAL, "ELF: a name of the dynamic section is no string");
+    }
+    if (tag == DT_RPATH) {
+        d->rpath = name;
+    } else if (tag == DT_RUNPATH) {
+        d->runpath = name;
+    } else if (d->needed_count == UN_ELF_NEEDED_MAX) {
+        return un_error_set(err, -EINVAL, "ELF: needs more than %d libraries", UN_ELF_NEEDED_MAX);
+    } else {
+        d->needed[d->needed_count++] = name;
+    }
+    return 0;
+}
+
+int un_elf_read_dynamic(const void *data, size_t len, const struct un_elf *elf,
+                        struct un_elf_dynamic *ret, struct un_error *err)
+{
+    struct un_elf_dynamic d = {0};
+    uint64_t strings = 0, strings_size = 0, table = 0;
+    for (int pass = 0; elf->has_dynamic && pass < 2; pass++) {
+        struct un_reader r = un_reader_of(data, len);
+        un_read_seek(&r, elf->dynamic.offset);
+        for (uint64_t left = elf->dynamic.file_size; left >= 16; left -= 16) {
+            uint64_t tag = un_read_u64le(&r), value = un_read_u64le(&r);
+            if (r.failed || tag == DT_NULL) {
+                break;
+            }
+            if (tag == DT_STRTAB) {
+                strings = value;
+            } else if (tag == DT_STRSZ) {
+                strings_size = value;
+            } else if (tag == DT_TEXTREL || (tag == DT_FLAGS && (value & DF_TEXTREL))) {
+                d.text_relocations = true;
+            } else if (pass == 1 && (tag == DT_NEEDED || tag == DT_RPATH || tag == DT_RUNPATH)) {
+                const char *name = string_at(data, table, strings_size, value);
+                int rc = add_name(&d, tag, name, err);
+                if (rc < 0) {
+                    return rc;
+                }
+            }
+        }
+        if (pass == 0 && (strings_size == 0 || !un_elf_offset(elf, strings, strings_size, &table) ||
+                          table > len || strings_size > len - table)) {
+            strings_size = 0; /* then no name is one */
+        }
+    }
+    if (strings_size > 0 && ((const uint8_t *)data)[table + strings_size - 1] == 0) {
+        d.strings = (const char *)data + table;
+        d.strings_size = (size_t)strings_size;
+    }
+    *ret = d;
+    return 0;
+}
+
+bool un_elf_has_name(const struct un_elf_dynamic *d, const char *name)
+{
+    size_t len = strlen(name) + 1;
+    const char *at = d->strings, *end = at + d->strings_size;
+    while (at && at < end && (at = memmem(at, (size_t)(end - at), name, len))) {
+        if (at == d->strings || at[-1] == '\0') {
+            return true;
+        }
+        at++;
+    }
+    return false;
+}
+
+const char *un_elf_interpreter(const void *data, size_t len, const struct un_elf *elf)
+{
+    const struct un_elf_extent *at = &elf->interp;
+    if (!elf->has_interp || at->offset > len || at->file_size > len - at->offset) {
+        return NULL;
+    }
+    return string_at(data, at->offset, at->file_size, 0);
 }
 
 /* Looks through one PT_NOTE segment: name size, descriptor size, type, then both padded to 4 bytes.

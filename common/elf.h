@@ -1,7 +1,8 @@
 /* elf.h - reads ELF headers out of untrusted bytes (System V gABI chapters 4 and 5; x86-64 psABI).
  *
  * Used by the image store (what is this file, and does it lie) and by the hypervisor drivers (what
- * goes where in guest memory). It reads no section headers and resolves no symbols.
+ * goes where in guest memory), by what prepares Linux programs, and by the client that collects their
+ * libraries. It reads no section headers and resolves no symbols.
  *
  * un_elf_parse accepts a file only when every program header lies inside the file, file sizes do
  * not exceed memory sizes, no address arithmetic overflows, no two PT_LOAD segments overlap, and
@@ -29,6 +30,12 @@ struct un_elf_note {
     uint64_t offset, size; /* the descriptor's bytes in the file */
 };
 
+/* Where a program header's bytes lie; all zero when there is none. */
+struct un_elf_extent {
+    uint64_t vaddr, mem_size;
+    uint64_t offset, file_size;
+};
+
 struct un_elf {
     bool is64;
     uint16_t type;    /* ET_EXEC or ET_DYN */
@@ -41,6 +48,11 @@ struct un_elf {
     size_t segment_count;
     struct un_elf_segment segments[UN_ELF_SEGMENTS_MAX]; /* PT_LOAD, by ascending address */
     uint64_t low, high; /* addresses that the segments span: [low, high) */
+    struct un_elf_extent interp, dynamic, tls, eh_frame_hdr;
+    bool executable_stack; /* PT_GNU_STACK asks for it */
+    /* As the header says them; un_elf_parse does not look there. */
+    uint64_t shoff;
+    uint16_t shentsize, shnum, shstrndx;
 };
 
 /* Whether the bytes start with the ELF magic. */
@@ -51,6 +63,37 @@ bool un_elf_is(const void *data, size_t len);
  * ..." names the field and its value; -ENOTSUP for another machine or byte order. */
 int un_elf_parse(const void *data, size_t len, uint64_t file_size, struct un_elf *ret,
                  struct un_error *err);
+
+/* As un_elf_parse, for a shared library: nothing is asked of the entry point. */
+int un_elf_parse_library(const void *data, size_t len, uint64_t file_size, struct un_elf *ret,
+                         struct un_error *err);
+
+/* The file offset of `len` bytes at address `vaddr`; false when no segment has them in the file. */
+bool un_elf_offset(const struct un_elf *elf, uint64_t vaddr, uint64_t len, uint64_t *ret);
+
+/* What the dynamic section says that a loader must find (System V gABI chapter 5, "Dynamic
+ * Section"). The strings point into the file's bytes. */
+enum { UN_ELF_NEEDED_MAX = 256 };
+struct un_elf_dynamic {
+    size_t needed_count;
+    const char *needed[UN_ELF_NEEDED_MAX]; /* DT_NEEDED: names of libraries */
+    const char *rpath, *runpath;           /* NULL: none */
+    const char *strings;                   /* the table of names; ends with a NUL */
+    size_t strings_size;
+    bool text_relocations;                 /* the loader would write into code */
+};
+
+/* Reads the dynamic section of a 64-bit file that un_elf_parse accepted; all of its bytes are in
+ * `data`. Without one everything is empty. -EINVAL: it points outside of the file. */
+int un_elf_read_dynamic(const void *data, size_t len, const struct un_elf *elf,
+                        struct un_elf_dynamic *ret, struct un_error *err);
+
+/* Whether a name stands in the table: it is imported or exported. */
+bool un_elf_has_name(const struct un_elf_dynamic *d, const char *name);
+
+/* The interpreter's path (PT_INTERP), in the file's bytes; NULL when there is none or it is no
+ * string. */
+const char *un_elf_interpreter(const void *data, size_t len, const struct un_elf *elf);
 
 /* Finds a note by owner name and type in the PT_NOTE segments that lie in `data`; false when there
  * is none or when it is malformed. */

@@ -28,8 +28,16 @@
 #define LIMIT_FUNCTION_MEMORY_MIN  2      /* the guest's channel and one page of image */
 #define LIMIT_FUNCTION_TIMEOUT_MS  900000 /* 15 minutes, as AWS Lambda */
 #define LIMIT_FUNCTION_CONCURRENCY 10000
+#define LIMIT_FUNCTION_EGRESS      64   /* rules of one version */
 #define LIMIT_FUNCTION_CACHE       256  /* versions kept in memory */
 #define LIMIT_PAGE_ITEMS           1000 /* rows of a listing's page */
+
+/* Root file systems of Linux programs */
+#define LIMIT_ROOTFS_BYTES     (2ull << 30) /* unpacked; a machine's memory bounds them as well */
+#define LIMIT_ROOTFS_FILES     200000       /* names; each costs some 100 bytes in every machine */
+#define LIMIT_ROOTFS_ELF_BYTES (512 << 20)  /* one program or library: held in memory, rewritten */
+#define LIMIT_PROGRAM_TLS_BYTES (16 << 20)  /* thread-local storage; each thread gets it */
+#define LIMIT_ROOTFS_JSON      (64 << 10)   /* .unid.json */
 
 /* What a function gets whose configuration does not say */
 #define DEFAULT_FUNCTION_MEMORY_MIB  64
@@ -43,7 +51,17 @@
 #define LIMIT_LOG_BYTES           (256 * 1024)  /* of one invocation; limits.max_log_bytes */
 #define LIMIT_LOG_ROWS            100000        /* invocations whose log is kept */
 #define LIMIT_CALLS               (16ull << 20) /* guest calls of one invocation */
+#define LIMIT_NET_NAME_BYTES      261 /* "host:port" that a guest names: 255, a colon, five digits */
 #define LIMIT_RESPONSE_HEAD_BYTES (16 * 1024)   /* head that a guest may send */
+#define LIMIT_RESPONSE_TRAILER_BYTES (16 * 1024) /* behind a chunked body of a program; not kept */
+#define LIMIT_CGI_BODY_BYTES                                                                       \
+    (256 * 1024) /* of a body without a length, held until CONTENT_LENGTH is known */
+#define LIMIT_EGRESS_HANDLES   64   /* connections of one VM at once; the guest's sets have so many bits */
+#define LIMIT_EGRESS_OPENS     4096 /* of one invocation, refused ones among them */
+#define LIMIT_EGRESS_LOG_LINES 16   /* about refused connections, in one invocation's log */
+#define LIMIT_EGRESS_CONNECT_MS 10000 /* for one address to answer, when the name has more */
+#define LIMIT_EGRESS_RESOLVERS 8     /* names looked up at once, all functions together */
+#define LIMIT_EGRESS_RESOLVES  1024  /* waiting for that */
 #define LIMIT_QUEUE_FUNCTION      1000  /* waiting requests a function; limits.queue_per_function */
 #define LIMIT_QUEUE_TOTAL         10000 /* limits.queue_total */
 #define LIMIT_QUEUE_WAIT_MS       30000 /* limits.queue_wait_ms */

@@ -2,6 +2,7 @@
  *
  *                 ring: NEXT, READ, WRITE          put_request, input, output_done
  *     (guest runs) -------------------> op != 0 ----------------------------------> (guest runs)
+ *          |        ring: WAIT, NET_*                |             answer, net_ready
  *          |        ring: LOG, answered at once      |
  *          |  ring: DONE, broken contract            |  end
  *          +-----------------> finished <------------+
@@ -16,7 +17,7 @@
  * Shared memory is read once, by single loads, into `struct call`; log bytes are copied before they
  * are handed out. Response bytes are handed out in place: a hostile guest may change them until
  * they are sent, which changes nothing but its own answer. The response head is copied before it is
- * parsed.
+ * parsed, and so is the name of a connection.
  */
 #include "hypervisor/channel.h"
 
@@ -36,11 +37,13 @@ _Static_assert(UNID_RESPONSE_HEAD_MAX == LIMIT_RESPONSE_HEAD_BYTES, "abi.h and l
 _Static_assert(LIMIT_HTTP_HEAD_BYTES <= UNID_REQUEST_HEAD_MAX, "a legal request head must fit");
 
 enum { LOG_CHUNK = 4096 }; /* log bytes copied and handed out at a time */
+enum { HANDLES = 64 };     /* of connections; bits of net_readable */
 
 /* The guest's fields of one call, read once. */
 struct call {
-    uint32_t seq, op, response_len, head_len, log_len;
+    uint32_t seq, op, response_len, head_len, log_len, net_handle, net_len;
     int32_t status;
+    uint64_t wait_ns;
 };
 
 static struct unid_call *call_block(const struct hv_channel *ch)
@@ -62,14 +65,22 @@ static struct call call_read(const struct hv_channel *ch)
     ret.head_len = __atomic_load_n(&c->head_len, __ATOMIC_RELAXED);
     ret.log_len = __atomic_load_n(&c->log_len, __ATOMIC_RELAXED);
     ret.status = __atomic_load_n(&c->status, __ATOMIC_RELAXED);
+    ret.net_handle = __atomic_load_n(&c->net_handle, __ATOMIC_RELAXED);
+    ret.net_len = __atomic_load_n(&c->net_len, __ATOMIC_RELAXED);
+    ret.wait_ns = __atomic_load_n(&c->wait_ns, __ATOMIC_RELAXED);
     return ret;
 }
 
 /* Ends the wait of the guest: what was written before is visible to it once it sees `ack`. */
 static void answer(struct hv_channel *ch)
 {
+    struct unid_call *c = call_block(ch);
     ch->op = 0;
-    __atomic_store_n(&call_block(ch)->ack, ch->seq, __ATOMIC_RELEASE);
+    ch->told_readable = ch->net_readable;
+    ch->told_writable = ch->net_writable;
+    __atomic_store_n(&c->net_readable, ch->net_readable, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->net_writable, ch->net_writable, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->ack, ch->seq, __ATOMIC_RELEASE);
     if (ch->resume) {
         ch->resume(ch->driver_arg);
     }
@@ -192,17 +203,82 @@ static void take_next(struct hv_channel *ch)
     }
 }
 
+/* --- asks: time and connections --------------------------------------------------------------- */
+
+static void answer_net(struct hv_channel *ch, int32_t result)
+{
+    __atomic_store_n(&call_block(ch)->net_result, result, __ATOMIC_RELAXED);
+    answer(ch);
+}
+
+/* Whether more can be done than the guest was told. */
+static bool net_news(const struct hv_channel *ch)
+{
+    return (ch->net_readable & ~ch->told_readable) || (ch->net_writable & ~ch->told_writable);
+}
+
+/* Fills what a call says of data; 0, or the error that answers it at once. */
+static int32_t read_ask(struct hv_channel *ch, const struct call *c, struct hv_ask *ret)
+{
+    *ret = (struct hv_ask){.op = c->op, .len = c->net_len};
+    switch (c->op) {
+    case UNID_OP_WAIT:
+        *ret = (struct hv_ask){.op = c->op, .wait_ns = c->wait_ns};
+        return 0;
+    case UNID_OP_NET_RESOLVE:
+    case UNID_OP_NET_OPEN:
+        if (c->net_len > LIMIT_NET_NAME_BYTES) {
+            return -ENAMETOOLONG;
+        }
+        memcpy(ch->name, window(ch, UNID_NET_ADDR), c->net_len);
+        ch->name[c->net_len] = '\0';
+        ret->data = ch->name;
+        return 0;
+    case UNID_OP_NET_SEND:
+        ret->data = window(ch, UNID_NET_ADDR);
+        break;
+    case UNID_OP_NET_RECV:
+        ch->ask_len = c->net_len;
+        break;
+    default: /* SHUT, CLOSE */
+        ret->len = 0;
+        break;
+    }
+    ret->handle = c->net_handle;
+    return c->net_handle < HANDLES ? 0 : -EBADF;
+}
+
+static void take_ask(struct hv_channel *ch, const struct call *c)
+{
+    struct hv_ask ask;
+    int32_t rc = read_ask(ch, c, &ask);
+    if (rc < 0) {
+        answer_net(ch, rc);
+    } else if (c->op == UNID_OP_WAIT && (c->wait_ns == 0 || net_news(ch))) {
+        answer(ch);
+    } else if (ch->events->on_ask) {
+        ch->events->on_ask(ch->arg, &ask);
+    } else if (ch->ask) {
+        ch->ask(ch->driver_arg, &ask);
+    } else {
+        answer_net(ch, -ENOSYS);
+    }
+}
+
 /* Why a call is not allowed, or NULL. */
 static const char *call_error(const struct hv_channel *ch, const struct call *c)
 {
-    if (c->op < UNID_OP_NEXT || c->op > UNID_OP_LOG) {
+    if (c->op < UNID_OP_NEXT || c->op > UNID_OP_NET_CLOSE) {
         return "unknown operation";
     }
     if (c->log_len > UNID_LOG_SIZE) {
         return "log length behind its window";
     }
-    if (c->op == UNID_OP_NEXT || c->op == UNID_OP_LOG) {
+    if (c->op == UNID_OP_NEXT || c->op == UNID_OP_LOG || c->op == UNID_OP_WAIT) {
         return NULL;
+    }
+    if (c->op >= UNID_OP_NET_RESOLVE) {
+        return c->net_len > UNID_NET_SIZE ? "net length behind its window" : NULL;
     }
     if (!ch->request_put) {
         return "used the response or the body before it took the request";
@@ -240,8 +316,11 @@ static void dispatch(struct hv_channel *ch, const struct call *c)
         take_output(ch, c, &why);
         break;
     }
-    default:
+    case UNID_OP_LOG:
         answer(ch);
+        break;
+    default:
+        take_ask(ch, c);
         break;
     }
 }
@@ -383,6 +462,52 @@ void hv_channel_output_done(struct hv_channel *ch)
         tell_exit(ch);
     } else {
         answer(ch);
+    }
+}
+
+void hv_channel_answer(struct hv_channel *ch, const struct hv_answer *a)
+{
+    if (ch->closed || ch->finished || ch->op < UNID_OP_WAIT) {
+        return;
+    }
+    if (ch->op == UNID_OP_WAIT) {
+        answer(ch);
+        return;
+    }
+    int32_t result = a->result;
+    if (ch->op == UNID_OP_NET_RECV && result > 0) {
+        uint32_t n = (uint32_t)result < ch->ask_len ? (uint32_t)result : ch->ask_len;
+        memcpy(window(ch, UNID_NET_ADDR), a->data, n);
+        result = (int32_t)n;
+    }
+    answer_net(ch, result);
+}
+
+void hv_channel_net_ready(struct hv_channel *ch, uint64_t readable, uint64_t writable)
+{
+    if (ch->closed || ch->finished) {
+        return;
+    }
+    ch->net_readable = readable;
+    ch->net_writable = writable;
+    if (ch->op == UNID_OP_WAIT && net_news(ch)) {
+        answer(ch);
+    }
+}
+
+void hv_channel_report(const struct hv_channel *ch, struct unid_report *ret)
+{
+    *ret = (struct unid_report){0};
+    if (!ch->base) {
+        return;
+    }
+    memcpy(ret, window(ch, UNID_REPORT_ADDR), sizeof(*ret));
+    ret->reserved = 0;
+    if (ret->unsupported_count > UNID_REPORT_CALLS) {
+        ret->unsupported_count = UNID_REPORT_CALLS;
+    }
+    for (uint32_t i = ret->unsupported_count; i < UNID_REPORT_CALLS; i++) {
+        ret->unsupported[i].number = ret->unsupported[i].times = 0;
     }
 }
 

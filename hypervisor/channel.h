@@ -13,18 +13,22 @@
  *     doorbell event   hv_channel_ring           events->on_log, on_head, on_output, on_input_wanted
  *     vm_input         hv_channel_input          only ->resume
  *     vm_output_done   hv_channel_output_done    only ->resume or ->exit_due
+ *     vm_answer        hv_channel_answer         only ->resume
+ *     vm_net_ready     hv_channel_net_ready      only ->resume
  *     VM gone          hv_channel_end            events->on_log, then ->exit_due
  *     exit_due         post a call to the loop, in which hv_channel_exit calls events->on_exit
  *     vm_free          hv_channel_done           nothing is called any more
  *
  * So on_exit has one source, hv_channel_exit, and no callback of hv.h comes from inside vm_input or
- * vm_output_done. The user may call vm_input, vm_output_done and vm_free from inside any event.
+ * vm_output_done. The user may call vm_input, vm_output_done, vm_answer and vm_free from inside any
+ * event.
  *
  * It does no I/O and knows no hypervisor. Loop thread.
  */
 #ifndef UNID_HYPERVISOR_CHANNEL_H
 #define UNID_HYPERVISOR_CHANNEL_H
 
+#include "common/limits.h"
 #include "hypervisor/hv.h"
 #include "unid/abi.h"
 
@@ -41,6 +45,8 @@ struct hv_channel {
     /* The guest asks for its request and has none yet: snapshot it, or answer by
      * hv_channel_put_request. */
     void (*next_wanted)(void *driver_arg);
+    /* As events->on_ask, when the user has none: see asks.h. NULL: the answer is -ENOSYS. */
+    void (*ask)(void *driver_arg, const struct hv_ask *ask);
     /* The guest has ended by its own doing (DONE, a broken contract, too many calls): the driver
      * stops the VM, but keeps `base` readable until on_exit. Once; comes before on_output of the
      * last bytes. */
@@ -59,6 +65,10 @@ struct hv_channel {
     bool request_put, request_eof; /* the request was written; with its last body byte */
     bool head_sent, output_out;    /* response: on_head came; on_output awaits its answer */
     bool finished, exit_told, closed;
+    uint32_t ask_len;                            /* of the RECV being answered: the most it takes */
+    uint64_t net_readable, net_writable;         /* as the user says */
+    uint64_t told_readable, told_writable;       /* as the guest was told with the last answer */
+    char name[LIMIT_NET_NAME_BYTES + 1];         /* of the RESOLVE or OPEN being answered */
     struct hv_exit why; /* once finished */
 };
 
@@ -87,6 +97,14 @@ void hv_channel_ring(struct hv_channel *ch);
  * not exceed the room that was told (the rest would be cut). */
 void hv_channel_input(struct hv_channel *ch, const void *data, size_t len, bool eof);
 void hv_channel_output_done(struct hv_channel *ch);
+
+/* See hv.h, vm_answer and vm_net_ready. Ignored when the guest asks nothing, or has ended. */
+void hv_channel_answer(struct hv_channel *ch, const struct hv_answer *answer);
+void hv_channel_net_ready(struct hv_channel *ch, uint64_t readable, uint64_t writable);
+
+/* What the guest counted in its struct unid_report; what is out of bounds there is cut. Zeros once
+ * hv_channel_done was called. */
+void hv_channel_report(const struct hv_channel *ch, struct unid_report *ret);
 
 /* The VM ended without DONE: hands out what stands in the log window, then asks for the exit.
  * Ignored when the guest has ended already. From an event of the loop. */

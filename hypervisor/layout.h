@@ -8,6 +8,13 @@
  *     0x00200000  image segments with their ELF permissions, 4 KiB pages
  *     ...         heap, read-write, no execute
  *     end - ...   one unmapped page, stack; above it the page tables, not mapped for the guest
+ *
+ * Of a paging image (UNID_NOTE_PAGING) the physical memory is the same, but for the unmapped page:
+ * channel, segments (those linked into the direct map at the physical address that they name),
+ * [heap_start, heap_end) of free frames, stack, page tables. Mapped are the channel, the segments
+ * below the direct map, the doorbell, and the direct map of [UNID_IMAGE_MIN, end), by 2 MiB leaves,
+ * in which the page tables are the guest's to write. So a paging guest can map any physical address
+ * at all: a driver must have nothing in its VM's memory that it relies on.
  */
 #ifndef UNID_HYPERVISOR_LAYOUT_H
 #define UNID_HYPERVISOR_LAYOUT_H
@@ -37,7 +44,7 @@ struct hv_layout {
      * runs code of its own before the guest puts supervisor entries there (no user bit). */
     uint64_t low_table;
     /* The unmapped page between heap and stack: a fault in it is a heap or a stack that is used up.
-     */
+     * 0: there is none (a paging image). */
     uint64_t guard;
 };
 

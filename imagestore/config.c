@@ -5,6 +5,7 @@
 
 #include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/endpoint.h"
 #include "common/fault.h"
 #include "common/json.h"
 #include "common/limits.h"
@@ -90,7 +91,8 @@ void function_config_done(struct function_config *c)
 {
     free_strings(c->args);
     free_strings(c->env);
-    c->args = c->env = NULL;
+    free_strings(c->egress);
+    c->args = c->env = c->egress = NULL;
 }
 
 static int no_memory(struct un_error *err)
@@ -208,6 +210,42 @@ static int parse_env(json_t *root, struct function_config *c, size_t *room, stru
     return 0;
 }
 
+/* Kept in one form, so that equal rules are equal texts. */
+static int parse_egress(const json_t *root, struct function_config *c, struct un_error *err)
+{
+    const json_t *list = json_object_get(root, "egress"), *item;
+    size_t i;
+    if (!list || (json_is_array(list) && json_array_size(list) == 0)) {
+        return 0;
+    }
+    if (!json_is_array(list) || json_array_size(list) > LIMIT_FUNCTION_EGRESS) {
+        return un_error_set(err, -EINVAL, "egress: must be a list of at most %d \"HOST:PORT\"",
+                            LIMIT_FUNCTION_EGRESS);
+    }
+    c->egress = calloc(json_array_size(list) + 1, sizeof *c->egress);
+    if (!c->egress) {
+        return no_memory(err);
+    }
+    json_array_foreach(list, i, item)
+    {
+        struct un_endpoint rule;
+        char text[UN_ENDPOINT_TEXT_SIZE];
+        if (!json_is_string(item)) {
+            return un_error_set(err, -EINVAL, "egress[%zu]: must be a string", i);
+        }
+        int rc = un_endpoint_parse(json_string_value(item), json_string_length(item), true, &rule,
+                                   err);
+        if (rc < 0) {
+            un_error_context(err, "egress[%zu]", i);
+            return rc;
+        }
+        if (!(c->egress[i] = strdup(un_endpoint_text(&rule, text)))) {
+            return no_memory(err);
+        }
+    }
+    return 0;
+}
+
 static int parse_u32(const json_t *root, const char *key, int64_t least, int64_t most,
                      uint32_t *ret, struct un_error *err)
 {
@@ -298,7 +336,7 @@ int function_config_parse(const void *json, size_t len, struct function_config *
 {
     static const char *const keys[] = {"image",      "interface",  "driver",      "isolation",
                                        "memory_mib", "timeout_ms", "concurrency", "args",
-                                       "env",        NULL};
+                                       "env",        "egress",     NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
     size_t room = LIMIT_FUNCTION_STRINGS;
@@ -325,6 +363,9 @@ int function_config_parse(const void *json, size_t len, struct function_config *
     if (rc == 0) {
         rc = parse_env(root, &c, &room, err);
     }
+    if (rc == 0) {
+        rc = parse_egress(root, &c, err);
+    }
     if (rc < 0) {
         function_config_done(&c);
         return rc;
@@ -333,7 +374,7 @@ int function_config_parse(const void *json, size_t len, struct function_config *
     return 0;
 }
 
-static json_t *args_to_json(char **args)
+static json_t *list_to_json(char **args)
 {
     json_t *list = json_array();
     for (size_t i = 0; list && args && args[i]; i++) {
@@ -372,11 +413,38 @@ char *function_config_to_json(const struct function_config *c)
         json_object_set_new(root, "memory_mib", json_integer(c->memory_mib)) < 0 ||
         json_object_set_new(root, "timeout_ms", json_integer(c->timeout_ms)) < 0 ||
         json_object_set_new(root, "concurrency", json_integer(c->concurrency)) < 0 ||
-        json_object_set_new(root, "args", args_to_json(c->args)) < 0 ||
-        json_object_set_new(root, "env", env_to_json(c->env)) < 0) {
+        json_object_set_new(root, "args", list_to_json(c->args)) < 0 ||
+        json_object_set_new(root, "env", env_to_json(c->env)) < 0 ||
+        (c->egress && json_object_set_new(root, "egress", list_to_json(c->egress)) < 0)) {
         return un_json_text(NULL); /* takes note that memory ran out here */
     }
     return un_json_text(root);
+}
+
+/* --- the interface ---------------------------------------------------------------------------- */
+
+int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)
+{
+    bool sdk = kind == IMAGE_SDK;
+    bool program = kind == IMAGE_LINUX_STATIC || kind == IMAGE_LINUX_DYNAMIC;
+    if (c->interface == FUNCTION_DEFAULT) {
+        c->interface = sdk ? FUNCTION_SDK : program ? FUNCTION_FILTER : FUNCTION_HTTP;
+    }
+    if (c->interface == FUNCTION_LAMBDA) {
+        return un_error_set(err, -ENOTSUP,
+                            "interface: lambda is not served by this unid; a program that speaks "
+                            "HTTP itself can be deployed as http, one that reads standard input "
+                            "as filter");
+    }
+    /* What brings a library OS along speaks the guest contract as an SDK image does, and is one. */
+    bool fits = sdk       ? true
+                : program ? c->interface != FUNCTION_SDK
+                          : c->interface == FUNCTION_HTTP;
+    return fits ? 0
+                : un_error_set(err, -EINVAL,
+                               "interface: \"%s\" does not go with an image of kind %s; %s",
+                               function_interface_name(c->interface), image_kind_name(kind),
+                               program ? "it must be filter, cgi or http" : "it must be http");
 }
 
 /* --- the snapshot's key ----------------------------------------------------------------------- */
@@ -401,8 +469,9 @@ int function_snapshot_key(const char *name, const struct function_config *c,
 {
     un_autobuf struct un_buf text = {0};
     char digest[IMAGE_DIGEST_SIZE];
-    int rc = un_buf_printf(&text, "unid snapshot, abi %d.%d, image %s, memory %u, ", UNID_ABI_MAJOR,
-                           UNID_ABI_MINOR, c->image, c->memory_mib);
+    int rc = un_buf_printf(&text, "unid snapshot, abi %d.%d, image %s, memory %u, interface %s, ",
+                           UNID_ABI_MAJOR, UNID_ABI_MINOR, c->image, c->memory_mib,
+                           function_interface_name(c->interface));
     rc = rc < 0 ? rc : add_strings(&text, "name ", (char *const[]){(char *)name, NULL});
     rc = rc < 0 ? rc : add_strings(&text, "args ", c->args);
     rc = rc < 0 ? rc : add_strings(&text, "env ", c->env);

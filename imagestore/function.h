@@ -54,6 +54,8 @@ struct function_config {
     uint32_t concurrency; /* VMs at once, at least 1 */
     char **args;          /* NULL-terminated, without the program's own name */
     char **env;           /* NULL-terminated "K=V", sorted by key */
+    char **egress;        /* NULL-terminated "host:port" that the program may connect to, in the form
+                             of un_endpoint_text (common/endpoint.h); NULL: none */
 };
 
 /* Defaults, and everything owned is NULL. */
@@ -65,13 +67,17 @@ void function_config_done(struct function_config *c);
 int function_config_parse(const void *json, size_t len, struct function_config *ret,
                           struct un_error *err);
 
+/* Gives FUNCTION_DEFAULT its meaning for an image of this kind, and refuses what does not go together:
+ * -EINVAL with the choices, -ENOTSUP an interface that this unid does not serve yet. */
+int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err);
+
 /* The same JSON, with every key, keys in a fixed order: equal configurations have equal texts. Free
  * with free(); NULL when out of memory. */
 char *function_config_to_json(const struct function_config *c);
 
 /* Names the state of a function's program at its first NEXT (hv.h, snapshot_key): SHA-256, as 64
- * lower-case hex digits, of all that it depends on: image, name (argv[0]), args, env, memory and the
- * version of the guest contract. -ENOMEM, -EIO. Any thread. */
+ * lower-case hex digits, of all that it depends on: image, name (argv[0]), args, env, memory, the
+ * interface (settled, see function_settle_interface) and the version of the guest contract. -ENOMEM, -EIO. Any thread. */
 enum { FUNCTION_SNAPSHOT_KEY_SIZE = 65 };
 int function_snapshot_key(const char *name, const struct function_config *c,
                           char ret[FUNCTION_SNAPSHOT_KEY_SIZE], struct un_error *err);

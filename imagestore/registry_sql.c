@@ -196,26 +196,6 @@ int registry_sql_versions(sqlite3 *db, const char *name, struct version_list *re
 
 /* --- changes ---------------------------------------------------------------------------------- */
 
-/* Gives FUNCTION_DEFAULT its meaning, and refuses what does not go together. */
-static int settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)
-{
-    bool sdk = kind == IMAGE_SDK;
-    bool program = kind == IMAGE_LINUX_STATIC || kind == IMAGE_LINUX_DYNAMIC;
-    if (c->interface == FUNCTION_DEFAULT) {
-        c->interface = sdk ? FUNCTION_SDK : program ? FUNCTION_FILTER : FUNCTION_HTTP;
-    }
-    bool fits = sdk       ? c->interface == FUNCTION_SDK
-                : program ? c->interface != FUNCTION_SDK
-                          : c->interface == FUNCTION_HTTP;
-    return fits ? 0
-                : un_error_set(err, -EINVAL,
-                               "interface: \"%s\" does not go with an image of kind %s; %s",
-                               function_interface_name(c->interface), image_kind_name(kind),
-                               sdk       ? "it must be sdk"
-                               : program ? "it must be filter, cgi, http or lambda"
-                                         : "it must be http");
-}
-
 static int ensure_function(sqlite3 *db, const char *name, int64_t now, int64_t *ret_id,
                            bool *ret_created, struct un_error *err)
 {
@@ -299,7 +279,7 @@ int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *c
     int64_t blob, id;
     int rc = image_load(db, config->image, &image, &blob, err);
     if (rc == 0) {
-        rc = settle_interface(config, image.kind, err);
+        rc = function_settle_interface(config, image.kind, err);
     }
     if (rc < 0) {
         return rc;

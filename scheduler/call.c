@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "common/syscall_name.h"
 #include "scheduler/scheduler_impl.h"
 
 enum { REBINDS_MAX = 3 };
@@ -34,6 +35,7 @@ static const struct {
     [SCHED_QUEUE_FULL] = {"queue-full", 429},
     [SCHED_WAIT_EXPIRED] = {"wait-expired", 429},
     [SCHED_REQUEST_TOO_LARGE] = {"request-too-large", 413},
+    [SCHED_LENGTH_REQUIRED] = {"length-required", 411},
     [SCHED_RESPONSE_TOO_LARGE] = {"response-too-large", 502},
     [SCHED_FAILED] = {"failed", 502},
     [SCHED_TIMED_OUT] = {"timed-out", 504},
@@ -103,6 +105,9 @@ static void call_free(struct sched_call *c)
     free(c->qualifier);
     un_buf_done(&c->head);
     un_buf_done(&c->body);
+    free(c->uri);
+    free(c->peer);
+    interface_reader_free(c->reader);
     free(c->response_fields);
     free(c->response_text);
     record_free(c->record);
@@ -126,8 +131,12 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
     c->body_eof = spec->content_length == 0;
     c->function = strdup(spec->function);
     c->qualifier = spec->qualifier ? strdup(spec->qualifier) : NULL;
+    c->uri = spec->uri ? strdup(spec->uri) : NULL;
+    c->peer = spec->peer ? strdup(spec->peer) : NULL;
+    c->http10 = spec->http10;
     c->record = record_new();
-    if (!c->function || (spec->qualifier && !c->qualifier) || !c->record) {
+    if (!c->function || (spec->qualifier && !c->qualifier) || (spec->uri && !c->uri) ||
+        (spec->peer && !c->peer) || !c->record) {
         call_free(c);
         return un_error_set(err, -ENOMEM, "start a call: out of memory");
     }
@@ -253,9 +262,78 @@ static bool lookup_over(struct sched_call *c)
     return ended;
 }
 
+/* Puts the request's head as the function's interface wants it, and makes what will read the
+ * program's answer. False when that ended the call. */
+static bool speak_interface(struct sched_call *c)
+{
+    const struct function_config *config = &c->version->config;
+    bool head_only = c->head.len >= 5 && memcmp(c->head.data, "HEAD ", 5) == 0;
+    un_autobuf struct un_buf head = {0};
+    struct un_error err = UN_ERROR_INIT;
+    int rc;
+
+    if (!interface_reads(config->interface)) {
+        return true;
+    }
+    const struct interface_request r = {
+        .function = c->function,
+        .qualifier = c->qualifier,
+        .id = c->record->receipt.id,
+        .uri = c->uri,
+        .peer = c->peer,
+        .http10 = c->http10,
+        .head = (const char *)c->head.data,
+        .head_len = c->head.len,
+        .content_length = c->content_length,
+        .config = config,
+    };
+    rc = interface_render(&r, &head, &err);
+    if (rc == 0) {
+        rc = interface_reader_new(config->interface, head_only, &c->reader, &err);
+    }
+    if (rc < 0) {
+        call_finish(c, rc == -E2BIG ? SCHED_REQUEST_TOO_LARGE : SCHED_INTERNAL, "%.250s", err.text);
+        return false;
+    }
+    un_buf_done(&c->head);
+    c->head = head;
+    head = (struct un_buf){0};
+    return true;
+}
+
+/* The image is there; so is the body's length, where the interface needs it. */
+static void enter(struct sched_call *c)
+{
+    if (speak_interface(c)) {
+        queue_enter(c);
+    }
+}
+
+static void body_is_whole(void *arg)
+{
+    enter(arg);
+}
+
+void call_length_known(struct sched_call *c)
+{
+    c->length_wanted = false;
+    c->content_length = (int64_t)c->record->receipt.bytes_in;
+    c->post = (struct un_post){.fn = body_is_whole, .arg = c};
+    un_loop_post(c->s->loop, &c->post);
+}
+
 static void have_image(struct sched_call *c)
 {
-    queue_enter(c);
+    if (!interface_wants_length(c->version->config.interface) || c->content_length >= 0) {
+        enter(c);
+    } else if (c->body_eof) {
+        c->content_length = (int64_t)c->record->receipt.bytes_in;
+        enter(c);
+    } else if (c->source_waits) {
+        call_refuse_length(c);
+    } else {
+        c->length_wanted = true;
+    }
 }
 
 static void on_image(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
@@ -428,8 +506,10 @@ bool call_bind(struct sched_call *c, struct instance *i)
 {
     const struct function_config *config = &c->version->config;
     un_autofree const char **argv = run_argv(c->version->name, config);
+    un_autofree const char **envp = run_envp(config);
     struct un_error err = UN_ERROR_INIT;
-    struct hv_run_spec run = run_spec_of(c->image, config, argv);
+    struct hv_run_spec run = run_spec_of(c->image, config, argv, envp);
+    bool ready = argv && envp;
     int rc;
 
     run.invocation_id = c->record->receipt.id;
@@ -440,14 +520,14 @@ bool call_bind(struct sched_call *c, struct instance *i)
     run.snapshot_key = i->cls->driver->ops->prepare ? c->version->snapshot_key : NULL;
     call_enter_phase(c, PHASE_BIND);
     call_body_first(c, &run);
-    rc = argv ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
-    if (rc < 0 && argv && i->state == INSTANCE_WARM) {
+    rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
+    if (rc < 0 && ready && i->state == INSTANCE_WARM) {
         call_enter_phase(c, PHASE_SHELL); /* a shell may take what this one did not */
         instance_end(i, NULL);
         return false;
     }
     if (rc < 0) {
-        call_finish(c, argv ? SCHED_CANNOT_RUN : SCHED_INTERNAL, "%.280s", err.text);
+        call_finish(c, ready ? SCHED_CANNOT_RUN : SCHED_INTERNAL, "%.280s", err.text);
         return false;
     }
     c->instance = i;
@@ -529,6 +609,29 @@ static unsigned call_status(const struct sched_call *c)
     return sched_outcome_status(c->kind);
 }
 
+/* A program that failed most likely did so for the lack of a system call that it asked for. */
+static void name_missing_calls(struct sched_call *c)
+{
+    const struct unid_report *report = &c->record->receipt.usage.report;
+    size_t at = strlen(c->detail);
+
+    if (c->kind != SCHED_FAILED || report->unsupported_count == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < report->unsupported_count && at < sizeof(c->detail) - 1; i++) {
+        uint32_t number = report->unsupported[i].number;
+        const char *name = un_syscall_name(number);
+        const char *begin = i > 0                            ? ", "
+                            : report->unsupported_count == 1 ? "; unsupported system call: "
+                                                             : "; unsupported system calls: ";
+        int n = name ? snprintf(c->detail + at, sizeof(c->detail) - at, "%s%s", begin, name)
+                     : snprintf(c->detail + at, sizeof(c->detail) - at, "%snumber %u", begin, number);
+
+        at += n > 0 ? (size_t)n : 0;
+    }
+    snprintf(c->record->receipt.error, sizeof(c->record->receipt.error), "%.255s", c->detail);
+}
+
 static void complete_receipt(struct sched_call *c)
 {
     struct receipt *r = &c->record->receipt;
@@ -543,6 +646,10 @@ static void complete_receipt(struct sched_call *c)
     if (c->instance) {
         instance_usage(c->instance, &r->usage);
     }
+    if (c->egress) {
+        egress_get_stats(c->egress, &r->egress);
+    }
+    name_missing_calls(c);
 }
 
 static void tell_end(struct sched_call *c)
@@ -554,6 +661,7 @@ static void tell_end(struct sched_call *c)
         .responded = c->responded,
         .exit = c->exit,
         .detail = c->detail,
+        .report = &c->record->receipt.usage.report,
         .log_tail = tail,
         .phases = phases_of(c),
     };
@@ -585,6 +693,7 @@ static void release(struct sched_call *c)
     struct scheduler *s = c->s;
     struct record *record = un_steal(&c->record);
 
+    egress_free(un_steal(&c->egress));
     s->body_bytes -= c->body.len - c->body_at;
     un_buf_done(&c->body);
     c->body_at = 0;

@@ -90,6 +90,15 @@ static int append(struct sched_call *c, const void *data, size_t len)
     return 0;
 }
 
+void call_refuse_length(struct sched_call *c)
+{
+    call_finish(c, SCHED_LENGTH_REQUIRED,
+                "a cgi program is told the length of its request's body, and this one came without "
+                "Content-Length and is too long to be held until its end (%d bytes); send "
+                "Content-Length",
+                LIMIT_CGI_BODY_BYTES);
+}
+
 int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof)
 {
     struct receipt *r = &c->record->receipt;
@@ -115,8 +124,14 @@ int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof
         feed(c);
         c->source_waits = waited;
     }
+    if (c->length_wanted && eof) {
+        call_length_known(c);
+    }
     if (!may_go_on(c)) {
         c->source_waits = true;
+        if (c->length_wanted) {
+            call_refuse_length(c);
+        }
         return 0;
     }
     c->source_waits = false;
@@ -162,6 +177,9 @@ void call_head(struct sched_call *c, const struct hv_head *head)
         return;
     }
     sign_of_life(c);
+    if (c->reader) {
+        return; /* what the driver tells is the default; the program's own head is in its output */
+    }
     for (size_t i = 0; i < head->field_count; i++) {
         len += strlen(head->fields[i].name) + strlen(head->fields[i].value) + 2;
     }
@@ -238,9 +256,88 @@ static void fail(struct sched_call *c, const struct hv_exit *why)
     }
 }
 
-static bool success(const struct hv_exit *why)
+/* A CGI program that says itself, by 4xx or 5xx, that it has failed has answered: PHP ends so with
+ * status 255. */
+static bool success(const struct sched_call *c, const struct hv_exit *why)
 {
-    return why->kind == HV_EXIT_DONE && why->status == 0;
+    const struct hv_head *head = c->reader ? interface_head(c->reader) : NULL;
+
+    return why->kind == HV_EXIT_DONE &&
+           (why->status == 0 || (head && head->status >= 400 &&
+                                 c->version->config.interface == FUNCTION_CGI));
+}
+
+/* The program's output is not what its interface asks for. */
+static void fail_answer(struct sched_call *c, int rc, const struct un_error *err)
+{
+    const char *interface = c->version->config.interface == FUNCTION_CGI ? "cgi" : "http";
+
+    if (rc == -ENOMEM) {
+        call_finish(c, SCHED_INTERNAL, "out of memory");
+        return;
+    }
+    c->exit = (struct hv_exit){.kind = HV_EXIT_PROTOCOL, .fault_vector = ~0u};
+    snprintf(c->exit.detail, sizeof(c->exit.detail), "%.150s", err->text);
+    snprintf(c->record->receipt.exit_reason, sizeof(c->record->receipt.exit_reason), "%s",
+             hv_exit_name(HV_EXIT_PROTOCOL));
+    call_finish(c, SCHED_FAILED, "the function's answer is not one of interface %s: %.200s",
+                interface, err->text);
+}
+
+static bool too_long(struct sched_call *c, size_t len)
+{
+    if (c->record->receipt.bytes_out + len <= c->s->set.max_response_bytes) {
+        return false;
+    }
+    call_finish(c, SCHED_RESPONSE_TOO_LARGE, "the response is longer than %llu bytes",
+                (unsigned long long)c->s->set.max_response_bytes);
+    return true;
+}
+
+/* An answer may be whole before the guest has ended: a server waits for the next request. */
+static void note_done(struct sched_call *c)
+{
+    c->guest_done = true;
+    c->exit = (struct hv_exit){.kind = HV_EXIT_DONE, .fault_vector = ~0u};
+    snprintf(c->record->receipt.exit_reason, sizeof(c->record->receipt.exit_reason), "%s",
+             hv_exit_name(HV_EXIT_DONE));
+}
+
+/* Output of a program whose head is in it. */
+static void read_output(struct sched_call *c, const void *data, size_t len,
+                        const struct hv_exit *last)
+{
+    struct interface_piece piece = {0};
+    struct un_error err = UN_ERROR_INIT;
+    int rc = interface_feed(c->reader, data, len, &piece, &err);
+    bool ended = piece.complete;
+
+    if (rc == 0 && !ended && last && !success(c, last)) {
+        fail(c, last);
+        return;
+    }
+    if (rc == 0 && !ended && last) {
+        struct interface_piece end;
+
+        rc = interface_finish(c->reader, &end, &err);
+        ended = true;
+    }
+    if (rc < 0) {
+        fail_answer(c, rc, &err);
+        return;
+    }
+    if (too_long(c, piece.len)) {
+        return;
+    }
+    if (!ended && piece.len == 0) {
+        hv_vm_ops(c->instance->vm)->vm_output_done(c->instance->vm);
+        return;
+    }
+    c->response_head = *interface_head(c->reader);
+    if (ended && !last) {
+        note_done(c);
+    }
+    pass_on(c, piece.data, piece.len, ended);
 }
 
 void call_output(struct sched_call *c, const void *data, size_t len, const struct hv_exit *last)
@@ -249,13 +346,15 @@ void call_output(struct sched_call *c, const void *data, size_t len, const struc
         return;
     }
     sign_of_life(c);
-    if (last && !success(last)) {
+    if (c->reader) {
+        read_output(c, data, len, last);
+        return;
+    }
+    if (last && !success(c, last)) {
         fail(c, last);
         return;
     }
-    if (c->record->receipt.bytes_out + len > c->s->set.max_response_bytes) {
-        call_finish(c, SCHED_RESPONSE_TOO_LARGE, "the response is longer than %llu bytes",
-                    (unsigned long long)c->s->set.max_response_bytes);
+    if (too_long(c, len)) {
         return;
     }
     pass_on(c, data, len, last != NULL);
@@ -276,15 +375,35 @@ void sched_call_data_done(struct sched_call *c)
     }
 }
 
+/* The program ended without giving its last bytes together with its end. */
+static bool finish_reading(struct sched_call *c)
+{
+    struct interface_piece piece;
+    struct un_error err = UN_ERROR_INIT;
+    int rc = c->reader && !c->last_sent ? interface_finish(c->reader, &piece, &err) : 0;
+
+    if (rc < 0) {
+        fail_answer(c, rc, &err);
+        return false;
+    }
+    if (c->reader) {
+        c->response_head = *interface_head(c->reader);
+    }
+    return true;
+}
+
 void call_exited(struct sched_call *c, const struct hv_exit *why)
 {
-    if (c->state == CALL_ENDED ||
+    if (c->state == CALL_ENDED || c->guest_done ||
         (c->state == CALL_BOUND && why->kind == HV_EXIT_LOST && call_rebind(c))) {
         return;
     }
     sign_of_life(c);
-    if (!success(why)) {
+    if (!success(c, why)) {
         fail(c, why);
+        return;
+    }
+    if (!finish_reading(c)) {
         return;
     }
     c->exit = *why;
@@ -300,6 +419,66 @@ void call_exited(struct sched_call *c, const struct hv_exit *why)
     if (!c->output_held) {
         pass_on(c, NULL, 0, true);
     }
+}
+
+/* --- what it asks ----------------------------------------------------------------------------- */
+
+static void on_answer(void *arg, const struct hv_answer *answer)
+{
+    struct sched_call *c = arg;
+
+    hv_vm_ops(c->instance->vm)->vm_answer(c->instance->vm, answer);
+}
+
+static void on_net_ready(void *arg, uint64_t readable, uint64_t writable)
+{
+    struct sched_call *c = arg;
+
+    if (c->state != CALL_ENDED) {
+        hv_vm_ops(c->instance->vm)->vm_net_ready(c->instance->vm, readable, writable);
+    }
+}
+
+/* On a line of its own, also within one that the guest has not ended. */
+static void on_refusal(void *arg, const char *text)
+{
+    struct sched_call *c = arg;
+
+    if (c->record->log.partial.len > 0) {
+        call_log(c, "\n", 1);
+    }
+    call_log(c, text, strlen(text));
+    call_log(c, "\n", 1);
+}
+
+static int begin_egress(struct sched_call *c)
+{
+    const struct egress_spec spec = {
+        .loop = c->s->loop,
+        .resolver = c->s->resolver,
+        .rules = c->version->config.egress,
+        .function = c->version->name,
+        .answer = on_answer,
+        .ready = on_net_ready,
+        .log = on_refusal,
+        .arg = c,
+    };
+    struct un_error err = UN_ERROR_INIT;
+
+    return c->egress ? 0 : egress_new(&spec, &c->egress, &err);
+}
+
+void call_ask(struct sched_call *c, const struct hv_ask *ask)
+{
+    if (c->state == CALL_ENDED) {
+        return;
+    }
+    sign_of_life(c);
+    if (begin_egress(c) < 0) {
+        call_finish(c, SCHED_INTERNAL, "out of memory");
+        return;
+    }
+    egress_ask(c->egress, ask);
 }
 
 /* --- its log ---------------------------------------------------------------------------------- */

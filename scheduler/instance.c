@@ -169,6 +169,15 @@ static void on_output(void *arg, const void *data, size_t len, const struct hv_e
     }
 }
 
+static void on_ask(void *arg, const struct hv_ask *ask)
+{
+    struct instance *i = arg;
+
+    if (i->call) {
+        call_ask(i->call, ask);
+    }
+}
+
 static void on_log(void *arg, const void *data, size_t len)
 {
     struct instance *i = arg;
@@ -224,6 +233,7 @@ static const struct hv_vm_events vm_events = {
     .on_input_wanted = on_input_wanted,
     .on_head = on_head,
     .on_output = on_output,
+    .on_ask = on_ask,
     .on_log = on_log,
     .on_exit = on_exit_,
     .on_gone = on_gone,

@@ -1,6 +1,7 @@
 /* prepare.c - the program's part of what a driver runs, and its snapshot ahead of the first call. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/clock.h"
 #include "common/fault.h"
@@ -25,17 +26,40 @@ const char **run_argv(const char *name, const struct function_config *config)
     return argv;
 }
 
-struct hv_run_spec run_spec_of(const struct image_mapping *image,
-                               const struct function_config *config, const char *const *argv)
-{
-    static const char *const no_env[] = {NULL};
+/* A server is told its port, as on other platforms; any would do. */
+static const char *const port_variable = "PORT=8080";
 
+const char **run_envp(const struct function_config *config)
+{
+    bool has_port = config->interface != FUNCTION_HTTP;
+    size_t n = 0;
+    const char **envp;
+
+    while (config->env && config->env[n]) {
+        has_port = has_port || strncmp(config->env[n], "PORT=", 5) == 0;
+        n++;
+    }
+    envp = calloc(n + 2, sizeof(*envp));
+    if (envp) {
+        for (size_t i = 0; i < n; i++) {
+            envp[i] = config->env[i];
+        }
+        envp[n] = has_port ? NULL : port_variable;
+    }
+    return envp;
+}
+
+struct hv_run_spec run_spec_of(const struct image_mapping *image,
+                               const struct function_config *config, const char *const *argv,
+                               const char *const *envp)
+{
     return (struct hv_run_spec){
         .image = image->data,
         .image_len = image->size,
         .mem_bytes = (uint64_t)config->memory_mib << 20,
         .argv = argv,
-        .envp = config->env ? (const char *const *)config->env : no_env,
+        .envp = envp,
+        .interface = interface_number(config->interface),
     };
 }
 
@@ -114,19 +138,20 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
     struct un_error why = UN_ERROR_INIT;
     char key[FUNCTION_SNAPSHOT_KEY_SIZE];
     un_autofree const char **argv = run_argv(p->name, p->config);
+    un_autofree const char **envp = run_envp(p->config);
 
     if (rc < 0) {
         prepare_end(p, rc, err, NULL);
         return;
     }
     p->image = mapping;
-    rc = argv ? function_snapshot_key(p->name, p->config, key, &why)
+    rc = argv && envp ? function_snapshot_key(p->name, p->config, key, &why)
               : un_error_set(&why, -ENOMEM, "out of memory");
     if (rc < 0) {
         prepare_end(p, rc, &why, NULL);
         return;
     }
-    struct hv_run_spec spec = run_spec_of(mapping, p->config, argv);
+    struct hv_run_spec spec = run_spec_of(mapping, p->config, argv, envp);
     spec.snapshot_key = key;
     spec.deadline_us = deadline_us(p->config);
     p->driver->ops->prepare(p->driver->drv, &spec, on_prepared, p);

@@ -7,6 +7,7 @@
 #ifndef UNID_SCHEDULER_RECEIPT_H
 #define UNID_SCHEDULER_RECEIPT_H
 
+#include "scheduler/egress.h"
 #include "scheduler/scheduler.h"
 
 struct receipt {
@@ -20,7 +21,8 @@ struct receipt {
     struct sched_phases phases;
     bool fresh;
     uint64_t bytes_in, bytes_out;
-    struct hv_usage usage;
+    struct hv_usage usage; /* its report: system calls, and those that are not there, by number */
+    struct egress_stats egress;
     char exit_reason[16]; /* hv_exit_name, or "" */
     unsigned status;      /* as HTTP tells it: 200, 429, 502, ... */
     unsigned attempt;

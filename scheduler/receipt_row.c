@@ -15,7 +15,8 @@ enum {
     PRUNE_STEP = 200
 }; /* rows removed beyond those added: how fast a lowered limit takes effect */
 
-enum column_type { COLUMN_TEXT, COLUMN_U64, COLUMN_U32, COLUMN_BOOL };
+/* MISSING: the system calls of a report that are not there, as "NUMBER:TIMES NUMBER:TIMES ...". */
+enum column_type { COLUMN_TEXT, COLUMN_U64, COLUMN_U32, COLUMN_BOOL, COLUMN_MISSING };
 
 struct column {
     const char *name;
@@ -54,6 +55,12 @@ static const struct column columns[] = {
     MEMBER("status", COLUMN_U32, status),
     MEMBER("outcome", COLUMN_TEXT, outcome),
     MEMBER("error", COLUMN_TEXT, error),
+    MEMBER("calls", COLUMN_U64, usage.report.calls),
+    MEMBER("unsupported", COLUMN_MISSING, usage.report),
+    MEMBER("egress_connections", COLUMN_U32, egress.connections),
+    MEMBER("egress_refused", COLUMN_U32, egress.refused),
+    MEMBER("egress_bytes_in", COLUMN_U64, egress.bytes_in),
+    MEMBER("egress_bytes_out", COLUMN_U64, egress.bytes_out),
 };
 _Static_assert(sizeof(enum sched_trigger) == sizeof(uint32_t), "the trigger is stored as a u32");
 
@@ -80,6 +87,12 @@ static const char *const schema_steps[] = {
     "NULL,"
     " body BLOB NOT NULL);"
     "CREATE INDEX async_queue_due ON async_queue(running, due_us, id);",
+    "ALTER TABLE receipts ADD COLUMN calls INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE receipts ADD COLUMN unsupported TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE receipts ADD COLUMN egress_connections INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE receipts ADD COLUMN egress_refused INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE receipts ADD COLUMN egress_bytes_in INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE receipts ADD COLUMN egress_bytes_out INTEGER NOT NULL DEFAULT 0;",
     NULL,
 };
 const struct store_schema scheduler_schema = {"scheduler", schema_steps};
@@ -172,6 +185,31 @@ int receipt_row_insert_begin(sqlite3 *db, sqlite3_stmt **ret, struct un_error *e
     return store_prepare(db, ret, err, (const char *)sql.data, "");
 }
 
+static int bind_missing(sqlite3_stmt *stmt, int at, const struct unid_report *report)
+{
+    char text[UNID_REPORT_CALLS * 24] = "";
+    size_t used = 0;
+
+    for (uint32_t i = 0; i < report->unsupported_count && i < UNID_REPORT_CALLS; i++) {
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%u:%u", i > 0 ? " " : "",
+                                 report->unsupported[i].number, report->unsupported[i].times);
+    }
+    return sqlite3_bind_text(stmt, at, text, -1, SQLITE_TRANSIENT);
+}
+
+static void read_missing(const char *text, struct unid_report *report)
+{
+    unsigned number, times;
+    int taken;
+
+    while (report->unsupported_count < UNID_REPORT_CALLS &&
+           sscanf(text, "%u:%u%n", &number, &times, &taken) == 2) {
+        report->unsupported[report->unsupported_count].number = number;
+        report->unsupported[report->unsupported_count++].times = times;
+        text += taken;
+    }
+}
+
 static int bind_column(sqlite3_stmt *stmt, int at, const struct column *c, const void *member)
 {
     switch (c->type) {
@@ -183,6 +221,8 @@ static int bind_column(sqlite3_stmt *stmt, int at, const struct column *c, const
         return sqlite3_bind_int64(stmt, at, *(const uint32_t *)member);
     case COLUMN_BOOL:
         return sqlite3_bind_int(stmt, at, *(const bool *)member);
+    case COLUMN_MISSING:
+        return bind_missing(stmt, at, member);
     }
     return SQLITE_MISUSE;
 }
@@ -220,6 +260,10 @@ static void read_column(sqlite3_stmt *stmt, int at, const struct column *c, void
         break;
     case COLUMN_BOOL:
         *(bool *)member = sqlite3_column_int(stmt, at) != 0;
+        break;
+    case COLUMN_MISSING:
+        text = sqlite3_column_text(stmt, at);
+        read_missing(text ? (const char *)text : "", member);
         break;
     }
 }

@@ -65,6 +65,11 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
     if (!s) {
         return un_error_set(err, -ENOMEM, "open the scheduler: out of memory");
     }
+    if (egress_resolver_new(spec->loop, &s->resolver, err) < 0) {
+        un_error_context(err, "open the scheduler");
+        free(s);
+        return -ENOMEM;
+    }
     s->loop = spec->loop;
     s->workers = spec->workers;
     s->store = spec->store;
@@ -201,6 +206,7 @@ void sched_close(struct scheduler *s)
     warm_done(s);
     pool_done(s);
     lines_done(s);
+    egress_resolver_free(s->resolver);
     free(s);
 }
 

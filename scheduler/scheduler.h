@@ -12,9 +12,10 @@
  * where an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure),
  * warm.c VMs that were put back for another run of their function, queue.c the waiting room (policy:
  * admission.c, pure), prepare.c snapshots ahead of the first call, receipt.c what is written down,
- * async.c the durable queue.
+ * async.c the durable queue, interface.c what programs of each interface see and say (pure), egress.c
+ * connections to the outside.
  *
- * The scheduler does not speak HTTP and does not know which hypervisor it drives. Loop thread.
+ * The scheduler serves no HTTP and does not know which hypervisor it drives. Loop thread.
  */
 #ifndef UNID_SCHEDULER_SCHEDULER_H
 #define UNID_SCHEDULER_SCHEDULER_H
@@ -92,6 +93,7 @@ enum sched_outcome_kind {
     SCHED_QUEUE_FULL,   /* too many wait, or the wait would be too long: retry_after_s */
     SCHED_WAIT_EXPIRED, /* waited queue_wait_us in vain: retry_after_s */
     SCHED_REQUEST_TOO_LARGE,
+    SCHED_LENGTH_REQUIRED, /* a cgi program needs the body's length, and the body is long */
     SCHED_RESPONSE_TOO_LARGE,
     SCHED_FAILED,     /* exit status not 0, fault, broken contract, lost VM: `exit` tells */
     SCHED_TIMED_OUT,  /* the function's timeout */
@@ -101,7 +103,7 @@ enum sched_outcome_kind {
     SCHED_INTERNAL   /* our own: database, memory */
 };
 const char *sched_outcome_name(enum sched_outcome_kind k); /* "ok", "no-function", ... */
-/* The HTTP status that stands for an outcome: 404, 429, 413, 502, 504, 503, 500; 200 for SCHED_OK,
+/* The HTTP status that stands for an outcome: 404, 429, 413, 411, 502, 504, 503, 500; 200 for SCHED_OK,
  * whose real status is the function's own. */
 unsigned sched_outcome_status(enum sched_outcome_kind k);
 
@@ -119,6 +121,7 @@ struct sched_outcome {
     bool responded;       /* on_response has been called: a status line may be on its way already */
     struct hv_exit exit;  /* for SCHED_FAILED */
     const char *detail;   /* one sentence for people */
+    const struct unid_report *report; /* what the library OS counted; all zero without one */
     const char *log_tail; /* the end of what the guest logged, at most 2 KiB, valid UTF-8 */
     struct sched_phases phases;
 };
@@ -152,6 +155,9 @@ struct sched_call_spec {
     const struct hv_field *fields;
     size_t field_count;
     int64_t content_length;                 /* -1: not known */
+    const char *uri;  /* the request target as the client sent it; NULL: there was none */
+    const char *peer; /* the client's IP address; NULL: not known */
+    bool http10;      /* the client speaks HTTP/1.0 */
     const struct sched_call_events *events; /* kept */
     void *arg;
 };

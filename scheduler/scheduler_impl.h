@@ -11,7 +11,9 @@
 #include "common/limits.h"
 #include "common/list.h"
 #include "scheduler/admission.h"
+#include "scheduler/egress.h"
 #include "scheduler/guest_log.h"
+#include "scheduler/interface.h"
 #include "scheduler/pool_policy.h"
 #include "scheduler/receipt.h"
 #include "scheduler/scheduler.h"
@@ -227,7 +229,10 @@ struct sched_call {
     void *arg;
     char *function, *qualifier;
     int64_t content_length;
-    struct un_buf head; /* the request head as abi.h says */
+    char *uri, *peer;
+    bool http10;
+    bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
+    struct un_buf head; /* the request head as abi.h says; once there is a version, by its interface */
 
     struct function_version *version; /* a reference, once resolved */
     struct image_mapping *image;      /* a reference, once open */
@@ -255,11 +260,13 @@ struct sched_call {
     size_t input_room; /* what the guest waits for; 0: it does not */
 
     /* the response */
+    struct interface_reader *reader; /* of the program's output; NULL: head and body come apart */
     struct hv_head response_head;
     struct hv_field *response_fields;
     char *response_text;
     struct sched_phases response_phases;
     bool responded, output_held, last_sent;
+    struct egress *egress; /* once the guest has asked for time or a connection */
     bool guest_done; /* it has ended with success; its VM awaits no answer */
 
     enum sched_outcome_kind kind;
@@ -272,8 +279,11 @@ struct sched_call {
 /* The program's part of what a driver runs. `argv` is run_argv's, freed by the caller with free(); it
  * borrows its words. NULL when out of memory. prepare.c */
 const char **run_argv(const char *name, const struct function_config *config);
+/* The program's environment, likewise. */
+const char **run_envp(const struct function_config *config);
 struct hv_run_spec run_spec_of(const struct image_mapping *image,
-                               const struct function_config *config, const char *const *argv);
+                               const struct function_config *config, const char *const *argv,
+                               const char *const *envp);
 
 /* Ends a call; on_end comes from the loop. Nothing happens when it has ended already. */
 void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char *fmt, ...)
@@ -287,11 +297,17 @@ bool call_bind(struct sched_call *c, struct instance *i);
 /* The VM was lost before its guest ran: claims another shell. False when that has happened too often. */
 bool call_rebind(struct sched_call *c);
 
+/* The body is whole, and the call waited for that (length_wanted). */
+void call_length_known(struct sched_call *c);
+/* The body is longer than may be held until its length is known; call_stream.c. */
+void call_refuse_length(struct sched_call *c);
+
 /* The instance tells its call; call_stream.c. */
 void call_started(struct sched_call *c);
 void call_input_wanted(struct sched_call *c, size_t room);
 void call_head(struct sched_call *c, const struct hv_head *head);
 void call_output(struct sched_call *c, const void *data, size_t len, const struct hv_exit *last);
+void call_ask(struct sched_call *c, const struct hv_ask *ask);
 void call_log(struct sched_call *c, const void *data, size_t len);
 void call_exited(struct sched_call *c, const struct hv_exit *why);
 void call_log_finish(struct sched_call *c);
@@ -342,6 +358,7 @@ struct scheduler {
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
+    struct egress_resolver *resolver;
     struct un_list followers;
     struct async_queue async;
 

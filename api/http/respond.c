@@ -1,5 +1,6 @@
 /* respond.c - the exchange as its handler sees it, and the answer's bytes (RFC 9112); see server.h.
  */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "api/http/internal.h"
 #include "common/json.h"
@@ -40,6 +42,35 @@ void exchange_reset(struct http_exchange *ex)
 const struct http_request *http_exchange_request(const struct http_exchange *ex)
 {
     return &ex->req;
+}
+
+const char *http_exchange_peer(const struct http_exchange *ex, char buf[HTTP_PEER_SIZE])
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } peer = {0};
+    socklen_t len = sizeof(peer);
+    const void *address = &peer.v4.sin_addr;
+    int family = AF_INET;
+
+    buf[0] = '\0';
+    if (ex->conn->is_unix || getpeername(ex->conn->fd, &peer.any, &len) < 0) {
+        return buf;
+    }
+    if (peer.any.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&peer.v6.sin6_addr)) {
+        address = peer.v6.sin6_addr.s6_addr + 12;
+    } else if (peer.any.sa_family == AF_INET6) {
+        family = AF_INET6;
+        address = &peer.v6.sin6_addr;
+    } else if (peer.any.sa_family != AF_INET) {
+        return buf;
+    }
+    if (!inet_ntop(family, address, buf, HTTP_PEER_SIZE)) {
+        buf[0] = '\0';
+    }
+    return buf;
 }
 
 bool http_exchange_is_unix(const struct http_exchange *ex)

@@ -92,6 +92,9 @@ void http_server_close(struct http_server *s);
 /* --- the exchange ----------------------------------------------------------------------------- */
 
 const struct http_request *http_exchange_request(const struct http_exchange *ex);
+/* The client's IP address; "" over a Unix socket, or when it has gone. Returns `buf`. */
+enum { HTTP_PEER_SIZE = 46 };
+const char *http_exchange_peer(const struct http_exchange *ex, char buf[HTTP_PEER_SIZE]);
 bool http_exchange_is_unix(const struct http_exchange *ex);
 /* Whether the request has a body at all. */
 bool http_exchange_has_body(const struct http_exchange *ex);

@@ -389,6 +389,72 @@ static void fake_vm_output_done(struct hv_vm *base)
     (void)un_timer_arm_in(&vm->timer, 0);
 }
 
+/* The guest goes on. */
+static void answered(struct fake_vm *vm)
+{
+    vm->asking = 0;
+    vm->told_readable = vm->readable;
+    vm->told_writable = vm->writable;
+    (void)un_timer_arm_in(&vm->timer, 0);
+}
+
+static bool net_news(const struct fake_vm *vm)
+{
+    return (vm->readable & ~vm->told_readable) || (vm->writable & ~vm->told_writable);
+}
+
+void fake_guest_ask(struct fake_vm *vm, const struct hv_ask *ask)
+{
+    vm->asking = ask->op;
+    vm->ask = *ask;
+    vm->calls++;
+    vm->result = 0;
+    if (ask->op == UNID_OP_WAIT && (ask->wait_ns == 0 || net_news(vm))) {
+        answered(vm);
+    } else if (vm->events->on_ask) {
+        vm->events->on_ask(vm->arg, &vm->ask);
+    } else if (ask->op == UNID_OP_WAIT) {
+        (void)un_timer_arm_in(&vm->timer, ask->wait_ns / 1000 + (ask->wait_ns % 1000 != 0));
+    } else {
+        vm->result = -ENOSYS;
+        answered(vm);
+    }
+}
+
+static void fake_vm_answer(struct hv_vm *base, const struct hv_answer *answer)
+{
+    struct fake_vm *vm = (struct fake_vm *)base;
+
+    if (vm->state != FAKE_RUNNING || vm->exit_pending || !vm->asking) {
+        return;
+    }
+    vm->result = answer->result;
+    if (vm->asking == UNID_OP_NET_RECV && vm->result > 0) {
+        if ((size_t)vm->result > vm->ask.len) {
+            vm->result = (int32_t)vm->ask.len;
+        }
+        if (un_buf_append(&vm->input, answer->data, (size_t)vm->result) < 0) {
+            fake_vm_end(vm, HV_EXIT_LOST, 0, "out of memory");
+            return;
+        }
+    }
+    answered(vm);
+}
+
+static void fake_vm_net_ready(struct hv_vm *base, uint64_t readable, uint64_t writable)
+{
+    struct fake_vm *vm = (struct fake_vm *)base;
+
+    if (vm->state != FAKE_RUNNING || vm->exit_pending) {
+        return;
+    }
+    vm->readable = readable;
+    vm->writable = writable;
+    if (vm->asking == UNID_OP_WAIT && net_news(vm)) {
+        answered(vm);
+    }
+}
+
 static int fake_vm_recycle(struct hv_vm *base, struct un_error *err)
 {
     struct fake_vm *vm = (struct fake_vm *)base;
@@ -413,8 +479,10 @@ static void fake_vm_usage(struct hv_vm *base, struct hv_usage *ret)
 {
     struct fake_vm *vm = (struct fake_vm *)base;
 
-    *ret = (struct hv_usage){
-        .cpu_us = vm->runs, .peak_rss_kib = vm->mem_bytes >> 10, .exits = vm->calls};
+    *ret = (struct hv_usage){.cpu_us = vm->runs,
+                             .peak_rss_kib = vm->mem_bytes >> 10,
+                             .exits = vm->calls,
+                             .report = vm->report};
 }
 
 static int fake_vm_pid(struct hv_vm *base)
@@ -495,6 +563,10 @@ static void on_timer(void *arg)
         (void)un_timer_arm_in(&vm->timer, 0); /* before the callback, which may free the VM */
         vm->events->on_started(vm->arg);
     } else if (vm->state == FAKE_RUNNING) {
+        if (vm->asking) { /* the time of a WAIT has passed */
+            answered(vm);
+            un_timer_cancel(&vm->timer);
+        }
         vm->behaviour->step(vm);
     }
 }
@@ -509,6 +581,8 @@ const struct hv_driver_ops fake_driver_ops = {
     .vm_run = fake_vm_run,
     .vm_input = fake_vm_input,
     .vm_output_done = fake_vm_output_done,
+    .vm_answer = fake_vm_answer,
+    .vm_net_ready = fake_vm_net_ready,
     .vm_recycle = fake_vm_recycle,
     .vm_usage = fake_vm_usage,
     .vm_pid = fake_vm_pid,

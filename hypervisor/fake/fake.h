@@ -28,7 +28,19 @@
  *     spin                     never does anything
  *     log LINE...              logs the lines, then answers "ok\n"
  *     log-flood BYTES          logs so many bytes, then answers "ok\n"
+ *     wait MS                  asks the host for time to pass, then answers "waited\n"
+ *     net ADDRESS [TEXT]       asks for a connection, sends TEXT, and answers what comes back; if any
+ *                              of it is refused, "error ERRNO\n", also logged, with exit status 1
+ *     net-hold ADDRESS         asks for a connection, and does nothing more
+ *     unsupported [NUMBER TIMES]...    says in its report that such system calls were made
  *     lost | protocol | limit  ends so
+ *     say PIECE...             hands out each piece (\\r, \\n, \\t in it are such bytes) and ends with the
+ *                              last; say-exit STATUS PIECE... ends after it, with that status;
+ *                              serve PIECE... never ends, nor does serve-size BYTES PIECE, which says
+ *                              the piece and then so many bytes
+ *     cgi                      a CGI program: answers its meta-variables, a line each, and the body
+ *     http                     an HTTP server: answers the request's head and body in chunks, and keeps
+ *                              the connection
  *     stillborn [TEXT]         ends with status 1 before it asks for a request, as vm_run and prepare
  *                              tell; TEXT is logged before
  *

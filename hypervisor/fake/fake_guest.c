@@ -350,6 +350,259 @@ static void step_stillborn(struct fake_vm *vm)
     }
 }
 
+/* --- programs of other interfaces ------------------------------------------------------------- */
+
+/* A word with \\r, \\n, \\t and \\\\ in it, as bytes. */
+static void put_word(struct fake_vm *vm, const char *word)
+{
+    static const char letters[] = "rnt", bytes[] = "\r\n\t";
+    char *text = strdup(word), *to = text;
+
+    if (!text) {
+        fake_vm_end(vm, HV_EXIT_LOST, 0, "out of memory");
+        return;
+    }
+    for (const char *at = word; *at; at++) {
+        const char *letter = at[0] == '\\' && at[1] ? strchr(letters, at[1]) : NULL;
+
+        at += at[0] == '\\' && at[1];
+        *to++ = letter ? bytes[letter - letters] : *at;
+    }
+    put_bytes(vm, text, (size_t)(to - text));
+    free(text);
+}
+
+/* Each word is a piece; the last one is the end. */
+static void step_say(struct fake_vm *vm)
+{
+    char *const *word = vm->words + vm->at;
+
+    if (vm->words[0] == NULL || *word == NULL) {
+        fake_vm_end(vm, HV_EXIT_DONE, 0, NULL);
+        return;
+    }
+    put_word(vm, *word);
+    vm->at++;
+    send(vm, word[1] ? NULL : &success);
+}
+
+/* As say, but the end comes after the last piece, with the status of the first word. */
+static void step_say_exit(struct fake_vm *vm)
+{
+    if (vm->words[0] == NULL || vm->words[vm->at + 1] == NULL) {
+        fake_vm_end(vm, HV_EXIT_DONE, (int32_t)word_number(vm, 0, 0), NULL);
+        return;
+    }
+    put_word(vm, vm->words[++vm->at]);
+    send(vm, NULL);
+}
+
+/* As say, but never ends. */
+static void step_serve(struct fake_vm *vm)
+{
+    if (vm->words[0] != NULL && vm->words[vm->at] != NULL) {
+        put_word(vm, vm->words[vm->at++]);
+        send(vm, NULL);
+    }
+}
+
+/* As size, with the second word before it, and never ends. */
+static void step_serve_size(struct fake_vm *vm)
+{
+    if (vm->at == 0) {
+        vm->at = 1;
+        vm->left = word_number(vm, 0, 0);
+        put_word(vm, vm->words[0] && vm->words[1] ? vm->words[1] : "");
+        send(vm, NULL);
+    } else if (vm->left > 0) {
+        put_pattern(vm, vm->left < FAKE_PIECE_BYTES ? (size_t)vm->left : FAKE_PIECE_BYTES);
+        vm->left -= vm->output.len;
+        send(vm, NULL);
+    }
+}
+
+/* A CGI program: its meta-variables, a line each, an empty line, and the body. */
+static void step_cgi(struct fake_vm *vm)
+{
+    static const char header[] = "Content-Type: text/plain\r\n\r\n";
+
+    if (vm->at > 0) {
+        step_echo(vm); /* which goes on from 1, when it has sent the last of the body */
+        return;
+    }
+    vm->at = 2;
+    put(vm, header);
+    for (size_t i = 0; i < vm->head_len; i++) {
+        vm->head[i] = vm->head[i] ? vm->head[i] : '\n';
+    }
+    if (un_buf_append(&vm->output, vm->head, vm->head_len) < 0 ||
+        un_buf_append_str(&vm->output, "\n") < 0) {
+        fake_vm_end(vm, HV_EXIT_LOST, 0, "out of memory");
+        return;
+    }
+    send(vm, NULL);
+}
+
+/* Frames what is in the output as one chunk. */
+static void put_chunk(struct fake_vm *vm, const void *data, size_t len)
+{
+    un_buf_reset(&vm->output);
+    if (un_buf_printf(&vm->output, "%zx\r\n", len) < 0 ||
+        un_buf_append(&vm->output, data, len) < 0 || un_buf_append_str(&vm->output, "\r\n") < 0) {
+        fake_vm_end(vm, HV_EXIT_LOST, 0, "out of memory");
+    }
+}
+
+/* An HTTP server that keeps its connection: the request's head, then its body, in chunks. */
+static void step_http(struct fake_vm *vm)
+{
+    switch (vm->at) {
+    case 0:
+        vm->at = 1;
+        put(vm, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+                "Keep-Alive: timeout=5\r\nTransfer-Encoding: chunked\r\n\r\n");
+        send(vm, NULL);
+        return;
+    case 1:
+        vm->at = 2;
+        put_chunk(vm, vm->head, vm->head_len);
+        send(vm, NULL);
+        return;
+    case 2:
+        if (vm->input.len == 0 && !vm->input_eof) {
+            want_input(vm);
+            return;
+        }
+        if (vm->input.len > 0) {
+            put_chunk(vm, vm->input.data, vm->input.len);
+            un_buf_reset(&vm->input);
+        } else {
+            vm->at = 3;
+            put(vm, "0\r\nX-Trailer: dropped\r\n\r\n");
+        }
+        send(vm, NULL);
+        return;
+    default:
+        return; /* waits for the next request of the connection */
+    }
+}
+
+static void step_wait(struct fake_vm *vm)
+{
+    if (vm->left == 0) {
+        vm->left = 1;
+        fake_guest_ask(vm, &(struct hv_ask){.op = UNID_OP_WAIT,
+                                            .wait_ns = word_number(vm, 0, 1) * UINT64_C(1000000)});
+        return;
+    }
+    answer(vm, "waited\n");
+}
+
+/* What step_net does next; vm->left keeps it, and vm->taken the handle. */
+enum net_step { NET_BEGIN, NET_OPENED, NET_SENDING, NET_SENT, NET_SHUT, NET_RECEIVED, NET_CLOSED };
+
+static void ask_net(struct fake_vm *vm, uint32_t op, const char *text, enum net_step next)
+{
+    size_t len = op == UNID_OP_NET_RECV ? UNID_NET_SIZE : text ? strlen(text) : 0;
+    vm->left = next;
+    fake_guest_ask(
+        vm, &(struct hv_ask){
+                .op = op, .handle = (unsigned)vm->taken, .data = text, .len = len, .wait_ns = ~0ull});
+}
+
+/* The error that a call other than "not now" gave. */
+static bool net_failed(struct fake_vm *vm)
+{
+    static const struct hv_exit failure = {.kind = HV_EXIT_DONE, .status = 1, .fault_vector = ~0u};
+    char text[32];
+
+    if (vm->result >= 0 || vm->result == -EAGAIN) {
+        return false;
+    }
+    snprintf(text, sizeof(text), "error %d\n", -vm->result);
+    log_text(vm, text, strlen(text));
+    put(vm, text);
+    vm->at = 1;
+    send(vm, &failure);
+    return true;
+}
+
+static void step_net(struct fake_vm *vm)
+{
+    char *const *words = vm->words;
+    const char *text = words[0] && words[1] ? words[1] : "";
+
+    if (vm->at == 1) { /* of net_failed */
+        fake_vm_end(vm, HV_EXIT_DONE, 1, NULL);
+        return;
+    }
+    if (vm->left > NET_BEGIN && vm->left < NET_CLOSED && net_failed(vm)) {
+        return;
+    }
+    switch ((enum net_step)vm->left) {
+    case NET_BEGIN:
+        vm->taken = 0;
+        un_buf_reset(&vm->input);
+        ask_net(vm, UNID_OP_NET_OPEN, words[0] ? words[0] : "", NET_OPENED);
+        break;
+    case NET_OPENED:
+        vm->taken = (uint64_t)vm->result;
+        ask_net(vm, UNID_OP_NET_SEND, text, NET_SENT);
+        break;
+    case NET_SENDING:
+        ask_net(vm, UNID_OP_NET_SEND, text, NET_SENT);
+        break;
+    case NET_SENT:
+        if (vm->result == -EAGAIN) {
+            ask_net(vm, UNID_OP_WAIT, NULL, NET_SENDING);
+        } else {
+            ask_net(vm, UNID_OP_NET_SHUT, NULL, NET_SHUT);
+        }
+        break;
+    case NET_SHUT:
+        ask_net(vm, UNID_OP_NET_RECV, NULL, NET_RECEIVED);
+        break;
+    case NET_RECEIVED:
+        if (vm->result == -EAGAIN) {
+            ask_net(vm, UNID_OP_WAIT, NULL, NET_SHUT);
+        } else {
+            ask_net(vm, vm->result ? UNID_OP_NET_RECV : UNID_OP_NET_CLOSE, NULL,
+                    vm->result ? NET_RECEIVED : NET_CLOSED);
+        }
+        break;
+    case NET_CLOSED:
+        vm->left = NET_CLOSED + 1;
+        put_bytes(vm, vm->input.data, vm->input.len);
+        send(vm, &success);
+        break;
+    default:
+        fake_vm_end(vm, HV_EXIT_DONE, 0, NULL);
+        break;
+    }
+}
+
+/* Opens a connection and does no more. */
+static void step_net_hold(struct fake_vm *vm)
+{
+    if (vm->left == NET_BEGIN) {
+        ask_net(vm, UNID_OP_NET_OPEN, vm->words[0] ? vm->words[0] : "", NET_OPENED);
+    }
+}
+
+static void step_unsupported(struct fake_vm *vm)
+{
+    struct unid_report *r = &vm->report;
+
+    for (size_t i = 0; vm->at == 0 && i + 1 < FAKE_WORDS_MAX && vm->words[i] && vm->words[i + 1] &&
+                       r->unsupported_count < UNID_REPORT_CALLS;
+         i += 2) {
+        r->unsupported[r->unsupported_count].number = (uint32_t)word_number(vm, i, 0);
+        r->unsupported[r->unsupported_count].times = (uint32_t)word_number(vm, i + 1, 0);
+        r->calls += r->unsupported[r->unsupported_count++].times;
+    }
+    answer(vm, "ok\n");
+}
+
 static const struct fake_behaviour behaviours[] = {
     {"hello", step_hello},
     {"echo", step_echo},
@@ -372,6 +625,16 @@ static const struct fake_behaviour behaviours[] = {
     {"protocol", step_protocol},
     {"limit", step_limit},
     {"stillborn", step_stillborn},
+    {"say", step_say},
+    {"say-exit", step_say_exit},
+    {"serve", step_serve},
+    {"serve-size", step_serve_size},
+    {"cgi", step_cgi},
+    {"http", step_http},
+    {"wait", step_wait},
+    {"net", step_net},
+    {"net-hold", step_net_hold},
+    {"unsupported", step_unsupported},
 };
 
 /* --- finding the program ---------------------------------------------------------------------- */
@@ -482,7 +745,12 @@ int fake_guest_load(struct fake_vm *vm, const struct hv_run_spec *run, struct un
     vm->words = words_copy(program + 1);
     vm->argv = words_copy(run->argv);
     vm->envp = words_copy(run->envp);
-    vm->head = strndup(run->request_head ? run->request_head : "", run->request_head_len);
+    vm->head = calloc(1, run->request_head_len + 1);
+    if (vm->head && run->request_head_len > 0) {
+        memcpy(vm->head, run->request_head, run->request_head_len);
+    }
+    vm->head_len = run->request_head_len;
+    vm->content_length = run->content_length;
     if (!vm->words || !vm->argv || !vm->envp || !vm->head ||
         un_buf_append(&vm->input, run->body, run->body_len) < 0) {
         return un_error_set(err, -ENOMEM, "load a fake guest: out of memory");
@@ -508,5 +776,8 @@ void fake_guest_reset(struct fake_vm *vm)
     vm->behaviour = NULL;
     vm->at = 0;
     vm->left = vm->taken = 0;
+    vm->asking = 0;
+    vm->readable = vm->writable = vm->told_readable = vm->told_writable = 0;
+    vm->report = (struct unid_report){0};
     vm->started = vm->head_sent = vm->output_held = vm->input_wanted = vm->input_eof = false;
 }

@@ -51,7 +51,9 @@ struct fake_vm {
     const struct fake_behaviour *behaviour;
     char **words; /* the behaviour's arguments behind its name; NULL-terminated */
     char **argv, **envp;
-    char *head;
+    char *head; /* NUL-terminated behind head_len */
+    size_t head_len;
+    int64_t content_length;
     unsigned at;    /* the behaviour's own place in its program */
     uint64_t left;  /* bytes it still wants to send */
     uint64_t taken; /* body bytes it has read */
@@ -61,6 +63,11 @@ struct fake_vm {
     bool output_held;  /* on_output has not been answered */
     bool input_wanted; /* on_input_wanted has not been answered */
     bool input_eof;
+    uint32_t asking; /* UNID_OP_*: on_ask has not been answered; 0 */
+    struct hv_ask ask;
+    int32_t result; /* of the last answer */
+    uint64_t readable, writable, told_readable, told_writable; /* as struct hv_channel's */
+    struct unid_report report;
     struct un_buf input;  /* taken, not yet used */
     struct un_buf output; /* the piece that is handed out */
 };
@@ -73,6 +80,10 @@ void fake_guest_reset(struct fake_vm *vm);
 /* Whether this guest would end before it asks for a request; then `log` is what it says before. */
 bool fake_guest_stillborn(const struct fake_driver *drv, const struct hv_run_spec *run, char *log,
                           size_t size);
+
+/* The guest asks (hv.h, on_ask); its step is called again when it was answered: vm->result, and in
+ * vm->input what RECV gave. */
+void fake_guest_ask(struct fake_vm *vm, const struct hv_ask *ask);
 
 /* Ends the VM; on_exit comes from the timer. */
 void fake_vm_end(struct fake_vm *vm, enum hv_exit_kind kind, int32_t status, const char *detail);

@@ -17,7 +17,7 @@
 
 #include "common/list.h"
 #include "common/workers.h"
-#include "hypervisor/channel.h"
+#include "hypervisor/asks.h"
 #include "hypervisor/kvm/kvm.h"
 #include "hypervisor/kvm/spawner.h"
 
@@ -60,6 +60,7 @@ struct kvm_vm {
     uint64_t mem_bytes; /* the shell's */
     uint8_t *base_addr; /* the channel, mapped */
     struct hv_channel channel;
+    struct hv_asks asks;
     struct event sock_event;
     bool freed, gone, watching, started_due, exit_due, in_event;
     struct un_list leaving; /* freed, and trusted to end by itself until leave_us */
@@ -85,6 +86,8 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
                struct un_error *err);
 void kvm_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
 void kvm_vm_output_done(struct hv_vm *vm);
+void kvm_vm_answer(struct hv_vm *vm, const struct hv_answer *answer);
+void kvm_vm_net_ready(struct hv_vm *vm, uint64_t readable, uint64_t writable);
 void kvm_vm_usage(struct hv_vm *vm, struct hv_usage *ret);
 int kvm_vm_pid(struct hv_vm *vm);
 void kvm_vm_free(struct hv_vm *vm);

@@ -11,7 +11,8 @@
 
 /* Control bits: Intel SDM vol. 3, sections 2.2.1, 2.5; AMD APM vol. 2, section 3.1. */
 #define CR0_GUEST  UINT64_C(0x80050033) /* PG AM WP NE ET MP PE */
-#define CR4_GUEST  UINT64_C(0x10620)    /* FSGSBASE OSXMMEXCPT OSFXSR PAE */
+#define CR4_GUEST  UINT64_C(0x620)      /* OSXMMEXCPT OSFXSR PAE */
+#define CR4_FSGS   UINT64_C(0x10000)    /* FSGSBASE, where the CPU has it */
 #define EFER_GUEST UINT64_C(0xd00)      /* NXE LMA LME; no SCE: SYSCALL is an invalid opcode */
 #define RFLAGS_SET UINT64_C(0x202)      /* IF and the bit that is always one */
 /* What a ring-3 program can change of RFLAGS: CF PF AF ZF SF TF DF OF AC ID. */
@@ -20,6 +21,12 @@
 /* CR2 before the guest runs, so that a page fault shows: an address that no program of ours
  * uses. */
 #define CR2_UNTOUCHED UINT64_C(0xffff8badc0de0000)
+
+/* Where SYSCALL goes (MSR LSTAR). With EFER.SCE off it goes nowhere, but a KVM that runs guests in
+ * the host's own ring 3 (PVM) goes there all the same, without a change of privilege: so it is an
+ * address which such a KVM lets no guest map (see UNID_DIRECT_MAP), and which is a fault elsewhere. */
+#define MSR_LSTAR      0xc0000082u
+#define SYSCALL_TARGET UINT64_C(0xffff8badc0de1000)
 
 #define PAGE      UINT64_C(4096)
 #define PTE_USER  UINT64_C(7)               /* present, writable, user */
@@ -88,6 +95,13 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
     if (ioctl(m->vcpu, KVM_GET_SREGS, &m->base) < 0) {
         return fail(m, "KVM_GET_SREGS");
     }
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } msrs = {.head = {.nmsrs = 1}, .entry = {.index = MSR_LSTAR, .data = SYSCALL_TARGET}};
+    if (ioctl(m->vcpu, KVM_SET_MSRS, &msrs) != 1) {
+        return fail(m, "KVM_SET_MSRS");
+    }
     phase_ns[VMM_PHASE_VCPU] = lap(&t);
     return 0;
 }
@@ -111,7 +125,7 @@ static struct kvm_sregs guest_sregs(const struct machine *m, uint64_t cr3,
     s.cr0 = CR0_GUEST;
     s.cr2 = CR2_UNTOUCHED;
     s.cr3 = cr3;
-    s.cr4 = CR4_GUEST;
+    s.cr4 = CR4_GUEST | (m->fsgsbase ? CR4_FSGS : 0);
     s.efer = EFER_GUEST;
     memset(s.interrupt_bitmap, 0, sizeof(s.interrupt_bitmap));
     if (saved) {
@@ -163,7 +177,10 @@ static void write_warm_program(uint8_t *mem)
 {
     static const uint8_t code[] = {
         0x48, 0xba, 0x00, 0xf0, 0xff, 0xff, 0x0f, 0x00, 0x00, 0x00, /* movabs $DOORBELL, %rdx */
-        0x89, 0x02,                                                 /* mov %eax, (%rdx) */
+        0x85, 0xdb,                                                 /* test %ebx, %ebx */
+        0x74, 0x05,                                                 /* jz 1f */
+        0xf3, 0x48, 0x0f, 0xae, 0xd0,                               /* wrfsbase %rax */
+        0x89, 0x02,                                                 /* 1: mov %eax, (%rdx) */
         0xeb, 0xfe                                                  /* jmp . */
     };
     uint64_t *table[WARM_PAGES];
@@ -189,7 +206,7 @@ int machine_warm(struct machine *m)
     }
     write_warm_program(m->mem);
     struct kvm_sregs sregs = guest_sregs(m, PAGE, NULL);
-    struct kvm_regs regs = {.rip = 7 * PAGE, .rflags = RFLAGS_SET};
+    struct kvm_regs regs = {.rip = 7 * PAGE, .rbx = m->fsgsbase, .rflags = RFLAGS_SET};
     int rc = load_registers(m, &sregs, &regs);
     if (rc < 0) {
         return rc;
@@ -225,6 +242,7 @@ static int load_start(struct machine *m)
         errno = EINVAL;
         return fail(m, "saved CR3");
     }
+    m->cr3 = cr3;
     struct kvm_sregs sregs = guest_sregs(m, cr3, &st->sregs);
     struct kvm_regs regs = st->regs;
     regs.rflags = (regs.rflags & RFLAGS_GUEST) | RFLAGS_SET;
@@ -248,6 +266,7 @@ int machine_bind(struct machine *m, const struct vmm_order *o, int fd)
     }
     m->mem_bytes = o->mem_bytes;
     if (!m->has_state) {
+        m->cr3 = o->cr3;
         struct kvm_sregs sregs = guest_sregs(m, o->cr3, NULL);
         struct kvm_regs regs = {.rip = o->rip, .rsp = o->rsp, .rdi = o->rdi, .rflags = RFLAGS_SET};
         return load_registers(m, &sregs, &regs);
@@ -260,25 +279,27 @@ int machine_bind(struct machine *m, const struct vmm_order *o, int fd)
 }
 
 /* The vector of a fault that was no page fault, by the instruction; ~0u when that does not say. */
-static uint32_t guess_vector(const struct machine *m, uint64_t rip)
+static uint32_t guess_vector(const uint8_t *code, size_t len)
 {
     enum { DIVIDE = 0, BREAKPOINT = 3, INVALID_OPCODE = 6, PROTECTION = 13 };
-    if (rip < UNID_IMAGE_MIN || rip > m->mem_bytes - 16) {
-        return ~0u;
+    if (len > 0 && (code[0] & 0xf0) == 0x40) { /* REX */
+        code++;
+        len--;
     }
-    const uint8_t *at = m->mem + rip;
-    if ((at[0] & 0xf0) == 0x40) { /* REX */
-        at++;
+    if (len < 2) {
+        return len == 1 && code[0] == 0xcc ? BREAKPOINT : ~0u;
     }
-    switch (at[0]) {
-    case 0x0f:
-        return at[1] == 0x0b || at[1] == 0x05 ? INVALID_OPCODE : ~0u; /* UD2, SYSCALL */
+    switch (code[0]) {
+    case 0x0f: /* UD2, SYSCALL, SYSENTER */
+        return code[1] == 0x0b || code[1] == 0x05 ? INVALID_OPCODE
+               : code[1] == 0x34                  ? PROTECTION
+                                                  : ~0u;
     case 0xcc:
         return BREAKPOINT;
     case 0xf6:
     case 0xf7:
-        return (at[1] >> 3 & 7) >= 6 ? DIVIDE : ~0u; /* DIV, IDIV */
-    case 0xcd:                                       /* INT, CLI, STI, HLT, IN, OUT */
+        return (code[1] >> 3 & 7) >= 6 ? DIVIDE : ~0u; /* DIV, IDIV */
+    case 0xcd:                                         /* INT, CLI, STI, HLT, IN, OUT */
     case 0xfa:
     case 0xfb:
     case 0xf4:
@@ -304,12 +325,16 @@ static void report_fault(struct machine *m, struct vmm_report *ret)
         return;
     }
     ret->rip = regs.rip;
-    if (sregs.cr2 != CR2_UNTOUCHED) {
+    if (regs.rip == SYSCALL_TARGET && sregs.cr2 == SYSCALL_TARGET) {
+        ret->rip = regs.rcx - 2; /* SYSCALL is two bytes, and keeps the address behind it in rcx */
+    } else if (sregs.cr2 != CR2_UNTOUCHED) {
         ret->vector = PAGE_FAULT;
         ret->addr = sregs.cr2;
-    } else {
-        ret->vector = guess_vector(m, regs.rip);
+        return;
     }
+    size_t len = hv_fault_code(m->mem, m->mem_bytes, m->cr3, ret->rip, ret->code);
+    ret->code_len = (uint8_t)len;
+    ret->vector = guess_vector(ret->code, len);
 }
 
 static void report_mmio(struct machine *m, struct vmm_report *ret)

@@ -25,7 +25,9 @@ struct machine {
     uint8_t *mem;     /* guest-physical address 0 */
     uint64_t mem_max; /* reserved there; the size of the memory slot */
     struct kvm_sregs base;
+    bool fsgsbase;                   /* CR4.FSGSBASE is set; the caller's, before machine_warm */
     uint64_t mem_bytes;              /* bound; 0 = nothing is */
+    uint64_t cr3;                    /* of the guest that is bound; it cannot change it */
     bool shared, has_state, pending; /* pending: the exit has to be completed by KVM_RUN */
     struct vmm_state start;          /* what bind loaded, when has_state */
     uint64_t exits;
@@ -37,8 +39,9 @@ struct machine {
 int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
                    uint32_t phase_ns[VMM_PHASES]);
 
-/* Runs three instructions of our own in ring 3, which shows that this host can, and makes KVM do
- * now what it does at a vCPU's first run (half of the time from bind to the first exit). */
+/* Runs a few instructions of our own in ring 3 (WRFSBASE among them, with fsgsbase), which shows
+ * that this host can, and makes KVM do now what it does at a vCPU's first run (half of the time from
+ * bind to the first exit). */
 int machine_warm(struct machine *m);
 
 /* Puts the guest's memory (`fd`, borrowed) and registers in place. */

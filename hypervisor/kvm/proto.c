@@ -16,7 +16,7 @@ bool vmm_report_parse(const void *packet, size_t len, struct vmm_report *ret,
     memcpy(&r, packet, sizeof(r));
     size_t rest = len - sizeof(r);
     if (r.kind < VMM_REPORT_RING || r.kind > VMM_REPORT_ERROR || r.error > 0 ||
-        rest != (r.kind == VMM_REPORT_SAVED ? sizeof(struct vmm_state) : 0)) {
+        r.code_len > HV_CODE_MAX || rest != (r.kind == VMM_REPORT_SAVED ? sizeof(struct vmm_state) : 0)) {
         return false;
     }
     r.step[sizeof(r.step) - 1] = '\0';

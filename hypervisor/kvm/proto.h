@@ -24,9 +24,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "hypervisor/fault.h"
 #include "unid/abi.h"
 
-enum { VMM_PROTO_VERSION = 2 };
+enum { VMM_PROTO_VERSION = 3 };
 
 /* Descriptor numbers that unid-vmm starts with. */
 enum { VMM_FD_CONTROL = 0 };
@@ -93,6 +94,7 @@ struct vmm_event {
     uint64_t rss_kib; /* GONE */
     uint32_t version; /* HELLO */
     uint32_t tsc_khz; /* HELLO: what the guest's RDTSC counts, 0 when not known */
+    uint32_t boot_flags; /* HELLO: UNID_BOOT_* that say what the guest's CPU can */
     uint16_t layers[VMM_LAYERS];   /* HELLO: 0 active, else the errno that says why not */
     uint32_t phase_ns[VMM_PHASES]; /* READY */
     char step[24];                 /* FAILED, HELLO with an error: what could not be done */
@@ -134,6 +136,8 @@ struct vmm_report {
     uint32_t exit_reason; /* of KVM, where it matters; linux/kvm.h */
     uint32_t vector;      /* FAULT: ~0u when not known */
     uint64_t rip, addr;   /* FAULT */
+    uint8_t code[HV_CODE_MAX]; /* FAULT: the bytes at rip, as far as they are known */
+    uint8_t code_len;
     uint64_t cpu_us, rss_kib, exits;
     uint64_t bind_ns, run_ns; /* BIND to first KVM_RUN, and from there to the first exit */
     char step[24];            /* ERROR */

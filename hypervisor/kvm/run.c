@@ -94,7 +94,7 @@ static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t bo
                                     .mem_bytes = spec->mem_bytes,
                                     .doorbell = HV_DOORBELL_MEMORY,
                                     .doorbell_addr = VMM_DOORBELL_ADDR,
-                                    .boot_flags = boot_flags,
+                                    .boot_flags = boot_flags | v->drv->hello.boot_flags,
                                     .tsc_hz = (uint64_t)v->drv->hello.tsc_khz * 1000};
         struct hv_layout made = {0};
         rc = hv_layout_build(&ls, spec, &made, err);
@@ -216,6 +216,7 @@ int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec,
     }
     v->ram_fd = fd;
     v->on_saved = on_saved;
+    v->asks.net_result = -ENETUNREACH; /* a connection could not be snapshotted */
     kvm_vm_begin(v, &order, spec->deadline_us, fd);
     return 0;
 }

@@ -47,7 +47,9 @@ static void close_fd(int *fd)
 /* Everything but the struct: nothing is heard from the monitor any more. */
 static void let_go(struct kvm_vm *v)
 {
+    hv_channel_report(&v->channel, &v->usage.report);
     hv_channel_done(&v->channel);
+    hv_asks_done(&v->asks);
     un_list_remove(&v->brisk);
     if (v->watching) {
         event_del(&v->sock_event);
@@ -233,13 +235,22 @@ static void channel_next_wanted(void *arg)
     }
 }
 
+static void channel_ask(void *arg, const struct hv_ask *ask)
+{
+    struct kvm_vm *v = arg;
+    hv_asks_take(&v->asks, ask);
+}
+
 static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
 {
     struct hv_exit why = {.kind = HV_EXIT_FAULT,
                           .fault_vector = r->vector,
                           .fault_rip = r->rip,
                           .fault_addr = r->addr};
-    if (r->rip == 0 && r->addr == 0) {
+    const char *call = hv_fault_system_call(r->code, r->code_len);
+    if (call) {
+        hv_fault_describe_call(why.detail, sizeof(why.detail), call, r->rip);
+    } else if (r->rip == 0 && r->addr == 0) {
         snprintf(why.detail, sizeof(why.detail), "the CPU does not tell where");
     } else if (r->exit_reason == KVM_EXIT_MMIO) {
         snprintf(why.detail, sizeof(why.detail), "address %#" PRIx64 " has no memory", r->addr);
@@ -249,8 +260,9 @@ static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
 
 static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint8_t *state)
 {
-    v->usage =
-        (struct hv_usage){.cpu_us = r->cpu_us, .peak_rss_kib = r->rss_kib, .exits = r->exits};
+    v->usage.cpu_us = r->cpu_us;
+    v->usage.peak_rss_kib = r->rss_kib;
+    v->usage.exits = r->exits;
     if (r->bind_ns > 0) {
         v->times.bind_ns = r->bind_ns;
         v->times.run_ns = r->run_ns;
@@ -469,6 +481,7 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
     v->exit_post = (struct un_post){.fn = on_exit_due, .arg = v};
     v->gone_post = (struct un_post){.fn = on_gone_due, .arg = v};
     v->ready_post = (struct un_post){.fn = on_ready_due, .arg = v};
+    hv_asks_init(&v->asks, d->loop, &v->channel);
     int rc = kvm_driver_spawner(d, &v->spawner, err);
     if (rc == 0 && (rc = kvm_driver_add(d, v)) < 0) {
         un_error_errno(err, rc, "make a VM");
@@ -490,6 +503,7 @@ void kvm_vm_open_channel(struct kvm_vm *v)
     v->channel.ended = channel_ended;
     v->channel.exit_due = channel_exit_due;
     v->channel.next_wanted = channel_next_wanted;
+    v->channel.ask = channel_ask;
     v->channel.driver_arg = v;
 }
 
@@ -530,9 +544,29 @@ void kvm_vm_output_done(struct hv_vm *vm)
     }
 }
 
+void kvm_vm_answer(struct hv_vm *vm, const struct hv_answer *answer)
+{
+    struct kvm_vm *v = vm_of(vm);
+    if (v->state == KVM_VM_RUNNING) {
+        hv_channel_answer(&v->channel, answer);
+    }
+}
+
+void kvm_vm_net_ready(struct hv_vm *vm, uint64_t readable, uint64_t writable)
+{
+    struct kvm_vm *v = vm_of(vm);
+    if (v->state == KVM_VM_RUNNING) {
+        hv_channel_net_ready(&v->channel, readable, writable);
+    }
+}
+
 void kvm_vm_usage(struct hv_vm *vm, struct hv_usage *ret)
 {
-    *ret = vm_of(vm)->usage;
+    struct kvm_vm *v = vm_of(vm);
+    if (v->channel.base) {
+        hv_channel_report(&v->channel, &v->usage.report);
+    }
+    *ret = v->usage;
 }
 
 int kvm_vm_pid(struct hv_vm *vm)

@@ -15,6 +15,7 @@
  *
  *     unid-vmm UID GID      the control socket as descriptor 0; UID and GID are for root only
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -256,6 +257,7 @@ static _Noreturn void monitor_main(const struct vmm_command *c, uint64_t forked_
     if (rc < 0) {
         monitor_give_up(c->id, rc, m.step);
     }
+    m.fsgsbase = anchor.fsgsbase;
     close(kvm_fd);
     touch_channel(&m);
     t = machine_now_ns();
@@ -395,13 +397,33 @@ static _Noreturn void spawner_serve(void)
     }
 }
 
+/* Whether the CPU has WRFSBASE and its kin: Intel SDM vol. 2A, CPUID, leaf 7. */
+static bool cpu_has_fsgsbase(void)
+{
+    unsigned a, b = 0, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1);
+}
+
 /* A VM that is never used. With the first VM and vCPU of a host KVM turns the CPUs' virtualization
  * on and patches its code, with the last it turns them off; while this one lives, making a shell
  * costs half. */
 static int make_anchor(struct vmm_event *hello)
 {
     int rc = machine_create(&anchor, kvm_fd, UNID_IMAGE_MIN, -1, hello->phase_ns);
-    rc = rc < 0 ? rc : machine_warm(&anchor);
+    if (rc == 0 && cpu_has_fsgsbase()) {
+        anchor.fsgsbase = true;
+        if (machine_warm(&anchor) == 0) {
+            hello->boot_flags |= UNID_BOOT_FSGSBASE;
+        } else { /* a KVM that does not let guests have it */
+            anchor.fsgsbase = false;
+            close(anchor.vcpu);
+            close(anchor.vm);
+            rc = machine_create(&anchor, kvm_fd, UNID_IMAGE_MIN, -1, hello->phase_ns);
+        }
+    }
+    if (rc == 0 && !anchor.fsgsbase) {
+        rc = machine_warm(&anchor);
+    }
     if (rc < 0) {
         put_step(hello->step, sizeof(hello->step), anchor.step);
         return rc;

@@ -71,7 +71,7 @@ static void describe(struct hv_exit *e, uint64_t guard)
     const char *name = e->fault_vector < sizeof(vector_names) / sizeof(vector_names[0])
                            ? vector_names[e->fault_vector]
                            : NULL;
-    if (e->fault_vector == VECTOR_PF && e->fault_addr - guard < PAGE) {
+    if (guard && e->fault_vector == VECTOR_PF && e->fault_addr - guard < PAGE) {
         snprintf(e->detail, sizeof(e->detail),
                  "stack or heap used up: page fault at %#" PRIx64 ", instruction %#" PRIx64,
                  e->fault_addr, e->fault_rip);

@@ -7,7 +7,7 @@
 
 #include "common/list.h"
 #include "common/workers.h"
-#include "hypervisor/channel.h"
+#include "hypervisor/asks.h"
 #include "hypervisor/hv.h"
 #include "hypervisor/layout.h"
 #include "hypervisor/libvirt/choice.h"
@@ -73,8 +73,9 @@ struct hv_vm {
     struct un_timer stop_timer;
     struct un_post exit_post;
     struct hv_channel channel;
+    struct hv_asks asks;
     bool channel_open;
-    uint64_t guard;
+    uint64_t guard, cr3;
     struct hv_usage usage; /* as of the last look */
 };
 
@@ -86,6 +87,8 @@ int lv_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm
 int lv_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
 void lv_vm_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
 void lv_vm_output_done(struct hv_vm *vm);
+void lv_vm_answer(struct hv_vm *vm, const struct hv_answer *answer);
+void lv_vm_net_ready(struct hv_vm *vm, uint64_t readable, uint64_t writable);
 void lv_vm_usage(struct hv_vm *vm, struct hv_usage *ret);
 int lv_vm_pid(struct hv_vm *vm);
 void lv_vm_free(struct hv_vm *vm);

@@ -11,6 +11,7 @@
  * vol. 1, section 19.5.2 (I/O permission bitmap).
  */
 #include "hypervisor/libvirt/rom.h"
+#include "unid/abi.h"
 
 #define SEL_CODE32 0x08
 #define SEL_DATA   0x10
@@ -26,6 +27,9 @@
 #define IO_BYTES 0x81 /* bits up to the doorbell's byte, and the byte of ones that must follow */
 
 #define CR4_PAE_SSE  0x620      /* PAE, OSFXSR, OSXMMEXCPT */
+#define CR4_FSGSBASE 0x10000    /* where the CPU has it, which the boot block is then told */
+#define CPUID_EXTRA  7          /* leaf, whose ebx says so in bit 0 */
+#define BOOT_FLAGS   (UNID_BOOT_ADDR + 16)
 #define CR0_LONG     0x80010033 /* PG, WP, NE, ET, MP, PE; no AM: ring 3 could set EFLAGS.AC */
 #define EFER_LME_NXE 0x900      /* no SCE: `syscall` is an invalid opcode */
 #define MSR_EFER     0xc0000080
@@ -55,8 +59,19 @@ start32:
         movl    %eax, %es
         movl    %eax, %ss
         movl    $LV_STACK_TOP, %esp
-        movl    $CR4_PAE_SSE, %eax
-        movl    %eax, %cr4
+        movl    $CR4_PAE_SSE, %esi
+        xorl    %eax, %eax
+        cpuid
+        cmpl    $CPUID_EXTRA, %eax
+        jb      1f
+        movl    $CPUID_EXTRA, %eax
+        xorl    %ecx, %ecx
+        cpuid
+        testb   $1, %bl
+        jz      1f
+        orl     $CR4_FSGSBASE, %esi
+        orl     $UNID_BOOT_FSGSBASE, BOOT_FLAGS
+1:      movl    %esi, %cr4
         movl    LV_MAILBOX_CR3, %eax
         movl    %eax, %cr3
         movl    $MSR_EFER, %ecx

@@ -3,7 +3,8 @@
  * The ROM (rom.S) takes the CPU from its reset vector to the guest's entry in ring 3. The host has
  * written guest memory before: the mailbox says where to go, the tables are a copy of the ROM's own
  * template. All of it is mapped for the supervisor only, so that a guest can neither read nor write
- * it, and what stands in the fault fields comes from the ROM.
+ * it, and what stands in the fault fields comes from the ROM; but for a paging image, which can map
+ * what it likes in its own VM.
  */
 #ifndef UNID_HYPERVISOR_LIBVIRT_ROM_H
 #define UNID_HYPERVISOR_LIBVIRT_ROM_H

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "hypervisor/fault.h"
 #include "hypervisor/libvirt/bind.h"
 #include "hypervisor/libvirt/driver.h"
 #include "hypervisor/libvirt/proc.h"
@@ -111,6 +112,7 @@ void lv_vm_free(struct hv_vm *vm)
     close_bell(vm);
     un_timer_cancel(&vm->stop_timer);
     un_loop_unpost(vm->drv->loop, &vm->exit_post);
+    hv_asks_done(&vm->asks);
     if (vm->channel_open) {
         hv_channel_done(&vm->channel);
     }
@@ -132,6 +134,7 @@ static void measure_usage(struct hv_vm *vm)
         vm->usage.peak_rss_kib = rss;
     }
     vm->usage.exits = vm->channel.calls;
+    hv_channel_report(&vm->channel, &vm->usage.report);
 }
 
 /* Ends guest execution; memory stays mapped for what is still to be read. */
@@ -217,6 +220,24 @@ static void on_channel_resume(void *arg)
     }
 }
 
+static void on_channel_ask(void *arg, const struct hv_ask *ask)
+{
+    struct hv_vm *vm = arg;
+    hv_asks_take(&vm->asks, ask);
+}
+
+static void name_system_call(struct hv_vm *vm, struct hv_exit *fault)
+{
+    enum { PAGE_FAULT = 14 };
+    uint8_t code[HV_CODE_MAX];
+    size_t len =
+        hv_fault_code(vm->shell.mem, vm->shell.mem_bytes, vm->cr3, fault->fault_rip, code);
+    const char *name = hv_fault_system_call(code, len);
+    if (name && fault->fault_vector != PAGE_FAULT) {
+        hv_fault_describe_call(fault->detail, sizeof(fault->detail), name, fault->fault_rip);
+    }
+}
+
 static void ring(struct hv_vm *vm)
 {
     struct hv_exit fault;
@@ -225,6 +246,7 @@ static void ring(struct hv_vm *vm)
         return;
     }
     if (lv_fault_read(vm->shell.mem, vm->guard, &fault)) {
+        name_system_call(vm, &fault);
         end_running(vm, &fault);
         return;
     }
@@ -288,6 +310,7 @@ static int bind_image(struct hv_vm *vm, const struct hv_run_spec *spec, struct h
         memset(vm->shell.mem, 0, vm->shell.mem_bytes);
     }
     vm->guard = layout.guard;
+    vm->cr3 = layout.cr3;
     return rc;
 }
 
@@ -308,6 +331,7 @@ int lv_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error 
     vm->channel = channel;
     vm->channel.resume = on_channel_resume;
     vm->channel.ended = on_channel_ended;
+    vm->channel.ask = on_channel_ask;
     vm->channel.exit_due = on_channel_exit_due;
     vm->channel.driver_arg = vm;
     vm->channel_open = true;
@@ -327,6 +351,20 @@ void lv_vm_output_done(struct hv_vm *vm)
 {
     if (vm->channel_open) { /* also after the end: on_exit waits for it */
         hv_channel_output_done(&vm->channel);
+    }
+}
+
+void lv_vm_answer(struct hv_vm *vm, const struct hv_answer *answer)
+{
+    if (vm->state == LV_VM_RUNNING) {
+        hv_channel_answer(&vm->channel, answer);
+    }
+}
+
+void lv_vm_net_ready(struct hv_vm *vm, uint64_t readable, uint64_t writable)
+{
+    if (vm->state == LV_VM_RUNNING) {
+        hv_channel_net_ready(&vm->channel, readable, writable);
     }
 }
 
@@ -416,6 +454,7 @@ int lv_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm
     un_list_init(&vm->want.node);
     vm->want.fn = on_host;
     un_timer_init(&vm->stop_timer, drv->loop, stop_waiting_guest, vm);
+    hv_asks_init(&vm->asks, drv->loop, &vm->channel);
     drv->vms++;
     lv_driver_want(drv, &vm->want);
     *ret = vm;

@@ -3,7 +3,9 @@
  * Why it is as it is: microvm has neither PCI nor firmware tables, so a shell is small and starts
  * fast; memfd memory is unnamed tmpfs memory which this process maps as well, sealed against
  * shrinking and gone with its last user; the one serial port is the doorbell. Whatever ends the
- * machine destroys the domain. The default CPU is named, so that it does not vary with the host.
+ * machine destroys the domain. The default CPU is named, so that it does not vary with the host, and
+ * gets WRFSBASE and its kin, which TCG and all but old CPUs have; where the host's lacks them, QEMU
+ * leaves them out, and the ROM sees it.
  */
 #include "hypervisor/libvirt/xml.h"
 
@@ -69,7 +71,8 @@ int lv_xml_build(const struct lv_xml_spec *spec, struct un_buf *out)
     rc = rc < 0
              ? rc
              : un_buf_append_str(out, "</loader></os><cpu mode='custom' match='exact' "
-                                      "check='none'><model fallback='forbid'>qemu64</model></cpu>"
+                                      "check='none'><model fallback='forbid'>qemu64</model>"
+                                      "<feature policy='require' name='fsgsbase'/></cpu>"
                                       "<on_poweroff>destroy</on_poweroff>"
                                       "<on_reboot>destroy</on_reboot>"
                                       "<on_crash>destroy</on_crash><devices>");

@@ -7,6 +7,8 @@
  * raises seq and rings 'r'                                      rings 'n' the host puts the request
  *     'i' length (1)                           the user gives input
  *     'o'                                      the user answers output
+ *     'a' result (4 bytes)                     the user answers what was asked
+ *     'v' bits (1)                             connections become ready, and others not
  *     'e'                                      the VM ends
  *     'x'                                      the loop delivers the exit, when due
  * The whole input is also parsed as a head.
@@ -72,6 +74,18 @@ static void on_log(void *arg, const void *data, size_t len)
     must(f.exits == 0 && len > 0 && len <= UNID_LOG_SIZE);
 }
 
+static void on_ask(void *arg, const struct hv_ask *ask)
+{
+    const uint8_t *p = ask->data, *window = f.shared + (UNID_NET_ADDR - UNID_BOOT_ADDR);
+    must(f.exits == 0 && ask->op >= UNID_OP_WAIT && ask->op <= UNID_OP_NET_CLOSE);
+    must(ask->handle < 64 && ask->len <= UNID_NET_SIZE);
+    if (ask->op == UNID_OP_NET_SEND) {
+        must(p == window);
+    } else if (p) {
+        must(ask->len <= LIMIT_NET_NAME_BYTES && p[ask->len] == '\0');
+    }
+}
+
 static void on_exit_event(void *arg, const struct hv_exit *why)
 {
     must(++f.exits == 1 && f.dues == 1 && memchr(why->detail, '\0', sizeof(why->detail)));
@@ -91,6 +105,7 @@ static const struct hv_vm_events events = {.on_input_wanted = on_input_wanted,
                                            .on_head = on_head,
                                            .on_output = on_output,
                                            .on_log = on_log,
+                                           .on_ask = on_ask,
                                            .on_exit = on_exit_event};
 
 static void guest_write(struct un_reader *r)
@@ -117,7 +132,7 @@ static void guest_call(struct un_reader *r)
 
 static void host_act(uint8_t action, struct un_reader *r)
 {
-    static const uint8_t bytes[256];
+    static const uint8_t bytes[256], received[UNID_NET_SIZE];
     struct hv_run_spec spec = {.request_head = "GET /\r\n", .request_head_len = 7};
     struct hv_exit why = {.kind = HV_EXIT_LOST};
     switch (action) {
@@ -130,6 +145,13 @@ static void host_act(uint8_t action, struct un_reader *r)
     case 'o':
         f.out = 0;
         hv_channel_output_done(&f.ch);
+        break;
+    case 'a':
+        hv_channel_answer(&f.ch, &(struct hv_answer){.result = (int32_t)un_read_u32le(r),
+                                                     .data = received});
+        break;
+    case 'v':
+        hv_channel_net_ready(&f.ch, un_read_u8(r), ~(uint64_t)r->pos);
         break;
     case 'e':
         hv_channel_end(&f.ch, &why);
@@ -159,6 +181,9 @@ static void fuzz_channel(const uint8_t *data, size_t size)
             host_act(action, &r);
         }
     }
+    struct unid_report report;
+    hv_channel_report(&f.ch, &report);
+    must(report.unsupported_count <= UNID_REPORT_CALLS);
     hv_channel_done(&f.ch);
 }
 

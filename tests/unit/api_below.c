@@ -269,6 +269,12 @@ bool function_alias_valid(const char *alias)
     return function_name_valid(alias);
 }
 
+int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)
+{
+    c->interface = FUNCTION_SDK;
+    return 0;
+}
+
 void function_config_done(struct function_config *c)
 {
     (void)c;
@@ -384,7 +390,8 @@ const char *sched_outcome_name(enum sched_outcome_kind k)
 
 unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
-    static const unsigned statuses[] = {200, 404, 429, 429, 413, 502, 502, 504, 503, 503, 502, 500};
+    static const unsigned statuses[] = {200, 404, 429, 429, 413, 411,
+                                        502, 502, 504, 503, 503, 502, 500};
     return statuses[k];
 }
 

@@ -14,6 +14,7 @@ enum { ELF_MAKER_SIZE = 16384, ELF_MAKER_SEGMENTS = 8 };
 
 struct elf_maker {
     uint16_t type, machine, note_major;
+    uint32_t note_flags;
     bool no_note;
     uint64_t entry;
     size_t count;
@@ -86,7 +87,8 @@ static inline void elf_maker_write(const struct elf_maker *m, uint8_t *out)
     Elf64_Nhdr head = {.n_namesz = 5, .n_descsz = 8, .n_type = UNID_NOTE_TYPE};
     memcpy(out + NOTE_AT, &head, sizeof(head));
     memcpy(out + NOTE_AT + 12, "unid\0\0\0", 8);
-    uint16_t version[4] = {m->note_major, UNID_ABI_MINOR, 0, 0};
+    uint16_t version[4] = {m->note_major, UNID_ABI_MINOR, (uint16_t)m->note_flags,
+                           (uint16_t)(m->note_flags >> 16)};
     memcpy(out + NOTE_AT + 20, version, sizeof(version));
 }
 

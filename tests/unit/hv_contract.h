@@ -28,7 +28,8 @@ enum { CONTRACT_READY_MS = 90000 };
 struct contract {
     struct un_loop *loop;
     struct hv_driver *drv;
-    /* Gives the image of an example function: hello, echo, spin. Kept for the test's life. */
+    /* Gives the image of an example function: hello, echo, spin; paging (tests/unit/guest_paging.c).
+     * Kept for the test's life. */
     const uint8_t *(*image)(const char *name, size_t *ret_len);
     uint64_t mem_bytes;
 };
@@ -40,6 +41,7 @@ struct contract_vm {
     struct hv_vm_events events;
     bool ready, started, exited, gone, input_wanted;
     const char *snapshot_key; /* for the run */
+    const char *const *argv;  /* for the run; NULL: the function's name */
     bool hold_output;         /* output is not answered until the test does */
     int ready_rc;
     struct un_error ready_err;
@@ -50,6 +52,8 @@ struct contract_vm {
     const char *body;
     size_t body_len, body_at;
     uint64_t run_us, first_us, exit_us; /* when */
+    unsigned waits, receives;           /* asks that came */
+    struct un_timer net_timer;
 };
 
 static inline void contract_stop(void *arg)
@@ -148,10 +152,14 @@ static inline void contract_on_gone(void *arg)
 static inline void contract_new(struct contract *c, struct contract_vm *v)
 {
     *v = (struct contract_vm){.c = c,
-                              .events = {contract_on_ready, contract_on_started,
-                                         contract_on_input_wanted, contract_on_head,
-                                         contract_on_output, contract_on_log, contract_on_exit,
-                                         contract_on_gone}};
+                              .events = {.on_ready = contract_on_ready,
+                                         .on_started = contract_on_started,
+                                         .on_input_wanted = contract_on_input_wanted,
+                                         .on_head = contract_on_head,
+                                         .on_output = contract_on_output,
+                                         .on_log = contract_on_log,
+                                         .on_exit = contract_on_exit,
+                                         .on_gone = contract_on_gone}};
     struct hv_vm_spec spec = {.mem_bytes = c->mem_bytes, .events = &v->events, .arg = v};
     struct un_error err = UN_ERROR_INIT;
     if (hv_driver_ops(c->drv)->vm_new(c->drv, &spec, &v->vm, &err) < 0) {
@@ -183,7 +191,7 @@ static inline int contract_run(struct contract_vm *v, const char *function, cons
     struct hv_run_spec run = {.image = image,
                               .image_len = len,
                               .mem_bytes = v->c->mem_bytes,
-                              .argv = argv,
+                              .argv = v->argv ? v->argv : argv,
                               .envp = envp,
                               .invocation_id = "test",
                               .deadline_us = 10000000,
@@ -320,12 +328,13 @@ static inline void contract_on_prepared(void *arg, int rc, const struct un_error
     un_loop_stop(p->c->loop);
 }
 
-static inline void contract_prepare(struct contract *c, const char *function, const char *key)
+/* argv[0] is the function. */
+static inline void contract_prepare(struct contract *c, const char *const *argv, const char *key)
 {
-    const char *argv[] = {function, NULL}, *envp[] = {NULL};
+    const char *envp[] = {NULL};
     struct contract_prepared p = {.c = c};
     size_t len = 0;
-    const uint8_t *image = c->image(function, &len);
+    const uint8_t *image = c->image(argv[0], &len);
     struct hv_run_spec spec = {.image = image,
                                .image_len = len,
                                .mem_bytes = c->mem_bytes,
@@ -338,12 +347,24 @@ static inline void contract_prepare(struct contract *c, const char *function, co
     assert_int_equal(p.rc, 0);
 }
 
+static inline void contract_recycle(struct contract_vm *v)
+{
+    struct un_error err = UN_ERROR_INIT;
+    un_buf_reset(&v->output);
+    v->ready = v->started = v->exited = false;
+    v->heads = v->exits = 0;
+    assert_int_equal(hv_vm_ops(v->vm)->vm_recycle(v->vm, &err), 0);
+    assert_false(v->ready);
+    assert_true(contract_wait(v->c, &v->ready, 10000));
+    assert_int_equal(v->ready_rc, 0);
+}
+
 /* For drivers with vm_recycle. */
 static inline void contract_is_put_back_and_runs_again(struct contract *c)
 {
     struct contract_vm v;
     struct un_error err = UN_ERROR_INIT;
-    contract_prepare(c, "hello", "contract-hello");
+    contract_prepare(c, (const char *const[]){"hello", NULL}, "contract-hello");
     contract_shell(c, &v);
     v.snapshot_key = "contract-hello";
     assert_int_equal(hv_vm_ops(v.vm)->vm_recycle(v.vm, &err), -EINVAL); /* it has not run */
@@ -352,16 +373,170 @@ static inline void contract_is_put_back_and_runs_again(struct contract *c)
         assert_true(contract_wait(c, &v.exited, 10000));
         assert_int_equal(v.why.kind, HV_EXIT_DONE);
         assert_non_null(strstr((char *)v.output.data, "hello"));
-        un_buf_reset(&v.output);
-        v.ready = v.started = v.exited = false;
-        v.heads = v.exits = 0;
-        assert_int_equal(hv_vm_ops(v.vm)->vm_recycle(v.vm, &err), 0);
-        assert_false(v.ready);
-        assert_true(contract_wait(c, &v.ready, 10000));
-        assert_int_equal(v.ready_rc, 0);
+        contract_recycle(&v);
     }
     v.snapshot_key = "another";
     assert_int_equal(contract_run(&v, "hello", "", &err), -EINVAL);
+    contract_free(&v);
+}
+
+/* --- guest contract 1.1: tests/unit/guest_paging.c -------------------------------------------- */
+
+/* Runs the paging guest in a shell to its end, which must be `answer`. */
+static inline void contract_paging_run(struct contract_vm *v, const char *const *argv,
+                                       const char *answer)
+{
+    v->argv = argv;
+    contract_start(v, "paging", "");
+    assert_true(contract_wait(v->c, &v->exited, 20000));
+    if (v->why.kind != HV_EXIT_DONE || v->why.status != 0 ||
+        (answer && (v->output.len != strlen(answer) ||
+                    memcmp(v->output.data, answer, v->output.len) != 0))) {
+        fail_msg("%s %s: %s, status %d, rip %#llx, address %#llx, %s: %.*s", argv[0], argv[1],
+                 hv_exit_name(v->why.kind), v->why.status, (unsigned long long)v->why.fault_rip,
+                 (unsigned long long)v->why.fault_addr, v->why.detail, (int)v->output.len,
+                 v->output.data ? (char *)v->output.data : "");
+    }
+}
+
+static inline void contract_a_guest_writes_its_own_page_tables(struct contract *c)
+{
+    static const char *const argv[] = {"paging", "paging", NULL};
+    struct contract_vm v;
+    contract_shell(c, &v);
+    contract_paging_run(&v, argv, "ok");
+    contract_free(&v);
+}
+
+static inline void contract_system_calls_are_faults_with_a_name(struct contract *c)
+{
+    static const char *const cases[][2] = {
+        {"syscall", "(syscall)"}, {"sysenter", "(sysenter)"}, {"int80", "(int 0x80)"}};
+    for (size_t i = 0; i < 3; i++) {
+        const char *const argv[] = {"paging", cases[i][0], NULL};
+        struct contract_vm v;
+        contract_shell(c, &v);
+        v.argv = argv;
+        contract_start(&v, "paging", "");
+        assert_true(contract_wait(c, &v.exited, 10000));
+        assert_int_equal(v.why.kind, HV_EXIT_FAULT);
+        if (!strstr(v.why.detail, cases[i][1]) || !strstr(v.why.detail, "0x600000000123")) {
+            fail_msg("%s: vector %u at %#llx: %s", cases[i][0], v.why.fault_vector,
+                     (unsigned long long)v.why.fault_rip, v.why.detail);
+        }
+        contract_free(&v);
+    }
+}
+
+static inline void contract_time_passes(struct contract *c)
+{
+    static const char *const argv[] = {"paging", "wait", "30000000", NULL};
+    struct contract_vm v;
+    contract_shell(c, &v);
+    contract_paging_run(&v, argv, "ok");
+    assert_in_range(v.exit_us - v.run_us, 30000, 5000000);
+    contract_free(&v);
+}
+
+static inline void contract_on_net_timer(void *arg)
+{
+    struct contract_vm *v = arg;
+    hv_vm_ops(v->vm)->vm_net_ready(v->vm, UINT64_C(1) << 5, UINT64_C(1) << 5);
+}
+
+/* The other side of guest_paging.c's `net`. */
+static inline int32_t contract_net_result(struct contract_vm *v, const struct hv_ask *ask)
+{
+    static const char name[] = "good.example:80";
+    switch (ask->op) {
+    case UNID_OP_NET_RESOLVE:
+        return ask->len == 12 && memcmp(ask->data, name, 12) == 0 ? 0 : -ECONNREFUSED;
+    case UNID_OP_NET_OPEN:
+        return ask->len == 15 && memcmp(ask->data, name, 15) == 0 ? 5 : -EINVAL;
+    case UNID_OP_NET_SEND:
+        return ask->handle == 5 && ask->len == 4 && memcmp(ask->data, "ping", 4) == 0 ? 4 : -EIO;
+    case UNID_OP_NET_RECV:
+        return v->receives == 0 ? -EAGAIN : v->receives == 1 ? 4 : 0;
+    default:
+        return ask->handle == 5 ? 0 : -EBADF;
+    }
+}
+
+static inline void contract_on_ask(void *arg, const struct hv_ask *ask)
+{
+    struct contract_vm *v = arg;
+    const struct hv_driver_ops *ops = hv_vm_ops(v->vm);
+    struct hv_answer answer = {.data = "pong"};
+    if (ask->op == UNID_OP_WAIT) {
+        assert_int_equal(ask->wait_ns, UINT64_C(10000000000));
+        if (v->waits++ == 0) {
+            ops->vm_net_ready(v->vm, 0, UINT64_C(1) << 5); /* from inside of the event */
+            return;
+        }
+        un_timer_init(&v->net_timer, v->c->loop, contract_on_net_timer, v);
+        assert_int_equal(un_timer_arm_in(&v->net_timer, 5000), 0);
+        return;
+    }
+    answer.result = contract_net_result(v, ask);
+    v->receives += ask->op == UNID_OP_NET_RECV;
+    ops->vm_answer(v->vm, &answer);
+}
+
+static inline void contract_connections_are_asked_of_the_user(struct contract *c)
+{
+    static const char *const argv[] = {"paging", "net", NULL};
+    struct contract_vm v;
+    contract_shell(c, &v);
+    v.events.on_ask = contract_on_ask;
+    contract_paging_run(&v, argv, "ok");
+    assert_int_equal(v.waits, 2);
+    assert_int_equal(v.receives, 3);
+    assert_true(v.exit_us - v.run_us < 5000000); /* no WAIT took its whole time */
+    contract_free(&v);
+}
+
+static inline void contract_the_report_is_read_at_the_end(struct contract *c)
+{
+    static const char *const honest[] = {"paging", "report", "1", NULL},
+                            *const liar[] = {"paging", "report", "4000000000", NULL};
+    for (int i = 0; i < 2; i++) {
+        struct contract_vm v;
+        contract_shell(c, &v);
+        contract_paging_run(&v, i ? liar : honest, "ok");
+        assert_int_equal(v.usage.report.calls, 1234);
+        assert_int_equal(v.usage.report.unsupported_count, i ? UNID_REPORT_CALLS : 1);
+        assert_int_equal(v.usage.report.unsupported[0].number, 57);
+        assert_int_equal(v.usage.report.unsupported[0].times, 3);
+        contract_free(&v);
+    }
+}
+
+/* Without on_ask; where there are snapshots, also while one is made. */
+static inline void contract_asks_without_a_user_are_answered(struct contract *c)
+{
+    static const char *const argv[] = {"paging", "early", NULL};
+    struct contract_vm v;
+    if (hv_driver_ops(c->drv)->prepare) {
+        contract_prepare(c, argv, "contract-early");
+    }
+    contract_shell(c, &v);
+    v.snapshot_key = "contract-early";
+    contract_paging_run(&v, argv, "ok");
+    contract_free(&v);
+}
+
+/* For drivers with vm_recycle: what it mapped, and its segment bases, are part of the snapshot. */
+static inline void contract_page_tables_and_segment_bases_are_snapshotted(struct contract *c)
+{
+    static const char *const argv[] = {"paging", "paging", NULL};
+    struct contract_vm v;
+    contract_prepare(c, argv, "contract-paging");
+    contract_shell(c, &v);
+    v.snapshot_key = "contract-paging";
+    for (int run = 0; run < 3; run++) {
+        contract_paging_run(&v, argv, "ok");
+        contract_recycle(&v);
+    }
     contract_free(&v);
 }
 

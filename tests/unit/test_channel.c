@@ -479,6 +479,189 @@ static void a_request_that_does_not_fit_is_refused(void **state)
     assert_int_equal(hv_channel_put_request(&f->ch, &spec, &err), -EALREADY);
 }
 
+/* --- asks ------------------------------------------------------------------------------------- */
+
+static struct hv_ask asked;
+
+static void on_ask(void *arg, const struct hv_ask *ask)
+{
+    note(arg, "ask");
+    asked = *ask;
+}
+
+/* The same channel with a user that answers asks. */
+static struct unid_call *with_asks(struct fixture *f)
+{
+    static struct hv_vm_events asking;
+    asking = events;
+    asking.on_ask = on_ask;
+    f->ch.events = &asking;
+    asked = (struct hv_ask){0};
+    put(f, "", true);
+    return call_of(f);
+}
+
+static void give(struct fixture *f, int32_t result, const void *data)
+{
+    hv_channel_answer(&f->ch, &(struct hv_answer){.result = result, .data = data});
+}
+
+static void an_ask_waits_for_its_answer(void **state)
+{
+    struct fixture *f = *state;
+    struct unid_call *c = with_asks(f);
+    give(f, 3, NULL); /* nobody asked */
+    memcpy(window(f, UNID_NET_ADDR), "data", 4);
+    c->net_handle = 63;
+    c->net_len = 4;
+    ring(f, UNID_OP_NET_SEND);
+    assert_trace(f, "ask");
+    assert_false(answered(f));
+    assert_int_equal(asked.op, UNID_OP_NET_SEND);
+    assert_int_equal(asked.handle, 63);
+    assert_int_equal(asked.len, 4);
+    assert_memory_equal(asked.data, "data", 4);
+    give(f, 3, NULL);
+    give(f, 2, NULL);
+    assert_trace(f, "resume");
+    assert_true(answered(f));
+    assert_int_equal(c->net_result, 3);
+}
+
+static void received_bytes_are_no_more_than_were_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    struct unid_call *c = with_asks(f);
+    c->net_len = 3;
+    ring(f, UNID_OP_NET_RECV);
+    assert_int_equal(asked.len, 3);
+    c->net_len = 100; /* it may change its mind: the first word counts */
+    give(f, 5, "abcde");
+    assert_int_equal(c->net_result, 3);
+    assert_memory_equal(window(f, UNID_NET_ADDR), "abc\0\0", 5);
+    ring(f, UNID_OP_NET_RECV);
+    give(f, -EAGAIN, NULL);
+    assert_int_equal(c->net_result, -EAGAIN);
+    assert_trace(f, "ask resume ask resume");
+}
+
+static void names_are_copied_and_short(void **state)
+{
+    struct fixture *f = *state;
+    struct unid_call *c = with_asks(f);
+    memset(window(f, UNID_NET_ADDR), 'a', LIMIT_NET_NAME_BYTES + 1);
+    c->net_len = LIMIT_NET_NAME_BYTES;
+    ring(f, UNID_OP_NET_OPEN);
+    assert_trace(f, "ask");
+    memset(window(f, UNID_NET_ADDR), 'b', LIMIT_NET_NAME_BYTES + 1);
+    assert_int_equal(asked.len, LIMIT_NET_NAME_BYTES);
+    assert_int_equal(strspn(asked.data, "a"), LIMIT_NET_NAME_BYTES);
+    give(f, 0, NULL);
+    c->net_len = LIMIT_NET_NAME_BYTES + 1;
+    ring(f, UNID_OP_NET_RESOLVE);
+    assert_trace(f, "resume resume");
+    assert_int_equal(c->net_result, -ENAMETOOLONG);
+}
+
+static void handles_that_cannot_be_are_answered_at_once(void **state)
+{
+    static const uint32_t ops[] = {UNID_OP_NET_SEND, UNID_OP_NET_RECV, UNID_OP_NET_SHUT,
+                                   UNID_OP_NET_CLOSE};
+    struct fixture *f = *state;
+    struct unid_call *c = with_asks(f);
+    for (size_t i = 0; i < UN_ARRAY_SIZE(ops); i++) {
+        c->net_handle = i ? 64 : UINT32_MAX;
+        ring(f, ops[i]);
+        assert_trace(f, "resume");
+        assert_int_equal(c->net_result, -EBADF);
+    }
+}
+
+static void a_wait_ends_with_what_the_guest_was_not_told(void **state)
+{
+    struct fixture *f = *state;
+    struct unid_call *c = with_asks(f);
+    c->wait_ns = 1000;
+    ring(f, UNID_OP_WAIT);
+    assert_int_equal(asked.wait_ns, 1000);
+    hv_channel_net_ready(&f->ch, 2, 0);
+    assert_trace(f, "ask resume");
+    assert_int_equal(c->net_readable, 2);
+    ring(f, UNID_OP_WAIT); /* it knows of that bit */
+    hv_channel_net_ready(&f->ch, 0, 0);
+    hv_channel_net_ready(&f->ch, 2, 0);
+    assert_false(answered(f));
+    hv_channel_net_ready(&f->ch, 2, UINT64_C(1) << 63);
+    assert_trace(f, "ask resume");
+    assert_int_equal(c->net_writable, UINT64_C(1) << 63);
+    hv_channel_net_ready(&f->ch, 3, 0); /* between two calls */
+    ring(f, UNID_OP_WAIT);
+    assert_trace(f, "resume");
+    assert_int_equal(c->net_readable, 3);
+    assert_int_equal(c->net_writable, 0);
+    c->wait_ns = 0;
+    ring(f, UNID_OP_WAIT);
+    assert_trace(f, "resume");
+}
+
+static void asks_that_nobody_takes_are_answered_at_once(void **state)
+{
+    struct fixture *f = *state;
+    put(f, "", true);
+    for (uint32_t op = UNID_OP_WAIT; op <= UNID_OP_NET_CLOSE; op++) {
+        call_of(f)->wait_ns = 5;
+        ring(f, op);
+        assert_trace(f, "resume");
+        assert_int_equal(call_of(f)->net_result, -ENOSYS);
+    }
+}
+
+static void an_answer_after_the_end_is_ignored(void **state)
+{
+    struct fixture *f = *state;
+    struct hv_exit why = {.kind = HV_EXIT_LOST};
+    with_asks(f);
+    ring(f, UNID_OP_NET_SHUT);
+    hv_channel_end(&f->ch, &why);
+    give(f, 0, NULL);
+    hv_channel_net_ready(&f->ch, 1, 1);
+    assert_false(answered(f));
+    assert_trace(f, "ask due");
+}
+
+static void a_net_length_behind_its_window_ends_the_guest(void **state)
+{
+    for (uint32_t op = UNID_OP_NET_RESOLVE; op <= UNID_OP_NET_CLOSE; op++) {
+        void *each = NULL;
+        set_up(&each);
+        struct fixture *f = each;
+        with_asks(f);
+        call_of(f)->net_len = UNID_NET_SIZE + 1;
+        ring(f, op);
+        assert_protocol_end(f, "net length");
+        tear_down(&each);
+    }
+}
+
+static void a_report_is_cut_to_its_bounds(void **state)
+{
+    struct fixture *f = *state;
+    struct unid_report r, *theirs = (void *)window(f, UNID_REPORT_ADDR);
+    hv_channel_report(&f->ch, &r);
+    assert_int_equal(r.calls, 0);
+    memset(theirs, 0xff, sizeof(*theirs));
+    hv_channel_report(&f->ch, &r);
+    assert_int_equal(r.unsupported_count, UNID_REPORT_CALLS);
+    theirs->unsupported_count = 1;
+    hv_channel_report(&f->ch, &r);
+    assert_int_equal(r.unsupported_count, 1);
+    assert_int_equal(r.unsupported[0].number, UINT32_MAX);
+    assert_int_equal(r.unsupported[1].times, 0);
+    hv_channel_done(&f->ch);
+    hv_channel_report(&f->ch, &r);
+    assert_int_equal(r.unsupported_count, 0);
+}
+
 /* --- hostile guests --------------------------------------------------------------------------- */
 
 static void hostile_calls_end_the_guest(void **state)
@@ -493,7 +676,8 @@ static void hostile_calls_end_the_guest(void **state)
         {false, UNID_OP_DONE, 0, 0, 0, "before it took the request"},
         {true, UNID_OP_NEXT, 0, 0, 0, "second request"},
         {true, 0, 0, 0, 0, "unknown operation"},
-        {true, 6, 0, 0, 0, "unknown operation"},
+        {true, UNID_OP_NET_CLOSE + 1, 0, 0, 0, "unknown operation"},
+        {true, UNID_OP_WAIT, 0, 0, UNID_LOG_SIZE + 1, "log length"},
         {true, UINT32_MAX, 0, 0, 0, "unknown operation"},
         {true, UNID_OP_LOG, 0, 0, UNID_LOG_SIZE + 1, "log length"},
         {true, UNID_OP_READ, 0, 0, UINT32_MAX, "log length"},
@@ -697,6 +881,15 @@ int main(void)
         TEST(nothing_comes_after_the_vm_was_freed_inside_an_event),
         TEST(a_vm_lost_with_output_out_ends_at_once),
         TEST(a_request_that_does_not_fit_is_refused),
+        TEST(an_ask_waits_for_its_answer),
+        TEST(received_bytes_are_no_more_than_were_asked_for),
+        TEST(names_are_copied_and_short),
+        TEST(handles_that_cannot_be_are_answered_at_once),
+        TEST(a_wait_ends_with_what_the_guest_was_not_told),
+        TEST(asks_that_nobody_takes_are_answered_at_once),
+        TEST(an_answer_after_the_end_is_ignored),
+        cmocka_unit_test(a_net_length_behind_its_window_ends_the_guest),
+        TEST(a_report_is_cut_to_its_bounds),
         cmocka_unit_test(hostile_calls_end_the_guest),
         TEST(a_second_head_ends_the_guest),
         TEST(a_call_before_the_answer_ends_the_guest),

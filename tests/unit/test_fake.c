@@ -34,6 +34,8 @@ struct user {
     size_t feed_piece;
     char log[256];
     char out[256];
+    struct hv_ask ask;
+    char asked[64]; /* bytes that came with it */
 };
 
 static void note(struct user *u, char event)
@@ -101,6 +103,16 @@ static void on_output(void *arg, const void *data, size_t len, const struct hv_e
         ops->vm_output_done(u->vm);
         u->inside = false;
     }
+}
+
+static void on_ask(void *arg, const struct hv_ask *ask)
+{
+    struct user *u = arg;
+
+    note(u, 'a');
+    u->ask = *ask;
+    snprintf(u->asked, sizeof(u->asked), "%.*s", ask->data ? (int)ask->len : 0,
+             ask->data ? (const char *)ask->data : "");
 }
 
 static void on_log(void *arg, const void *data, size_t len)
@@ -307,6 +319,110 @@ static void body_is_asked_for_piece_by_piece(void **state)
     drop(&u);
 }
 
+static void a_wait_passes_without_a_user_that_answers(void **state)
+{
+    const char *argv[] = {"f", "wait", "7", NULL};
+    struct user u = {0};
+
+    make(&u);
+    un_loop_run_ready(loop);
+    run_with(&u, argv, "", true);
+    un_loop_advance(loop, 6999);
+    assert_string_equal(u.events, "rs");
+    un_loop_advance(loop, 1);
+    assert_string_equal(u.out, "waited\n");
+    drop(&u);
+}
+
+/* Answers what is asked, which must be `op`. */
+static void give(struct user *u, uint32_t op, int32_t result, const char *data)
+{
+    un_loop_run_ready(loop);
+    assert_int_equal(u->ask.op, op);
+    u->ask.op = 0;
+    u->inside = true;
+    ops->vm_answer(u->vm, &(struct hv_answer){.result = result, .data = data});
+    u->inside = false;
+}
+
+/* As make, with a user that answers asks. */
+static void make_asked(struct user *u)
+{
+    static struct hv_vm_events asking;
+    struct hv_vm_spec spec = {.mem_bytes = 64 * MIB, .events = &asking, .arg = u};
+    struct un_error err = UN_ERROR_INIT;
+
+    asking = events;
+    asking.on_ask = on_ask;
+    assert_int_equal(ops->vm_new(drv, &spec, &u->vm, &err), 0);
+    un_loop_run_ready(loop);
+}
+
+static void a_guest_talks_over_a_connection(void **state)
+{
+    const char *argv[] = {"f", "net", "a.example:80", "ping", NULL};
+    struct user u = {0};
+
+    make_asked(&u);
+    run_with(&u, argv, "", true);
+    give(&u, UNID_OP_NET_OPEN, 4, NULL);
+    assert_string_equal(u.asked, "a.example:80");
+    give(&u, UNID_OP_NET_SEND, -EAGAIN, NULL);
+    assert_string_equal(u.asked, "ping");
+    un_loop_run_ready(loop);
+    assert_int_equal(u.ask.op, UNID_OP_WAIT);
+    ops->vm_net_ready(u.vm, 0, 1 << 4);
+    give(&u, UNID_OP_NET_SEND, 4, NULL);
+    assert_int_equal(u.ask.handle, 4);
+    give(&u, UNID_OP_NET_SHUT, 0, NULL);
+    give(&u, UNID_OP_NET_RECV, 2, "po");
+    give(&u, UNID_OP_NET_RECV, 2, "ng");
+    give(&u, UNID_OP_NET_RECV, 0, NULL);
+    give(&u, UNID_OP_NET_CLOSE, 0, NULL);
+    un_loop_run_ready(loop);
+    assert_string_equal(u.out, "pong");
+    assert_int_equal(u.exit.status, 0);
+    drop(&u);
+}
+
+static void a_connection_that_is_refused_is_told(void **state)
+{
+    const char *argv[] = {"f", "net", "a.example:80", NULL};
+    struct user asked = {0}, alone = {0};
+
+    make_asked(&asked);
+    run_with(&asked, argv, "", true);
+    give(&asked, UNID_OP_NET_OPEN, -ECONNREFUSED, NULL);
+    un_loop_run_ready(loop);
+    assert_string_equal(asked.out, "error 111\n");
+    assert_int_equal(asked.exit.status, 1);
+    drop(&asked);
+    make(&alone);
+    un_loop_run_ready(loop);
+    run_with(&alone, argv, "", true);
+    un_loop_run_ready(loop);
+    assert_string_equal(alone.out, "error 38\n");
+    drop(&alone);
+}
+
+static void a_report_can_be_played(void **state)
+{
+    const char *argv[] = {"f", "unsupported", "57", "3", "101", "1", NULL};
+    struct user u = {0};
+    struct hv_usage usage;
+
+    make(&u);
+    un_loop_run_ready(loop);
+    run_with(&u, argv, "", true);
+    un_loop_run_ready(loop);
+    assert_int_equal(u.exit.kind, HV_EXIT_DONE);
+    ops->vm_usage(u.vm, &usage);
+    assert_int_equal(usage.report.calls, 4);
+    assert_int_equal(usage.report.unsupported_count, 2);
+    assert_int_equal(usage.report.unsupported[1].number, 101);
+    drop(&u);
+}
+
 static void every_kind_of_end_can_be_played(void **state)
 {
     static const struct {
@@ -499,6 +615,10 @@ int main(void)
         T(guest_stands_still_until_its_output_is_answered),
         T(end_with_output_is_told_after_its_answer),
         T(body_is_asked_for_piece_by_piece),
+        T(a_wait_passes_without_a_user_that_answers),
+        T(a_guest_talks_over_a_connection),
+        T(a_connection_that_is_refused_is_told),
+        T(a_report_can_be_played),
         T(every_kind_of_end_can_be_played),
         T(free_in_any_state_gives_only_gone),
         T(shell_that_fails_says_why),

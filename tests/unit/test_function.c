@@ -105,6 +105,32 @@ static void what_is_wrong_is_named(void **state)
     assert_refused(WITH("\"env\":{\"A\":1}"), "env.A");
 }
 
+static void egress_rules_are_kept_in_one_form(void **state)
+{
+    struct function_config c;
+    assert_int_equal(parse(WITH("\"egress\":[\"API.Example.test.:443\",\"*.example.test:*\","
+                                "\"[0:0::1]:80\",\"127.0.0.1:5432\"]"),
+                           &c),
+                     0);
+    assert_string_equal(c.egress[0], "api.example.test:443");
+    assert_string_equal(c.egress[1], "*.example.test:*");
+    assert_string_equal(c.egress[2], "[::1]:80");
+    assert_string_equal(c.egress[3], "127.0.0.1:5432");
+    assert_null(c.egress[4]);
+    un_autofree char *again = function_config_to_json(&c);
+    assert_non_null(strstr(again, ",\"egress\":[\"api.example.test:443\",\"*.example.test:*\"," 
+                                  "\"[::1]:80\",\"127.0.0.1:5432\"]}"));
+    function_config_done(&c);
+    assert_int_equal(parse(WITH("\"egress\":[]"), &c), 0);
+    assert_null(c.egress);
+    function_config_done(&c);
+    assert_refused(WITH("\"egress\":\"a:1\""), "egress: must be a list");
+    assert_refused(WITH("\"egress\":[1]"), "egress[0]: must be a string");
+    assert_refused(WITH("\"egress\":[\"a:1\",\"b\"]"), "egress[1]: must be HOST:PORT");
+    assert_refused(WITH("\"egress\":[\"a:0\"]"), "egress[0]: the port");
+    assert_refused(WITH("\"egress\":[\"*:443\"]"), "egress[0]: the host");
+}
+
 static void key_of(const char *name, const char *json, char ret[FUNCTION_SNAPSHOT_KEY_SIZE])
 {
     struct function_config c;
@@ -120,10 +146,10 @@ static void the_snapshots_key_depends_on_what_the_program_sees_at_its_start(void
     static const char *const differing[] = {
         WITH("\"memory_mib\":65"),      WITH("\"args\":[\"a\",\"b\"]"), WITH("\"args\":[\"ab\"]"),
         WITH("\"args\":[\"\",\"ab\"]"), WITH("\"env\":{\"a\":\"b\"}"),  WITH("\"args\":[\"a=b\"]"),
-        WITH("\"args\":[\"a,1:b\"]"),
+        WITH("\"args\":[\"a,1:b\"]"),   WITH("\"interface\":\"cgi\""), WITH("\"interface\":\"http\""),
     };
     char first[FUNCTION_SNAPSHOT_KEY_SIZE], key[FUNCTION_SNAPSHOT_KEY_SIZE];
-    char seen[8][FUNCTION_SNAPSHOT_KEY_SIZE];
+    char seen[10][FUNCTION_SNAPSHOT_KEY_SIZE];
     size_t count = 0;
     key_of("f", "{\"image\":\"sha256:" D64 "\"}", first);
     key_of("f",
@@ -411,8 +437,9 @@ static void kind_and_interface_must_go_together(void **state)
     assert_int_equal(rg->v->config.interface, FUNCTION_SDK);
     assert_int_equal(deploy(rg, "b", rg->kernel, ""), 0);
     assert_int_equal(rg->v->config.interface, FUNCTION_HTTP);
-    assert_int_equal(deploy(rg, "c", rg->sdk, ",\"interface\":\"filter\""), -EINVAL);
-    assert_non_null(strstr(rg->ig.a.text, "it must be sdk"));
+    assert_int_equal(deploy(rg, "c", rg->sdk, ",\"interface\":\"lambda\""), -ENOTSUP);
+    assert_non_null(strstr(rg->ig.a.text, "lambda is not served"));
+    assert_int_equal(deploy(rg, "c", rg->program, ",\"interface\":\"lambda\""), -ENOTSUP);
     assert_int_equal(deploy(rg, "c", rg->program, ",\"interface\":\"sdk\""), -EINVAL);
     assert_int_equal(deploy(rg, "c", rg->kernel, ",\"interface\":\"cgi\""), -EINVAL);
     assert_int_equal(deploy(rg, "c", "sha256:" D64, ""), -ENOENT);
@@ -635,6 +662,7 @@ int main(void)
         TEST(the_same_configuration_makes_no_version),
         TEST(a_version_stored_without_the_later_keys_has_their_defaults),
         TEST(listeners_hear_of_changes_until_they_leave),
+        TEST(egress_rules_are_kept_in_one_form),
         TEST(kind_and_interface_must_go_together),
         TEST(rollback_moves_live_and_keeps_versions),
         TEST(aliases_name_versions),

@@ -4,6 +4,7 @@
  *     test_kvm                   everything; UNID_KVM_ROUNDS=10000 for the long form of what
  * repeats
  *     test_kvm hostile ROUNDS    only the hostile guests, for longer
+ *     test_kvm PATTERN           only the tests of that name
  */
 #include <dirent.h>
 #include <errno.h>
@@ -105,6 +106,41 @@ static void a_vm_is_put_back_and_runs_again(void **state)
 static void a_vm_runs_once(void **state)
 {
     contract_runs_once(&contract);
+}
+
+static void a_guest_writes_its_own_page_tables(void **state)
+{
+    contract_a_guest_writes_its_own_page_tables(&contract);
+}
+
+static void page_tables_and_segment_bases_are_snapshotted(void **state)
+{
+    contract_page_tables_and_segment_bases_are_snapshotted(&contract);
+}
+
+static void system_calls_are_faults_with_a_name(void **state)
+{
+    contract_system_calls_are_faults_with_a_name(&contract);
+}
+
+static void time_passes(void **state)
+{
+    contract_time_passes(&contract);
+}
+
+static void connections_are_asked_of_the_user(void **state)
+{
+    contract_connections_are_asked_of_the_user(&contract);
+}
+
+static void the_report_is_read_at_the_end(void **state)
+{
+    contract_the_report_is_read_at_the_end(&contract);
+}
+
+static void asks_without_a_user_are_answered(void **state)
+{
+    contract_asks_without_a_user_are_answered(&contract);
 }
 
 /* --- runs ------------------------------------------------------------------------------------- */
@@ -878,6 +914,13 @@ int main(int argc, char **argv)
         TEST(four_vms_run_at_once),
         TEST(a_vm_is_put_back_and_runs_again),
         TEST(a_vm_runs_once),
+        TEST(a_guest_writes_its_own_page_tables),
+        TEST(page_tables_and_segment_bases_are_snapshotted),
+        TEST(system_calls_are_faults_with_a_name),
+        TEST(time_passes),
+        TEST(connections_are_asked_of_the_user),
+        TEST(the_report_is_read_at_the_end),
+        TEST(asks_without_a_user_are_answered),
         TEST(crash_faults_at_its_address_and_leaves_its_log),
         TEST(spin_is_ended_by_its_cpu_time),
         TEST(hog_ends_at_its_memory),
@@ -910,11 +953,14 @@ int main(int argc, char **argv)
 #endif
     };
     const struct CMUnitTest hostile[] = {TEST(hostile_guests_harm_only_themselves)};
-    if (argc > 1) { /* a longer run: "hostile ROUNDS" */
+    bool longer = argc > 1 && strcmp(argv[1], "hostile") == 0;
+    if (longer) {
         setenv("UNID_KVM_ROUNDS", argc > 2 ? argv[2] : "10000", 1);
+    } else if (argc > 1) {
+        cmocka_set_test_filter(argv[1]);
     }
-    int rc = argc > 1 ? cmocka_run_group_tests(hostile, NULL, NULL)
-                      : cmocka_run_group_tests(tests, NULL, NULL);
+    int rc = longer ? cmocka_run_group_tests(hostile, NULL, NULL)
+                    : cmocka_run_group_tests(tests, NULL, NULL);
     remove_state();
     return rc;
 }

@@ -307,7 +307,7 @@ static void addresses_that_do_not_fit_are_refused(void **state)
         {0x100000, 0x1800, -EINVAL},                     /* over the boot block */
         {0x200800, 0x100, -EINVAL},                      /* shares a page with the code */
         {UINT64_C(0xfffffffffffff000), 0x1000, -EINVAL}, /* ends at 2^64 */
-        {UINT64_C(0xffff800000000000), 0x1000, -ENOMEM}, /* the upper half */
+        {UNID_DIRECT_MAP + 0x400000, 0x1000, -ENOMEM},   /* only for paging images */
         {0x202000, UINT64_C(0x7fffffffffff0000), -ENOMEM},
         {0x202000, 16 * MIB, -ENOMEM},
         {16 * MIB - 0x2000, 0x1800, -ENOMEM}, /* where the stack and the tables must be */
@@ -396,6 +396,122 @@ static void a_segment_without_rights_is_not_mapped(void **state)
     assert_int_equal(found(f, 0x201000), '-');
 }
 
+/* --- paging images ---------------------------------------------------------------------------- */
+
+/* The default image, with its data in the direct map at the physical address `phys`. */
+static struct elf_maker paging_image(uint64_t phys)
+{
+    struct elf_maker m = elf_maker_default();
+    m.note_flags = UNID_NOTE_PAGING;
+    m.segments[2].p_vaddr = UNID_DIRECT_MAP + phys;
+    return m;
+}
+
+/* As found(), for an address of the direct map. */
+static char found_direct(const struct fixture *f, uint64_t page)
+{
+    uint64_t rights = 0, phys = 0, entry = walk(f, UNID_DIRECT_MAP + page, &rights, &phys);
+    if (!entry) {
+        return '-';
+    }
+    assert_int_equal(phys, page);
+    assert_true(rights & U);
+    assert_true(entry & NX);
+    return rights & W ? 'w' : 'r';
+}
+
+static void a_paging_image_has_all_of_memory_in_the_direct_map_and_little_else(void **state)
+{
+    struct fixture *f = *state;
+    static const uint64_t sizes[] = {8 * MIB, 17 * MIB + PAGE, 1025 * MIB};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(sizes); i++) {
+        set_memory(f, sizes[i]);
+        struct elf_maker m = paging_image(0x600000);
+        assert_int_equal(build(f, &m), 0);
+        for (uint64_t page = 0; page < f->mem_bytes + 4 * MIB; page += PAGE) {
+            bool low = page < UNID_IMAGE_MIN, code = page == 0x200000, data = page == 0x201000;
+            bool channel = page >= UNID_BOOT_ADDR && page < UNID_CHANNEL_END;
+            assert_int_equal(found(f, page), channel ? 'w' : code ? 'x' : data ? 'r' : '-');
+            assert_int_equal(found_direct(f, page), low || page >= f->mem_bytes ? '-' : 'w');
+        }
+    }
+}
+
+static void a_paging_image_is_told_of_free_frames_and_of_its_tables(void **state)
+{
+    struct fixture *f = *state;
+    struct elf_maker m = paging_image(0x600000);
+    f->run.interface = UNID_INTERFACE_CGI;
+    assert_int_equal(build(f, &m), 0);
+    const struct unid_boot *b = boot_of(f);
+    uint64_t stack_phys = b->stack_top - UNID_DIRECT_MAP;
+    assert_int_equal(b->page_root, f->layout.cr3);
+    assert_int_equal(b->interface, UNID_INTERFACE_CGI);
+    assert_int_equal(b->image_start, 0x200000);
+    assert_int_equal(b->image_end, 0x601800);
+    assert_int_equal(b->heap_start, 0x602000);
+    assert_int_equal(b->heap_end, stack_phys - UNID_STACK_SIZE);
+    assert_true(stack_phys <= b->page_root && b->page_root < f->mem_bytes);
+    assert_int_equal(f->layout.rsp, b->stack_top - 8);
+    assert_int_equal(f->layout.guard, 0);
+    assert_memory_equal(f->mem + 0x600000, f->image + 0x3000, 0x10);
+    for (uint64_t at = b->heap_start; at < stack_phys; at++) {
+        assert_int_equal(f->mem[at], 0);
+    }
+    uint64_t rights, phys;
+    assert_true(walk(f, UNID_DIRECT_MAP + 0x200000, &rights, &phys) & LARGE);
+}
+
+static void an_image_that_pages_not_is_told_no_tables(void **state)
+{
+    struct fixture *f = *state;
+    struct elf_maker m = elf_maker_default();
+    assert_int_equal(build(f, &m), 0);
+    assert_int_equal(boot_of(f)->page_root, 0);
+    assert_int_equal(boot_of(f)->interface, UNID_INTERFACE_SDK);
+    assert_int_equal(found_direct(f, 0x400000), '-');
+}
+
+static void segments_in_the_direct_map_are_held_against_memory_and_the_others(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        uint64_t phys, memsz;
+        uint32_t flags;
+        int rc;
+    } cases[] = {
+        {0x202000, 0x1800, PF_R | PF_W, 0},
+        {0x800000, 16, PF_R, 0},
+        {0x201000, 0x1800, PF_R, -EINVAL},        /* the constants */
+        {0x2017ff, 0x10, PF_R, -EINVAL},          /* a page of theirs */
+        {0x200000, 0x200000, PF_R, -EINVAL},      /* around all others */
+        {0x1ff000, 0x1000, PF_R, -EINVAL},        /* the channel's half */
+        {0, 0x1000, PF_R, -EINVAL},               /* the driver's */
+        {0x600000, 0x1000, PF_R | PF_X, -EINVAL}, /* never executable */
+        {16 * MIB - PAGE, 0x1000, PF_R, -ENOMEM}, /* where the tables must be */
+        {16 * MIB, 0x1000, PF_R, -ENOMEM},
+        {UINT64_MAX - UNID_DIRECT_MAP - 0x1fff, 0x1fff, PF_R, -ENOMEM},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(cases); i++) {
+        struct elf_maker m = paging_image(cases[i].phys);
+        m.segments[2].p_memsz = cases[i].memsz;
+        m.segments[2].p_flags = cases[i].flags;
+        int rc = build(f, &m);
+        if (rc != cases[i].rc) {
+            fail_msg("case %zu gave %d: %s", i, rc, f->err.text);
+        }
+    }
+}
+
+static void a_note_that_asks_for_what_nobody_knows_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct elf_maker m = elf_maker_default();
+    m.note_flags = 0x80000000;
+    assert_int_equal(build(f, &m), -EINVAL);
+    assert_non_null(strstr(f->err.text, "0x80000000"));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -413,6 +529,11 @@ int main(void)
         TEST(memory_that_is_too_small_is_said_so),
         TEST(strings_fill_their_area_to_the_last_byte_and_no_further),
         TEST(a_segment_without_rights_is_not_mapped),
+        TEST(a_paging_image_has_all_of_memory_in_the_direct_map_and_little_else),
+        TEST(a_paging_image_is_told_of_free_frames_and_of_its_tables),
+        TEST(an_image_that_pages_not_is_told_no_tables),
+        TEST(segments_in_the_direct_map_are_held_against_memory_and_the_others),
+        TEST(a_note_that_asks_for_what_nobody_knows_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

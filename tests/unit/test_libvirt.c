@@ -169,6 +169,36 @@ static void runs_once(void **state)
     contract_runs_once(&shared);
 }
 
+static void a_guest_writes_its_own_page_tables(void **state)
+{
+    contract_a_guest_writes_its_own_page_tables(&shared);
+}
+
+static void system_calls_are_faults_with_a_name(void **state)
+{
+    contract_system_calls_are_faults_with_a_name(&shared);
+}
+
+static void time_passes(void **state)
+{
+    contract_time_passes(&shared);
+}
+
+static void connections_are_asked_of_the_user(void **state)
+{
+    contract_connections_are_asked_of_the_user(&shared);
+}
+
+static void the_report_is_read_at_the_end(void **state)
+{
+    contract_the_report_is_read_at_the_end(&shared);
+}
+
+static void asks_without_a_user_are_answered(void **state)
+{
+    contract_asks_without_a_user_are_answered(&shared);
+}
+
 static void fault_is_told_with_its_address(void **state)
 {
     struct contract_vm v;
@@ -555,6 +585,12 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(runs_once, setup, teardown),
         cmocka_unit_test_setup_teardown(can_be_freed_in_every_state, setup, teardown),
         cmocka_unit_test_setup_teardown(four_run_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_guest_writes_its_own_page_tables, setup, teardown),
+        cmocka_unit_test_setup_teardown(system_calls_are_faults_with_a_name, setup, teardown),
+        cmocka_unit_test_setup_teardown(time_passes, setup, teardown),
+        cmocka_unit_test_setup_teardown(connections_are_asked_of_the_user, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_report_is_read_at_the_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(asks_without_a_user_are_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(fault_is_told_with_its_address, setup, teardown),
         cmocka_unit_test_setup_teardown(qemu_killed_while_running_is_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(qemu_killed_as_a_shell_is_lost, setup, teardown),

@@ -86,8 +86,11 @@
  * is mapped: [heap_start, heap_end) are physical addresses of free, zeroed frames, and the image
  * maps them where it likes, by writing entries (present, user, and 4 KiB leaves) below those of
  * boot.page_root, the physical address of the top table. It cannot flush the TLB: an address whose
- * entry was present once keeps its frame, or is not used again. */
-#define UNID_DIRECT_MAP UNID_U64(0xffff800000000000)
+ * entry was present once keeps its frame, or is not used again.
+ *
+ * The direct map is one entry of the top table, of the upper half, but not its first: a KVM that
+ * runs guests in the host's own ring 3 (PVM) keeps that one for itself. */
+#define UNID_DIRECT_MAP UNID_U64(0xffffc00000000000)
 
 /* The longest heads. A request head leaves at least half of its window to the body. */
 #define UNID_REQUEST_HEAD_MAX  (UNID_REQUEST_SIZE / 2)

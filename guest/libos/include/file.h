@@ -13,30 +13,55 @@
 
 struct inode;
 struct file;
-struct kstat; /* fs/stat.h: struct stat of x86-64 Linux */
+struct stat; /* <asm/stat.h> */
 
 struct file_ops {
-    const char *name;
+    const char *name; /* as readlink of /proc/self/fd/N shows what has no path: "pipe", "socket" */
+    bool seekable;
+    bool messages; /* each read or write is one message: vectors are gathered */
     /* `pos` is the offset to use and advance; NULL for what has none. Block as the file's flags say
      * (O_NONBLOCK: -EAGAIN). */
     int64_t (*read)(struct file *f, void *to, size_t len, uint64_t *pos);
     int64_t (*write)(struct file *f, const void *from, size_t len, uint64_t *pos);
-    /* POLL* bits that hold now. */
+    /* POLL* bits that hold now; NULL: always readable and writable. */
     uint32_t (*poll)(struct file *f);
-    /* The queue that is woken when poll() may have changed; NULL: it never does. */
-    struct waitq *(*waitq)(struct file *f);
+    /* What is woken when poll() may have changed; NULL: it never does. */
+    struct readiness *(*ready)(struct file *f);
+    /* CLOCK_MONOTONIC when poll() changes by itself, or NO_DEADLINE; NULL: never. */
+    uint64_t (*deadline)(struct file *f);
+    /* Whether to wait for this file is to wait for the request (task.h, request_waiters). */
+    bool (*wants_request)(struct file *f);
     int64_t (*ioctl)(struct file *f, uint32_t request, uint64_t arg);
-    int (*stat)(struct file *f, struct kstat *ret); /* NULL: by the inode */
+    int (*stat)(struct file *f, struct stat *ret); /* NULL: by the inode */
     void (*release)(struct file *f);                /* last reference gone */
 };
+
+/* A queue with a count of the changes, by which an edge-triggered epoll knows something new. */
+struct readiness {
+    struct waitq q;
+    uint32_t changes;
+};
+static inline void readiness_init(struct readiness *r)
+{
+    waitq_init(&r->q);
+    r->changes = 0;
+}
+static inline void readiness_changed(struct readiness *r)
+{
+    r->changes++;
+    waitq_wake_all(&r->q);
+}
 
 struct file {
     const struct file_ops *ops;
     struct inode *inode; /* NULL for what has none */
     uint32_t refs;
     uint32_t flags; /* O_ACCMODE, O_APPEND, O_NONBLOCK, ... */
+    bool nowait;    /* this call must not block, whatever the flags say (readv's later parts) */
     uint64_t pos;
     void *priv;
+    char *path;         /* absolute, as it was opened; NULL for what has none */
+    struct list epolls; /* entries of epoll sets that watch it */
 };
 
 /* Gives a file with one reference; NULL out of memory. `inode`: takes a reference of its own. */
@@ -45,7 +70,8 @@ struct file *file_ref(struct file *f);
 void file_unref(struct file *f); /* NULL allowed */
 
 /* Descriptors. */
-struct file *fd_get(int fd);                          /* borrowed; NULL: -EBADF */
+#define FD_MAX 4096                                      /* RLIMIT_NOFILE */
+struct file *fd_get(int fd);                             /* borrowed; NULL: -EBADF */
 int fd_install(struct file *f, int least, bool cloexec); /* takes the reference on success; -EMFILE */
 int fd_close(int fd);
 void files_init(void); /* mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants */
@@ -54,9 +80,15 @@ void files_init(void); /* mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as t
 struct file *file_open_path(const char *path, uint32_t flags, int *ret_error); /* for the kernel */
 int64_t file_read_at(struct file *f, void *to, size_t len, uint64_t offset);
 uint64_t file_size(const struct file *f);
+bool file_is_regular(const struct file *f); /* else mmap says -ENODEV (/dev/zero: file_is_zero) */
+bool file_is_zero(const struct file *f);    /* /dev/zero: maps as anonymous memory */
 /* The frame that holds page `index` of the file, shared, never to be written through by a private
- * mapping; 0 when the file has no frames of that kind (then mm copies) or none there. */
+ * mapping; 0 when the file has no frames of that kind (then mm copies) or none there. It is of the
+ * image, or one that counts users (frame_get) as the file gives it up when truncated. */
 uint64_t file_frame(struct file *f, uint64_t index);
+/* The same for a mapping that is shared and writable: a frame of the file's own, made when there
+ * is none. 0: out of memory, or behind the file's end. */
+uint64_t file_frame_writable(struct file *f, uint64_t index);
 /* Stubs of a rewritten ELF file (rootfs.h): false when it has none. */
 struct file_stubs {
     uint64_t phys, size, vaddr; /* page-aligned frames of the image; address in the file's own space */

@@ -41,6 +41,7 @@ int64_t host_net_send(unsigned handle, const void *data, size_t len);
 int64_t host_net_recv(unsigned handle, void *to, size_t len);
 void host_net_shut(unsigned handle);
 void host_net_close(unsigned handle);
+unsigned host_net_count(void); /* connections that are open */
 uint64_t host_net_readable(void), host_net_writable(void); /* bits, as of the last host call */
 
 /* Counts a system call / one that is not implemented (struct unid_report). */

@@ -4,18 +4,25 @@
  * runs when the program calls it (sys/entry.S) and gives the CPU to another task only where a call
  * blocks, so its data needs no locks. System calls return a value >= 0 or a negative Linux errno.
  *
+ * The system call NAME is the function `int64_t sys_NAME(...)`, with up to six arguments of its own
+ * types (32-bit ones may have anything in the upper half of their register). Defining it is all that
+ * it takes: sys/table.S refers to every name weakly; what nobody defines is ENOSYS, and counted.
+ *
  * Freestanding; compiled a second time for the host with LIBOS_HOSTED, where memory is a plain
  * buffer and the host calls are a test's, so that cmocka can drive each part.
  */
 #ifndef LIBOS_KERNEL_H
 #define LIBOS_KERNEL_H
 
+#include <linux/errno.h> /* constants and structs of the kernel's ABI: the uapi headers (linux-libc-dev) */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "unid/abi.h"
 #include "unid/rootfs.h"
+
+#define LINUX_RELEASE "6.1.0-unid" /* the kernel whose ABI is followed: uname, /proc */
 
 #define PAGE_SIZE 4096ull
 #define PAGE_MASK (PAGE_SIZE - 1)
@@ -67,6 +74,7 @@ size_t strlen(const char *s);
 int strcmp(const char *a, const char *b);
 int strncmp(const char *a, const char *b, size_t n);
 /* %s %.*s %d %u %x %ld %lu %lx %c %%; always NUL-terminated; gives the length it would have. */
+int kvformat(char *to, size_t size, const char *format, __builtin_va_list args);
 int kformat(char *to, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* The kernel's heap, from frames; zeroed. NULL when memory is used up. */

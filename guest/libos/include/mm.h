@@ -24,6 +24,15 @@ void frame_free(uint64_t phys);
 void frame_get(uint64_t phys); /* one more user of a shared frame; frame_free drops it */
 uint64_t frames_total(void), frames_free(void); /* numbers of frames */
 
+/* Takes the free frames and the page tables over (boot). */
+void mm_init(uint64_t page_root, uint64_t frames_from, uint64_t frames_to);
+/* Picks addresses for `len` bytes, aligned, with `room` more left free behind them: for MAP_FIXED. */
+uint64_t mm_pick(uint64_t len, uint64_t room, uint64_t align);
+/* Makes [from, to) the main stack. -ENOMEM. */
+int mm_map_stack(uint64_t from, uint64_t to);
+/* Where the heap of brk() begins. */
+void mm_set_brk(uint64_t start);
+
 /* What the program's addresses mean; system calls of memory. */
 int64_t mm_brk(uint64_t addr);
 int64_t mm_mmap(uint64_t addr, uint64_t len, int prot, int flags, struct file *file, uint64_t offset);

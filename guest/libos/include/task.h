@@ -49,6 +49,38 @@ void request_arrived(void);
 /* Called when connections may have become ready (after a host call): wakes their waiters (net/). */
 void net_poll_ready(void);
 
+/* The registers of the program at its system call, at the end of `current`'s kernel stack: the
+ * call's return writes rax. */
+struct regs {
+    uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+    uint64_t nr; /* of the system call */
+    uint64_t rip, rflags, rsp;
+};
+struct regs *task_regs(void);
+
+/* For ppoll, pselect6, epoll_pwait: the signal mask until the call returns, when the old one comes
+ * back (after the handler of a signal that only `mask` let in). -EINVAL: size is not 8; -EFAULT. NULL
+ * does nothing. */
+int signal_mask_for_call(const uint64_t *mask, size_t size);
+
+/* What goes off at a time of CLOCK_MONOTONIC: when no task can run, or at a system call after it. */
+struct timer {
+    struct list node;
+    uint64_t at_ns; /* NO_DEADLINE: not armed */
+    void (*fire)(struct timer *t); /* disarmed before; may arm again; must not block */
+};
+void timer_init(struct timer *t, void (*fire)(struct timer *t));
+void timer_arm(struct timer *t, uint64_t at_ns); /* armed or not */
+void timer_disarm(struct timer *t);
+
+/* What /proc/self tells. Strings are packed and NUL-terminated each; borrowed. */
+const char *process_exe(void); /* absolute path */
+const char *process_cmdline(size_t *ret_len);
+const char *process_environ(size_t *ret_len);
+uint64_t process_start_ns(void); /* CLOCK_MONOTONIC */
+void process_for_each_task(void (*each)(void *arg, const struct task *t), void *arg);
+uint64_t process_start_ns(void); /* CLOCK_MONOTONIC */
+
 int32_t task_tid(const struct task *t);
 int32_t process_pid(void); /* 1 */
 _Noreturn void process_exit(int status);      /* exit_group: flushes, host_done */
@@ -58,6 +90,8 @@ int signal_raise(int signal);                 /* to the process: SIGPIPE and its
 /* time/ */
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_realtime_ns(void);
-void clock_set_wall(uint64_t wall_ns); /* by host_next */
+/* By host_next: time goes on from here, which may be another machine's clock, at `monotonic_ns` and
+ * `wall_ns`. */
+void clock_resume(uint64_t monotonic_ns, uint64_t wall_ns);
 
 #endif

@@ -1,0 +1,11 @@
+/* syscall_name.h - the names of x86-64 Linux system calls. */
+#ifndef UNID_COMMON_SYSCALL_NAME_H
+#define UNID_COMMON_SYSCALL_NAME_H
+
+#include <stdint.h>
+
+/* "fork" for 57, as <asm/unistd_64.h> of the building machine knows it; NULL for a number without a
+ * name. Any thread. */
+const char *un_syscall_name(uint32_t number);
+
+#endif

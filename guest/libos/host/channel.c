@@ -1,0 +1,200 @@
+/* channel.c - the guest's end of the call channel: request, response, log (unid/abi.h). */
+#include "host/channel.h"
+
+#include "host.h"
+#include "task.h"
+
+#define RESPONSE_WINDOW ((char *)UNID_RESPONSE_ADDR)
+#define LOG_WINDOW      ((char *)UNID_LOG_ADDR)
+
+static bool has_request, body_ended;
+static uint32_t body_used, body_len; /* bytes of the window's body that were read; that there are */
+
+static void doorbell(void)
+{
+    const struct unid_boot *b = boot_page();
+    if (b->doorbell_kind == UNID_DOORBELL_MEMORY) {
+        *(volatile uint32_t *)b->doorbell_addr = 1;
+    } else {
+        __asm__ volatile("outb %0, %1"
+                         :
+                         : "a"((uint8_t)1), "d"((uint16_t)b->doorbell_port)
+                         : "memory");
+    }
+}
+
+void host_call(uint32_t op)
+{
+    struct unid_call *c = call_page();
+    uint32_t seq = c->seq + 1;
+    c->op = op;
+    __atomic_store_n(&c->seq, seq, __ATOMIC_RELEASE);
+    doorbell();
+    while (op == UNID_OP_DONE || __atomic_load_n(&c->ack, __ATOMIC_ACQUIRE) != seq) {
+        __asm__ volatile("pause");
+    }
+    c->log_len = 0;
+}
+
+void host_init(void)
+{
+    const struct unid_boot *b = boot_page();
+    if (b->magic != UNID_ABI_MAGIC || b->major != UNID_ABI_MAJOR || b->minor < 1) {
+        __builtin_trap();
+    }
+    random_seed(call_page()->entropy);
+}
+
+uint32_t host_interface(void)
+{
+    return boot_page()->interface;
+}
+
+/* What a NEXT or READ brought. */
+static void take_body(void)
+{
+    const struct unid_call *c = call_page();
+    body_used = 0;
+    body_len = c->request_len;
+    body_ended = c->flags & UNID_CALL_EOF;
+}
+
+void host_next(void)
+{
+    if (has_request) {
+        return;
+    }
+    has_request = true;
+    uint64_t monotonic = clock_monotonic_ns();
+    if (!(boot_page()->flags & UNID_BOOT_REQUEST_READY)) {
+        host_call(UNID_OP_NEXT);
+    }
+    const struct unid_call *c = call_page();
+    clock_resume(monotonic, c->wall_ns);
+    random_seed(c->entropy);
+    take_body();
+}
+
+bool host_has_request(void)
+{
+    return has_request;
+}
+
+const char *host_request_head(size_t *ret_len)
+{
+    *ret_len = has_request ? call_page()->request_head_len : 0;
+    return (const char *)UNID_REQUEST_ADDR;
+}
+
+int64_t host_content_length(void)
+{
+    uint64_t len = call_page()->content_length;
+    return len == UNID_LENGTH_UNKNOWN ? -1 : (int64_t)len;
+}
+
+bool host_body_ready(void)
+{
+    return has_request && (body_used < body_len || body_ended);
+}
+
+int64_t host_body_read(void *to, size_t len, bool block)
+{
+    if (!host_body_ready() && !block) {
+        return -EAGAIN;
+    }
+    host_next();
+    while (body_used == body_len && !body_ended) {
+        host_call(UNID_OP_READ);
+        take_body();
+    }
+    size_t part = body_len - body_used;
+    part = len < part ? len : part;
+    memcpy(to, (const char *)UNID_REQUEST_ADDR + call_page()->request_head_len + body_used, part);
+    body_used += (uint32_t)part;
+    return (int64_t)part;
+}
+
+void host_response_write(const void *data, size_t len)
+{
+    struct unid_call *c = call_page();
+    while (len > 0) {
+        size_t part = UNID_RESPONSE_SIZE - c->response_len;
+        part = len < part ? len : part;
+        memcpy(RESPONSE_WINDOW + c->response_len, data, part);
+        c->response_len += (uint32_t)part;
+        data = (const char *)data + part;
+        len -= part;
+        if (c->response_len == UNID_RESPONSE_SIZE) {
+            host_response_flush();
+        }
+    }
+}
+
+void host_response_flush(void)
+{
+    struct unid_call *c = call_page();
+    if (c->response_len > 0) {
+        host_next();
+        host_call(UNID_OP_WRITE);
+        c->response_len = 0;
+    }
+}
+
+void host_log_write(const void *data, size_t len)
+{
+    struct unid_call *c = call_page();
+    while (len > 0) {
+        if (c->log_len == UNID_LOG_SIZE) {
+            host_call(UNID_OP_LOG);
+        }
+        size_t part = UNID_LOG_SIZE - c->log_len;
+        part = len < part ? len : part;
+        memcpy(LOG_WINDOW + c->log_len, data, part);
+        c->log_len += (uint32_t)part;
+        data = (const char *)data + part;
+        len -= part;
+    }
+}
+
+void host_done(int status)
+{
+    host_next(); /* there is no end without a request (unid/abi.h) */
+    call_page()->status = status;
+    host_call(UNID_OP_DONE);
+    __builtin_unreachable();
+}
+
+void host_wait(uint64_t ns)
+{
+    host_response_flush();
+    call_page()->wait_ns = ns;
+    host_call(UNID_OP_WAIT);
+}
+
+static struct unid_report *report(void)
+{
+    return (struct unid_report *)UNID_REPORT_ADDR;
+}
+
+void host_report_call(void)
+{
+    report()->calls++;
+}
+
+void host_report_unsupported(uint32_t number)
+{
+    struct unid_report *r = report();
+    uint32_t i = 0;
+    while (i < r->unsupported_count && r->unsupported[i].number != number) {
+        i++;
+    }
+    if (i == UNID_REPORT_CALLS) {
+        return;
+    }
+    if (i == r->unsupported_count) {
+        r->unsupported[i].number = number;
+        r->unsupported[i].times = 0;
+        r->unsupported_count++;
+    }
+    r->unsupported[i].times++;
+}

@@ -1,0 +1,228 @@
+/* page.c - pages of the program: which frame each gets, and what happens to it. See mm_internal.h
+ * for the states of an entry. */
+#include <linux/mman.h>
+
+#include "file.h"
+#include "mm/mm_internal.h"
+
+/* --- accessible ------------------------------------------------------------------------------- */
+
+struct mapping {
+    uint64_t from;
+    const struct page_want *want;
+    uint64_t frames; /* needed */
+};
+
+static uint64_t file_offset(const struct mapping *m, uint64_t addr)
+{
+    return m->want->file_offset + (addr - m->from);
+}
+
+/* The file's own frame for the page, if the mapping may use it. */
+static uint64_t shared_frame(const struct mapping *m, uint64_t addr)
+{
+    const struct page_want *w = m->want;
+    if (!w->file || (w->prot & PROT_WRITE && !w->shared)) {
+        return 0;
+    }
+    return file_frame(w->file, file_offset(m, addr) / PAGE_SIZE);
+}
+
+/* Pages behind the end of a file stay inaccessible, as they do on Linux. */
+static bool behind_file(const struct mapping *m, uint64_t addr)
+{
+    return m->want->file && file_offset(m, addr) >= page_up(file_size(m->want->file));
+}
+
+/* Whether what was at the page allows what is wanted; counts frames. */
+static int check_page(void *arg, uint64_t addr, uint64_t *pte)
+{
+    struct mapping *m = arg;
+    if (*pte & PTE_TAINTED) {
+        klog("mmap: address %lx was used before, and cannot be again", addr);
+        return -ENOMEM;
+    }
+    if (*pte & (PTE_P | PTE_KEPT)) {
+        m->frames--;
+        if (!(*pte & PTE_PRIVATE)) {
+            bool writes = m->want->prot & PROT_WRITE && !m->want->shared;
+            bool same = m->want->fresh ? shared_frame(m, addr) == (*pte & PTE_FRAME) : !writes;
+            if (!same) {
+                klog("mmap: page %lx holds a file's page, which cannot be replaced or made a copy",
+                     addr);
+                return -ENOMEM;
+            }
+        }
+    }
+    return 0;
+}
+
+/* Fills a private frame as the mapping says. */
+static void fill(const struct mapping *m, uint64_t addr, uint64_t *pte)
+{
+    char *page = phys_to_virt(*pte & PTE_FRAME);
+    int64_t got = 0;
+    if (m->want->file) {
+        got = file_read_at(m->want->file, page, PAGE_SIZE, file_offset(m, addr));
+        got = got < 0 ? 0 : got;
+    }
+    if (*pte & PTE_D) {
+        memset(page + got, 0, PAGE_SIZE - (size_t)got);
+    }
+    if (got > 0) {
+        *pte |= PTE_D;
+    }
+}
+
+static int map_page(void *arg, uint64_t addr, uint64_t *pte)
+{
+    struct mapping *m = arg;
+    if (behind_file(m, addr)) {
+        return 0;
+    }
+    if (!(*pte & (PTE_P | PTE_KEPT))) {
+        uint64_t frame = shared_frame(m, addr);
+        if (frame) {
+            frame_get(frame);
+            *pte = frame;
+        } else {
+            *pte = frame_alloc();
+            if (!*pte) {
+                return -ENOMEM;
+            }
+            *pte |= PTE_PRIVATE;
+            fill(m, addr, pte);
+        }
+    } else if (m->want->fresh && *pte & PTE_PRIVATE) {
+        fill(m, addr, pte);
+    }
+    *pte &= ~(PTE_W | PTE_NX | PTE_KEPT);
+    *pte |= pte_bits(m->want->prot);
+    return 0;
+}
+
+int pages_map(uint64_t from, uint64_t to, const struct page_want *want)
+{
+    /* The tables at most: one for each 2 MiB, and two above. */
+    uint64_t pages = (to - from) / PAGE_SIZE, tables = pages / 512 + 4;
+    struct mapping m = {.from = from, .want = want, .frames = pages};
+    if (want->file) {
+        uint64_t size = page_up(file_size(want->file));
+        uint64_t left = size > want->file_offset ? size - want->file_offset : 0;
+        m.frames = left / PAGE_SIZE < pages ? left / PAGE_SIZE : pages;
+        if (m.frames > 0 && shared_frame(&m, from)) {
+            m.frames = 0;
+        }
+    }
+    uint64_t most = m.frames;
+    int r = pte_for_each(from, to, check_page, &m);
+    if (r < 0) {
+        return r;
+    }
+    uint64_t need = m.frames > most ? 0 : m.frames;
+    if (frames_free() < need + tables && (!mm_reclaim() || frames_free() < need + tables)) {
+        klog("memory is used up: %lu KiB are wanted, %lu KiB of %lu KiB are free", need * 4,
+             frames_free() * 4, frames_total() * 4);
+        return -ENOMEM;
+    }
+    while (from < to) {
+        uint64_t *pte = pte_find(from, true, NULL);
+        if (!pte) {
+            return -ENOMEM;
+        }
+        do {
+            r = map_page(&m, from, pte);
+            if (r < 0) {
+                return r;
+            }
+            from += PAGE_SIZE;
+            pte++;
+        } while (from < to && from % TABLE_SPAN != 0);
+    }
+    return 0;
+}
+
+/* --- and no more ------------------------------------------------------------------------------ */
+
+static int hide_page(void *arg, uint64_t addr, uint64_t *pte)
+{
+    (void)arg;
+    (void)addr;
+    if (*pte & PTE_P) {
+        *pte = (*pte & ~PTE_P) | PTE_KEPT;
+    }
+    return 0;
+}
+
+void pages_hide(uint64_t from, uint64_t to)
+{
+    pte_for_each(from, to, hide_page, NULL);
+}
+
+static int drop_page(void *arg, uint64_t addr, uint64_t *pte)
+{
+    (void)arg;
+    (void)addr;
+    if (*pte & (PTE_P | PTE_KEPT)) {
+        uint64_t frame = *pte & PTE_FRAME;
+        *pte = PTE_TAINTED;
+        frame_free(frame);
+    }
+    return 0;
+}
+
+void pages_drop(uint64_t from, uint64_t to)
+{
+    pte_for_each(from, to, drop_page, NULL);
+}
+
+static int clear_page(void *arg, uint64_t addr, uint64_t *pte)
+{
+    (void)arg;
+    (void)addr;
+    /* D stays: the TLB may remember it, and then the processor would not set it again. */
+    if (*pte & (PTE_P | PTE_KEPT) && *pte & PTE_PRIVATE && *pte & PTE_D) {
+        memset(phys_to_virt(*pte & PTE_FRAME), 0, PAGE_SIZE);
+    }
+    return 0;
+}
+
+void pages_clear(uint64_t from, uint64_t to)
+{
+    pte_for_each(from, to, clear_page, NULL);
+}
+
+static int move_page(void *arg, uint64_t addr, uint64_t *pte)
+{
+    uint64_t target = addr + *(const uint64_t *)arg;
+    if (*pte & (PTE_P | PTE_KEPT)) {
+        uint64_t *to = pte_find(target, true, NULL);
+        if (!to) {
+            return -ENOMEM;
+        }
+        *to = *pte;
+        *pte = PTE_TAINTED;
+    }
+    return 0;
+}
+
+int pages_move(uint64_t from, uint64_t to, uint64_t target)
+{
+    uint64_t by = target - from, tables = (to - from) / TABLE_SPAN + 4;
+    if (frames_free() < tables && (!mm_reclaim() || frames_free() < tables)) {
+        return -ENOMEM;
+    }
+    return pte_for_each(from, to, move_page, &by);
+}
+
+static int touched_page(void *arg, uint64_t addr, uint64_t *pte)
+{
+    (void)arg;
+    (void)addr;
+    return *pte ? -EEXIST : 0;
+}
+
+bool pages_untouched(uint64_t from, uint64_t to)
+{
+    return pte_for_each(from, to, touched_page, NULL) == 0;
+}
