@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <linux/if_bridge.h>
 #include <linux/if_tun.h>
+#include <linux/neighbour.h>
 #include <net/if.h>
 #include <netlink/msg.h>
 #include <netlink/route/addr.h>
 #include <netlink/route/link.h>
 #include <netlink/route/link/bridge.h>
 #include <netlink/route/link/inet6.h>
+#include <netlink/route/neighbour.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -209,6 +211,49 @@ int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap,
         rc = un_error_errno(err, -errno, "keep the tap %s", tap);
     }
     return rc;
+}
+
+static struct rtnl_neigh *neighbour_of(int bridge, const struct net_link *link)
+{
+    struct rtnl_neigh *neigh = rtnl_neigh_alloc();
+    struct nl_addr *ip = NULL, *mac = NULL;
+    if (neigh && nl_addr_parse(link->ip, AF_INET, &ip) == 0 &&
+        nl_addr_parse(link->mac, AF_LLC, &mac) == 0) {
+        rtnl_neigh_set_ifindex(neigh, bridge);
+        rtnl_neigh_set_dst(neigh, ip);
+        rtnl_neigh_set_lladdr(neigh, mac);
+        rtnl_neigh_set_state(neigh, NUD_PERMANENT);
+    } else if (neigh) {
+        rtnl_neigh_put(neigh);
+        neigh = NULL;
+    }
+    nl_addr_put(ip);
+    nl_addr_put(mac);
+    return neigh;
+}
+
+int net_neighbour_add(struct nl_sock *nl, int bridge, const struct net_link *link,
+                      struct un_error *err)
+{
+    struct rtnl_neigh *neigh = neighbour_of(bridge, link);
+    if (!neigh) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    int rc = rtnl_neigh_add(nl, neigh, NLM_F_CREATE | NLM_F_REPLACE);
+    rtnl_neigh_put(neigh);
+    return rc < 0 ? nl_fail(err, rc, "make known", link->ip) : 0;
+}
+
+int net_neighbour_remove(struct nl_sock *nl, int bridge, const struct net_link *link,
+                         struct un_error *err)
+{
+    struct rtnl_neigh *neigh = neighbour_of(bridge, link);
+    if (!neigh) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    int rc = rtnl_neigh_delete(nl, neigh, 0);
+    rtnl_neigh_put(neigh);
+    return rc < 0 && rc != -NLE_OBJ_NOTFOUND ? nl_fail(err, rc, "forget", link->ip) : 0;
 }
 
 int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)

@@ -32,6 +32,13 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *g
 int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap, uid_t owner,
                  int bridge, struct un_error *err);
 
+/* Tells the kernel a guest's MAC, for good: a question by ARP that nobody answers while the guest boots
+ * is repeated after a second only. */
+int net_neighbour_add(struct nl_sock *nl, int bridge, const struct net_link *link,
+                      struct un_error *err);
+int net_neighbour_remove(struct nl_sock *nl, int bridge, const struct net_link *link,
+                         struct un_error *err);
+
 /* Removes one of our links; 0 also when it is not there. */
 int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err);
 

@@ -171,7 +171,11 @@ static int run_make(struct netplumb *np, const struct net_link *link, struct un_
         return rc;
     }
     rc = net_tap_make(np->nl, &np->names, link->tap, np->tap_owner, np->bridge, err);
+    if (rc == 0) {
+        rc = net_neighbour_add(np->nl, np->bridge, link, err);
+    }
     if (rc < 0) {
+        net_link_remove(np->nl, link->tap, NULL);
         net_rules_remove_guest(np->rules, &np->names, link, NULL);
     }
     return rc;
@@ -180,6 +184,7 @@ static int run_make(struct netplumb *np, const struct net_link *link, struct un_
 static int run_remove(struct netplumb *np, const struct net_link *link, struct un_error *err)
 {
     int rc = net_link_remove(np->nl, link->tap, err);
+    net_neighbour_remove(np->nl, np->bridge, link, NULL); /* goes with the bridge in any case */
     int rules_rc = net_rules_remove_guest(np->rules, &np->names, link, rc < 0 ? NULL : err);
     return rc < 0 ? rc : rules_rc;
 }
