@@ -45,8 +45,10 @@ static void set_timing(struct http_exchange *ex, const struct sched_phases *p)
     /* start: what it took to have the program running; run: from then on, as far as it has come. */
     uint64_t start = p->shell_us + p->bind_us + p->start_us;
     uint64_t run = p->first_byte_us + p->run_us;
-    snprintf(text, sizeof(text), "queue;dur=%.3f, start;dur=%.3f, run;dur=%.3f",
-             (double)p->queue_us / 1000, (double)start / 1000, (double)run / 1000);
+    snprintf(text, sizeof(text), "queue;dur=%llu.%03u, start;dur=%llu.%03u, run;dur=%llu.%03u",
+             (unsigned long long)p->queue_us / 1000, (unsigned)(p->queue_us % 1000),
+             (unsigned long long)start / 1000, (unsigned)(start % 1000),
+             (unsigned long long)run / 1000, (unsigned)(run % 1000));
     http_respond_field(ex, "Server-Timing", text);
 }
 

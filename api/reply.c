@@ -55,6 +55,16 @@ void reply_program_problem(struct api_call *call, unsigned status, const char *d
     send_json(call, status, "application/problem+json", j);
 }
 
+void reply_report_problem(struct api_call *call, unsigned status, const char *detail,
+                          const char *report)
+{
+    json_t *found = report ? json_loads(report, 0, NULL) : NULL;
+    json_t *j = json_pack("{s:s, s:s, s:i, s:o, s:o*}", "type", "/problems/program-refused", "title",
+                          "The program cannot run here", "status", (int)status, "detail",
+                          reply_text(detail), "report", found);
+    send_json(call, status, "application/problem+json", j);
+}
+
 unsigned reply_status(int rc)
 {
     switch (-rc) {

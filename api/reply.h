@@ -17,6 +17,9 @@ void reply_problem(struct api_call *call, unsigned status, const char *detail);
 /* As reply_problem, with the end of what a function's program logged. */
 void reply_program_problem(struct api_call *call, unsigned status, const char *detail,
                            const char *log_tail);
+/* A program that cannot be prepared; `report` is the JSON of what was found, or NULL. */
+void reply_report_problem(struct api_call *call, unsigned status, const char *detail,
+                          const char *report);
 /* What went wrong below. `err` may be NULL. Statuses of the server's own fault are logged here. */
 void reply_error(struct api_call *call, int rc, const struct un_error *err);
 

@@ -39,13 +39,15 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "name",
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "name",
         v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
         "isolation", function_isolation_name(c->isolation), "memory_mib", (json_int_t)c->memory_mib,
         "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency, "args",
-        list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "created_at", reply_time(v->created_us));
+        list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
+        c->program ? reply_text(c->program) : json_null(), "created_at",
+        reply_time(v->created_us));
 }
 
 static json_t *functions_json(const struct api *a, struct function_version *const *list,
@@ -119,6 +121,34 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const cha
     deploy_free(d);
 }
 
+/* The image of a Linux program is prepared, or cannot be. */
+static void on_opened(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
+{
+    struct deploy *d = arg;
+    struct api_call *call = d->call;
+    struct un_error own_err = UN_ERROR_INIT;
+    if (rc == 0) {
+        rc = function_settle_image(&d->config, mapping, &own_err);
+        image_unref(mapping);
+        err = &own_err;
+    } else if (rc == -EINVAL || rc == -EFBIG) {
+        char digest[IMAGE_DIGEST_SIZE];
+        memcpy(digest, d->config.image, sizeof(digest));
+        deploy_free(d);
+        reply_report_problem(call, 422, err->text,
+                             image_failure_report(call->api->images, digest));
+        return;
+    }
+    if (rc < 0 || call_given_up(call)) {
+        deploy_free(d);
+        if (rc < 0) {
+            reply_error(call, rc, err);
+        }
+        return;
+    }
+    sched_prepare(call->api->scheduler, call->match.params[0], &d->config, on_prepared, d);
+}
+
 /* The image is there: is it of a kind that can run, and what is its digest, when the client gave a
  * tag. */
 static void on_image(void *arg, int rc, const struct image_info *info, const struct un_error *err)
@@ -153,6 +183,10 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
     }
     d->call = call;
     memcpy(d->config.image, info->digest, sizeof(d->config.image));
+    if (image_kind_is_linux(info->kind)) {
+        image_open(call->api->images, info->digest, on_opened, d);
+        return;
+    }
     sched_prepare(call->api->scheduler, call->match.params[0], &d->config, on_prepared, d);
 }
 

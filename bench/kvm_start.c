@@ -1,12 +1,12 @@
 /* kvm_start.c - where the time of a VM goes, with the kvm driver alone: no HTTP, no scheduler.
  *
- *     bench/kvm_start [-n RUNS] [-s SHELLS] [-c AT_ONCE] [-i] [-r] [-m] [IMAGE [ARGUMENT]...]
+ *     bench/kvm_start [-n RUNS] [-s SHELLS] [-c AT_ONCE] [-M MIB] [-i] [-r] [-m] [-o] [IMAGE [ARGUMENT]...]
  *
  * Keeps SHELLS shells ahead and AT_ONCE requests running, until RUNS requests (default 1000) to
  * IMAGE (default guest/examples/hello in the build tree) are answered, and prints medians and 99th
  * percentiles of each phase, the rate, and the CPU time of this process, which stands for unid.
- * -i starts from the image, without a snapshot; -r puts VMs back instead of making new ones.
- * -m measures memory instead: RUNS shells at once, then RUNS guests that stand at their first
+ * -M sets the guest's memory (16 MiB). -i starts from the image, without a snapshot; -r puts VMs back instead of making new ones.
+ * -o prints what is answered. -m measures memory instead: RUNS shells at once, then RUNS guests that stand at their first
  * output.
  */
 #include <errno.h>
@@ -22,7 +22,7 @@
 #include "common/clock.h"
 #include "hypervisor/kvm/kvm.h"
 
-enum { PHASES = VMM_PHASES + 7, MEM_MIB = 16 };
+enum { PHASES = VMM_PHASES + 7 };
 
 static const char *const phase_names[PHASES] = {"fork",
                                                 "KVM_CREATE_VM",
@@ -45,15 +45,15 @@ static struct {
     size_t image_len;
     const char *const *argv;
     const char *key;
-    bool recycle, memory;
+    bool recycle, memory, show;
     unsigned runs, shells, at_once;  /* wanted */
     unsigned started, done, running; /* so far; now */
     unsigned idle, starting, vms;    /* shells */
     struct lane *ready;
     uint32_t *samples[PHASES]; /* ns, `done` each */
     uint64_t first_us, end_us;
-    unsigned failed;
-} b = {.runs = 1000, .shells = 8, .at_once = 1, .key = "bench"};
+    unsigned failed, mem_mib;
+} b = {.mem_mib = 16, .runs = 1000, .shells = 8, .at_once = 1, .key = "bench"};
 
 struct lane {
     struct hv_vm *vm;
@@ -121,6 +121,9 @@ static void on_output(void *arg, const void *data, size_t len, const struct hv_e
         b.done++;
         un_loop_stop(b.loop);
         return;
+    }
+    if (b.show) {
+        printf("%.*s\n", (int)len, (const char *)data);
     }
     hv_kvm_driver.vm_output_done(l->vm);
 }
@@ -190,7 +193,7 @@ static void run_one(struct lane *l)
     struct un_error err = UN_ERROR_INIT;
     struct hv_run_spec spec = {.image = b.image,
                                .image_len = b.image_len,
-                               .mem_bytes = (uint64_t)MEM_MIB << 20,
+                               .mem_bytes = (uint64_t)b.mem_mib << 20,
                                .argv = b.argv,
                                .envp = none,
                                .invocation_id = "01J0000000000000000000TEST",
@@ -222,7 +225,7 @@ static void new_shell(void)
                                                .on_gone = on_gone};
     struct un_error err = UN_ERROR_INIT;
     struct lane *l = calloc(1, sizeof(*l));
-    struct hv_vm_spec spec = {.mem_bytes = (uint64_t)MEM_MIB << 20, .events = &events, .arg = l};
+    struct hv_vm_spec spec = {.mem_bytes = (uint64_t)b.mem_mib << 20, .events = &events, .arg = l};
     if (!l) {
         abort();
     }
@@ -303,7 +306,7 @@ static void prepare(void)
     static const char *const none[] = {NULL};
     struct hv_run_spec spec = {.image = b.image,
                                .image_len = b.image_len,
-                               .mem_bytes = (uint64_t)MEM_MIB << 20,
+                               .mem_bytes = (uint64_t)b.mem_mib << 20,
                                .argv = b.argv,
                                .envp = none,
                                .snapshot_key = b.key};
@@ -406,13 +409,17 @@ int main(int argc, char **argv)
     static char dir[] = "/tmp/unid-bench-XXXXXX";
     struct un_error err = UN_ERROR_INIT;
     const char *image = "guest/examples/hello";
-    for (int o; (o = getopt(argc, argv, "+n:s:c:irm")) != -1;) {
+    for (int o; (o = getopt(argc, argv, "+n:s:c:M:irmo")) != -1;) {
         if (o == 'n') {
             b.runs = (unsigned)atoi(optarg);
         } else if (o == 's') {
             b.shells = (unsigned)atoi(optarg);
         } else if (o == 'c') {
             b.at_once = (unsigned)atoi(optarg);
+        } else if (o == 'M') {
+            b.mem_mib = (unsigned)atoi(optarg);
+        } else if (o == 'o') {
+            b.show = true;
         } else if (o == 'i') {
             b.key = NULL;
         } else if (o == 'r') {

@@ -6,6 +6,7 @@
 #include <openssl/evp.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/progress.h"
 #include "common/cleanup.h"
@@ -158,23 +159,43 @@ static int open_source(const char *path, struct push_source *s)
     return CLI_DONE;
 }
 
-int push_file(const struct cli_call *call, const char *path, const char *tag, json_t **ret)
+static int push_source(const struct cli_call *call, const struct push_source *s, const char *tag,
+                       json_t **ret)
 {
-    struct push_source s;
     un_autojson json_t *image = NULL;
-    int status = open_source(path, &s);
-    if (status == CLI_DONE) {
-        status = ask_image(call, s.digest, &image);
-    }
+    int status = ask_image(call, s->digest, &image);
     if (status == CLI_DONE && !image) {
-        status = upload(call, &s, tag, &image);
+        status = upload(call, s, tag, &image);
     } else if (status == CLI_DONE && tag) {
         un_autojson json_t *answer = NULL;
-        status = push_set_tag(call, tag, s.digest, &answer);
+        status = push_set_tag(call, tag, s->digest, &answer);
     }
-    un_closep(&s.fd);
     if (status == CLI_DONE) {
         *ret = un_steal(&image);
     }
     return status;
+}
+
+int push_file(const struct cli_call *call, const char *path, const char *tag, json_t **ret)
+{
+    struct push_source s;
+    int status = open_source(path, &s);
+    if (status == CLI_DONE) {
+        status = push_source(call, &s, tag, ret);
+    }
+    un_closep(&s.fd);
+    return status;
+}
+
+int push_fd(const struct cli_call *call, int fd, const char *name, json_t **ret)
+{
+    struct push_source s = {.path = name, .name = name, .fd = fd};
+    struct un_error err = UN_ERROR_INIT;
+    struct stat st;
+    if (fstat(fd, &st) < 0 || lseek(fd, 0, SEEK_SET) < 0 || push_digest(fd, s.digest, &err) < 0) {
+        return cli_fail(CLI_REFUSED, "cannot read what was collected: %s",
+                        err.text[0] ? err.text : strerror(errno));
+    }
+    s.size = (uint64_t)st.st_size;
+    return push_source(call, &s, NULL, ret);
 }

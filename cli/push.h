@@ -20,4 +20,7 @@ int push_set_tag(const struct cli_call *call, const char *tag, const char *diges
  */
 int push_file(const struct cli_call *call, const char *path, const char *tag, json_t **ret);
 
+/* As push_file, of what an open regular file holds; `name` is shown. */
+int push_fd(const struct cli_call *call, int fd, const char *name, json_t **ret);
+
 #endif

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli/api.h"
+#include "cli/gather.h"
 #include "cli/push.h"
 #include "cli/table.h"
 #include "common/cleanup.h"
@@ -164,10 +165,40 @@ static int read_config(const struct cli_call *call, json_t *config)
     return CLI_DONE;
 }
 
-/* Puts the image into the configuration, pushing it when it is a file here. */
-static int find_image(const struct cli_call *call, json_t *config)
+/* Puts a Linux program and what it needs into the configuration. */
+static int gather(const struct cli_call *call, const char *what, json_t *config,
+                  struct gathered *g)
 {
-    const char *what = call->args.operands[1];
+    json_t *args = json_object_get(config, "args");
+    int status = gather_push(call, what, g);
+    if (status == CLI_DONE && g->program[0]) {
+        status = set_new(config, "program", json_string(g->program));
+    }
+    for (size_t i = json_array_size(g->arguments); status == CLI_DONE && i > 0; i--) {
+        if (json_array_insert(args, 0, json_array_get(g->arguments, i - 1)) < 0) {
+            status = cli_fail(CLI_REFUSED, "out of memory");
+        }
+    }
+    if (status == CLI_DONE && !call->json) {
+        gather_show(g);
+    }
+    return status == CLI_DONE
+               ? set_new(config, "image", json_string(api_str(g->image, "digest")))
+               : status;
+}
+
+/* Puts the image into the configuration, pushing it when it is a file here. */
+static int find_image(const struct cli_call *call, json_t *config, struct gathered *g)
+{
+    const char *what = call->args.operands[1], *program = args_get(&call->args, "program");
+    bool named = !args_has(&call->args, "rootfs") && !args_has(&call->args, "with") &&
+                 (push_is_digest(what) || access(what, F_OK) < 0);
+    if (!named && gather_wanted(call, what)) {
+        return gather(call, what, config, g);
+    }
+    if (program && set_new(config, "program", json_string(program)) != CLI_DONE) {
+        return CLI_REFUSED;
+    }
     if (push_is_digest(what)) {
         return set_new(config, "image", json_string(what));
     }
@@ -206,16 +237,20 @@ int verb_deploy(struct cli_call *call)
     un_autofree char *path = NULL;
     un_autojson json_t *config = json_object();
     un_autojson json_t *function = NULL;
+    un_autogathered struct gathered g = {0};
     if (!config) {
         return cli_fail(CLI_REFUSED, "out of memory");
     }
     /* Everything that can be wrong with the words is said before a byte is sent. */
     int status = api_function_path(call, call->args.operands[0], "", &path);
     status = status == CLI_DONE ? read_config(call, config) : status;
-    status = status == CLI_DONE ? find_image(call, config) : status;
+    status = status == CLI_DONE ? find_image(call, config, &g) : status;
     status = status == CLI_DONE ? api_call(call, "PUT", path, config, &function) : status;
     if (status != CLI_DONE) {
         return status;
+    }
+    if (call->json && g.files) {
+        (void)json_object_set(function, "collected", g.files);
     }
     return call->json ? cli_print_json(function) : show_deployed(call, function);
 }

@@ -125,7 +125,7 @@ static int add_outside(const json_t *r, struct un_buf *out)
     char in[TABLE_CELL_SIZE], sent[TABLE_CELL_SIZE];
     uint64_t calls = api_uint(r, "calls");
     size_t i;
-    int rc = calls ? un_buf_printf(out, "%-13s%" PRIu64 "\n", "System calls:", calls) : 0;
+    int rc = calls ? un_buf_printf(out, "%-13s%" PRIu64 "\n", "Calls:", calls) : 0;
     json_array_foreach(list, i, entry)
     {
         rc = rc ? rc

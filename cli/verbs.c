@@ -17,6 +17,11 @@ const struct args_option cli_global_options[] = {
 
 static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
 
+#define GATHER_OPTIONS                                                                             \
+    {"with", 'w', "PATH", "take this file or directory along, at its path; may be repeated"},       \
+    {"rootfs", 0, "DIR|TAR", "the root file system; PROGRAM is a path in it"},                      \
+    {"program", 0, "PATH", "what runs, a path in the root file system"}
+
 static const struct args_option deploy_options[] = {
     {"interface", 'i', "I", "how the program takes requests: filter, cgi, http or sdk"},
     {"memory", 'm', "SIZE", "memory of each VM, like 64M"},
@@ -25,6 +30,7 @@ static const struct args_option deploy_options[] = {
     {"driver", 0, "D", "what runs it: auto, kvm, libvirt or fake"},
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
+    GATHER_OPTIONS,
     {"egress", 0, "HOST:PORT",
      "where the program may connect to; HOST may be *.DOMAIN, PORT *; may be repeated"},
     {NULL, 0, NULL, NULL},

@@ -11,9 +11,8 @@
 
 static const char alphabet[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-void un_random(void *buf, size_t len)
+static void draw(uint8_t *p, size_t len)
 {
-    uint8_t *p = buf;
     while (len > 0) {
         ssize_t n = getrandom(p, len, 0);
         if (n < 0) {
@@ -25,6 +24,36 @@ void un_random(void *buf, size_t len)
         p += n;
         len -= (size_t)n;
     }
+}
+
+/* Drawn ahead, so that small pieces cost no system call each. Each byte is given once, and erased. What
+ * was drawn long ago is drawn anew: the kernel may have been reseeded, as when this machine was itself
+ * restored from a snapshot. unid does not fork without exec. */
+static struct {
+    pthread_mutex_t lock;
+    uint8_t bytes[1024];
+    size_t left;
+    uint64_t drawn_us;
+} ahead = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+void un_random(void *buf, size_t len)
+{
+    enum { AGE_MAX_US = 10000 };
+    if (len > sizeof(ahead.bytes) / 8) {
+        draw(buf, len);
+        return;
+    }
+    uint64_t now = un_clock_mono_us();
+    pthread_mutex_lock(&ahead.lock);
+    if (ahead.left < len || now - ahead.drawn_us > AGE_MAX_US) {
+        draw(ahead.bytes, sizeof(ahead.bytes));
+        ahead.left = sizeof(ahead.bytes);
+        ahead.drawn_us = now;
+    }
+    ahead.left -= len;
+    memcpy(buf, ahead.bytes + ahead.left, len);
+    explicit_bzero(ahead.bytes + ahead.left, len);
+    pthread_mutex_unlock(&ahead.lock);
 }
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -59,14 +88,25 @@ static uint64_t next(uint8_t tail[10])
     return ms;
 }
 
-void un_id_new(char out[UN_ID_SIZE])
+static void put_time(char out[10], uint64_t ms)
 {
-    uint8_t tail[10];
-    uint64_t ms = next(tail);
     for (int i = 9; i >= 0; i--) {
         out[i] = alphabet[ms & 31];
         ms >>= 5;
     }
+}
+
+void un_id_least(uint64_t wall_us, char out[UN_ID_SIZE])
+{
+    put_time(out, wall_us / 1000);
+    memset(out + 10, alphabet[0], UN_ID_LEN - 10);
+    out[UN_ID_LEN] = '\0';
+}
+
+void un_id_new(char out[UN_ID_SIZE])
+{
+    uint8_t tail[10];
+    put_time(out, next(tail));
     uint64_t bits = 0;
     unsigned have = 0;
     size_t at = 0;

@@ -14,6 +14,10 @@ enum { UN_ID_LEN = 26, UN_ID_SIZE = 27 };
  * within a millisecond or when the clock was set back. Any thread. */
 void un_id_new(char out[UN_ID_SIZE]);
 
+/* Writes the least identifier of that time (microseconds since 1970, UTC), with its NUL: all that were
+ * made before it are below. */
+void un_id_least(uint64_t wall_us, char out[UN_ID_SIZE]);
+
 /* Whether `s` is a well-formed identifier. */
 bool un_id_valid(const char *s);
 

@@ -10,6 +10,9 @@
 
 #include "common/clock.h"
 
+/* Rounds of posts, each posted by the one before, without a turn of the loop. */
+enum { ROUNDS = 8 };
+
 struct un_loop {
     struct event_base *base;
     struct event *wake;  /* the eventfd that posts write to */
@@ -17,15 +20,18 @@ struct un_loop {
     int wake_fd;
     bool is_virtual;
     uint64_t virtual_us;
-    pthread_t thread;
 
-    pthread_mutex_t lock; /* posts only */
+    pthread_mutex_t lock; /* of posts, and of these two */
+    pthread_t thread;
+    bool running; /* un_loop_run, on `thread` */
     struct un_post *posts, **posts_tail;
-    struct un_post *running; /* the batch being called; loop thread */
+    struct un_post *batch; /* being called; loop thread */
+    bool in_rounds;        /* on_wake is calling posts, and looks for more; loop thread */
     struct un_post stop;
 
     struct un_timer **heap; /* heap[1..heap_len], by at_us */
     size_t heap_len, heap_cap;
+    uint64_t alarm_us; /* when the alarm comes, at the latest when the earliest timer is due; 0: never */
 };
 
 /* --- posts ------------------------------------------------------------------------------------ */
@@ -44,14 +50,14 @@ static struct un_post *take_posts(struct un_loop *loop)
  * any. */
 static bool run_posts(struct un_loop *loop)
 {
-    if (loop->running) {
+    if (loop->batch) {
         return false; /* a nested round from inside a post */
     }
-    loop->running = take_posts(loop);
-    bool any = loop->running != NULL;
-    while (loop->running) {
-        struct un_post *post = loop->running;
-        loop->running = post->next;
+    loop->batch = take_posts(loop);
+    bool any = loop->batch != NULL;
+    while (loop->batch) {
+        struct un_post *post = loop->batch;
+        loop->batch = post->next;
         pthread_mutex_lock(&loop->lock);
         post->queued = false;
         pthread_mutex_unlock(&loop->lock);
@@ -60,31 +66,54 @@ static bool run_posts(struct un_loop *loop)
     return any;
 }
 
+static void wake(struct un_loop *loop)
+{
+    uint64_t one = 1;
+    ssize_t n = write(loop->wake_fd, &one, sizeof one);
+    (void)n; /* fails only when a wake-up is pending already */
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
-    uint64_t count;
-    ssize_t n = read(fd, &count, sizeof count);
-    (void)n;
-    (void)what;
-    run_posts(arg);
+    struct un_loop *loop = arg;
+    if (what & EV_READ) {
+        uint64_t count;
+        ssize_t n = read(fd, &count, sizeof count);
+        (void)n;
+    }
+    loop->in_rounds = true;
+    for (int i = 0; i < ROUNDS && run_posts(loop) && !event_base_got_break(loop->base); i++) {
+    }
+    loop->in_rounds = false;
+    pthread_mutex_lock(&loop->lock);
+    if (loop->posts) {
+        wake(loop); /* others have their turn first */
+    }
+    pthread_mutex_unlock(&loop->lock);
+}
+
+static bool on_its_thread(const struct un_loop *loop)
+{
+    return loop->running && pthread_equal(loop->thread, pthread_self());
 }
 
 void un_loop_post(struct un_loop *loop, struct un_post *post)
 {
     pthread_mutex_lock(&loop->lock);
-    bool wake = false;
+    bool first = false;
     if (!post->queued) {
         post->queued = true;
         post->next = NULL;
-        wake = loop->posts == NULL;
+        first = loop->posts == NULL;
         *loop->posts_tail = post;
         loop->posts_tail = &post->next;
     }
-    if (wake) {
-        /* Under the lock: once it is released the post may run and the loop be freed. */
-        uint64_t one = 1;
-        ssize_t n = write(loop->wake_fd, &one, sizeof one);
-        (void)n; /* fails only when a wake-up is pending already */
+    if (first && on_its_thread(loop)) {
+        if (!loop->in_rounds) { /* on_wake, once the event that is being handled is done */
+            event_active(loop->wake, 0, 0);
+        }
+    } else if (first) {
+        wake(loop); /* under the lock: once it is released the post may run and the loop be freed */
     }
     pthread_mutex_unlock(&loop->lock);
 }
@@ -104,7 +133,7 @@ void un_loop_unpost(struct un_loop *loop, struct un_post *post)
 {
     pthread_mutex_lock(&loop->lock);
     if (post->queued) {
-        if (!remove_from(&loop->running, post)) {
+        if (!remove_from(&loop->batch, post)) {
             remove_from(&loop->posts, post);
             loop->posts_tail = &loop->posts;
             while (*loop->posts_tail) {
@@ -163,16 +192,19 @@ static void heap_remove(struct un_loop *loop, struct un_timer *t)
     }
 }
 
+/* Sees to it that the alarm comes in time. One that was set for a timer which is cancelled stays: it
+ * comes for nothing, which is rarer than that timers are armed and cancelled. */
 static void set_alarm(struct un_loop *loop)
 {
-    if (!loop->alarm) {
+    if (!loop->alarm || loop->heap_len == 0) {
         return;
     }
-    if (loop->heap_len == 0) {
-        event_del(loop->alarm);
+    uint64_t at = loop->heap[1]->at_us;
+    if (loop->alarm_us != 0 && loop->alarm_us <= at) {
         return;
     }
-    uint64_t now = un_clock_mono_us(), at = loop->heap[1]->at_us;
+    loop->alarm_us = at ? at : 1;
+    uint64_t now = un_clock_mono_us();
     uint64_t in = at > now ? at - now : 0;
     struct timeval tv = {.tv_sec = (time_t)(in / 1000000), .tv_usec = (suseconds_t)(in % 1000000)};
     event_add(loop->alarm, &tv);
@@ -201,6 +233,7 @@ static void on_alarm(evutil_socket_t fd, short what, void *arg)
     struct un_loop *loop = arg;
     (void)fd;
     (void)what;
+    loop->alarm_us = 0;
     fire_due(loop, un_loop_now_us(loop));
     set_alarm(loop);
 }
@@ -256,11 +289,7 @@ int un_timer_arm_in(struct un_timer *t, uint64_t in_us)
 void un_timer_cancel(struct un_timer *t)
 {
     if (t->slot) {
-        bool first = t->slot == 1;
         heap_remove(t->loop, t);
-        if (first) {
-            set_alarm(t->loop);
-        }
     }
 }
 
@@ -356,15 +385,24 @@ struct event_base *un_loop_base(struct un_loop *loop)
     return loop->base;
 }
 
+static void set_thread(struct un_loop *loop, bool running)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->thread = pthread_self();
+    loop->running = running;
+    pthread_mutex_unlock(&loop->lock);
+}
+
 void un_loop_run(struct un_loop *loop)
 {
-    loop->thread = pthread_self();
+    set_thread(loop, true);
     event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    set_thread(loop, false);
 }
 
 void un_loop_run_ready(struct un_loop *loop)
 {
-    loop->thread = pthread_self();
+    set_thread(loop, false);
     bool more;
     do {
         event_base_loop(loop->base, EVLOOP_NONBLOCK);

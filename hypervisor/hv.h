@@ -55,6 +55,7 @@ struct hv_exit {
     uint32_t fault_vector; /* Intel SDM vol. 3, table 6-1; ~0u when the driver cannot tell */
     uint32_t fault_error;
     uint64_t fault_rip, fault_addr; /* addr: CR2, for page faults */
+    bool unbegun; /* LOST: known not to have run an instruction; another VM may take the request */
     char detail[160];
 };
 
@@ -96,7 +97,8 @@ struct hv_vm_events {
      */
     void (*on_ready)(void *arg, int rc, const struct un_error *err);
     /* The guest is about to run: everything of vm_run that the host does has been done. Until then the
-     * guest has had no effect on anything, so a VM that is lost earlier may be replaced. */
+     * guest has had no effect on anything, so a VM that is lost earlier may be replaced; later only
+     * when its end says `unbegun`. */
     void (*on_started)(void *arg);
     /* The guest waits for body bytes: call vm_input, now or later. `room` is the most it takes. */
     void (*on_input_wanted)(void *arg, size_t room);

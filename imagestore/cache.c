@@ -1,11 +1,16 @@
 /* cache.c - flat files of images, and their mappings (see image.h, "running").
  *
- *            image_open
- *     (none) ----------> LOOKUP -> CHECK -> MAPPED <--> idle, for ten seconds -> COLD (small,
- * bounded) |         ^                                    | v         | image_open: CHECK, by size
- * only UNPACK -----+ LOOKUP asks the database for kind and size; CHECK (worker) opens the flat file
- * and compares its length and, once in the daemon's life, its digest; UNPACK (store's threads, in
- * steps, so that no reader is held for long) writes it anew under a temporary name and renames it.
+ *            image_open                          (Linux program)
+ *     (none) ----------> LOOKUP -> CHECK -> UNPACK -> PREPARE
+ *                                   ^  |      |          |
+ *                        image_open |  v      v          v
+ *                                 COLD <---- MAPPED (idle, for ten seconds)
+ *
+ * LOOKUP asks the database for kind and size; CHECK (worker) opens the flat file, or the prepared image
+ * of a Linux program, and compares its length and, once in the daemon's life, its digest; UNPACK
+ * (store's threads, in steps, so that no reader is held for long) writes the flat file anew under a
+ * temporary name and renames it; PREPARE (worker, prepared.c) makes the prepared image of it. COLD
+ * entries only know that their file was verified; they are small and bounded.
  * Any failure tells all waiters and forgets the entry.
  *
  * A flat file needs no fsync: after a crash its digest is checked again. The files are bounded in
@@ -36,7 +41,14 @@ enum {
     FILE_NAME_SIZE = 64 + 1 + 10 + 4 + 1
 };
 
-enum entry_state { ENTRY_LOOKUP, ENTRY_CHECK, ENTRY_UNPACK, ENTRY_MAPPED, ENTRY_COLD };
+enum entry_state {
+    ENTRY_LOOKUP,
+    ENTRY_CHECK,
+    ENTRY_UNPACK,
+    ENTRY_PREPARE,
+    ENTRY_MAPPED,
+    ENTRY_COLD
+};
 
 struct waiter {
     struct un_list node;
@@ -60,8 +72,12 @@ struct entry {
 
     struct store_job lookup, unpack;
     struct un_job check;
+    struct un_job prepare;
+    const uint8_t *raw; /* a Linux program as it was pushed, while it is prepared */
+    char *report;       /* why it cannot be */
     int64_t blob;
-    uint64_t size, offset;
+    uint64_t size, offset; /* of what was pushed */
+    size_t mapped_size;    /* of `mapping` or `raw` */
     int fd; /* the temporary file */
     EVP_MD_CTX *md;
     uint8_t *buf;
@@ -117,8 +133,13 @@ static void unpack_release(struct entry *e)
 static void entry_unmap(struct entry *e)
 {
     if (e->mapping.data) {
-        munmap((void *)e->mapping.data, e->mapping.size);
+        munmap((void *)e->mapping.data, e->mapped_size);
         e->mapping.data = NULL;
+        e->mapping.report = NULL;
+    }
+    if (e->raw) {
+        munmap((void *)e->raw, (size_t)e->size);
+        e->raw = NULL;
     }
 }
 
@@ -132,6 +153,7 @@ static void entry_free(struct entry *e)
     }
     entry_unmap(e);
     unpack_release(e);
+    free(e->report);
     free(e);
     imagestore_release(is);
 }
@@ -236,8 +258,12 @@ static int entry_map(struct entry *e, int fd, struct un_error *err)
     if (data == MAP_FAILED) {
         return un_error_errno(err, errno ? -errno : -ENOMEM, "map image");
     }
+    if (image_kind_is_linux(e->mapping.kind)) {
+        e->raw = data;
+        return 0;
+    }
     e->mapping.data = data;
-    e->mapping.size = (size_t)e->size;
+    e->mapping.size = e->mapped_size = (size_t)e->size;
     return 0;
 }
 
@@ -348,6 +374,45 @@ static void evict_start(struct imagestore *is)
     un_workers_submit(is->workers, &ev->job);
 }
 
+/* --- preparing a Linux program (worker) ------------------------------------------------------- */
+
+static int prepare_run(struct un_job *job, struct un_error *err)
+{
+    struct entry *e = un_container_of(job, struct entry, prepare);
+    char name[65], temp[FILE_NAME_SIZE];
+    int rc = image_prepared_name(e->mapping.digest, name, err);
+    if (rc < 0) {
+        return rc;
+    }
+    temp_name(e, temp);
+    const struct image_prepare_spec spec = {
+        .data = e->raw, .size = (size_t)e->size, .name = name, .temp_name = temp};
+    rc = image_prepare(e->is, &spec, &e->report, &e->mapping, &e->mapped_size, err);
+    munmap((void *)e->raw, (size_t)e->size);
+    e->raw = NULL;
+    (void)unlinkat(e->is->dir_fd, file_name(e), 0); /* not needed any more */
+    return rc;
+}
+
+static void prepare_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct entry *e = un_container_of(job, struct entry, prepare);
+    image_failure_keep(e->is, e->mapping.digest, un_steal(&e->report));
+    if (rc < 0) {
+        entry_fail(e, rc, err);
+    } else {
+        evict_start(e->is);
+        entry_ready(e);
+    }
+}
+
+static void prepare_start(struct entry *e)
+{
+    e->state = ENTRY_PREPARE;
+    e->prepare = (struct un_job){.run = prepare_run, .done = prepare_done};
+    un_workers_submit(e->is->workers, &e->prepare);
+}
+
 /* --- unpacking (store's threads) -------------------------------------------------------------- */
 
 static int unpack_begin(struct entry *e, struct un_error *err)
@@ -434,8 +499,11 @@ static void unpack_done(struct store_job *job, int rc, const struct un_error *er
     struct entry *e = un_container_of(job, struct entry, unpack);
     if (rc < 0) {
         entry_fail(e, rc, err);
-    } else if (!e->mapping.data) {
+    } else if (!e->mapping.data && !e->raw) {
         store_submit(e->is->store, job); /* the next step */
+    } else if (e->raw) {
+        unpack_release(e);
+        prepare_start(e);
     } else {
         unpack_release(e);
         evict_start(e->is);
@@ -473,16 +541,24 @@ static bool file_has_digest(int fd, const char *want)
     return strcmp(digest, want) == 0;
 }
 
-/* 0 with the file mapped, or with no mapping: it must be made. */
+/* 0 with the file mapped, or with no mapping: it must be made. Of a Linux program the prepared image is
+ * looked for first; what was pushed is there only when preparing was interrupted. */
 static int check_run(struct un_job *job, struct un_error *err)
 {
     struct entry *e = un_container_of(job, struct entry, check);
     struct stat st;
+    bool linux_kind = image_kind_is_linux(e->mapping.kind);
+    char name[65];
+    int rc = linux_kind ? image_prepared_name(e->mapping.digest, name, err) : 0;
+    if (rc < 0 || (linux_kind && image_prepared_open(e->is, name, e->verified, &e->mapping,
+                                                     &e->mapped_size))) {
+        return rc;
+    }
     un_autoclose int fd = openat(e->is->dir_fd, file_name(e), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != e->size) {
         return 0;
     }
-    if (!e->verified && !file_has_digest(fd, e->mapping.digest)) {
+    if ((linux_kind || !e->verified) && !file_has_digest(fd, e->mapping.digest)) {
         return 0;
     }
     (void)futimens(fd, NULL); /* the time of use; without it eviction only chooses worse */
@@ -496,6 +572,8 @@ static void check_done(struct un_job *job, int rc, const struct un_error *err)
         entry_fail(e, rc, err);
     } else if (e->mapping.data) {
         entry_ready(e);
+    } else if (e->raw) {
+        prepare_start(e);
     } else {
         unpack_start(e);
     }

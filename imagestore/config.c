@@ -1,5 +1,6 @@
 /* config.c - a function's configuration, from and to JSON (see function.h). */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 #include "common/limits.h"
 #include "imagestore/function.h"
 #include "imagestore/internal.h"
+#include "prepare/program.h"
 #include "unid/abi.h"
 
 static const char *const interface_names[] = {
@@ -92,7 +94,9 @@ void function_config_done(struct function_config *c)
     free_strings(c->args);
     free_strings(c->env);
     free_strings(c->egress);
+    free(c->program);
     c->args = c->env = c->egress = NULL;
+    c->program = NULL;
 }
 
 static int no_memory(struct un_error *err)
@@ -246,6 +250,26 @@ static int parse_egress(const json_t *root, struct function_config *c, struct un
     return 0;
 }
 
+static int parse_program(const json_t *root, struct function_config *c, size_t *room,
+                         struct un_error *err)
+{
+    const char *program = NULL;
+    int rc = un_json_get_str(root, "program", &program, err);
+    if (rc < 0 || !program) {
+        return rc;
+    }
+    if (program[0] != '/' || strlen(program) >= PATH_MAX) {
+        return un_error_set(err, -EINVAL,
+                            "program: must be an absolute path in the image's root file system");
+    }
+    rc = take_room(strlen(program), room, err);
+    if (rc < 0) {
+        return rc;
+    }
+    c->program = strdup(program);
+    return c->program ? 0 : no_memory(err);
+}
+
 static int parse_u32(const json_t *root, const char *key, int64_t least, int64_t most,
                      uint32_t *ret, struct un_error *err)
 {
@@ -261,6 +285,7 @@ static int parse_numbers(const json_t *root, struct function_config *c, struct u
 {
     int rc = parse_u32(root, "memory_mib", LIMIT_FUNCTION_MEMORY_MIN, LIMIT_FUNCTION_MEMORY_MIB,
                        &c->memory_mib, err);
+    c->memory_given = json_object_get(root, "memory_mib") != NULL;
     if (rc == 0) {
         rc = parse_u32(root, "timeout_ms", 1, LIMIT_FUNCTION_TIMEOUT_MS, &c->timeout_ms, err);
     }
@@ -336,7 +361,7 @@ int function_config_parse(const void *json, size_t len, struct function_config *
 {
     static const char *const keys[] = {"image",      "interface",  "driver",      "isolation",
                                        "memory_mib", "timeout_ms", "concurrency", "args",
-                                       "env",        "egress",     NULL};
+                                       "env",        "egress",     "program",     NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
     size_t room = LIMIT_FUNCTION_STRINGS;
@@ -365,6 +390,9 @@ int function_config_parse(const void *json, size_t len, struct function_config *
     }
     if (rc == 0) {
         rc = parse_egress(root, &c, err);
+    }
+    if (rc == 0) {
+        rc = parse_program(root, &c, &room, err);
     }
     if (rc < 0) {
         function_config_done(&c);
@@ -415,6 +443,7 @@ char *function_config_to_json(const struct function_config *c)
         json_object_set_new(root, "concurrency", json_integer(c->concurrency)) < 0 ||
         json_object_set_new(root, "args", list_to_json(c->args)) < 0 ||
         json_object_set_new(root, "env", env_to_json(c->env)) < 0 ||
+        (c->program && json_object_set_new(root, "program", json_string(c->program)) < 0) ||
         (c->egress && json_object_set_new(root, "egress", list_to_json(c->egress)) < 0)) {
         return un_json_text(NULL); /* takes note that memory ran out here */
     }
@@ -426,9 +455,13 @@ char *function_config_to_json(const struct function_config *c)
 int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)
 {
     bool sdk = kind == IMAGE_SDK;
-    bool program = kind == IMAGE_LINUX_STATIC || kind == IMAGE_LINUX_DYNAMIC;
+    bool program = image_kind_is_linux(kind);
     if (c->interface == FUNCTION_DEFAULT) {
         c->interface = sdk ? FUNCTION_SDK : program ? FUNCTION_FILTER : FUNCTION_HTTP;
+    }
+    if (c->program && !program) {
+        return un_error_set(err, -EINVAL, "program: an image of kind %s has no root file system",
+                            image_kind_name(kind));
     }
     if (c->interface == FUNCTION_LAMBDA) {
         return un_error_set(err, -ENOTSUP,
@@ -445,6 +478,30 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
                                "interface: \"%s\" does not go with an image of kind %s; %s",
                                function_interface_name(c->interface), image_kind_name(kind),
                                program ? "it must be filter, cgi or http" : "it must be http");
+}
+
+int function_settle_image(struct function_config *c, const struct image_mapping *image,
+                          struct un_error *err)
+{
+    uint64_t memory = (uint64_t)c->memory_mib << 20;
+    if (!c->memory_given && memory < image->memory_advised) {
+        memory = image->memory_advised;
+        c->memory_mib = (uint32_t)(memory >> 20);
+    }
+    if (memory < image->memory_least) {
+        return un_error_set(err, -EINVAL,
+                            "memory_mib: the program and its files need at least %llu, given were %u",
+                            (unsigned long long)(image->memory_least >> 20), c->memory_mib);
+    }
+    un_autojson json_t *report = NULL;
+    const char *program = c->program;
+    if (!program && un_json_parse(image->report, image->report_size, &report, err) == 0) {
+        program = json_string_value(json_object_get(report, "program"));
+    }
+    return program && program[0]
+               ? 0
+               : un_error_set(err, -EINVAL,
+                              "program: is missing; the root file system does not say what runs");
 }
 
 /* --- the snapshot's key ----------------------------------------------------------------------- */
@@ -468,10 +525,13 @@ int function_snapshot_key(const char *name, const struct function_config *c,
                           char ret[FUNCTION_SNAPSHOT_KEY_SIZE], struct un_error *err)
 {
     un_autobuf struct un_buf text = {0};
-    char digest[IMAGE_DIGEST_SIZE];
+    char digest[IMAGE_DIGEST_SIZE], preparer[PREPARE_ID_SIZE];
     int rc = un_buf_printf(&text, "unid snapshot, abi %d.%d, image %s, memory %u, interface %s, ",
                            UNID_ABI_MAJOR, UNID_ABI_MINOR, c->image, c->memory_mib,
                            function_interface_name(c->interface));
+    prepare_id(preparer);
+    rc = rc < 0 ? rc : un_buf_printf(&text, "%s, ", preparer);
+    rc = rc < 0 ? rc : add_strings(&text, "program ", (char *const[]){c->program, NULL});
     rc = rc < 0 ? rc : add_strings(&text, "name ", (char *const[]){(char *)name, NULL});
     rc = rc < 0 ? rc : add_strings(&text, "args ", c->args);
     rc = rc < 0 ? rc : add_strings(&text, "env ", c->env);

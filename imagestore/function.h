@@ -49,7 +49,9 @@ struct function_config {
     enum function_interface interface;
     enum function_driver driver;
     enum function_isolation isolation;
+    char *program;        /* absolute path in the root file system of a Linux program; NULL: its own */
     uint32_t memory_mib;
+    bool memory_given;    /* by who deploys; a default may be raised. In a configuration to be deployed only */
     uint32_t timeout_ms;
     uint32_t concurrency; /* VMs at once, at least 1 */
     char **args;          /* NULL-terminated, without the program's own name */
@@ -71,12 +73,17 @@ int function_config_parse(const void *json, size_t len, struct function_config *
  * -EINVAL with the choices, -ENOTSUP an interface that this unid does not serve yet. */
 int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err);
 
+/* Holds the configuration against the prepared image of a Linux program that it is for: raises the default memory to what
+ * a Linux program needs. -EINVAL less memory was given than it needs at least, or no program is named. */
+int function_settle_image(struct function_config *c, const struct image_mapping *image,
+                          struct un_error *err);
+
 /* The same JSON, with every key, keys in a fixed order: equal configurations have equal texts. Free
  * with free(); NULL when out of memory. */
 char *function_config_to_json(const struct function_config *c);
 
 /* Names the state of a function's program at its first NEXT (hv.h, snapshot_key): SHA-256, as 64
- * lower-case hex digits, of all that it depends on: image, name (argv[0]), args, env, memory, the
+ * lower-case hex digits, of all that it depends on: image, preparer, program, name, args, env, memory, the
  * interface (settled, see function_settle_interface) and the version of the guest contract. -ENOMEM, -EIO. Any thread. */
 enum { FUNCTION_SNAPSHOT_KEY_SIZE = 65 };
 int function_snapshot_key(const char *name, const struct function_config *c,

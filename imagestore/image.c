@@ -33,6 +33,7 @@ static const char *const kind_names[] = {
     [IMAGE_SDK] = "sdk",
     [IMAGE_LINUX_STATIC] = "linux-static",
     [IMAGE_LINUX_DYNAMIC] = "linux-dynamic",
+    [IMAGE_LINUX_ROOTFS] = "linux-rootfs",
     [IMAGE_PVH] = "pvh",
     [IMAGE_MULTIBOOT1] = "multiboot1",
     [IMAGE_MULTIBOOT2] = "multiboot2",
@@ -102,6 +103,7 @@ void imagestore_release(struct imagestore *is)
     if (is->dir_fd >= 0) {
         close(is->dir_fd);
     }
+    image_failures_free(is);
     free(is->dir);
     free(is);
 }
@@ -232,6 +234,7 @@ int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
     is->max_image_bytes = spec->max_image_bytes;
     is->max_cache_bytes = spec->max_cache_bytes;
     is->dir_fd = -1;
+    un_list_init(&is->failures);
     imagestore_hold(is); /* by its user, until imagestore_close */
     int rc = image_cache_open(is, spec->cache_dir, err);
     if (rc == 0) {
@@ -265,13 +268,16 @@ struct purge {
     int64_t blob;
     int deleted;
     char file[65]; /* in the cache directory, or "" */
+    char prepared[65];
 };
 
 static int purge_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
     struct purge *p = un_container_of(job, struct purge, job);
     if (p->file[0]) {
-        (void)unlinkat(p->is->dir_fd, p->file, 0); /* it can be made anew, and is bounded anyway */
+        /* They can be made anew, and are bounded anyway. */
+        (void)unlinkat(p->is->dir_fd, p->file, 0);
+        (void)unlinkat(p->is->dir_fd, p->prepared, 0);
     }
     return delete_chunks(db, p->blob, &p->deleted, err);
 }
@@ -302,6 +308,7 @@ void image_purge(struct imagestore *is, int64_t blob, const char *digest)
     p->blob = blob;
     if (digest) {
         memcpy(p->file, digest + 7, 64);
+        (void)image_prepared_name(digest, p->prepared, NULL);
     }
     imagestore_hold(is);
     store_submit(is->store, &p->job);

@@ -6,10 +6,11 @@
  * a broken upload left is removed (at once, or at the next start after a crash).
  *
  * For running, an image is unpacked once into a flat file in the cache directory and mapped
- * (image_open); the cache may be deleted at any time.
+ * (image_open); of a Linux program the prepared image (prepare/program.h) is kept there instead. The
+ * cache may be deleted at any time.
  *
  * Where things are: recognise.c what a file is, image.c the table of images, upload.c and reader.c
- * bytes in and out, tag.c tags, cache.c flat files and mappings, schema.c the tables; functions: see
+ * bytes in and out, tag.c tags, cache.c flat files and mappings, prepared.c prepared images, schema.c the tables; functions: see
  * function.h.
  *
  * Loop thread throughout; all work on bytes happens on the store's threads and on workers.
@@ -34,6 +35,7 @@ enum image_kind {
     IMAGE_SDK,           /* ring-3 ELF with our note: the drivers run it as it is */
     IMAGE_LINUX_STATIC,  /* Linux program without interpreter */
     IMAGE_LINUX_DYNAMIC, /* Linux program with PT_INTERP */
+    IMAGE_LINUX_ROOTFS,  /* tar archive of a root file system (prepare/tar.h) */
     IMAGE_PVH,           /* kernel ELF with the Xen note XEN_ELFNOTE_PHYS32_ENTRY */
     IMAGE_MULTIBOOT1,
     IMAGE_MULTIBOOT2,
@@ -44,6 +46,8 @@ enum image_kind {
 
 /* "sdk", "linux-static", ... as in JSON. */
 const char *image_kind_name(enum image_kind kind);
+/* Whether images of the kind are prepared before they run: the three of Linux programs. */
+bool image_kind_is_linux(enum image_kind kind);
 
 struct image_info {
     char digest[IMAGE_DIGEST_SIZE];
@@ -169,10 +173,15 @@ void image_read_abort(struct image_reader *r);
 /* An image mapped read-only in memory; references are counted, the last image_unref may unmap it.
  */
 struct image_mapping {
-    const uint8_t *data;
+    const uint8_t *data; /* what a driver runs: of a Linux kind the prepared image */
     size_t size;
-    char digest[IMAGE_DIGEST_SIZE];
+    char digest[IMAGE_DIGEST_SIZE]; /* of what was pushed */
     enum image_kind kind;
+    /* Of a Linux kind: what preparing it found (JSON, docs/programs.md; not NUL-terminated), and the
+     * bytes of memory that a machine needs at least, and should have. Else NULL and 0. */
+    const char *report;
+    size_t report_size;
+    uint64_t memory_least, memory_advised;
 };
 typedef void (*image_open_cb)(void *arg, int rc, struct image_mapping *mapping,
                               const struct un_error *err);
@@ -180,8 +189,13 @@ typedef void (*image_open_cb)(void *arg, int rc, struct image_mapping *mapping,
  * (image_ref to keep). */
 struct image_mapping *image_peek(struct imagestore *is, const char *digest);
 /* Gives a reference (release with image_unref). The flat file is made, or made anew when its length
- * or digest is wrong, on a worker; several callers wait for one. -ENOENT, -ENOSPC, -EUCLEAN. */
+ * or digest is wrong, on a worker; so is the prepared image of a Linux program. Several callers wait
+ * for one. -ENOENT, -ENOSPC, -EUCLEAN; -EINVAL, -EFBIG when a program cannot be prepared (the text
+ * names the first reason). */
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg);
+/* The report (JSON) of an image that could not be prepared, while it is remembered; NULL otherwise.
+ * Borrowed until the next image_open. */
+const char *image_failure_report(struct imagestore *is, const char *digest);
 struct image_mapping *image_ref(struct image_mapping *m);
 void image_unref(struct image_mapping *m);
 

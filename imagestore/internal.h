@@ -35,6 +35,8 @@ struct imagestore {
     struct un_list idle;
     struct un_timer idle_timer;
     unsigned cold, next_serial;
+    struct un_list failures; /* prepared.c */
+    unsigned failure_count;
 
     unsigned pending; /* flows under way; the last to end frees a closed store */
     bool closed;
@@ -68,5 +70,24 @@ int image_cache_open(struct imagestore *is, const char *cache_dir, struct un_err
 void image_cache_close(struct imagestore *is);
 /* The image was removed: its mapping is not given out any more. */
 void image_cache_forget(struct imagestore *is, const char *digest);
+
+/* prepared.c. Worker threads, but for the failures. */
+/* The file name of an image's prepared form. -EIO. */
+int image_prepared_name(const char *digest, char ret[65], struct un_error *err);
+/* Maps it when it is there and whole; `verified`: its digest was compared before. */
+bool image_prepared_open(struct imagestore *is, const char *name, bool verified,
+                         struct image_mapping *ret, size_t *ret_mapped);
+struct image_prepare_spec {
+    const uint8_t *data; /* the image's bytes */
+    size_t size;
+    const char *name, *temp_name;
+};
+/* Makes it and maps it. On failure `*ret_report` may be set (free with free()). Errors as
+ * prepare_program. */
+int image_prepare(struct imagestore *is, const struct image_prepare_spec *spec, char **ret_report,
+                  struct image_mapping *ret, size_t *ret_mapped, struct un_error *err);
+/* Takes the report of what could not be prepared, NULL: none. */
+void image_failure_keep(struct imagestore *is, const char *digest, char *report);
+void image_failures_free(struct imagestore *is);
 
 #endif

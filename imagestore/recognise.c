@@ -17,6 +17,7 @@
 #include "common/elf.h"
 #include "common/limits.h"
 #include "imagestore/internal.h"
+#include "prepare/tar.h"
 #include "unid/abi.h"
 
 #define PVH_NOTE_OWNER "Xen"
@@ -243,16 +244,15 @@ static int explain_unknown(const struct probe *p, struct un_error *err)
         unsigned at, len;
         const char *bytes, *name;
     } known[] = {
-        {0, 2, "#!", "a script; deploy its interpreter and pass the script as an argument"},
-        {0, 2, "\x1f\x8b", "gzip; unpack it first"},
+        {0, 2, "#!", "a script; `unictl deploy` sends it with its interpreter"},
+        {0, 2, "\x1f\x8b", "gzip, but no tar archive; unpack it first"},
         {0, 6,
          "\xfd"
          "7zXZ",
-         "xz; unpack it first"},
-        {0, 4, "\x28\xb5\x2f\xfd", "zstd; unpack it first"},
+         "xz, but no tar archive; unpack it first"},
+        {0, 4, "\x28\xb5\x2f\xfd", "zstd, but no tar archive; unpack it first"},
         {0, 4, "PK\x03\x04", "a zip archive"},
-        {257, 5, "ustar",
-         "a tar archive; container images cannot be run, deploy the program in it"},
+        {257, 5, "ustar", "a tar archive that cannot be read"},
         {0, 2, "MZ", "a Windows or EFI program"},
         {0, 4, "\xcf\xfa\xed\xfe", "a macOS program; build it for Linux"},
         {0, 4, "\0asm", "a WebAssembly module"},
@@ -304,10 +304,14 @@ static int check_flat_multiboot(const struct probe *p, uint64_t at, struct un_er
     return 0;
 }
 
-/* What is left: a flat multiboot kernel, or nothing that runs. */
+/* What is left: an archive, a flat multiboot kernel, or nothing that runs. */
 static int recognise_rest(const struct probe *p, enum image_kind *ret, struct un_error *err)
 {
     uint64_t at;
+    if (tar_is(p->data, p->len)) {
+        *ret = IMAGE_LINUX_ROOTFS;
+        return 0;
+    }
     if (find_multiboot1(p, &at)) {
         int rc = check_flat_multiboot(p, at, err);
         if (rc == 0) {

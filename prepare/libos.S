@@ -4,6 +4,6 @@
     .global prepare_libos, prepare_libos_end
     .balign 16
 prepare_libos:
-    .incbin "tests/unit/prepare_libos.elf"
+    .incbin "guest/libos/libos.elf"
 prepare_libos_end:
     .section .note.GNU-stack, "", @progbits

@@ -19,7 +19,7 @@
 /* Memory beyond the image and what is loaded: page tables, the stack, the first heap; and room for
  * the work of an ordinary program. */
 #define MEMORY_OVERHEAD (4ull << 20)
-#define MEMORY_MARGIN   (48ull << 20)
+#define MEMORY_MARGIN   (128ull << 20)
 #define MEMORY_STEP     (2ull << 20)
 
 extern const uint8_t prepare_libos[], prepare_libos_end[]; /* libos.S */
@@ -132,6 +132,21 @@ static int prepare(struct job *j, struct un_error *err)
         rc = un_error_set(err, -ENOMEM, "out of memory");
     }
     return rc;
+}
+
+void prepare_id(char ret[PREPARE_ID_SIZE])
+{
+    /* FNV-1a of the library OS tells one build from another; it defends against nothing. */
+    static uint64_t hash; /* 0: not known yet; every thread finds the same */
+    if (__atomic_load_n(&hash, __ATOMIC_RELAXED) == 0) {
+        uint64_t h = 14695981039346656037u;
+        for (const uint8_t *p = prepare_libos; p < prepare_libos_end; p++) {
+            h = (h ^ *p) * 1099511628211u;
+        }
+        __atomic_store_n(&hash, h, __ATOMIC_RELAXED);
+    }
+    snprintf(ret, PREPARE_ID_SIZE, "preparer %d, library OS %016" PRIx64, PREPARE_VERSION,
+             __atomic_load_n(&hash, __ATOMIC_RELAXED));
 }
 
 int prepare_program(const struct prepare_spec *spec, struct prepare_result *ret,

@@ -40,6 +40,10 @@ struct prepare_result {
                        (free with json_decref) */
 };
 
+/* Names this build's preparer and its library OS: a part of the keys of what is cached. */
+enum { PREPARE_ID_SIZE = 64 };
+void prepare_id(char ret[PREPARE_ID_SIZE]);
+
 /* 0, or -EINVAL what was pushed cannot run (the text names the first reason, the report all),
  * -EFBIG over a limit of LIMIT_ROOTFS_*, -ENOMEM, or what writing fails with. `ret->report` may be
  * set in either case. */

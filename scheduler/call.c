@@ -360,13 +360,13 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
 
 int sched_can_run(enum image_kind kind, struct un_error *err)
 {
-    if (kind == IMAGE_SDK) {
+    if (kind == IMAGE_SDK || image_kind_is_linux(kind)) {
         return 0;
     }
     return un_error_set(
         err, -ENOTSUP,
-        "an image of kind %s cannot run here: this daemon's drivers run images of "
-        "kind %s; link the program with the guest SDK (unid-cc) and deploy it again",
+        "an image of kind %s cannot run here: this daemon's drivers run Linux programs "
+        "and images of kind %s; deploy the program itself, or link it with the guest SDK (unid-cc)",
         image_kind_name(kind), image_kind_name(IMAGE_SDK));
 }
 

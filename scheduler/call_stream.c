@@ -140,9 +140,13 @@ int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof
 
 /* --- what the guest does ---------------------------------------------------------------------- */
 
-/* The guest's first sign ends the start. */
+/* The guest's first sign ends the start: from now on no other VM can take its place. */
 static void sign_of_life(struct sched_call *c)
 {
+    if (c->bound_len > 0) {
+        call_body_taken(c, c->bound_len);
+        c->bound_len = 0;
+    }
     if (c->phase == PHASE_START) {
         call_enter_phase(c, PHASE_FIRST_BYTE);
     }
@@ -153,7 +157,6 @@ void call_started(struct sched_call *c)
     if (c->state == CALL_BOUND) {
         call_set_state(c, CALL_RUNNING);
         call_enter_phase(c, PHASE_START);
-        call_body_taken(c, c->bound_len);
     }
 }
 
@@ -395,7 +398,7 @@ static bool finish_reading(struct sched_call *c)
 void call_exited(struct sched_call *c, const struct hv_exit *why)
 {
     if (c->state == CALL_ENDED || c->guest_done ||
-        (c->state == CALL_BOUND && why->kind == HV_EXIT_LOST && call_rebind(c))) {
+        (why->kind == HV_EXIT_LOST && (c->state == CALL_BOUND || why->unbegun) && call_rebind(c))) {
         return;
     }
     sign_of_life(c);

@@ -260,7 +260,8 @@ static bool allowed(const struct egress *e, const struct un_endpoint *to, bool h
 
     for (char *const *r = e->spec.rules; r && *r; r++) {
         if (un_endpoint_parse(*r, strlen(*r), true, &rule, &err) == 0 &&
-            (un_endpoint_matches(&rule, to, host_only) || localhost_matches(&rule, to, host_only))) {
+            (un_endpoint_matches(&rule, to, host_only) ||
+             localhost_matches(&rule, to, host_only))) {
             return true;
         }
     }
@@ -396,7 +397,8 @@ static void recv_(struct conn *c, const struct hv_ask *ask)
     n = recv(c->fd, room, want, MSG_DONTWAIT);
     if (n < 0) {
         tell(c->e,
-             errno == EAGAIN || errno == EINTR ? again(c, c->readable, false, can_write(c)) : -errno,
+             errno == EAGAIN || errno == EINTR ? again(c, c->readable, false, can_write(c))
+                                               : -errno,
              NULL);
         return;
     }

@@ -166,8 +166,7 @@ static int run(struct un_job *job, struct un_error *err)
     for (const struct addrinfo *i = list; i && l->count < EGRESS_ADDRESSES; i = i->ai_next) {
         union egress_address *a = &l->list[l->count];
 
-        if (i->ai_addrlen > sizeof(*a) ||
-            (i->ai_family != AF_INET && i->ai_family != AF_INET6)) {
+        if (i->ai_addrlen > sizeof(*a) || (i->ai_family != AF_INET && i->ai_family != AF_INET6)) {
             continue;
         }
         found = true;

@@ -122,9 +122,8 @@ int interface_render(const struct interface_request *r, struct un_buf *ret, stru
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     if (ret->len > UNID_REQUEST_HEAD_MAX) {
-        return un_error_set(err, -E2BIG,
-                            "the request's head has %zu bytes, more than a guest can take",
-                            ret->len);
+        return un_error_set(
+            err, -E2BIG, "the request's head has %zu bytes, more than a guest can take", ret->len);
     }
     return 0;
 }

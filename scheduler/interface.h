@@ -34,10 +34,10 @@ bool interface_wants_length(enum function_interface interface);
 struct interface_request {
     const char *function, *qualifier; /* qualifier may be NULL */
     const char *id;                   /* of the invocation */
-    const char *uri;                  /* the request target as the client sent it; NULL: made from the head's */
-    const char *peer;                 /* the client's IP address; NULL: 127.0.0.1 */
-    bool http10;                      /* the client speaks HTTP/1.0 */
-    const char *head;                 /* as abi.h says: "METHOD target CRLF", then the fields */
+    const char *uri;  /* the request target as the client sent it; NULL: made from the head's */
+    const char *peer; /* the client's IP address; NULL: 127.0.0.1 */
+    bool http10;      /* the client speaks HTTP/1.0 */
+    const char *head; /* as abi.h says: "METHOD target CRLF", then the fields */
     size_t head_len;
     int64_t content_length; /* -1: not known */
     const struct function_config *config;

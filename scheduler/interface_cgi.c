@@ -381,8 +381,8 @@ static int read_header(struct cgi_reader *c, struct un_error *err)
         rc = len > 0 ? read_line(c, at, len, &h, err) : 0;
     }
     if (rc == 0 && !h.status && !h.location && !h.document) {
-        rc = un_error_set(err, -EBADMSG,
-                          "the header has none of Content-Type, Location and Status");
+        rc =
+            un_error_set(err, -EBADMSG, "the header has none of Content-Type, Location and Status");
     }
     if (rc == 0) {
         answer_close(&c->base.answer, h.status ? h.status : h.location ? 302 : 200);
@@ -461,9 +461,10 @@ int cgi_finish(struct interface_reader *r, struct interface_piece *ret, struct u
 
     if (!r->answer.head.status) {
         return un_error_set(err, -EBADMSG,
-                            c->raw.len ? "the program ended within the CGI header"
-                                       : "the program ended without any output; a CGI program writes "
-                                         "a header, an empty line, and the document");
+                            c->raw.len
+                                ? "the program ended within the CGI header"
+                                : "the program ended without any output; a CGI program writes "
+                                  "a header, an empty line, and the document");
     }
     if (c->left > 0 && !r->head_only) {
         return un_error_set(err, -EBADMSG, "%lld bytes less output than Content-Length says",

@@ -21,15 +21,24 @@ enum { INFORMATIONAL_MAX = 16 }; /* 1xx answers before the final one */
 /* Fields of the connection (RFC 9110, section 7.6.1), and those that are written here. */
 static bool is_ours(const char *name)
 {
-    static const char *const names[] = {"connection",          "content-length",
-                                        "expect",              "host",
-                                        "keep-alive",          "proxy",
-                                        "proxy-authenticate",  "proxy-authorization",
-                                        "proxy-connection",    "te",
-                                        "trailer",             "transfer-encoding",
-                                        "upgrade",             "x-forwarded-for",
-                                        "x-forwarded-host",    "x-forwarded-prefix",
-                                        "x-forwarded-proto",   "x-unid-invocation-id"};
+    static const char *const names[] = {"connection",
+                                        "content-length",
+                                        "expect",
+                                        "host",
+                                        "keep-alive",
+                                        "proxy",
+                                        "proxy-authenticate",
+                                        "proxy-authorization",
+                                        "proxy-connection",
+                                        "te",
+                                        "trailer",
+                                        "transfer-encoding",
+                                        "upgrade",
+                                        "x-forwarded-for",
+                                        "x-forwarded-host",
+                                        "x-forwarded-prefix",
+                                        "x-forwarded-proto",
+                                        "x-unid-invocation-id"};
 
     for (size_t i = 0; i < UN_ARRAY_SIZE(names); i++) {
         if (strcasecmp(name, names[i]) == 0) {
@@ -46,7 +55,8 @@ static int put_forwarded(const struct interface_request *r, const struct request
     int rc = un_buf_printf(ret, "X-Forwarded-For: %s%s%s\r\n", before ? before : "",
                            before ? ", " : "", request_peer(r));
 
-    rc = rc < 0 ? rc : un_buf_printf(ret, "X-Forwarded-Host: %s\r\nX-Forwarded-Proto: http\r\n", host);
+    rc = rc < 0 ? rc
+                : un_buf_printf(ret, "X-Forwarded-Host: %s\r\nX-Forwarded-Proto: http\r\n", host);
     rc = rc < 0 ? rc : un_buf_append_str(ret, "X-Forwarded-Prefix: ");
     rc = rc < 0 ? rc : request_prefix(r, ret);
     return rc < 0 ? rc : un_buf_printf(ret, "\r\nX-Unid-Invocation-Id: %s\r\n", r->id);
@@ -155,9 +165,9 @@ static int on_value_complete(llhttp_t *l)
     int rc = 0;
 
     if (!h->base.answer.head.status) {
-        rc = answer_add(&h->base.answer, h->name.data ? (const char *)h->name.data : "",
-                        h->name.len, h->value.data ? (const char *)h->value.data : "",
-                        h->value.len, &h->err);
+        rc =
+            answer_add(&h->base.answer, h->name.data ? (const char *)h->name.data : "", h->name.len,
+                       h->value.data ? (const char *)h->value.data : "", h->value.len, &h->err);
     }
     un_buf_reset(&h->name);
     un_buf_reset(&h->value);

@@ -21,7 +21,8 @@ const char *request_field(const struct request_parts *p, const char *name);
 int request_prefix(const struct interface_request *r, struct un_buf *ret);
 const char *request_peer(const struct interface_request *r);
 
-int cgi_render(const struct interface_request *r, const struct request_parts *p, struct un_buf *ret);
+int cgi_render(const struct interface_request *r, const struct request_parts *p,
+               struct un_buf *ret);
 int http_render(const struct interface_request *r, const struct request_parts *p,
                 struct un_buf *ret);
 

@@ -18,7 +18,7 @@ const char **run_argv(const char *name, const struct function_config *config)
     }
     argv = calloc(n + 2, sizeof(*argv));
     if (argv) {
-        argv[0] = name;
+        argv[0] = config->program ? config->program : name;
         for (size_t i = 0; i < n; i++) {
             argv[i + 1] = config->args[i];
         }

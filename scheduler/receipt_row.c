@@ -9,6 +9,7 @@
 
 #include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/id.h"
 #include "common/limits.h"
 
 enum {
@@ -349,15 +350,20 @@ static int count_rows(sqlite3 *db, int64_t *ret, struct un_error *err)
     return rc;
 }
 
-/* The number of rows removed, or a negative errno. */
+/* The number of rows removed, or a negative errno. An invocation gets its id before it starts, so rows
+ * with younger ids need not be looked at. */
 static int remove_oldest(sqlite3 *db, int64_t count, uint64_t older_than_us, struct un_error *err)
 {
+    char below[UN_ID_SIZE] = "~"; /* every id */
+    if (older_than_us < INT64_MAX) {
+        un_id_least(older_than_us + 1000, below);
+    }
     int rc =
         store_exec(db, err,
                    "DELETE FROM receipts WHERE (id, attempt) IN (SELECT id, attempt FROM receipts"
-                   " WHERE id IN (SELECT id FROM receipts ORDER BY id LIMIT ?)"
+                   " WHERE id IN (SELECT id FROM receipts WHERE id < ? ORDER BY id LIMIT ?)"
                    " AND started_at_us < ? ORDER BY id LIMIT ?)",
-                   "iii", count, (int64_t)older_than_us, count);
+                   "tiii", below, count, (int64_t)older_than_us, count);
 
     return rc < 0 ? rc : sqlite3_changes(db);
 }

@@ -194,6 +194,7 @@ void instance_usage(const struct instance *i, struct hv_usage *ret);
 
 /*  LOOKUP --> WAITING --admitted--> CLAIM --shell there--> BOUND --on_started--> RUNNING
  *     |          |                  | ^                     | ^                    |
+ *     |          |                  | +-----lost, unbegun---|-|--------------------+
  *     |          |                  | +-none comes-- EXPECT-|-+                    |
  *     |          +--admitted, a VM is being put back-> |    |                      |
  *     +----------+------------------+--- call_finish --+----+----------------------+--> ENDED --> (freed)
@@ -254,8 +255,8 @@ struct sched_call {
     /* the request's body */
     struct un_buf body;
     size_t body_at;   /* of it, given to the guest already */
-    size_t bound_len; /* given to a VM that has not started yet: kept in case it is lost */
-    unsigned rebinds; /* VMs lost before they started */
+    size_t bound_len; /* given to a VM that has shown no sign yet: kept in case it is lost */
+    unsigned rebinds; /* VMs lost before their guest ran */
     bool body_eof, source_waits;
     size_t input_room; /* what the guest waits for; 0: it does not */
 

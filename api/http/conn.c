@@ -97,6 +97,9 @@ static void on_output_changed(struct evbuffer *buf, const struct evbuffer_cb_inf
     if (info->n_deleted) {
         c->moved_us = un_loop_now_us(c->server->loop);
     }
+    if (info->n_added) {
+        conn_wake(c); /* conn_process sends it */
+    }
 }
 
 void conn_place(struct http_conn *c, bool has_place)
@@ -136,7 +139,8 @@ int conn_open(struct http_server *s, int fd, bool is_unix, bool has_place, struc
     bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
     bufferevent_setwatermark(c->bev, EV_WRITE, s->limits.buffer_bytes / 2, 0);
     evbuffer_add_cb(bufferevent_get_output(c->bev), on_output_changed, c);
-    bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+    bufferevent_disable(c->bev, EV_WRITE); /* see send_output */
+    bufferevent_enable(c->bev, EV_READ);
     c->state = CONN_IDLE;
     conn_place(c, has_place);
     return 0;
@@ -501,12 +505,47 @@ static void update_reading(struct http_conn *c)
     }
 }
 
-static void conn_process(void *arg)
+/* The handler that was told to wait may go on. */
+static void tell_writable(struct http_conn *c)
 {
-    struct http_conn *c = arg;
+    struct http_exchange *ex = &c->ex;
+    if (c->state == CONN_EXCHANGE && ex->active && ex->want_writable) {
+        ex->want_writable = false;
+        if (ex->handler && ex->handler->on_writable) {
+            ex->handler->on_writable(ex->arg);
+        }
+    }
+}
+
+/* Hands the output to the kernel; what that does not take now is left to libevent, which then has
+ * EV_WRITE enabled until all is out. (It would wait for the socket to be writable, with three system
+ * calls more, before it tried at all.) False when the connection is broken. */
+static bool send_output(struct http_conn *c)
+{
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    if (evbuffer_get_length(out) == 0 || (bufferevent_get_enabled(c->bev) & EV_WRITE)) {
+        return true;
+    }
+    evbuffer_unfreeze(out, 1); /* a bufferevent keeps its output's front to itself */
+    int n = evbuffer_write(out, c->fd);
+    evbuffer_freeze(out, 1);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        return false;
+    }
+    if (evbuffer_get_length(out) > 0) {
+        bufferevent_enable(c->bev, EV_WRITE);
+    }
+    if (evbuffer_get_length(out) <= c->server->limits.buffer_bytes / 2) {
+        tell_writable(c);
+    }
+    return true;
+}
+
+/* Goes through the states. Returns whether the connection is to be closed. */
+static bool advance(struct http_conn *c)
+{
     unsigned turns = 0;
     bool more = true, close_now = false;
-    c->in_process = true;
     while (more && !c->kill) {
         switch (c->state) {
         case CONN_IDLE:
@@ -528,6 +567,17 @@ static void conn_process(void *arg)
             break;
         }
     }
+    return close_now;
+}
+
+static void conn_process(void *arg)
+{
+    struct http_conn *c = arg;
+    c->in_process = true;
+    bool close_now = !send_output(c) || advance(c);
+    if (!c->kill && !close_now && output_len(c) > 0) {
+        close_now = !send_output(c) || (output_len(c) == 0 && advance(c));
+    }
     c->in_process = false;
     if (c->kill) {
         cut(c);
@@ -535,6 +585,9 @@ static void conn_process(void *arg)
         conn_close(c);
     } else {
         update_reading(c);
+        if (output_len(c) > 0 && !(bufferevent_get_enabled(c->bev) & EV_WRITE)) {
+            conn_wake(c); /* what a handler has added meanwhile */
+        }
     }
 }
 
@@ -551,15 +604,10 @@ static void on_read(struct bufferevent *bev, void *arg)
 static void on_write(struct bufferevent *bev, void *arg)
 {
     struct http_conn *c = arg;
-    struct http_exchange *ex = &c->ex;
-    (void)bev;
-    if (c->state == CONN_EXCHANGE && ex->active && ex->want_writable) {
-        ex->want_writable = false;
-        if (ex->handler && ex->handler->on_writable) {
-            ex->handler->on_writable(ex->arg);
-        }
-        return;
+    if (output_len(c) == 0) {
+        bufferevent_disable(bev, EV_WRITE);
     }
+    tell_writable(c);
     if (c->state != CONN_EXCHANGE) {
         conn_process(c);
     }

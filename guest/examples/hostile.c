@@ -47,7 +47,10 @@ static volatile unsigned *doorbell(void)
 static void wild_call(void)
 {
     struct unid_call *c = call();
-    c->op = (unsigned)any() % 7;
+    c->op = (unsigned)any() % 15;
+    c->net_handle = (unsigned)any() % 80;
+    c->net_len = any() & 1 ? (unsigned)any() : (unsigned)any() % 0x11000;
+    c->wait_ns = any() & 1 ? any() : any() % 5000000;
     c->response_len = edge();
     c->head_len = edge();
     c->log_len = edge();
@@ -60,7 +63,13 @@ static void wild_call(void)
 static void good_call(void)
 {
     struct unid_call *c = call();
-    c->op = any() & 1 ? UNID_OP_WRITE : any() & 1 ? UNID_OP_LOG : UNID_OP_READ;
+    static const unsigned ops[] = {UNID_OP_WRITE,    UNID_OP_WRITE,   UNID_OP_LOG,
+                                   UNID_OP_READ,     UNID_OP_WAIT,    UNID_OP_NET_OPEN,
+                                   UNID_OP_NET_RECV, UNID_OP_NET_CLOSE};
+    c->op = ops[any() % 8];
+    c->net_handle = (unsigned)any() % 80;
+    c->net_len = (unsigned)any() % (unsigned)(UNID_NET_SIZE + 1);
+    c->wait_ns = any() % 100000;
     c->head_len = 0;
     c->response_len = (unsigned)any() % (unsigned)(UNID_RESPONSE_SIZE + 1);
     c->log_len = any() & 3 ? 0 : (unsigned)any() % (unsigned)(UNID_LOG_SIZE + 1);

@@ -505,7 +505,10 @@ static void fake_vm_free(struct hv_vm *base)
 
 void fake_vm_end(struct fake_vm *vm, enum hv_exit_kind kind, int32_t status, const char *detail)
 {
-    vm->exit = (struct hv_exit){.kind = kind, .status = status, .fault_vector = ~0u};
+    vm->exit = (struct hv_exit){.kind = kind,
+                                .status = status,
+                                .fault_vector = ~0u,
+                                .unbegun = kind == HV_EXIT_LOST && vm->drv->script.unbegun};
     snprintf(vm->exit.detail, sizeof(vm->exit.detail), "%s", detail ? detail : "");
     vm->exit_pending = true;
     (void)un_timer_arm_in(&vm->timer, 0);

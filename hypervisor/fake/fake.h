@@ -66,6 +66,7 @@ struct fake_script {
     const char *const *program; /* NULL-terminated words; kept until replaced */
     bool never_ready;           /* on_ready never comes */
     bool never_started;         /* on_started never comes */
+    bool unbegun;               /* those that are lost had not begun */
     uint64_t prepare_us;        /* prepare to its callback */
     int prepare_rc;             /* not 0: prepare fails with it */
     const char *prepare_log;    /* what the guest logs then; kept until replaced */

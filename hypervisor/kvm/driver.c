@@ -19,7 +19,6 @@
 enum {
     SLOTS = 1 << 16,
     WORKERS = 2,
-    LEAVE_US = 1000000,
     BRISK_US = 20000,   /* how often a running guest's CPU time is looked at */
     BRISK_CPU_US = 5000 /* more than this since its last call makes it nice */
 };
@@ -58,30 +57,6 @@ void kvm_driver_remove(struct kvm_driver *d, struct kvm_vm *vm)
 {
     d->slots[vm->id % SLOTS] = NULL;
     d->vm_count--;
-}
-
-static void on_leave_timer(void *arg)
-{
-    struct kvm_driver *d = arg;
-    uint64_t now = un_loop_now_us(d->loop);
-    struct kvm_vm *vm;
-    while ((vm = un_list_first(&d->leaving, struct kvm_vm, leaving)) && vm->leave_us <= now) {
-        un_list_remove(&vm->leaving);
-        kvm_vm_kill(vm);
-    }
-    if (vm) {
-        (void)un_timer_arm_at(&d->leave_timer, vm->leave_us);
-    }
-}
-
-void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm)
-{
-    vm->leave_us = un_loop_now_us(d->loop) + LEAVE_US;
-    if (!un_timer_armed(&d->leave_timer) && un_timer_arm_at(&d->leave_timer, vm->leave_us) < 0) {
-        kvm_vm_kill(vm);
-        return;
-    }
-    un_list_push(&d->leaving, &vm->leaving);
 }
 
 static void push_brisk(struct kvm_driver *d, struct kvm_vm *vm)
@@ -141,7 +116,7 @@ static struct kvm_vm *find_vm(const struct kvm_driver *d, uint32_t id)
 
 /* --- the spawner ------------------------------------------------------------------------------ */
 
-static void on_event(void *arg, const struct vmm_event *e, int pid, const int fds[2])
+static void on_event(void *arg, const struct vmm_event *e, int pid)
 {
     struct kvm_driver *d = arg;
     struct kvm_vm *vm = e->kind == VMM_EVENT_HELLO ? NULL : find_vm(d, e->id);
@@ -155,12 +130,8 @@ static void on_event(void *arg, const struct vmm_event *e, int pid, const int fd
         }
     }
     if (vm) {
-        kvm_vm_event(vm, e, pid, fds);
-        return;
+        kvm_vm_event(vm, e, pid);
     }
-    int taken[2] = {fds[0], fds[1]};
-    un_closep(&taken[0]);
-    un_closep(&taken[1]);
 }
 
 static void on_dead(void *arg, struct spawner *sp)
@@ -246,8 +217,8 @@ static void close_driver(struct hv_driver *drv)
             kvm_vm_abandon(d->slots[i]); /* what a snapshot was made in */
         }
     }
-    un_timer_cancel(&d->leave_timer);
     un_timer_cancel(&d->yield_timer);
+    kvm_links_free(d);
     snapshots_free(d->snapshots);
     free(d->slots);
     free(d->vmm_path);
@@ -268,10 +239,9 @@ static int open_driver(const struct hv_driver_spec *spec, struct hv_driver **ret
     d->base.ops = &hv_kvm_driver;
     d->loop = spec->loop;
     un_list_init(&d->spawners);
-    un_list_init(&d->leaving);
+    kvm_links_init(d);
     un_list_init(&d->brisk);
     un_timer_init(&d->yield_timer, d->loop, on_yield_timer, d);
-    un_timer_init(&d->leave_timer, d->loop, on_leave_timer, d);
     int rc = find_vmm(&d->vmm_path, err);
     if (rc == 0 &&
         (spec->cache_dir ? asprintf(&d->snapshot_dir, "%s/snapshots", spec->cache_dir)

@@ -3,6 +3,7 @@
  *
  *     driver.c         hv.h's table, the spawners, the table of VMs, probe, doctor's report
  *     vm.c             one VM from shell to end
+ *     link.c           the socket and the memory that it is reached through
  *     run.c            what it begins with: image or snapshot; putting back
  *     snapshot.c       snapshots in memory, by key
  *     snapshot_build.c how one is made
@@ -13,12 +14,11 @@
 #ifndef UNID_HYPERVISOR_KVM_DRIVER_H
 #define UNID_HYPERVISOR_KVM_DRIVER_H
 
-#include <event2/event_struct.h>
-
 #include "common/list.h"
 #include "common/workers.h"
 #include "hypervisor/asks.h"
 #include "hypervisor/kvm/kvm.h"
+#include "hypervisor/kvm/link.h"
 #include "hypervisor/kvm/spawner.h"
 
 struct snapshot;
@@ -38,8 +38,8 @@ struct kvm_driver {
     struct kvm_vm **slots;
     uint32_t slot_count, next_slot, generation;
     size_t vm_count;
-    struct un_list leaving; /* VMs, by leave_us */
-    struct un_timer leave_timer;
+    struct un_list links; /* free ones, the last used first */
+    struct un_timer link_timer;
     struct un_list brisk; /* VMs, by yield_us */
     struct un_timer yield_timer;
 };
@@ -56,15 +56,12 @@ struct kvm_vm {
     void *arg;
     enum kvm_vm_state state;
     uint32_t id;
-    int pid, sock, channel_fd;
+    int pid;
     uint64_t mem_bytes; /* the shell's */
-    uint8_t *base_addr; /* the channel, mapped */
+    struct kvm_link *link; /* until it is freed and gone */
     struct hv_channel channel;
     struct hv_asks asks;
-    struct event sock_event;
-    bool freed, gone, watching, started_due, exit_due, in_event;
-    struct un_list leaving; /* freed, and trusted to end by itself until leave_us */
-    uint64_t leave_us;
+    bool freed, gone, started_due, exit_due, in_event;
     struct un_list brisk; /* its guest may run, and is looked at at yield_us */
     uint64_t yield_us;
     bool yielded;
@@ -91,13 +88,14 @@ void kvm_vm_net_ready(struct hv_vm *vm, uint64_t readable, uint64_t writable);
 void kvm_vm_usage(struct hv_vm *vm, struct hv_usage *ret);
 int kvm_vm_pid(struct hv_vm *vm);
 void kvm_vm_free(struct hv_vm *vm);
-/* What the spawner says about this VM. `fds` are taken. */
-void kvm_vm_event(struct kvm_vm *vm, const struct vmm_event *e, int pid, const int fds[2]);
+/* What the spawner says about this VM. */
+void kvm_vm_event(struct kvm_vm *vm, const struct vmm_event *e, int pid);
+/* Something may have come from its monitor. */
+void kvm_vm_on_packet(struct kvm_vm *vm);
 /* The spawner and all its monitors are gone. */
 void kvm_vm_spawner_gone(struct kvm_vm *vm);
 /* Releases the VM, whose process is known to be gone, with on_gone. For the end of the driver. */
 void kvm_vm_abandon(struct kvm_vm *v);
-void kvm_vm_kill(struct kvm_vm *v);
 void kvm_vm_yield(struct kvm_vm *v);
 /* Sends an order to the monitor, with a descriptor (borrowed) unless `fd` is -1. False when it could
  * not be sent; the monitor is ended then, and its end tells the user. */
@@ -111,9 +109,21 @@ void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, in
 /* run.c */
 int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
 int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err);
-/* Starts the image without a request, to be snapshotted: `on_saved` is called, with the VM's arg,
- * when the guest asks. Else as vm_run. */
-int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec,
+/* To start an image without a request, to be snapshotted. First kvm_vm_place_prepare; then
+ * kvm_vm_place, which copies the image, tens of MiB perhaps, and may be called on a worker while the
+ * VM is kept; then kvm_vm_build, which takes the placement's descriptor: `on_saved` is called, with
+ * the VM's arg, when the guest asks. Errors as vm_run. */
+struct kvm_placement {
+    struct vmm_order order;
+    uint32_t boot_flags;
+    uint64_t tsc_hz;
+    int fd; /* of guest memory, once it was placed; -1 */
+};
+int kvm_vm_place_prepare(struct kvm_vm *vm, const struct hv_run_spec *spec,
+                         struct kvm_placement *ret, struct un_error *err);
+int kvm_vm_place(struct kvm_vm *vm, const struct hv_run_spec *spec, struct kvm_placement *p,
+                 struct un_error *err);
+int kvm_vm_build(struct kvm_vm *vm, const struct hv_run_spec *spec, struct kvm_placement *p,
                  void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err);
 
 /* probe.c */
@@ -127,9 +137,6 @@ int kvm_driver_workers(struct kvm_driver *d, struct un_error *err);
 /* Puts a VM into the table and gives it an id. -ENOMEM, -EAGAIN (too many). */
 int kvm_driver_add(struct kvm_driver *d, struct kvm_vm *vm);
 void kvm_driver_remove(struct kvm_driver *d, struct kvm_vm *vm);
-/* The VM's monitor waits at a closed socket. It is killed if it does not end soon. */
-void kvm_driver_leaving(struct kvm_driver *d, struct kvm_vm *vm);
-
 /* The VM's guest begins to run, or runs on. If it uses much CPU time without a call, its monitor is
  * made nice. */
 void kvm_driver_brisk(struct kvm_driver *d, struct kvm_vm *vm);

@@ -152,9 +152,8 @@ static int limit(__rlimit_resource_t what, rlim_t soft, rlim_t hard)
     return setrlimit(what, &l);
 }
 
-/* A monitor has five descriptors and cannot make more. The limit also bounds how many the user's
- * processes may have in flight on sockets (unix(7), ETOOMANYREFS), which is two a shell that unid
- * has not heard of yet. */
+/* A monitor has three descriptors and cannot make more. The spawner gets two with each SPAWN, and has
+ * them until it has forked. */
 static int limit_files(void)
 {
     const rlim_t wanted = 4096;

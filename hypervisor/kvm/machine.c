@@ -82,6 +82,11 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
     if (ioctl(m->vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0) {
         return fail(m, "KVM_SET_USER_MEMORY_REGION");
     }
+    /* From here on nothing stands in the place of the memory that bind maps. Mapping over something
+     * would make KVM look through all of the slot for what it has mapped of it. */
+    if (channel_fd >= 0 && munmap(m->mem + UNID_CHANNEL_END, mem_max - UNID_CHANNEL_END) < 0) {
+        return fail(m, "make room for the memory");
+    }
     phase_ns[VMM_PHASE_SLOT] = lap(&t);
     int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     m->run_size = size > 0 ? (size_t)size : 0;
@@ -362,6 +367,10 @@ void machine_run(struct machine *m, struct vmm_report *ret)
     } while (rc < 0 && errno == EINTR);
     m->pending = false;
     ret->exits = ++m->exits;
+    if (rc < 0 && errno == EFAULT) { /* in the slot, but behind the memory that is bound */
+        report_fault(m, ret);
+        return;
+    }
     if (rc < 0) {
         ret->kind = VMM_REPORT_ERROR;
         ret->error = fail(m, "KVM_RUN");

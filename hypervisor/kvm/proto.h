@@ -8,10 +8,11 @@
  * they are. The driver does not trust a monitor all the same: a hostile guest may have taken it
  * over. Every packet from one is checked by vmm_report_parse, and says only how that one VM fares.
  *
- * Control socket, unid to spawner: packets of 1..VMM_COMMANDS_MAX struct vmm_command.
+ * Control socket, unid to spawner: packets of 1..VMM_COMMANDS_MAX struct vmm_command, with two
+ * descriptors for each SPAWN among them, in their order: the monitor's end of the VM socket, and the
+ * memory of the channel.
  * Control socket, to unid: one struct vmm_event a packet. READY comes from the new monitor itself,
- * with two descriptors: unid's end of its VM socket, and the memory of its channel. All others come
- * from the spawner.
+ * all others from the spawner.
  * VM socket, unid to monitor: struct vmm_order; BIND carries a descriptor of guest memory.
  * VM socket, to unid: struct vmm_report; SAVED is followed by a struct vmm_state in the same
  * packet.
@@ -31,6 +32,8 @@ enum { VMM_PROTO_VERSION = 3 };
 
 /* Descriptor numbers that unid-vmm starts with. */
 enum { VMM_FD_CONTROL = 0 };
+/* Those of a monitor until it is sealed; then it keeps the VM socket, and VM and vCPU of KVM. */
+enum { VMM_FD_KVM = 1, VMM_FD_SOCKET, VMM_FD_CHANNEL, VMM_FDS };
 
 /* Where the doorbell of every VM is: the last page below 2^36, the physical addresses that a KVM
  * guest has whose CPUID was not set (KVM's cpuid_query_maxphyaddr). Never backed by memory. */
@@ -41,7 +44,7 @@ enum { VMM_FD_CONTROL = 0 };
 
 /* --- control socket --------------------------------------------------------------------------- */
 
-enum { VMM_COMMANDS_MAX = 64 };
+enum { VMM_COMMANDS_MAX = 64, VMM_SPAWN_FDS = 2 };
 enum vmm_op {
     VMM_OP_SPAWN = 1,
     VMM_OP_KILL,

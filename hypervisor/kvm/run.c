@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/fault.h"
+#include "hypervisor/kvm/channel_memory.h"
 #include "hypervisor/kvm/driver.h"
 #include "hypervisor/layout.h"
 
@@ -15,8 +16,6 @@
 #endif
 
 #define MEM_UNIT (UINT64_C(2) << 20) /* of a shell's memory; hv.h */
-
-enum { WIPE_MAX = 64 << 10 }; /* bytes of the channel that are cheaper to wipe than to free */
 
 static struct kvm_vm *vm_of(struct hv_vm *vm)
 {
@@ -29,33 +28,6 @@ static void close_fd(int *fd)
         close(*fd);
         *fd = -1;
     }
-}
-
-/* Every page of the channel is a zero page again, for the monitor as for us. */
-static int clear_channel(struct kvm_vm *v)
-{
-    return fallocate(v->channel_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                     (off_t)VMM_CHANNEL_SIZE) < 0
-               ? -errno
-               : 0;
-}
-
-/* The same for few pages, which then stay where they are: no page faults for us, the monitor and the
- * guest. A page that was ever written is data to lseek, so it does not matter what the guest says
- * of what it used. False when there are too many, or it cannot be told. */
-static bool wipe_channel(struct kvm_vm *v)
-{
-    off_t at = 0, end = 0;
-    size_t wiped = 0;
-    while ((at = lseek(v->channel_fd, end, SEEK_DATA)) >= 0) {
-        end = lseek(v->channel_fd, at, SEEK_HOLE);
-        if (end <= at || end > (off_t)VMM_CHANNEL_SIZE ||
-            (wiped += (size_t)(end - at)) > WIPE_MAX) {
-            return false;
-        }
-        memset(v->base_addr + at, 0, (size_t)(end - at));
-    }
-    return errno == ENXIO;
 }
 
 static int make_ram(uint64_t size, struct un_error *err)
@@ -73,10 +45,9 @@ static int make_ram(uint64_t size, struct un_error *err)
     return fd;
 }
 
-/* Lays the image out in a new file of memory, the channel's part of it in the channel. Gives the
- * descriptor. */
-static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t boot_flags,
-                   struct vmm_order *order, struct un_error *err)
+/* Lays the image out in a new file of memory, the channel's part of it in the channel. */
+int kvm_vm_place(struct kvm_vm *v, const struct hv_run_spec *spec, struct kvm_placement *p,
+                 struct un_error *err)
 {
     int fd = make_ram(spec->mem_bytes, err);
     if (fd < 0) {
@@ -86,7 +57,7 @@ static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t bo
         mmap(NULL, spec->mem_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     int rc = 0;
     if (mem == MAP_FAILED || mmap(mem + UNID_BOOT_ADDR, VMM_CHANNEL_SIZE, PROT_READ | PROT_WRITE,
-                                  MAP_SHARED | MAP_FIXED, v->channel_fd, 0) == MAP_FAILED) {
+                                  MAP_SHARED | MAP_FIXED, v->link->channel_fd, 0) == MAP_FAILED) {
         rc = un_error_errno(err, -errno, "map guest memory");
     }
     if (rc == 0) {
@@ -94,14 +65,14 @@ static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t bo
                                     .mem_bytes = spec->mem_bytes,
                                     .doorbell = HV_DOORBELL_MEMORY,
                                     .doorbell_addr = VMM_DOORBELL_ADDR,
-                                    .boot_flags = boot_flags | v->drv->hello.boot_flags,
-                                    .tsc_hz = (uint64_t)v->drv->hello.tsc_khz * 1000};
+                                    .boot_flags = p->boot_flags,
+                                    .tsc_hz = p->tsc_hz};
         struct hv_layout made = {0};
         rc = hv_layout_build(&ls, spec, &made, err);
-        order->cr3 = made.cr3;
-        order->rip = made.rip;
-        order->rsp = made.rsp;
-        order->rdi = made.rdi;
+        p->order.cr3 = made.cr3;
+        p->order.rip = made.rip;
+        p->order.rsp = made.rsp;
+        p->order.rdi = made.rdi;
     }
     if (mem != MAP_FAILED) {
         munmap(mem, spec->mem_bytes);
@@ -110,29 +81,42 @@ static int lay_out(struct kvm_vm *v, const struct hv_run_spec *spec, uint32_t bo
         close_fd(&fd);
         return rc;
     }
-    order->flags = VMM_BIND_SHARED;
-    return fd;
+    p->order.flags = VMM_BIND_SHARED;
+    p->fd = fd;
+    return 0;
+}
+
+static struct kvm_placement placement(const struct kvm_vm *v, const struct hv_run_spec *spec)
+{
+    const struct vmm_event *hello = &v->drv->hello;
+    return (struct kvm_placement){.order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes},
+                                  .boot_flags = hello->boot_flags,
+                                  .tsc_hz = (uint64_t)hello->tsc_khz * 1000,
+                                  .fd = -1};
 }
 
 /* Where the guest begins: its snapshot if there is one, else the image. `ret_fd` is borrowed from
  * the snapshot, or the VM's own (ram_fd). */
-static int place(struct kvm_vm *v, const struct hv_run_spec *spec, struct vmm_order *order,
-                 int *ret_fd, struct un_error *err)
+static int begin_at(struct kvm_vm *v, const struct hv_run_spec *spec, struct vmm_order *order,
+                    int *ret_fd, struct un_error *err)
 {
     if (spec->snapshot_key) {
         v->snapshot = snapshot_get(v->drv->snapshots, spec->snapshot_key, spec->mem_bytes);
     }
     if (v->snapshot) {
-        snapshot_fill_channel(v->snapshot, v->base_addr);
+        snapshot_fill_channel(v->snapshot, v->link->base);
         hv_channel_adopt(&v->channel);
         *ret_fd = snapshot_order(v->snapshot, order);
         return 0;
     }
-    int fd = lay_out(v, spec, UNID_BOOT_REQUEST_READY, order, err);
-    if (fd < 0) {
-        return fd;
+    struct kvm_placement p = placement(v, spec);
+    p.boot_flags |= UNID_BOOT_REQUEST_READY;
+    int rc = kvm_vm_place(v, spec, &p, err);
+    if (rc < 0) {
+        return rc;
     }
-    *ret_fd = v->ram_fd = fd;
+    *order = p.order;
+    *ret_fd = v->ram_fd = p.fd;
     return 0;
 }
 
@@ -181,7 +165,7 @@ int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error
     }
     struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes};
     kvm_vm_open_channel(v);
-    rc = place(v, spec, &order, &fd, err);
+    rc = begin_at(v, spec, &order, &fd, err);
     if (rc == 0) {
         rc = hv_channel_put_request(&v->channel, spec, err);
     }
@@ -190,7 +174,7 @@ int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error
         snapshot_unref(v->snapshot);
         v->snapshot = NULL;
         close_fd(&v->ram_fd);
-        clear_channel(v);
+        (void)channel_memory_clear(v->link->channel_fd, v->link->base);
         return rc;
     }
     kvm_vm_begin(v, &order, spec->deadline_us, fd);
@@ -201,23 +185,29 @@ int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error
     return 0;
 }
 
-int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec,
-                 void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err)
+int kvm_vm_place_prepare(struct kvm_vm *v, const struct hv_run_spec *spec,
+                         struct kvm_placement *ret, struct un_error *err)
 {
     int rc = check_run(v, spec, err);
-    if (rc < 0) {
-        return rc;
+    if (rc == 0) {
+        *ret = placement(v, spec);
     }
-    struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = spec->mem_bytes};
+    return rc;
+}
+
+int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec, struct kvm_placement *p,
+                 void (*on_saved)(void *arg, const uint8_t *state), struct un_error *err)
+{
+    if (v->state != KVM_VM_SHELL) {
+        close_fd(&p->fd);
+        return un_error_set(err, -EIO, "the VM was lost before it ran");
+    }
     kvm_vm_open_channel(v);
-    int fd = lay_out(v, spec, 0, &order, err);
-    if (fd < 0) {
-        return fd;
-    }
-    v->ram_fd = fd;
+    v->ram_fd = p->fd;
+    p->fd = -1;
     v->on_saved = on_saved;
     v->asks.net_result = -ENETUNREACH; /* a connection could not be snapshotted */
-    kvm_vm_begin(v, &order, spec->deadline_us, fd);
+    kvm_vm_begin(v, &p->order, spec->deadline_us, v->ram_fd);
     return 0;
 }
 
@@ -225,15 +215,15 @@ int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err)
 {
     struct kvm_vm *v = vm_of(vm);
     if (v->state != KVM_VM_ENDED || v->freed || v->gone || !v->done || !v->standing ||
-        !v->watching || !v->snapshot || snapshot_dropped(v->snapshot)) {
+        !v->snapshot || snapshot_dropped(v->snapshot)) {
         return un_error_set(err, -EINVAL, "the VM cannot be put back to a snapshot");
     }
     /* The guest stands at its DONE, so nobody writes here. */
-    int rc = wipe_channel(v) ? 0 : clear_channel(v);
+    int rc = channel_memory_clear(v->link->channel_fd, v->link->base);
     if (rc < 0) {
         return un_error_errno(err, rc, "clear the guest's channel");
     }
-    snapshot_fill_channel(v->snapshot, v->base_addr);
+    snapshot_fill_channel(v->snapshot, v->link->base);
     kvm_vm_order(v, &(struct vmm_order){.op = VMM_ORDER_RESET}, -1);
     v->done = false;
     v->recycled = true;

@@ -21,6 +21,7 @@ struct snapshot {
     char key[HV_SNAPSHOT_KEY_MAX + 1];
     struct snapshot_file file;
     struct stat seen;
+    uint16_t used[SNAPSHOT_CHANNEL_PAGES]; /* bytes of each of file.pages up to the last not zero */
 };
 
 bool snapshot_key_valid(const char *key)
@@ -124,10 +125,8 @@ struct snapshot *snapshot_get(struct snapshots *all, const char *key, uint64_t m
 
 void snapshot_fill_channel(const struct snapshot *s, uint8_t *base)
 {
-    /* A first fault that only reads maps all pages around that exist already, writable too. */
-    (void)*(volatile const uint8_t *)base;
     for (size_t i = 0; i < s->file.page_count; i++) {
-        memcpy(base + (size_t)s->file.page_at[i] * 4096, s->file.pages + i * 4096, 4096);
+        memcpy(base + (size_t)s->file.page_at[i] * 4096, s->file.pages + i * 4096, s->used[i]);
     }
 }
 
@@ -137,6 +136,15 @@ int snapshot_order(const struct snapshot *s, struct vmm_order *ret)
     ret->mem_at = SNAPSHOT_MEM_AT;
     ret->state_at = SNAPSHOT_STATE_AT;
     return s->file.fd;
+}
+
+static uint16_t used_of(const uint8_t *page)
+{
+    uint16_t used = 4096;
+    while (used > 0 && page[used - 1] == 0) {
+        used--;
+    }
+    return used;
 }
 
 int snapshot_keep(struct snapshots *all, const char *key, struct snapshot_file *file)
@@ -150,6 +158,9 @@ int snapshot_keep(struct snapshots *all, const char *key, struct snapshot_file *
     *file = (struct snapshot_file){.fd = -1};
     fstat(s->file.fd, &s->seen);
     snprintf(s->key, sizeof(s->key), "%s", key);
+    for (size_t i = 0; i < s->file.page_count; i++) {
+        s->used[i] = used_of(s->file.pages + i * 4096);
+    }
     un_list_push(&all->known, &s->node);
     size_t count = 0;
     un_list_for_each (it, &all->known) {

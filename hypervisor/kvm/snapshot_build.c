@@ -3,8 +3,9 @@
  *     prepare --> in memory? --------------------------------------> cb(0)
  *                    | no                                              ^
  *                    v            fails                                |
- *                 LOADING (worker) -----> STARTING --> RUNNING --> WRITING (worker)
- *                                         a shell      to its first NEXT   the file, then read back
+ *                 LOADING (worker) -----> STARTING --> PLACING --> RUNNING --> WRITING (worker)
+ *                                         a shell      (worker)    to its      the file, then
+ *                                                      its memory  first NEXT  read back
  *
  * (With the driver's first VM, STARTING comes before LOADING: the host's clock rate is not known.)
  *
@@ -29,7 +30,7 @@ struct waiter {
     void *arg;
 };
 
-enum build_state { BUILD_LOADING, BUILD_STARTING, BUILD_RUNNING, BUILD_WRITING, BUILD_ENDED };
+enum build_state { BUILD_LOADING, BUILD_STARTING, BUILD_PLACING, BUILD_RUNNING, BUILD_WRITING, BUILD_ENDED };
 
 struct build {
     struct un_list node; /* of snapshots.builds */
@@ -47,6 +48,7 @@ struct build {
     struct un_buf log;
     struct un_job job;
     struct snapshot_file file; /* of the job */
+    struct kvm_placement placement;
     struct snapshot_source source;
     uint8_t *state_copy;
     struct un_error err; /* how it failed; code 0 when it did not */
@@ -92,6 +94,7 @@ static void build_free(struct build *b)
     free(b->state_copy);
     un_buf_done(&b->log);
     snapshot_file_release(&b->file);
+    un_closep(&b->placement.fd);
     free(b);
 }
 
@@ -147,7 +150,7 @@ static int load_run(struct un_job *job, struct un_error *err)
 {
     struct build *b = build_of(job);
     struct kvm_driver *d = b->all->drv;
-    int rc = snapshot_file_read(d->snapshot_dir, b->key, b->source.tsc_khz, &b->file, err);
+    int rc = snapshot_file_read(d->snapshot_dir, b->key, &b->source.cpu, &b->file, err);
     if (rc == 0 && b->file.mem_bytes != b->spec.mem_bytes) {
         snapshot_file_release(&b->file);
         return un_error_set(err, -EBADMSG, "of another size of memory");
@@ -201,9 +204,9 @@ static void on_saved(void *arg, const uint8_t *state)
     /* The monitor waits, and the VM is kept until the job is done; so nobody writes there. */
     b->source = (struct snapshot_source){.ram_fd = b->vm->ram_fd,
                                          .mem_bytes = b->spec.mem_bytes,
-                                         .channel = b->vm->base_addr,
+                                         .channel = b->vm->link->base,
                                          .state = b->state_copy,
-                                         .tsc_khz = b->all->drv->hello.tsc_khz};
+                                         .cpu = b->source.cpu};
     b->job = (struct un_job){.run = write_run, .done = write_done};
     un_workers_submit(b->all->drv->workers, &b->job);
 }
@@ -219,13 +222,13 @@ static void on_exit_(void *arg, const struct hv_exit *why)
 {
     struct build *b = arg;
     if (b->state != BUILD_RUNNING) {
-        return; /* LOADING, WRITING: the job goes on, and what comes of it counts */
+        return; /* LOADING, PLACING, WRITING: the job goes on, and what comes of it counts */
     }
     int code = why->kind == HV_EXIT_LOST ? -EIO : -EPROTO;
     if (why->kind == HV_EXIT_DONE) {
         build_fail(b, code, "the program ended with status %d before it asked for a request",
                    why->status);
-    } else if (why->kind == HV_EXIT_FAULT) {
+    } else if (why->kind == HV_EXIT_FAULT && !why->detail[0]) {
         build_fail(b, code,
                    "the program faulted at %#" PRIx64 ", address %#" PRIx64
                    ", before it asked for a request",
@@ -272,11 +275,19 @@ static const struct hv_vm_events build_events = {
     .on_gone = on_gone,
 };
 
-static void run_program(struct build *b)
+static int place_run(struct un_job *job, struct un_error *err)
 {
+    struct build *b = build_of(job);
+    return kvm_vm_place(b->vm, &b->spec, &b->placement, err);
+}
+
+static void place_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct build *b = build_of(job);
     struct un_error why = UN_ERROR_INIT;
     b->state = BUILD_RUNNING;
-    int rc = kvm_vm_build(b->vm, &b->spec, on_saved, &why);
+    un_error_copy(&why, err);
+    rc = rc < 0 ? rc : kvm_vm_build(b->vm, &b->spec, &b->placement, on_saved, &why);
     if (rc < 0) {
         un_error_copy(&b->err, &why);
         build_end(b);
@@ -285,11 +296,25 @@ static void run_program(struct build *b)
     }
 }
 
+static void run_program(struct build *b)
+{
+    struct un_error why = UN_ERROR_INIT;
+    if (kvm_vm_place_prepare(b->vm, &b->spec, &b->placement, &why) < 0) {
+        un_error_copy(&b->err, &why);
+        build_end(b);
+        return;
+    }
+    b->state = BUILD_PLACING;
+    b->job = (struct un_job){.run = place_run, .done = place_done};
+    un_workers_submit(b->all->drv->workers, &b->job);
+}
+
 static void load(struct build *b)
 {
     b->state = BUILD_LOADING;
     b->loaded = true;
-    b->source.tsc_khz = b->all->drv->hello.tsc_khz;
+    b->source.cpu = (struct snapshot_cpu){.tsc_khz = b->all->drv->hello.tsc_khz,
+                                          .boot_flags = b->all->drv->hello.boot_flags};
     b->job = (struct un_job){.run = load_run, .done = load_done};
     un_workers_submit(b->all->drv->workers, &b->job);
 }
@@ -384,10 +409,11 @@ static struct build *build_new(struct snapshots *all, const struct hv_run_spec *
         return NULL;
     }
     b->all = all;
-    b->file.fd = -1;
+    b->file.fd = b->placement.fd = -1;
     b->spec = (struct hv_run_spec){.image = spec->image,
                                    .image_len = spec->image_len,
                                    .mem_bytes = spec->mem_bytes,
+                                   .interface = spec->interface,
                                    .deadline_us = spec->deadline_us
                                                       ? spec->deadline_us
                                                       : LIMIT_SNAPSHOT_BUILD_MS * UINT64_C(1000)};

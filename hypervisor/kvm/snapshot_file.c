@@ -20,11 +20,12 @@
 #define MAGIC UINT64_C(0x31307061736d7675) /* "uvmsap01" */
 #define PAGE  UINT64_C(4096)
 
-enum { FORMAT_VERSION = 1, PATH_SIZE = 4096, TEMP_AGE_S = 600 };
+enum { FORMAT_VERSION = 2, PATH_SIZE = 4096, TEMP_AGE_S = 600 };
 
 struct header {
     uint64_t magic;
-    uint32_t version, abi; /* abi: UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR */
+    uint16_t version, boot_flags;
+    uint32_t abi; /* UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR */
     uint64_t mem_bytes;
     uint32_t cpu; /* CPUID leaf 1, eax: the XSAVE area is that of a model */
     uint32_t tsc_khz;
@@ -169,7 +170,8 @@ static int write_content(int fd, const char *key, const struct snapshot_source *
                        .abi = UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR,
                        .mem_bytes = s->mem_bytes,
                        .cpu = cpu_model(),
-                       .tsc_khz = s->tsc_khz};
+                       .boot_flags = (uint16_t)s->cpu.boot_flags,
+                       .tsc_khz = s->cpu.tsc_khz};
     snprintf(h.key, sizeof(h.key), "%s", key);
     h.content_sum = sum_words(MAGIC, s->state, sizeof(struct vmm_state));
     int rc = un_fault("kvm.snapshot.write");
@@ -294,7 +296,7 @@ static int read_memory(struct snapshot_file *f, uint64_t *sum)
     return 0;
 }
 
-static int read_header(int fd, const char *key, uint32_t tsc_khz, struct header *ret,
+static int read_header(int fd, const char *key, const struct snapshot_cpu *cpu, struct header *ret,
                        struct un_error *err)
 {
     struct header h = {0};
@@ -304,7 +306,8 @@ static int read_header(int fd, const char *key, uint32_t tsc_khz, struct header 
         return damaged(err, "damaged header");
     }
     if (h.version != FORMAT_VERSION || h.abi != (UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR) ||
-        h.cpu != cpu_model() || h.tsc_khz != tsc_khz) {
+        h.cpu != cpu_model() || h.tsc_khz != cpu->tsc_khz ||
+        h.boot_flags != cpu->boot_flags) {
         return damaged(err, "made by another version or on another machine");
     }
     if (strncmp(h.key, key, sizeof(h.key)) != 0 || h.mem_bytes > VMM_MEM_MAX ||
@@ -316,12 +319,12 @@ static int read_header(int fd, const char *key, uint32_t tsc_khz, struct header 
     return 0;
 }
 
-static int read_content(struct snapshot_file *f, const char *key, uint32_t tsc_khz,
+static int read_content(struct snapshot_file *f, const char *key, const struct snapshot_cpu *cpu,
                         struct un_error *err)
 {
     struct header h = {0};
     struct vmm_state state;
-    int rc = read_header(f->fd, key, tsc_khz, &h, err);
+    int rc = read_header(f->fd, key, cpu, &h, err);
     if (rc < 0) {
         return rc;
     }
@@ -335,7 +338,7 @@ static int read_content(struct snapshot_file *f, const char *key, uint32_t tsc_k
     return rc < 0 || sum != h.content_sum ? damaged(err, "damaged content") : 0;
 }
 
-int snapshot_file_read(const char *dir, const char *key, uint32_t tsc_khz,
+int snapshot_file_read(const char *dir, const char *key, const struct snapshot_cpu *cpu,
                        struct snapshot_file *ret, struct un_error *err)
 {
     char path[PATH_SIZE];
@@ -346,7 +349,7 @@ int snapshot_file_read(const char *dir, const char *key, uint32_t tsc_khz,
     if (f.fd < 0) {
         return un_error_errno(err, -errno, "open %s", path);
     }
-    int rc = read_content(&f, key, tsc_khz, err);
+    int rc = read_content(&f, key, cpu, err);
     if (rc < 0) {
         un_error_context(err, "%s", path);
         snapshot_file_release(&f);

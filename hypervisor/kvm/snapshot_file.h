@@ -31,13 +31,18 @@ struct snapshot_file {
     uint8_t *pages; /* page_count of them; free() */
 };
 
+/* What a guest that was snapshotted was told of its CPU, and must find again. */
+struct snapshot_cpu {
+    uint32_t tsc_khz, boot_flags; /* as in VMM_EVENT_HELLO */
+};
+
 /* What is to be written. */
 struct snapshot_source {
     int ram_fd; /* guest memory; its part of the channel is not looked at */
     uint64_t mem_bytes;
     const uint8_t *channel; /* VMM_CHANNEL_SIZE */
     const uint8_t *state;   /* sizeof(struct vmm_state) */
-    uint32_t tsc_khz;
+    struct snapshot_cpu cpu;
 };
 
 /* Writes `dir`/`key`.snap, whole or not at all. Makes the directory. */
@@ -46,7 +51,7 @@ int snapshot_file_write(const char *dir, const char *key, const struct snapshot_
 
 /* Opens, reads and checks `dir`/`key`.snap, and marks it used. -ENOENT; -EBADMSG when it is damaged
  * or was made by another version or for another machine. `ret` is to be released. */
-int snapshot_file_read(const char *dir, const char *key, uint32_t tsc_khz,
+int snapshot_file_read(const char *dir, const char *key, const struct snapshot_cpu *cpu,
                        struct snapshot_file *ret, struct un_error *err);
 void snapshot_file_release(struct snapshot_file *f);
 

@@ -23,7 +23,12 @@
 extern char **environ;
 
 /* Packets taken in one turn of the loop, so that others get theirs. */
-enum { EVENTS_A_TURN = 64 };
+enum { EVENTS_A_TURN = 64, RETRY_US = 1000 };
+
+struct queued {
+    struct vmm_command command;
+    int fds[2]; /* -1 but for SPAWN */
+};
 
 struct spawner {
     struct un_list node;
@@ -34,8 +39,9 @@ struct spawner {
     pid_t pid;
     struct event sock_event, pid_event;
     struct un_post flush_post;
+    struct un_timer retry_timer;
     /* Not sent yet: [sent, count) of queue. */
-    struct vmm_command *queue;
+    struct queued *queue;
     size_t sent, count, cap;
     bool waits_to_write;
 };
@@ -54,6 +60,7 @@ static void spawner_free(struct spawner *sp)
     close_socket(sp);
     un_list_remove(&sp->node);
     un_loop_unpost(sp->loop, &sp->flush_post);
+    un_timer_cancel(&sp->retry_timer);
     if (sp->pidfd >= 0) {
         event_del(&sp->pid_event);
         close(sp->pidfd);
@@ -76,17 +83,51 @@ static void watch_socket(struct spawner *sp, bool write)
     }
 }
 
+/* Sends a packet of the `n` oldest commands and their descriptors. */
+static ssize_t send_packet(const struct spawner *sp, size_t n)
+{
+    struct vmm_command commands[VMM_COMMANDS_MAX];
+    int fds[VMM_COMMANDS_MAX * VMM_SPAWN_FDS];
+    size_t fd_count = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct queued *q = &sp->queue[sp->sent + i];
+        commands[i] = q->command;
+        if (q->command.op == VMM_OP_SPAWN) {
+            memcpy(fds + fd_count, q->fds, sizeof(q->fds));
+            fd_count += VMM_SPAWN_FDS;
+        }
+    }
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(fds))];
+    } control;
+    struct iovec io = {.iov_base = commands, .iov_len = n * sizeof(commands[0])};
+    struct msghdr msg = {.msg_iov = &io, .msg_iovlen = 1};
+    if (fd_count > 0) {
+        msg.msg_control = &control;
+        msg.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
+    }
+    return sendmsg(sp->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void flush(void *arg)
 {
     struct spawner *sp = arg;
     while (sp->sock >= 0 && sp->sent < sp->count) {
         size_t n = sp->count - sp->sent;
         n = n < VMM_COMMANDS_MAX ? n : VMM_COMMANDS_MAX;
-        ssize_t rc = send(sp->sock, sp->queue + sp->sent, n * sizeof(sp->queue[0]),
-                          MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t rc = send_packet(sp, n);
         if (rc < 0 && errno == EAGAIN) {
             watch_socket(sp, true);
             return;
+        }
+        if (rc < 0 && errno == ETOOMANYREFS && un_timer_arm_in(&sp->retry_timer, RETRY_US) == 0) {
+            return; /* too many descriptors are on their way (unix(7)); the spawner takes them soon */
         }
         if (rc < 0 && errno != EINTR) {
             close_socket(sp);
@@ -100,14 +141,14 @@ static void flush(void *arg)
     }
 }
 
-void spawner_command(struct spawner *sp, const struct vmm_command *command)
+void spawner_command(struct spawner *sp, const struct vmm_command *command, const int fds[2])
 {
     if (sp->sock < 0) {
         return;
     }
     if (sp->count == sp->cap) {
         size_t cap = sp->cap ? sp->cap * 2 : VMM_COMMANDS_MAX;
-        struct vmm_command *more = reallocarray(sp->queue, cap, sizeof(*more));
+        struct queued *more = reallocarray(sp->queue, cap, sizeof(*more));
         if (!more) {
             spawner_stop(sp); /* a KILL must not get lost; the end of all is the safe side */
             return;
@@ -115,32 +156,26 @@ void spawner_command(struct spawner *sp, const struct vmm_command *command)
         sp->queue = more;
         sp->cap = cap;
     }
-    sp->queue[sp->count++] = *command;
+    sp->queue[sp->count++] =
+        (struct queued){.command = *command, .fds = {fds ? fds[0] : -1, fds ? fds[1] : -1}};
     un_loop_post(sp->loop, &sp->flush_post);
 }
 
 /* --- events ----------------------------------------------------------------------------------- */
 
-/* Takes descriptors and sender out of the control data. A packet with other than two descriptors is
- * none of ours; they are closed. */
-static void take_control(struct msghdr *msg, int *ret_pid, int fds[2])
+/* Takes the sender out of the control data. There is no room in it for descriptors, which nobody has
+ * to send: the kernel drops them. */
+static int sender(struct msghdr *msg)
 {
+    int pid = 0;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-        if (c->cmsg_level != SOL_SOCKET) {
-            continue;
-        }
-        if (c->cmsg_type == SCM_CREDENTIALS) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
             struct ucred who;
             memcpy(&who, CMSG_DATA(c), sizeof(who));
-            *ret_pid = who.pid;
-        } else if (c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(2 * sizeof(int))) {
-            memcpy(fds, CMSG_DATA(c), 2 * sizeof(int));
-        } else if (c->cmsg_type == SCM_RIGHTS) {
-            int one;
-            memcpy(&one, CMSG_DATA(c), sizeof(one));
-            close(one);
+            pid = who.pid;
         }
     }
+    return pid;
 }
 
 /* Reads one packet. False when there is none, or never will be. */
@@ -149,7 +184,7 @@ static bool take_event(struct spawner *sp)
     struct vmm_event raw, e;
     union {
         struct cmsghdr align;
-        char space[CMSG_SPACE(2 * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+        char space[CMSG_SPACE(sizeof(struct ucred))];
     } control;
     struct iovec io = {.iov_base = &raw, .iov_len = sizeof(raw)};
     struct msghdr msg = {.msg_iov = &io,
@@ -160,17 +195,11 @@ static bool take_event(struct spawner *sp)
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return false;
     }
-    int pid = 0, fds[2] = {-1, -1};
-    if (n > 0) {
-        take_control(&msg, &pid, fds);
-    }
     if (n <= 0 || !vmm_event_parse(&raw, (size_t)n, &e)) {
         close_socket(sp); /* it ends now, if it has not; pid_event tells when it has */
-        un_closep(&fds[0]);
-        un_closep(&fds[1]);
         return false;
     }
-    sp->events->on_event(sp->arg, &e, pid, fds);
+    sp->events->on_event(sp->arg, &e, sender(&msg));
     return sp->sock >= 0;
 }
 
@@ -258,6 +287,7 @@ int spawner_start(const struct spawner_spec *spec, struct spawner **ret, struct 
                            .sock = pair[0],
                            .pidfd = -1,
                            .flush_post = {.fn = flush, .arg = sp}};
+    un_timer_init(&sp->retry_timer, sp->loop, flush, sp);
     un_list_push(spec->list, &sp->node);
     event_assign(&sp->sock_event, un_loop_base(sp->loop), sp->sock, EV_READ | EV_PERSIST, on_socket,
                  sp);

@@ -16,8 +16,8 @@
 struct spawner;
 
 struct spawner_events {
-    /* `pid` and `fds` (taken by the callee) only with READY; fds are -1 otherwise. */
-    void (*on_event)(void *arg, const struct vmm_event *e, int pid, const int fds[2]);
+    /* `pid` is the sender's: with READY the monitor's. */
+    void (*on_event)(void *arg, const struct vmm_event *e, int pid);
     /* The last callback. */
     void (*on_dead)(void *arg, struct spawner *sp);
 };
@@ -31,8 +31,9 @@ struct spawner_spec {
 };
 int spawner_start(const struct spawner_spec *spec, struct spawner **ret, struct un_error *err);
 
-/* Sends a command soon, together with those of the same turn of the loop. */
-void spawner_command(struct spawner *sp, const struct vmm_command *command);
+/* Sends a command soon, together with those of the same turn of the loop. A SPAWN has two
+ * descriptors (proto.h), kept until the VM's first event; others have none (NULL). */
+void spawner_command(struct spawner *sp, const struct vmm_command *command, const int fds[2]);
 
 /* Tells it to end with all its monitors. on_dead follows. */
 void spawner_stop(struct spawner *sp);

@@ -10,17 +10,13 @@
  * process is reaped, so it is read out before a death is judged.
  */
 #include <errno.h>
-#include <event2/event.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/fault.h"
@@ -29,6 +25,8 @@
 
 #define MEM_UNIT (UINT64_C(2) << 20) /* of a shell's memory; hv.h */
 
+enum { FEW_EXITS = 4 }; /* with so many calls a guest moves no large bodies */
+
 static struct kvm_vm *vm_of(struct hv_vm *vm)
 {
     return (struct kvm_vm *)(void *)vm;
@@ -36,32 +34,15 @@ static struct kvm_vm *vm_of(struct hv_vm *vm)
 
 /* --- release ---------------------------------------------------------------------------------- */
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-        *fd = -1;
-    }
-}
-
-/* Everything but the struct: nothing is heard from the monitor any more. */
+/* Everything but the struct and the link: nothing is heard from the monitor any more. */
 static void let_go(struct kvm_vm *v)
 {
     hv_channel_report(&v->channel, &v->usage.report);
     hv_channel_done(&v->channel);
     hv_asks_done(&v->asks);
     un_list_remove(&v->brisk);
-    if (v->watching) {
-        event_del(&v->sock_event);
-        v->watching = false;
-    }
-    close_fd(&v->sock);
-    close_fd(&v->channel_fd);
-    close_fd(&v->ram_fd);
-    if (v->base_addr) {
-        munmap(v->base_addr, VMM_CHANNEL_SIZE);
-        v->base_addr = NULL;
-    }
+    un_closep(&v->ram_fd);
+    v->ram_fd = -1;
     snapshot_unref(v->snapshot);
     v->snapshot = NULL;
 }
@@ -80,7 +61,7 @@ static void on_gone_due(void *arg)
     struct kvm_vm *v = arg;
     const struct hv_vm_events *events = v->events;
     void *user = v->arg;
-    un_list_remove(&v->leaving);
+    kvm_link_put(v->drv, v->link, v->done && v->usage.exits <= FEW_EXITS);
     kvm_driver_remove(v->drv, v);
     free(v);
     events->on_gone(user);
@@ -89,9 +70,7 @@ static void on_gone_due(void *arg)
 static void command(struct kvm_vm *v, enum vmm_op op)
 {
     if (v->spawner) {
-        spawner_command(
-            v->spawner,
-            &(struct vmm_command){.op = (uint32_t)op, .id = v->id, .mem_bytes = v->mem_bytes});
+        spawner_command(v->spawner, &(struct vmm_command){.op = (uint32_t)op, .id = v->id}, NULL);
     }
 }
 
@@ -114,16 +93,9 @@ void kvm_vm_free(struct hv_vm *vm)
     let_go(v);
     if (v->gone) {
         un_loop_post(v->drv->loop, &v->gone_post);
-    } else if (v->standing) {
-        kvm_driver_leaving(v->drv, v); /* it ends by itself, now that its socket is closed */
     } else {
         command(v, VMM_OP_KILL);
     }
-}
-
-void kvm_vm_kill(struct kvm_vm *v)
-{
-    command(v, VMM_OP_KILL);
 }
 
 void kvm_vm_yield(struct kvm_vm *v)
@@ -148,14 +120,21 @@ static void end(struct kvm_vm *v, const struct hv_exit *why)
     v->events->on_exit(v->arg, why);
 }
 
+/* The order to run was not sent, or the monitor ended before it took it. */
+static bool unbegun(const struct kvm_vm *v)
+{
+    return v->state == KVM_VM_RUNNING && (!v->begun || kvm_link_unread(v->link));
+}
+
 static void __attribute__((format(printf, 2, 3))) lost(struct kvm_vm *v, const char *fmt, ...)
 {
-    struct hv_exit why = {.kind = HV_EXIT_LOST, .fault_vector = ~0u};
+    struct hv_exit why = {
+        .kind = HV_EXIT_LOST, .fault_vector = ~0u, .unbegun = !v->channel.calls && unbegun(v)};
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(why.detail, sizeof(why.detail), fmt, ap);
     va_end(ap);
-    if (v->snapshot && v->state == KVM_VM_RUNNING && v->begun) {
+    if (v->snapshot && v->state == KVM_VM_RUNNING && !why.unbegun) {
         snapshot_drop(v->snapshot); /* it may be the reason */
     }
     end(v, &why);
@@ -210,7 +189,7 @@ bool kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
         c->cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(c), &fd, sizeof(int));
     }
-    if (sendmsg(v->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+    if (sendmsg(v->link->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
         command(v, VMM_OP_KILL);
         return false;
     }
@@ -286,19 +265,15 @@ static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint
     }
 }
 
-/* Reads one packet of the monitor. False when there is none now. */
+/* Reads one packet of the monitor; what comes from one that is not wanted any more is dropped. False
+ * when there is none now. */
 static bool take_packet(struct kvm_vm *v)
 {
     uint8_t packet[sizeof(struct vmm_report) + sizeof(struct vmm_state)];
     struct vmm_report r;
     const uint8_t *state;
-    ssize_t n = recv(v->sock, packet, sizeof(packet), MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        return false;
-    }
-    if (n <= 0) { /* closed: GONE tells how it ended */
-        event_del(&v->sock_event);
-        v->watching = false;
+    ssize_t n = recv(v->link->sock, packet, sizeof(packet), MSG_DONTWAIT);
+    if (n < 0 || v->freed || v->state == KVM_VM_STARTING) {
         return false;
     }
     if (!vmm_report_parse(packet, (size_t)n, &r, &state)) {
@@ -307,7 +282,7 @@ static bool take_packet(struct kvm_vm *v)
         return false;
     }
     take_report(v, &r, state);
-    return v->watching && !v->freed;
+    return !v->freed;
 }
 
 static void tell_started(struct kvm_vm *v)
@@ -319,40 +294,29 @@ static void tell_started(struct kvm_vm *v)
     }
 }
 
-static void on_socket(evutil_socket_t fd, short what, void *arg)
+void kvm_vm_on_packet(struct kvm_vm *v)
 {
-    struct kvm_vm *v = arg;
     tell_started(v); /* may have been faster than the post */
-    if (!v->freed) {
-        v->in_event = true;
-        take_packet(v); /* one a turn: the monitor waits for an answer to each */
-        v->in_event = false;
-        on_exit_due(v);
-    }
+    v->in_event = true;
+    take_packet(v); /* one a turn: the monitor waits for an answer to each */
+    v->in_event = false;
+    on_exit_due(v);
 }
 
 /* --- what the spawner says -------------------------------------------------------------------- */
 
-static void shell_ready(struct kvm_vm *v, const struct vmm_event *e, int pid, const int fds[2])
+static void shell_ready(struct kvm_vm *v, const struct vmm_event *e, int pid)
 {
-    v->sock = fds[0];
-    v->channel_fd = fds[1];
     v->pid = pid;
     memcpy(v->times.phase_ns, e->phase_ns, sizeof(v->times.phase_ns));
-    void *p = mmap(NULL, VMM_CHANNEL_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, v->channel_fd, 0);
     struct un_error err = UN_ERROR_INIT;
     int rc = un_fault("kvm.ready");
-    if (p == MAP_FAILED || rc < 0) {
-        rc = un_error_errno(&err, rc < 0 ? rc : -errno, "map the guest's channel");
+    if (rc < 0) {
+        rc = un_error_errno(&err, rc, "take a new VM");
         v->state = KVM_VM_ENDED;
         v->events->on_ready(v->arg, rc, &err);
         return;
     }
-    v->base_addr = p;
-    event_assign(&v->sock_event, un_loop_base(v->drv->loop), v->sock, EV_READ | EV_PERSIST,
-                 on_socket, v);
-    event_add(&v->sock_event, NULL);
-    v->watching = true;
     v->standing = true;
     v->state = KVM_VM_SHELL;
     v->events->on_ready(v->arg, 0, NULL);
@@ -388,7 +352,7 @@ static void take_death(struct kvm_vm *v)
         return;
     }
     tell_started(v);
-    while (!v->freed && v->watching && take_packet(v)) {
+    while (!v->freed && take_packet(v)) {
     }
     if (v->freed || v->state == KVM_VM_ENDED) {
         return;
@@ -403,14 +367,12 @@ static void take_death(struct kvm_vm *v)
     }
 }
 
-void kvm_vm_event(struct kvm_vm *v, const struct vmm_event *e, int pid, const int fds[2])
+void kvm_vm_event(struct kvm_vm *v, const struct vmm_event *e, int pid)
 {
-    int taken[2] = {fds[0], fds[1]};
     switch ((enum vmm_event_kind)e->kind) {
     case VMM_EVENT_READY:
-        if (v->state == KVM_VM_STARTING && !v->freed && fds[0] >= 0) {
-            shell_ready(v, e, pid, taken);
-            return;
+        if (v->state == KVM_VM_STARTING && !v->freed) {
+            shell_ready(v, e, pid);
         }
         break;
     case VMM_EVENT_FAILED:
@@ -430,8 +392,6 @@ void kvm_vm_event(struct kvm_vm *v, const struct vmm_event *e, int pid, const in
     default:
         break;
     }
-    close_fd(&taken[0]);
-    close_fd(&taken[1]);
 }
 
 void kvm_vm_spawner_gone(struct kvm_vm *v)
@@ -471,26 +431,28 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
     }
     v->base.ops = d->base.ops;
     v->drv = d;
-    un_list_init(&v->leaving);
     un_list_init(&v->brisk);
     v->events = spec->events;
     v->arg = spec->arg;
     v->mem_bytes = spec->mem_bytes;
-    v->sock = v->channel_fd = v->ram_fd = -1;
+    v->ram_fd = -1;
     v->started_post = (struct un_post){.fn = on_started_due, .arg = v};
     v->exit_post = (struct un_post){.fn = on_exit_due, .arg = v};
     v->gone_post = (struct un_post){.fn = on_gone_due, .arg = v};
     v->ready_post = (struct un_post){.fn = on_ready_due, .arg = v};
     hv_asks_init(&v->asks, d->loop, &v->channel);
     int rc = kvm_driver_spawner(d, &v->spawner, err);
+    rc = rc < 0 ? rc : kvm_link_take(d, v, &v->link, err);
     if (rc == 0 && (rc = kvm_driver_add(d, v)) < 0) {
         un_error_errno(err, rc, "make a VM");
     }
     if (rc < 0) {
+        kvm_link_put(d, v->link, true);
         free(v);
         return rc;
     }
-    command(v, VMM_OP_SPAWN);
+    struct vmm_command spawn = {.op = VMM_OP_SPAWN, .id = v->id, .mem_bytes = v->mem_bytes};
+    spawner_command(v->spawner, &spawn, (int[]){v->link->peer, v->link->channel_fd});
     *ret = (struct hv_vm *)(void *)v;
     return 0;
 }
@@ -499,7 +461,7 @@ int kvm_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_v
 
 void kvm_vm_open_channel(struct kvm_vm *v)
 {
-    hv_channel_init(&v->channel, v->base_addr, v->events, v->arg);
+    hv_channel_init(&v->channel, v->link->base, v->events, v->arg);
     v->channel.ended = channel_ended;
     v->channel.exit_due = channel_exit_due;
     v->channel.next_wanted = channel_next_wanted;

@@ -32,12 +32,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "hypervisor/kvm/channel_memory.h"
 #include "hypervisor/kvm/jail.h"
 #include "hypervisor/kvm/machine.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
-#endif
 
 enum { CHILDREN = 1 << 16, BUCKETS = 1 << 12, YIELD_NICE = 10 };
 
@@ -49,8 +46,23 @@ static struct {
 } children[CHILDREN];
 static uint32_t buckets[BUCKETS]; /* slot + 1 */
 
-static int kvm_fd = -1, signal_fd = -1;
+static int signal_fd = -1;
 static struct machine anchor;
+
+static int close_from(int first)
+{
+    if (syscall(SYS_close_range, first, ~0u, 0) == 0) {
+        return 0;
+    }
+    struct rlimit l;
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur > 1 << 20) {
+        return -1;
+    }
+    for (int fd = first; fd < (int)l.rlim_cur; fd++) {
+        close(fd);
+    }
+    return 0;
+}
 
 static void put_step(char *to, size_t size, const char *step)
 {
@@ -72,42 +84,6 @@ static _Noreturn void monitor_give_up(uint32_t id, int rc, const char *step)
     put_step(e.step, sizeof(e.step), step);
     send_event(&e);
     _exit(1);
-}
-
-static int channel_memory(void)
-{
-    int fd = memfd_create("unid-channel", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
-    if (fd < 0 && errno == EINVAL) {
-        fd = memfd_create("unid-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    }
-    /* Sealed, so that a monitor cannot make unid's mapping of it end in SIGBUS. */
-    if (fd < 0 || ftruncate(fd, (off_t)VMM_CHANNEL_SIZE) < 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-        return -1;
-    }
-    return fd;
-}
-
-/* Hands unid its end of the VM socket and the channel. */
-static void send_ready(const struct vmm_event *e, int peer, int channel)
-{
-    union {
-        struct cmsghdr align;
-        char space[CMSG_SPACE(2 * sizeof(int))];
-    } control = {0};
-    struct iovec io = {.iov_base = (void *)(uintptr_t)e, .iov_len = sizeof(*e)};
-    struct msghdr msg = {.msg_iov = &io,
-                         .msg_iovlen = 1,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof(control)};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(2 * sizeof(int));
-    memcpy(CMSG_DATA(c), (int[]){peer, channel}, 2 * sizeof(int));
-    if (sendmsg(VMM_FD_CONTROL, &msg, MSG_NOSIGNAL) < 0) {
-        _exit(1);
-    }
 }
 
 static void send_report(int sock, struct vmm_report *r, const struct vmm_state *state)
@@ -249,16 +225,17 @@ static _Noreturn void monitor_main(const struct vmm_command *c, uint64_t forked_
     struct vmm_event ready = {.kind = VMM_EVENT_READY, .id = c->id};
     uint64_t t = machine_now_ns();
     ready.phase_ns[VMM_PHASE_FORK] = (uint32_t)(t - forked_ns);
-    int pair[2], channel = channel_memory();
-    if (channel < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-        monitor_give_up(c->id, -errno, "make the channel");
-    }
-    int rc = machine_create(&m, kvm_fd, c->mem_bytes, channel, ready.phase_ns);
+    int rc = machine_create(&m, VMM_FD_KVM, c->mem_bytes, VMM_FD_CHANNEL, ready.phase_ns);
     if (rc < 0) {
         monitor_give_up(c->id, rc, m.step);
     }
     m.fsgsbase = anchor.fsgsbase;
-    close(kvm_fd);
+    close(VMM_FD_KVM);
+    rc = channel_memory_clear(VMM_FD_CHANNEL, m.mem + UNID_BOOT_ADDR);
+    if (rc < 0) {
+        monitor_give_up(c->id, rc, "clear the channel");
+    }
+    close(VMM_FD_CHANNEL);
     touch_channel(&m);
     t = machine_now_ns();
     if (jail_limit_memory(c->mem_bytes) < 0 || jail_seal() < 0) {
@@ -271,16 +248,32 @@ static _Noreturn void monitor_main(const struct vmm_command *c, uint64_t forked_
         monitor_give_up(c->id, rc, m.step);
     }
     ready.phase_ns[VMM_PHASE_WARM] = (uint32_t)(machine_now_ns() - t);
-    send_ready(&ready, pair[1], channel);
+    send_event(&ready);
     close(VMM_FD_CONTROL);
-    close(pair[1]);
-    close(channel);
-    monitor_serve(pair[0], &m);
+    monitor_serve(VMM_FD_SOCKET, &m);
 }
 
 /* --- spawner ---------------------------------------------------------------------------------- */
 
-static void spawn(const struct vmm_command *c)
+/* Leaves a new monitor the descriptors that are its own, and none of another's. */
+static void keep_own(const int fds[VMM_SPAWN_FDS])
+{
+    if (dup2(fds[0], VMM_FD_SOCKET) < 0 || dup2(fds[1], VMM_FD_CHANNEL) < 0 ||
+        close_from(VMM_FDS) < 0) {
+        _exit(1);
+    }
+}
+
+static void spawn_failed(uint32_t id, int error, const char *step)
+{
+    struct vmm_event e = {.kind = VMM_EVENT_FAILED, .id = id, .error = error};
+    put_step(e.step, sizeof(e.step), step);
+    send_event(&e);
+    e = (struct vmm_event){.kind = VMM_EVENT_GONE, .id = id};
+    send_event(&e);
+}
+
+static void spawn(const struct vmm_command *c, const int fds[VMM_SPAWN_FDS])
 {
     uint32_t slot = c->id % CHILDREN;
     uint64_t now = machine_now_ns();
@@ -293,17 +286,11 @@ static void spawn(const struct vmm_command *c)
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        close(signal_fd);
-        close(anchor.vm);
-        close(anchor.vcpu);
+        keep_own(fds);
         monitor_main(c, now);
     }
     if (pid < 0) {
-        struct vmm_event e = {.kind = VMM_EVENT_FAILED, .id = c->id, .error = -errno};
-        put_step(e.step, sizeof(e.step), "fork");
-        send_event(&e);
-        e = (struct vmm_event){.kind = VMM_EVENT_GONE, .id = c->id};
-        send_event(&e);
+        spawn_failed(c->id, -errno, "fork");
         return;
     }
     uint32_t *bucket = &buckets[(uint32_t)pid % BUCKETS];
@@ -356,10 +343,6 @@ static void reap(void)
 static void obey(const struct vmm_command *c)
 {
     uint32_t slot = c->id % CHILDREN;
-    if (c->op == VMM_OP_SPAWN) {
-        spawn(c);
-        return;
-    }
     pid_t pid = children[slot].id == c->id ? children[slot].pid : 0;
     if (pid == 0) {
         return;
@@ -372,9 +355,48 @@ static void obey(const struct vmm_command *c)
     }
 }
 
+/* Takes one packet of commands. Ends when unid's end closed. */
+static void take_commands(void)
+{
+    enum { FDS_MAX = VMM_COMMANDS_MAX * VMM_SPAWN_FDS };
+    struct vmm_command commands[VMM_COMMANDS_MAX];
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+    } control;
+    struct iovec io = {.iov_base = commands, .iov_len = sizeof(commands)};
+    struct msghdr msg = {.msg_iov = &io,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof(control)};
+    int fds[FDS_MAX];
+    size_t fd_count = 0, used = 0;
+    ssize_t n = recvmsg(VMM_FD_CONTROL, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+        _exit(0);
+    }
+    struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+        fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(fds, CMSG_DATA(c), fd_count * sizeof(int));
+    }
+    for (ssize_t i = 0; n > 0 && i < n / (ssize_t)sizeof(commands[0]); i++) {
+        if (commands[i].op != VMM_OP_SPAWN) {
+            obey(&commands[i]);
+        } else if (used + VMM_SPAWN_FDS > fd_count) { /* more than this process may have */
+            spawn_failed(commands[i].id, -EMFILE, "take its descriptors");
+        } else {
+            spawn(&commands[i], fds + used);
+            used += VMM_SPAWN_FDS;
+        }
+    }
+    for (size_t i = 0; i < fd_count; i++) {
+        close(fds[i]);
+    }
+}
+
 static _Noreturn void spawner_serve(void)
 {
-    struct vmm_command commands[VMM_COMMANDS_MAX];
     for (;;) {
         struct pollfd fds[] = {{.fd = VMM_FD_CONTROL, .events = POLLIN},
                                {.fd = signal_fd, .events = POLLIN}};
@@ -384,15 +406,8 @@ static _Noreturn void spawner_serve(void)
         if (fds[1].revents) {
             reap();
         }
-        if (!fds[0].revents) {
-            continue;
-        }
-        ssize_t n = recv(VMM_FD_CONTROL, commands, sizeof(commands), MSG_DONTWAIT);
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-            _exit(0);
-        }
-        for (ssize_t i = 0; n > 0 && i < n / (ssize_t)sizeof(commands[0]); i++) {
-            obey(&commands[i]);
+        if (fds[0].revents) {
+            take_commands();
         }
     }
 }
@@ -404,12 +419,23 @@ static bool cpu_has_fsgsbase(void)
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1);
 }
 
+/* For a KVM that does not tell: guests count as the host does. */
+static uint32_t measure_tsc_khz(void)
+{
+    enum { MEASURE_NS = 10000000 };
+    uint64_t begin_ns = machine_now_ns(), begin = __builtin_ia32_rdtsc(), ns;
+    do {
+        ns = machine_now_ns() - begin_ns;
+    } while (ns < MEASURE_NS);
+    return (uint32_t)((__builtin_ia32_rdtsc() - begin) * 1000000 / ns);
+}
+
 /* A VM that is never used. With the first VM and vCPU of a host KVM turns the CPUs' virtualization
  * on and patches its code, with the last it turns them off; while this one lives, making a shell
  * costs half. */
 static int make_anchor(struct vmm_event *hello)
 {
-    int rc = machine_create(&anchor, kvm_fd, UNID_IMAGE_MIN, -1, hello->phase_ns);
+    int rc = machine_create(&anchor, VMM_FD_KVM, UNID_IMAGE_MIN, -1, hello->phase_ns);
     if (rc == 0 && cpu_has_fsgsbase()) {
         anchor.fsgsbase = true;
         if (machine_warm(&anchor) == 0) {
@@ -418,7 +444,7 @@ static int make_anchor(struct vmm_event *hello)
             anchor.fsgsbase = false;
             close(anchor.vcpu);
             close(anchor.vm);
-            rc = machine_create(&anchor, kvm_fd, UNID_IMAGE_MIN, -1, hello->phase_ns);
+            rc = machine_create(&anchor, VMM_FD_KVM, UNID_IMAGE_MIN, -1, hello->phase_ns);
         }
     }
     if (rc == 0 && !anchor.fsgsbase) {
@@ -429,7 +455,7 @@ static int make_anchor(struct vmm_event *hello)
         return rc;
     }
     int khz = ioctl(anchor.vcpu, KVM_GET_TSC_KHZ, 0);
-    hello->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+    hello->tsc_khz = khz > 0 ? (uint32_t)khz : measure_tsc_khz();
     madvise(anchor.mem, anchor.mem_max, MADV_DONTFORK);
     madvise(anchor.run, anchor.run_size, MADV_DONTFORK);
     return 0;
@@ -458,8 +484,7 @@ static _Noreturn void spawner_main(struct vmm_event *hello)
 static _Noreturn void wait_for(pid_t spawner)
 {
     int status;
-    close(VMM_FD_CONTROL);
-    close(kvm_fd);
+    close_from(VMM_FD_CONTROL);
     while (waitpid(spawner, &status, 0) < 0 && errno == EINTR) {
     }
     _exit(0);
@@ -475,15 +500,16 @@ int main(int argc, char **argv)
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     prctl(PR_SET_NAME, "unid-vmm", 0, 0, 0);
-    if (syscall(SYS_close_range, VMM_FD_CONTROL + 1, ~0u, 0) < 0) {
-        for (int fd = VMM_FD_CONTROL + 1; fd < 1024; fd++) {
-            close(fd);
-        }
+    if (close_from(VMM_FD_CONTROL + 1) < 0) {
+        return 1;
     }
-    kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (kvm_fd < 0) {
-        hello.error = -errno;
+    if (open("/dev/kvm", O_RDWR | O_CLOEXEC) != VMM_FD_KVM) { /* the first that is free */
+        hello.error = errno ? -errno : -EBADF;
         put_step(hello.step, sizeof(hello.step), "open /dev/kvm");
+    }
+    /* Held, so that no other descriptor comes to lie where a monitor has its own. */
+    for (int fd = VMM_FD_SOCKET; fd < VMM_FDS; fd++) {
+        dup2(VMM_FD_KVM, fd);
     }
     jail_enter(&spec, hello.layers);
     /* Setting the user cleared it. */

@@ -11,7 +11,11 @@
  *     report COUNT    counts calls in struct unid_report
  *     syscall, sysenter, int80     the instruction, in memory mapped here
  *     touch PAGES     writes so many fresh pages before NEXT and again behind
+ *     physical ADDR   reads the physical address, and then executes there
+ *     scribble SEED   writes nonsense into its page tables and uses what comes of it
  *     cpuid           answers the words of leaf argv[2] instead of "ok"
+ *     cost PAGES      answers the nanoseconds that each of so many fresh pages takes: to map, to write
+ *                     to first, to write to first in the direct map
  */
 #include "unid/abi.h"
 
@@ -335,6 +339,49 @@ static void execute(unsigned char first, unsigned char second)
     __asm__ volatile("jmp *%0" ::"r"(at + 0x123), "a"(39) : "memory");
 }
 
+/* What stands there, if anything, is nobody's but this guest's. */
+static void physical(void)
+{
+    uint64_t at = UNID_U64(0x600000000000), table = boot->page_root;
+    map(at);
+    for (int shift = 39; shift > 12; shift -= 9) {
+        table = direct(table)[at >> shift & 511] & PTE_ADDR;
+    }
+    direct(table)[(at >> 12 & 511) + 1] = number(args[2]) | PTE_DATA;
+    take_request();
+    uint64_t word = *(volatile uint64_t *)(at + PAGE);
+    __asm__ volatile("jmp *%0" ::"r"(at + PAGE), "a"(word) : "memory");
+}
+
+static uint64_t any(void)
+{
+    static uint64_t state;
+    state = (state ? state : number(args[2]) + 1) * UNID_U64(6364136223846793005) + 1442695;
+    return state >> 11 ^ state << 31;
+}
+
+static void scribble(void)
+{
+    uint64_t from = UNID_U64(0x600000000000), tables = boot->page_root;
+    for (uint64_t i = 0; i < 64; i++) {
+        map(from + (i << 21));
+    }
+    take_request();
+    for (int i = 0; i < 20000; i++) {
+        uint64_t addr = any() & 255 ? from + ((any() & 63) << 21) : any() & ~UNID_U64(7);
+        uint64_t table = any() & 3 ? boot->heap_start + (any() % 70) * PAGE
+                                   : tables + (any() & 7) * PAGE;
+        uint64_t entry = any() & 1 ? any() % boot->memory_end : any();
+        if (table < boot->memory_end && (any() & 15) == 0) {
+            direct(table)[any() & 511] = (entry & ~UNID_U64(0xfff)) | (any() & 0xff);
+        } else if ((any() & 255) == 0) {
+            __asm__ volatile("call *%0" ::"r"(addr) : "memory", "rax");
+        } else if ((int64_t)(addr << 16) >> 16 == (int64_t)addr) {
+            *(volatile uint64_t *)addr = any();
+        }
+    }
+}
+
 static void cpuid(void)
 {
     static const char digits[] = "0123456789abcdef";
@@ -348,6 +395,50 @@ static void cpuid(void)
             answer[i * 9 + n] = digits[r[i] >> (28 - 4 * n) & 15];
         }
         answer[i * 9 + 8] = i < 3 ? ' ' : '\0';
+    }
+    done(answer, 0);
+}
+
+static uint64_t now_ns(void)
+{
+    return __builtin_ia32_rdtsc() * 1000 / (boot->tsc_hz / 1000000);
+}
+
+static char *put_number(char *to, uint64_t n)
+{
+    char digits[20];
+    int count = 0;
+    do {
+        digits[count++] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n);
+    while (count > 0) {
+        *to++ = digits[--count];
+    }
+    return to;
+}
+
+static void cost(void)
+{
+    uint64_t from = UNID_U64(0x600000000000), pages = number(args[2]), at[4];
+    take_request();
+    at[0] = now_ns();
+    for (uint64_t i = 0; i < pages; i++) {
+        map(from + i * PAGE);
+    }
+    at[1] = now_ns();
+    for (uint64_t i = 0; i < pages; i++) {
+        *(volatile uint64_t *)(from + i * PAGE) = 1;
+    }
+    at[2] = now_ns();
+    for (uint64_t i = 0; i < pages; i++) {
+        *direct(frame()) = 1;
+    }
+    at[3] = now_ns();
+    char *to = answer;
+    for (int i = 0; i < 3; i++) {
+        to = put_number(to, (at[i + 1] - at[i]) / pages);
+        *to++ = i < 2 ? ' ' : '\0';
     }
     done(answer, 0);
 }
@@ -374,6 +465,12 @@ void start(const struct unid_boot *b)
         count();
     } else if (is(args[1], "touch")) {
         touch();
+    } else if (is(args[1], "physical")) {
+        physical();
+    } else if (is(args[1], "scribble")) {
+        scribble();
+    } else if (is(args[1], "cost")) {
+        cost();
     } else if (is(args[1], "cpuid")) {
         cpuid();
     } else if (is(args[1], "syscall")) {

@@ -235,7 +235,11 @@ static inline void contract_answers(struct contract *c)
     contract_shell(c, &v);
     contract_start(&v, "hello", "");
     assert_true(contract_wait(c, &v.exited, 10000));
-    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    if (v.why.kind != HV_EXIT_DONE) {
+        fail_msg("%s, vector %u, rip %#llx, address %#llx: %s", hv_exit_name(v.why.kind),
+                 v.why.fault_vector, (unsigned long long)v.why.fault_rip,
+                 (unsigned long long)v.why.fault_addr, v.why.detail);
+    }
     assert_int_equal(v.why.status, 0);
     assert_int_equal(v.status, 200);
     assert_non_null(strstr((char *)v.output.data, "hello"));
@@ -523,6 +527,29 @@ static inline void contract_asks_without_a_user_are_answered(struct contract *c)
     v.snapshot_key = "contract-early";
     contract_paging_run(&v, argv, "ok");
     contract_free(&v);
+}
+
+/* A guest that maps what is not its memory ends, and only it. */
+static inline void contract_physical_addresses_outside_of_memory_are_faults(struct contract *c)
+{
+    static const char *const places[] = {"16777216", "33554432", "4275040256", "68719472640",
+                                         "4503599627366400"};
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        const char *const argv[] = {"paging", "physical", places[i], NULL};
+        struct contract_vm v;
+        struct contract larger = *c;
+        larger.mem_bytes *= 2; /* the shell's; the guest has a half of it */
+        contract_shell(&larger, &v);
+        v.c = c;
+        v.argv = argv;
+        contract_start(&v, "paging", "");
+        assert_true(contract_wait(c, &v.exited, 10000));
+        if (v.why.kind != HV_EXIT_FAULT) {
+            fail_msg("%s: %s: %s", places[i], hv_exit_name(v.why.kind), v.why.detail);
+        }
+        contract_free(&v);
+    }
+    contract_answers(c);
 }
 
 /* For drivers with vm_recycle: what it mapped, and its segment bases, are part of the snapshot. */

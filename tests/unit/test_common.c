@@ -104,8 +104,30 @@ static void ids_are_valid_and_ascending(void **state)
         assert_true(strcmp(a, b) < 0);
         memcpy(a, b, sizeof a);
     }
+    char least[UN_ID_SIZE], later[UN_ID_SIZE];
+    uint64_t now = un_clock_wall_us();
+    un_id_least(now - 1000000, least);
+    un_id_least(now + 60000000, later);
+    assert_true(un_id_valid(least) && strcmp(least, b) < 0 && strcmp(b, later) < 0);
     assert_false(un_id_valid("01ARZ3NDEKTSV4RRFFQ69G5FA"));
     assert_false(un_id_valid("01ARZ3NDEKTSV4RRFFQ69G5FAI"));
+}
+
+static void random_bytes_are_never_given_twice(void **state)
+{
+    enum { PIECES = 2000, LEN = 16 };
+    static uint8_t seen[PIECES][LEN];
+    uint8_t large[512] = {0};
+    for (int i = 0; i < PIECES; i++) {
+        un_random(seen[i], LEN - (size_t)i % 3); /* the rest stays zero */
+    }
+    for (int i = 1; i < PIECES; i++) {
+        for (int j = i - 1; j >= 0 && j > i - 200; j--) {
+            assert_memory_not_equal(seen[i], seen[j], LEN);
+        }
+    }
+    un_random(large, sizeof(large));
+    assert_memory_not_equal(large, large + 256, 256);
 }
 
 static void clock_formats_rfc3339(void **state)
@@ -434,6 +456,7 @@ int main(void)
         cmocka_unit_test(buffer_grows_and_consumes),
         cmocka_unit_test(hex_round_trips_and_refuses_rubbish),
         cmocka_unit_test(ids_are_valid_and_ascending),
+        cmocka_unit_test(random_bytes_are_never_given_twice),
         cmocka_unit_test(clock_formats_rfc3339),
         cmocka_unit_test(json_getters_keep_defaults_and_name_the_key),
         cmocka_unit_test(timers_fire_in_order_of_time_in_virtual_time),

@@ -318,9 +318,20 @@ static void name_that_stands_for_this_host_opens_nothing(void **state)
 static void own_addresses_are_known(void **state)
 {
     static const char *const own[] = {
-        "127.0.0.1",       "127.255.0.1",     "0.0.0.0", "169.254.169.254", "224.0.0.1",
-        "255.255.255.255", "::",              "::1",     "fe80::1",         "ff02::1",
-        "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1",
+        "127.0.0.1",
+        "127.255.0.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "::127.0.0.1",
     };
     static const char *const others[] = {"192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"};
     union egress_address a;

@@ -18,7 +18,6 @@ static struct function_config config;
 static struct interface_request request;
 static struct un_buf out;
 
-
 static int setup(void **state)
 {
     config = (struct function_config){.interface = FUNCTION_CGI};
@@ -122,7 +121,8 @@ static void cgi_path_is_empty_where_the_uri_ends_with_the_name(void **state)
 
 static void cgi_keeps_out_what_could_pass_for_something_else(void **state)
 {
-    char root[] = "DOCUMENT_ROOT=/srv", proxy[] = "HTTP_PROXY=mine", method[] = "REQUEST_METHOD=TRACE";
+    char root[] = "DOCUMENT_ROOT=/srv", proxy[] = "HTTP_PROXY=mine",
+         method[] = "REQUEST_METHOD=TRACE";
     char *env[] = {root, proxy, method, NULL};
 
     config.env = env;
@@ -158,12 +158,13 @@ static void http_head_is_that_of_a_proxy(void **state)
                             "content-length: 5\r\nx-forwarded-for: 192.0.2.1\r\n"
                             "x-unid-invocation-id: false\r\nconnection: x\r\n"),
                      0);
-    assert_string_equal((char *)out.data,
-                        "POST /a?b HTTP/1.1\r\nHost: example.test\r\naccept: */*\r\n"
-                        "X-Forwarded-For: 192.0.2.1, 192.0.2.7\r\nX-Forwarded-Host: example.test\r\n"
-                        "X-Forwarded-Proto: http\r\nX-Forwarded-Prefix: /fn/page\r\n"
-                        "X-Unid-Invocation-Id: 01ID\r\nContent-Length: 5\r\n"
-                        "Connection: close\r\n\r\n");
+    assert_string_equal(
+        (char *)out.data,
+        "POST /a?b HTTP/1.1\r\nHost: example.test\r\naccept: */*\r\n"
+        "X-Forwarded-For: 192.0.2.1, 192.0.2.7\r\nX-Forwarded-Host: example.test\r\n"
+        "X-Forwarded-Proto: http\r\nX-Forwarded-Prefix: /fn/page\r\n"
+        "X-Unid-Invocation-Id: 01ID\r\nContent-Length: 5\r\n"
+        "Connection: close\r\n\r\n");
     request.content_length = -1;
     assert_int_equal(render("POST /\r\n"), 0);
     assert_non_null(strstr((char *)out.data, "\r\nTransfer-Encoding: chunked\r\n"));
@@ -385,7 +386,8 @@ static void http_answer_is_whole_without_the_programs_end(void **state)
 
 static void what_follows_a_whole_answer_is_not_looked_at(void **state)
 {
-    static const char two[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\n\r\n";
+    static const char two[] =
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\n\r\n";
     struct answer a = read_answer(FUNCTION_HTTP, false, two, sizeof(two) - 1, 1000, false);
 
     assert_int_equal(a.rc, 0);
@@ -400,7 +402,8 @@ static void broken_http_answer_is_refused_with_a_reason(void **state)
     refuse(FUNCTION_HTTP, "hello", "no HTTP/1.x message");
     refuse(FUNCTION_HTTP, "GET / HTTP/1.1\r\n\r\n", "no HTTP/1.x message");
     refuse(FUNCTION_HTTP, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "length that its");
-    refuse(FUNCTION_HTTP, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", "length");
+    refuse(FUNCTION_HTTP, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+           "length");
     refuse(FUNCTION_HTTP, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no HTTP");
     refuse(FUNCTION_HTTP, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
            "no HTTP");
@@ -425,8 +428,9 @@ static void http_head_and_trailers_have_bounds(void **state)
     assert_int_equal(a.rc, -EBADMSG);
     assert_non_null(strstr(a.why, "head is longer"));
     un_buf_reset(&text);
-    assert_int_equal(un_buf_append_str(&text, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-                                              "0\r\n"),
+    assert_int_equal(un_buf_append_str(&text,
+                                       "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                       "0\r\n"),
                      0);
     while (text.len < 2 * LIMIT_RESPONSE_TRAILER_BYTES) {
         assert_int_equal(un_buf_append_str(&text, "Trailer: xxxxxxxxxxxxxxxx\r\n"), 0);

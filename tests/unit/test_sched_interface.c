@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "common/limits.h"
-#include "scheduler/scheduler_impl.h"
 #include "sched_world.h"
+#include "scheduler/scheduler_impl.h"
 
 static struct world w;
 
@@ -97,7 +97,8 @@ static void http_answer_ends_the_vm_that_would_go_on(void **state)
     struct client c = {0};
     struct receipt r;
 
-    PROGRAM("f", FUNCTION_HTTP, "serve", "HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nbo", "dy");
+    PROGRAM("f", FUNCTION_HTTP, "serve", "HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nbo",
+            "dy");
     world_open(&w);
     get(&c, "f");
     assert_ended(c, SCHED_OK);
@@ -163,11 +164,37 @@ static void server_is_told_its_port_unless_it_has_one(void **state)
     free(envp);
 }
 
+static void server_with_isolation_reset_gets_a_vm_of_its_own_each_time(void **state)
+{
+    struct client c = {0};
+
+    PROGRAM("f", FUNCTION_HTTP, "serve", "HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+        ->config.isolation = FUNCTION_RESET;
+    PROGRAM("cgi", FUNCTION_CGI, "say", "Status: 200\\n\\n", "ok")->config.isolation =
+        FUNCTION_RESET;
+    world_open(&w);
+    for (unsigned i = 1; i <= 3; i++) {
+        get(&c, "f");
+        assert_ended(c, SCHED_OK);
+        client_done(&c);
+        assert_int_equal(world_fake(&w).recycled, 0);
+        assert_int_equal(world_fake(&w).ran, i);
+    }
+    for (unsigned i = 0; i < 3; i++) { /* it has ended by itself, and is put back */
+        get(&c, "cgi");
+        assert_ended(c, SCHED_OK);
+        assert_string_equal((char *)c.body.data, "ok");
+        client_done(&c);
+    }
+    assert_int_equal(world_fake(&w).recycled, 3);
+}
+
 static void slow_reader_holds_a_server_back(void **state)
 {
     struct client c = {.hold = true};
 
-    PROGRAM("f", FUNCTION_HTTP, "serve", "HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nbo", "dy");
+    PROGRAM("f", FUNCTION_HTTP, "serve", "HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nbo",
+            "dy");
     world_open(&w);
     get(&c, "f");
     assert_int_equal(c.pieces, 1);
@@ -242,7 +269,8 @@ static void failing_program_is_a_failure_unless_cgi_says_so_itself(void **state)
     struct client c = {0};
 
     PROGRAM("early", FUNCTION_CGI, "say-exit", "3");
-    PROGRAM("own", FUNCTION_CGI, "say-exit", "255", "Status: 500\\nContent-Type: a/b\\n\\n", "sorry");
+    PROGRAM("own", FUNCTION_CGI, "say-exit", "255", "Status: 500\\nContent-Type: a/b\\n\\n",
+            "sorry");
     PROGRAM("late", FUNCTION_CGI, "say-exit", "3", "Content-Type: a/b\\n\\n", "part");
     PROGRAM("http", FUNCTION_HTTP, "say-exit", "1", "HTTP/1.1 500 No\\r\\n\\r\\n");
     world_open(&w);
@@ -351,6 +379,7 @@ int main(void)
         T(http_answer_without_a_body_ends_with_its_head),
         T(http_server_sees_the_request),
         T(server_is_told_its_port_unless_it_has_one),
+        T(server_with_isolation_reset_gets_a_vm_of_its_own_each_time),
         T(slow_reader_holds_a_server_back),
         T(loss_of_the_vm_behind_a_whole_answer_does_not_matter),
         T(server_that_closes_its_connection_ends_the_answer),

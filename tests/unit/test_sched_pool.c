@@ -463,6 +463,30 @@ static void vm_lost_before_its_guest_ran_is_replaced_and_the_body_arrives_whole(
     client_done(&c);
 }
 
+/* The driver has said that it runs, and then finds that it never did. */
+static void vm_lost_unbegun_is_replaced_and_the_body_arrives_whole(void **state)
+{
+    struct client c = {0};
+    struct fake_script idle = {.program = (const char *const[]){"spin", NULL}, .unbegun = true};
+
+    w.set.pool_min = 1;
+    world_function(&w, "echo", "echo");
+    world_open(&w);
+    fake_driver_script(w.driver, &idle);
+    client_post(&w, &c, "echo", 10);
+    assert_int_equal(sched_call_body(c.call, "whole ", 6, false), 1);
+    world_advance(&w, SECOND / 2);
+    assert_int_equal(world_count(&w, INSTANCE_RUNNING), 1);
+    fake_driver_lose_all(w.driver);
+    fake_driver_script(w.driver, NULL);
+    world_advance(&w, SECOND);
+    assert_int_equal(sched_call_body(c.call, "body", 4, true), 1);
+    world_advance(&w, SECOND);
+    assert_ended(c, SCHED_OK);
+    assert_string_equal((char *)c.body.data, "whole body");
+    client_done(&c);
+}
+
 static void losses_before_the_start_end_the_call_at_last(void **state)
 {
     struct client c = {0};
@@ -688,6 +712,7 @@ int main(void)
         T(one_failed_shell_is_made_up_for),
         T(lost_shells_are_replaced),
         T(vm_lost_before_its_guest_ran_is_replaced_and_the_body_arrives_whole),
+        T(vm_lost_unbegun_is_replaced_and_the_body_arrives_whole),
         T(losses_before_the_start_end_the_call_at_last),
         T(vm_killed_during_a_request_fails_it_and_the_pool_heals),
         T(large_functions_have_shells_of_their_own_size),

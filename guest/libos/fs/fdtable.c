@@ -36,6 +36,9 @@ void file_unref(struct file *f)
     if (!f || --f->refs) {
         return;
     }
+    if (f->ops->ready) {
+        readiness_changed(f->ops->ready(f)); /* nobody is to wait on what goes away */
+    }
     epoll_forget(f);
     if (f->ops->release) {
         f->ops->release(f);

@@ -279,9 +279,12 @@ uint64_t file_frame(struct file *f, uint64_t index)
                : 0;
 }
 
-uint64_t file_frame_writable(struct file *f, uint64_t index)
+uint64_t file_frame_shared(struct file *f, uint64_t index)
 {
-    return file_is_regular(f) ? reg_frame_writable(f->inode, index) : 0;
+    if (!file_is_regular(f) || (f->flags & O_ACCMODE) == O_RDONLY) {
+        return file_frame(f, index);
+    }
+    return reg_frame_writable(f->inode, index);
 }
 
 bool file_stubs(const struct file *f, struct file_stubs *ret)

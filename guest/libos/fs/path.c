@@ -236,7 +236,8 @@ int walk_kernel(struct walk *w, const char *path, unsigned flags)
 {
     memset(w, 0, sizeof(*w));
     w->flags = flags;
-    return walk_from(w, inode_ref(dir_root()), path, strlen(path));
+    struct inode *start = path[0] == '/' ? dir_root() : cwd_get();
+    return walk_from(w, inode_ref(start), path, strlen(path));
 }
 
 int walk_existing(struct walk *w, int dirfd, const char *path, unsigned flags)

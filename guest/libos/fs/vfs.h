@@ -165,7 +165,7 @@ struct walk {
 /* Follows the program's `path`. 0: the path's directory exists, the name itself perhaps (w->inode).
  * Else a negative errno and nothing to free. */
 int walk(struct walk *w, int dirfd, const char *path, unsigned flags);
-int walk_kernel(struct walk *w, const char *path, unsigned flags); /* trusted, absolute */
+int walk_kernel(struct walk *w, const char *path, unsigned flags); /* a string of the kernel's */
 int walk_existing(struct walk *w, int dirfd, const char *path, unsigned flags); /* -ENOENT too */
 void walk_done(struct walk *w);
 struct inode *cwd_get(void); /* borrowed */

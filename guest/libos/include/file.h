@@ -76,6 +76,9 @@ int fd_install(struct file *f, int least, bool cloexec); /* takes the reference 
 int fd_close(int fd);
 void files_init(void); /* mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants */
 
+/* $PORT of an `http` program, 0: it has none. The listener there gets the request (net/listen.c). */
+void net_set_port(uint16_t port);
+
 /* For mm and exec: bytes and pages of a regular file. */
 struct file *file_open_path(const char *path, uint32_t flags, int *ret_error); /* for the kernel */
 int64_t file_read_at(struct file *f, void *to, size_t len, uint64_t offset);
@@ -86,9 +89,10 @@ bool file_is_zero(const struct file *f);    /* /dev/zero: maps as anonymous memo
  * mapping; 0 when the file has no frames of that kind (then mm copies) or none there. It is of the
  * image, or one that counts users (frame_get) as the file gives it up when truncated. */
 uint64_t file_frame(struct file *f, uint64_t index);
-/* The same for a mapping that is shared and writable: a frame of the file's own, made when there
- * is none. 0: out of memory, or behind the file's end. */
-uint64_t file_frame_writable(struct file *f, uint64_t index);
+/* The same for a MAP_SHARED mapping: a frame of the file's own when the file is open for writing,
+ * made when there is none, so that the mapping and write() see the same bytes. 0 also when memory is
+ * used up. */
+uint64_t file_frame_shared(struct file *f, uint64_t index);
 /* Stubs of a rewritten ELF file (rootfs.h): false when it has none. */
 struct file_stubs {
     uint64_t phys, size, vaddr; /* page-aligned frames of the image; address in the file's own space */

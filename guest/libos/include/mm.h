@@ -30,6 +30,8 @@ void mm_init(uint64_t page_root, uint64_t frames_from, uint64_t frames_to);
 uint64_t mm_pick(uint64_t len, uint64_t room, uint64_t align);
 /* Makes [from, to) the main stack. -ENOMEM. */
 int mm_map_stack(uint64_t from, uint64_t to);
+/* Zeros bytes of private pages of the program, by the direct map. */
+void mm_zero(uint64_t addr, uint64_t len);
 /* Where the heap of brk() begins. */
 void mm_set_brk(uint64_t start);
 

@@ -21,7 +21,7 @@ static struct {
 } frames;
 
 #ifdef LIBOS_HOSTED
-char *hosted_memory; /* what stands at physical address 0 */
+char *hosted_memory;
 
 void *phys_to_virt(uint64_t phys)
 {

@@ -330,6 +330,22 @@ uint64_t mm_pick(uint64_t len, uint64_t room, uint64_t align)
     return at ? (at + align - 1) & ~(align - 1) : 0;
 }
 
+void mm_zero(uint64_t addr, uint64_t len)
+{
+    while (len > 0) {
+        uint64_t part = PAGE_SIZE - (addr & PAGE_MASK);
+        part = len < part ? len : part;
+        uint64_t *pte = pte_find(addr, false, NULL);
+        if (!pte || !(*pte & PTE_PRIVATE)) {
+            kpanic("no private page at %lx", addr);
+        }
+        memset((char *)phys_to_virt(*pte & PTE_FRAME) + (addr & PAGE_MASK), 0, part);
+        *pte |= PTE_D;
+        addr += part;
+        len -= part;
+    }
+}
+
 int mm_map_stack(uint64_t from, uint64_t to)
 {
     struct page_want want = {.prot = PROT_READ | PROT_WRITE, .fresh = true};

@@ -37,6 +37,9 @@
 #define TABLE_SPAN (512 * PAGE_SIZE) /* what one table of leaves covers */
 
 /* --- frame.c */
+#ifdef LIBOS_HOSTED
+extern char *hosted_memory; /* what stands at physical address 0 */
+#endif
 void frames_init(uint64_t from, uint64_t to);
 
 /* --- pagetable.c */

@@ -25,7 +25,8 @@ static uint64_t shared_frame(const struct mapping *m, uint64_t addr)
     if (!w->file || (w->prot & PROT_WRITE && !w->shared)) {
         return 0;
     }
-    return file_frame(w->file, file_offset(m, addr) / PAGE_SIZE);
+    uint64_t index = file_offset(m, addr) / PAGE_SIZE;
+    return w->shared ? file_frame_shared(w->file, index) : file_frame(w->file, index);
 }
 
 /* Pages behind the end of a file stay inaccessible, as they do on Linux. */

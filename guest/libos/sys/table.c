@@ -54,12 +54,31 @@ static int64_t unsupported(uint64_t nr)
     return -ENOSYS;
 }
 
+#ifdef LIBOS_TRACE /* a line of the log for each call: for developers, make LIBOS_TRACE=-DLIBOS_TRACE */
+static const char *const names[SYSCALLS] = {
+#define CALL(name) [__NR_##name] = #name,
+#include "sys/calls.h"
+#undef CALL
+};
+
+static void trace(const struct regs *r, uint64_t nr, uint64_t begun)
+{
+    uint64_t now = clock_monotonic_ns();
+    klog("%lu [%d] %s(%lx, %lx, %lx, %lx) = %ld, %lu us", begun / 1000, current->tid,
+         nr < SYSCALLS && names[nr] ? names[nr] : "?", r->rdi, r->rsi, r->rdx, r->r10,
+         (int64_t)r->rax, (now - begun) / 1000);
+}
+#endif
+
 void syscall_dispatch(struct regs *r);
 void syscall_dispatch(struct regs *r)
 {
     uint64_t nr = r->nr;
     syscall_fn *fn = nr < SYSCALLS ? (syscall_fn *)calls[nr] : NULL;
     host_report_call();
+#ifdef LIBOS_TRACE
+    uint64_t begun = clock_monotonic_ns();
+#endif
     if (fn) {
         r->rax = (uint64_t)fn(r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9);
     } else if (nr == HOOK_CALL) {
@@ -67,6 +86,9 @@ void syscall_dispatch(struct regs *r)
     } else {
         r->rax = (uint64_t)unsupported(nr);
     }
+#ifdef LIBOS_TRACE
+    trace(r, nr, begun);
+#endif
     if (timers_next() != NO_DEADLINE) {
         timers_run();
     }

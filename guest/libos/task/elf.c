@@ -113,7 +113,7 @@ static int map_segment(const struct load *l, const Elf64_Phdr *p, uint64_t bias)
             return (int)r;
         }
         if (p->p_memsz > p->p_filesz && prot & PROT_WRITE) {
-            memset((void *)data_end, 0, file_end - data_end);
+            mm_zero(data_end, file_end - data_end);
         }
         start = file_end;
     }

@@ -1,0 +1,167 @@
+/* libos_world.c - see libos_world.h. */
+#include "libos_world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mm.h"
+#include "mm/mm_internal.h"
+
+#define ROOT_TABLE 0x1000u
+#define IMAGE_AT   0x2000u /* files' frames */
+#define IMAGE_END  0x100000u
+
+char world_log[4096];
+static uint64_t image_next;
+
+void world_end(void)
+{
+    free(hosted_memory);
+    hosted_memory = NULL;
+}
+
+void world_begin(unsigned mib)
+{
+    world_end();
+    size_t size = (size_t)mib << 20;
+    hosted_memory = aligned_alloc(4096, size);
+    if (!hosted_memory) {
+        abort();
+    }
+    memset(hosted_memory, 0, size);
+    world_log[0] = '\0';
+    image_next = IMAGE_AT;
+    mm_init(ROOT_TABLE, IMAGE_END, size);
+}
+
+static uint64_t into_image(const void *data, uint64_t size)
+{
+    uint64_t at = image_next;
+    image_next += page_up(size);
+    if (image_next > IMAGE_END) {
+        abort();
+    }
+    memcpy(hosted_memory + at, data, size);
+    return at;
+}
+
+void world_file_init(struct world_file *f, const void *data, uint64_t size, bool framed)
+{
+    *f = (struct world_file){.path = "/file", .data = data, .size = size, .file.refs = 1};
+    f->frames = framed ? into_image(data, size) : 0;
+}
+
+static uint64_t *entry(uint64_t addr)
+{
+    return pte_find(addr, false, NULL);
+}
+
+int world_peek(uint64_t addr)
+{
+    const uint64_t *pte = entry(addr);
+    if (!pte || !(*pte & PTE_P)) {
+        return -1;
+    }
+    return ((uint8_t *)phys_to_virt(*pte & PTE_FRAME))[addr & PAGE_MASK];
+}
+
+bool world_can_write(uint64_t addr)
+{
+    const uint64_t *pte = entry(addr);
+    return pte && (*pte & PTE_P) && (*pte & PTE_W);
+}
+
+void world_poke(uint64_t addr, uint8_t value)
+{
+    uint64_t *pte = entry(addr);
+    if (!world_can_write(addr)) {
+        abort();
+    }
+    *pte |= PTE_D; /* as the processor does */
+    ((uint8_t *)phys_to_virt(*pte & PTE_FRAME))[addr & PAGE_MASK] = value;
+}
+
+uint64_t world_frame(uint64_t addr)
+{
+    const uint64_t *pte = entry(addr);
+    return pte && *pte & (PTE_P | PTE_KEPT) ? *pte & PTE_FRAME : 0;
+}
+
+/* --- what the parts call ------------------------------------------------------------------------ */
+
+void klog(const char *format, ...)
+{
+    size_t at = strlen(world_log);
+    va_list args;
+    va_start(args, format);
+    kvformat(world_log + at, sizeof(world_log) - at, format, args);
+    va_end(args);
+}
+
+void kpanic(const char *format, ...)
+{
+    fprintf(stderr, "kpanic: %s\n", format);
+    abort();
+}
+
+struct file *file_ref(struct file *f)
+{
+    f->refs++;
+    return f;
+}
+
+void file_unref(struct file *f)
+{
+    if (f) {
+        f->refs--;
+    }
+}
+
+static const struct world_file *world_of(const struct file *file)
+{
+    return (const struct world_file *)file;
+}
+
+int64_t file_read_at(struct file *file, void *to, size_t len, uint64_t offset)
+{
+    const struct world_file *f = world_of(file);
+    if (offset >= f->size) {
+        return 0;
+    }
+    len = len < f->size - offset ? len : f->size - offset;
+    memcpy(to, f->data + offset, len);
+    return (int64_t)len;
+}
+
+uint64_t file_size(const struct file *file)
+{
+    const struct world_file *f = world_of(file);
+    return f->size;
+}
+
+uint64_t file_frame(struct file *file, uint64_t index)
+{
+    const struct world_file *f = world_of(file);
+    return f->frames && index * PAGE_SIZE < f->size ? f->frames + index * PAGE_SIZE : 0;
+}
+
+uint64_t file_frame_shared(struct file *file, uint64_t index)
+{
+    return file_frame(file, index);
+}
+
+bool file_stubs(const struct file *file, struct file_stubs *ret)
+{
+    const struct world_file *f = world_of(file);
+    *ret = (struct file_stubs){
+        .phys = f->stubs_phys, .size = f->stubs_size, .vaddr = f->stubs_vaddr};
+    return f->stubs_size > 0;
+}
+
+const char *file_path(const struct file *file)
+{
+    const struct world_file *f = world_of(file);
+    return f->path;
+}

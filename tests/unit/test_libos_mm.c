@@ -1,0 +1,343 @@
+/* test_libos_mm.c - the library OS's memory: no page ever gets a second frame, nothing is paid for
+ * before it is accessible, what is freed comes back. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <linux/mman.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libos_world.h"
+#include "mm.h"
+#include "mm/mm_internal.h"
+
+#define RW   (PROT_READ | PROT_WRITE)
+#define ANON (MAP_PRIVATE | MAP_ANONYMOUS)
+#define MIB  (1ull << 20)
+
+static int set_up(void **state)
+{
+    (void)state;
+    world_begin(16);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    areas_remove(0, USER_END);
+    world_end();
+    return 0;
+}
+
+static uint64_t map(uint64_t len, int prot)
+{
+    int64_t r = mm_mmap(0, len, prot, ANON, NULL, 0);
+    assert_true(r > 0);
+    return (uint64_t)r;
+}
+
+static int64_t map_fixed(uint64_t at, uint64_t len, int prot)
+{
+    return mm_mmap(at, len, prot, ANON | MAP_FIXED, NULL, 0);
+}
+
+static void anonymous_memory_is_zero_and_writable(void **state)
+{
+    (void)state;
+    uint64_t a = map(3 * PAGE_SIZE, RW), b = map(PAGE_SIZE, RW);
+    assert_int_equal(world_peek(a + 2 * PAGE_SIZE), 0);
+    world_poke(a, 1);
+    world_poke(b, 2);
+    assert_int_equal(world_peek(a), 1);
+    assert_int_equal(world_peek(a + 3 * PAGE_SIZE - 1), 0);
+    assert_true(world_frame(a) != world_frame(b));
+}
+
+static void reservations_cost_nothing(void **state)
+{
+    (void)state;
+    uint64_t before = frames_free();
+    assert_int_equal(mm_mmap(0xc000000000, 64ull << 30, PROT_NONE, ANON, NULL, 0), 0xc000000000);
+    assert_int_equal(frames_free(), before);
+    assert_int_equal(mm_mprotect(0xc000000000, PAGE_SIZE, RW), 0);
+    assert_int_equal(world_peek(0xc000000000), 0);
+    assert_int_equal(world_peek(0xc000001000), -1);
+    assert_int_equal(mm_munmap(0xc000000000, 64ull << 30), 0);
+}
+
+static void a_page_keeps_its_frame_while_it_is_hidden(void **state)
+{
+    (void)state;
+    uint64_t a = map(2 * PAGE_SIZE, RW);
+    world_poke(a, 7);
+    uint64_t frame = world_frame(a);
+    assert_int_equal(mm_mprotect(a, PAGE_SIZE, PROT_NONE), 0);
+    assert_int_equal(world_peek(a), -1);
+    assert_int_equal(mm_mprotect(a, PAGE_SIZE, RW), 0);
+    assert_int_equal(world_peek(a), 7);
+    assert_int_equal(world_frame(a), frame);
+    assert_int_equal(map_fixed(a, PAGE_SIZE, RW), a);
+    assert_int_equal(world_peek(a), 0);
+    assert_int_equal(world_frame(a), frame);
+}
+
+static void unmapped_memory_is_given_again_with_its_frames(void **state)
+{
+    (void)state;
+    uint64_t a = map(4 * PAGE_SIZE, RW), frame = world_frame(a + PAGE_SIZE);
+    world_poke(a + PAGE_SIZE, 9);
+    assert_int_equal(mm_munmap(a, 4 * PAGE_SIZE), 0);
+    assert_int_equal(world_peek(a), -1);
+    assert_int_equal(map(4 * PAGE_SIZE, RW), a);
+    assert_int_equal(world_frame(a + PAGE_SIZE), frame);
+    assert_int_equal(world_peek(a + PAGE_SIZE), 0);
+}
+
+static void a_page_whose_frame_is_gone_is_not_used_again(void **state)
+{
+    (void)state;
+    uint64_t len = frames_free() * PAGE_SIZE / 2, a = map(len, RW);
+    assert_int_equal(mm_munmap(a, len), 0);
+    /* More than is free beside it: the parked frames are needed elsewhere. */
+    uint64_t b = map(len + MIB, RW);
+    assert_true(b != a);
+    assert_int_equal(world_frame(a), 0);
+    assert_int_equal(map_fixed(a, PAGE_SIZE, RW), -ENOMEM);
+    assert_non_null(strstr(world_log, "was used before"));
+    assert_int_equal(map_fixed(a, PAGE_SIZE, PROT_NONE), a);
+}
+
+static void too_much_changes_nothing(void **state)
+{
+    (void)state;
+    uint64_t before = frames_free();
+    assert_int_equal(mm_mmap(0, 64 * MIB, RW, ANON, NULL, 0), -ENOMEM);
+    assert_non_null(strstr(world_log, "memory is used up"));
+    assert_true(before - frames_free() < 4);
+    assert_int_equal(mm_mmap(0, UINT64_MAX - 5000, RW, ANON, NULL, 0), -ENOMEM);
+    assert_int_equal(mm_mmap(0, 0, RW, ANON, NULL, 0), -EINVAL);
+    assert_int_equal(mm_mmap(0x1000, PAGE_SIZE, RW, ANON | MAP_FIXED, NULL, 0), -ENOMEM);
+    assert_int_equal(mm_mmap(USER_END, PAGE_SIZE, RW, ANON | MAP_FIXED, NULL, 0), -ENOMEM);
+}
+
+static void noreplace_finds_what_is_there(void **state)
+{
+    (void)state;
+    uint64_t a = map(PAGE_SIZE, PROT_NONE);
+    assert_int_equal(mm_mmap(a, PAGE_SIZE, RW, ANON | MAP_FIXED_NOREPLACE, NULL, 0), -EEXIST);
+}
+
+static void the_heap_grows_and_shrinks_in_its_place(void **state)
+{
+    (void)state;
+    uint64_t start = 0x500000;
+    mm_set_brk(start);
+    assert_int_equal(mm_brk(0), start);
+    assert_int_equal(mm_brk(start + 3 * PAGE_SIZE + 5), start + 3 * PAGE_SIZE + 5);
+    uint64_t frame = world_frame(start + 3 * PAGE_SIZE);
+    world_poke(start + 3 * PAGE_SIZE, 3);
+    assert_int_equal(mm_brk(start + PAGE_SIZE), start + PAGE_SIZE);
+    assert_int_equal(world_peek(start + 3 * PAGE_SIZE), -1);
+    assert_int_equal(mm_brk(start + 4 * PAGE_SIZE), start + 4 * PAGE_SIZE);
+    assert_int_equal(world_peek(start + 3 * PAGE_SIZE), 0);
+    assert_int_equal(world_frame(start + 3 * PAGE_SIZE), frame);
+    assert_int_equal(mm_brk(start + 64 * MIB), start + 4 * PAGE_SIZE);
+}
+
+static void moved_memory_keeps_what_is_in_it(void **state)
+{
+    (void)state;
+    uint64_t a = map(2 * PAGE_SIZE, RW);
+    map(PAGE_SIZE, RW); /* right behind it: it cannot grow where it is */
+    world_poke(a + PAGE_SIZE, 5);
+    uint64_t frame = world_frame(a + PAGE_SIZE);
+    assert_int_equal(mm_mremap(a, 2 * PAGE_SIZE, 8 * PAGE_SIZE, 0, 0), -ENOMEM);
+    int64_t b = mm_mremap(a, 2 * PAGE_SIZE, 8 * PAGE_SIZE, MREMAP_MAYMOVE, 0);
+    assert_true(b > 0 && (uint64_t)b != a);
+    assert_int_equal(world_frame((uint64_t)b + PAGE_SIZE), frame);
+    assert_int_equal(world_peek((uint64_t)b + PAGE_SIZE), 5);
+    assert_int_equal(world_peek((uint64_t)b + 7 * PAGE_SIZE), 0);
+    assert_int_equal(world_peek(a), -1);
+    assert_int_equal(mm_mremap((uint64_t)b, 8 * PAGE_SIZE, PAGE_SIZE, 0, 0), b);
+    assert_int_equal(world_peek((uint64_t)b + PAGE_SIZE), -1);
+}
+
+static void dontneed_zeroes(void **state)
+{
+    (void)state;
+    uint64_t a = map(2 * PAGE_SIZE, RW);
+    world_poke(a, 1);
+    world_poke(a + PAGE_SIZE, 2);
+    assert_int_equal(mm_madvise(a, PAGE_SIZE, MADV_DONTNEED), 0);
+    assert_int_equal(world_peek(a), 0);
+    assert_int_equal(world_peek(a + PAGE_SIZE), 2);
+    assert_int_equal(mm_madvise(a, 64 * PAGE_SIZE, MADV_DONTNEED), -ENOMEM);
+}
+
+/* --- files ---------------------------------------------------------------------------------------- */
+
+static uint8_t content[3 * PAGE_SIZE];
+
+static void files_are_shared_when_read_and_copied_when_written(void **state)
+{
+    (void)state;
+    struct world_file f;
+    memset(content, 0x11, sizeof(content));
+    world_file_init(&f, content, 2 * PAGE_SIZE + 100, true);
+    int64_t r = mm_mmap(0, sizeof(content), PROT_READ, MAP_PRIVATE, &f.file, 0);
+    int64_t w = mm_mmap(0, sizeof(content), RW, MAP_PRIVATE, &f.file, 0);
+    assert_true(r > 0 && w > 0);
+    assert_int_equal(world_frame((uint64_t)r + PAGE_SIZE), f.frames + PAGE_SIZE);
+    assert_true(world_frame((uint64_t)w) != f.frames);
+    assert_false(world_can_write((uint64_t)r));
+    world_poke((uint64_t)w, 1);
+    assert_int_equal(world_peek((uint64_t)r), 0x11);
+    assert_int_equal(world_peek((uint64_t)w + 2 * PAGE_SIZE + 99), 0x11);
+    assert_int_equal(world_peek((uint64_t)w + 2 * PAGE_SIZE + 100), 0);
+    /* A page that is shared cannot become a copy: its address has its frame. */
+    assert_int_equal(mm_mprotect((uint64_t)r, PAGE_SIZE, RW), -ENOMEM);
+    assert_int_equal(mm_mprotect((uint64_t)w, PAGE_SIZE, PROT_READ), 0);
+    assert_false(world_can_write((uint64_t)w));
+    assert_int_equal(mm_mprotect((uint64_t)w, PAGE_SIZE, RW), 0);
+    assert_int_equal(world_peek((uint64_t)w), 1);
+    assert_int_equal(f.file.refs, 3); /* ours, and one for each area */
+}
+
+static void pages_behind_the_end_of_a_file_are_not_accessible(void **state)
+{
+    (void)state;
+    struct world_file f;
+    world_file_init(&f, content, 100, true);
+    int64_t r = mm_mmap(0, 3 * PAGE_SIZE, PROT_READ, MAP_PRIVATE, &f.file, 0);
+    assert_true(r > 0);
+    assert_true(world_peek((uint64_t)r) >= 0);
+    assert_int_equal(world_peek((uint64_t)r + PAGE_SIZE), -1);
+}
+
+static void areas_are_split_and_joined(void **state)
+{
+    (void)state;
+    uint64_t a = map(8 * PAGE_SIZE, RW);
+    assert_int_equal(mm_mprotect(a + 2 * PAGE_SIZE, PAGE_SIZE, PROT_READ), 0);
+    assert_int_equal(area_find(a)->to, a + 2 * PAGE_SIZE);
+    assert_int_equal(area_find(a + 2 * PAGE_SIZE)->prot, PROT_READ);
+    assert_int_equal(mm_mprotect(a + 2 * PAGE_SIZE, PAGE_SIZE, RW), 0);
+    assert_int_equal(area_find(a)->to, a + 8 * PAGE_SIZE);
+    assert_int_equal(mm_munmap(a + PAGE_SIZE, PAGE_SIZE), 0);
+    assert_int_equal(area_find(a)->to, a + PAGE_SIZE);
+    assert_int_equal(mm_mprotect(a, 4 * PAGE_SIZE, RW), -ENOMEM);
+    assert_int_equal(mm_munmap(a, 64 * PAGE_SIZE), 0);
+    assert_null(area_find(a));
+}
+
+/* --- against a model ------------------------------------------------------------------------------- */
+
+#define MODEL_PAGES 64
+
+struct model {
+    int prot;    /* -1: not mapped */
+    int value;   /* of the first byte */
+    uint64_t frame;
+};
+
+static struct model model[MODEL_PAGES];
+
+static void model_check(uint64_t base)
+{
+    for (unsigned i = 0; i < MODEL_PAGES; i++) {
+        uint64_t addr = base + i * PAGE_SIZE;
+        bool readable = model[i].prot > 0;
+        assert_int_equal(world_peek(addr), readable ? model[i].value : -1);
+        assert_int_equal(world_can_write(addr), readable && model[i].prot & PROT_WRITE ? 1 : 0);
+        if (readable && model[i].frame) {
+            assert_int_equal(world_frame(addr), model[i].frame); /* for ever */
+        }
+        if (readable) {
+            model[i].frame = world_frame(addr);
+        }
+    }
+}
+
+static bool model_mapped(unsigned from, unsigned count)
+{
+    for (unsigned i = from; i < from + count; i++) {
+        if (model[i].prot < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void model_step(uint64_t base, unsigned *seed)
+{
+    static const int prots[] = {PROT_NONE, PROT_READ, RW};
+    unsigned r = (unsigned)rand_r(seed), from = r % MODEL_PAGES, what = r / 64 % 4;
+    unsigned count = 1 + r / 256 % (MODEL_PAGES - from), prot = r / 16384 % 3;
+    uint64_t addr = base + from * PAGE_SIZE, len = count * PAGE_SIZE;
+    bool mapped = model_mapped(from, count);
+    if (what == 0) {
+        assert_int_equal(map_fixed(addr, len, prots[prot]), addr);
+    } else if (what == 1) {
+        assert_int_equal(mm_mprotect(addr, len, prots[prot]), mapped ? 0 : -ENOMEM);
+    } else if (what == 2 && r % 3 == 0) {
+        assert_int_equal(mm_madvise(addr, len, MADV_DONTNEED), mapped ? 0 : -ENOMEM);
+    }
+    for (unsigned i = from; i < from + count; i++) {
+        if (what == 0) {
+            model[i].prot = prots[prot];
+            model[i].value = 0;
+        } else if (what == 1 && mapped) {
+            model[i].prot = prots[prot];
+        } else if (what == 2 && r % 3 == 0 && mapped) {
+            model[i].value = 0;
+        } else if (what == 3 && model[i].prot == RW) {
+            model[i].value = (int)(r >> 20 & 0xff);
+            world_poke(base + i * PAGE_SIZE, (uint8_t)model[i].value);
+        }
+    }
+}
+
+static void any_order_of_calls_keeps_frames_and_contents(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 20; seed++) {
+        areas_remove(0, USER_END);
+        world_begin(16);
+        uint64_t base = 0x10000000;
+        memset(model, 0, sizeof(model));
+        for (unsigned i = 0; i < MODEL_PAGES; i++) {
+            model[i].prot = -1;
+        }
+        unsigned random = seed;
+        for (int step = 0; step < 500; step++) {
+            model_step(base, &random);
+            model_check(base);
+        }
+    }
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        T(anonymous_memory_is_zero_and_writable),
+        T(reservations_cost_nothing),
+        T(a_page_keeps_its_frame_while_it_is_hidden),
+        T(unmapped_memory_is_given_again_with_its_frames),
+        T(a_page_whose_frame_is_gone_is_not_used_again),
+        T(too_much_changes_nothing),
+        T(noreplace_finds_what_is_there),
+        T(the_heap_grows_and_shrinks_in_its_place),
+        T(moved_memory_keeps_what_is_in_it),
+        T(dontneed_zeroes),
+        T(files_are_shared_when_read_and_copied_when_written),
+        T(pages_behind_the_end_of_a_file_are_not_accessible),
+        T(areas_are_split_and_joined),
+        T(any_order_of_calls_keeps_frames_and_contents),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
