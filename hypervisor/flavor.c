@@ -13,7 +13,7 @@
 #include "common/cleanup.h"
 #include "common/limits.h"
 
-enum { DETECT_BYTES = 32 << 20 };
+enum { DETECT_BYTES = 8 << 20 };
 
 static const struct hv_flavor flavors[] = {
     {"plain", HV_MACHINE_MICROVM, "{append}", false},

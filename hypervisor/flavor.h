@@ -24,7 +24,7 @@ const struct hv_flavor *hv_flavor_find(const char *name);
 const char *hv_flavor_names(void);
 
 /* What an image says of itself: by the words that only one of them has in its binary. "plain" when it
- * says nothing. Looks at the first 32 MiB. */
+ * says nothing. Looks at the first 8 MiB. */
 const struct hv_flavor *hv_flavor_detect(const void *image, size_t len);
 
 /* A guest's network, as text; NULL where there is none. */

@@ -238,6 +238,9 @@ struct hv_driver_ops {
      * when the VM did not end so (it began from the image, or its snapshot was replaced): free it. */
     int (*vm_recycle)(struct hv_vm *vm, struct un_error *err);
 
+    /* Memory that the driver uses for machines of its own, beside VMs: the driver of services. NULL: none. */
+    uint64_t (*memory_bytes)(struct hv_driver *drv);
+
     /* What the VM has used so far. */
     void (*vm_usage)(struct hv_vm *vm, struct hv_usage *ret);
 

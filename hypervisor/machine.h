@@ -96,6 +96,8 @@ struct hv_machine_config {
     const char *key;  /* the same key: the same machine; changes with every version of a function */
     const char *name; /* the function's */
     const char *image_path;
+    const void *image; /* its bytes, to see what it says of itself; borrowed during vm_run */
+    size_t image_len;
     bool disk;          /* the image is a disk, else a kernel */
     const char *format; /* of a disk image: "raw", "qcow2" */
     const char *initrd_path; /* or NULL */

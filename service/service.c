@@ -9,7 +9,10 @@
 #include "hypervisor/flavor.h"
 #include "service/service_impl.h"
 
-enum { FAILURES_MOST = 3 /* in a row, then those who wait are told */ };
+enum {
+    FAILURES_MOST = 3, /* in a row, then those who wait are told */
+    MEMORY_RETRY_US = 100000
+};
 
 static void decide(void *arg);
 
@@ -80,11 +83,12 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
                 struct un_error *err)
 {
     struct service *sv = service_find(drv, config->key);
-    const struct hv_flavor *flavor = hv_flavor_find(config->flavor ? config->flavor : "plain");
     if (sv) {
         *ret = sv;
         return 0;
     }
+    const struct hv_flavor *flavor = config->flavor ? hv_flavor_find(config->flavor)
+                                                    : hv_flavor_detect(config->image, config->image_len);
     if (!flavor) {
         return un_error_set(err, -EINVAL, "flavor \"%s\" is not known; there are %s",
                             config->flavor, hv_flavor_names());
@@ -205,6 +209,12 @@ static void carry_out(struct service *sv, const struct service_decision *d)
         machine_end(mc);
     }
     for (uint32_t i = 0; i < d->make; i++) {
+        struct hv_driver *drv = sv->drv;
+        if (drv->may_use && !drv->may_use(drv->arg, sv->spec.mem_bytes)) {
+            sv->retry_us = un_loop_now_us(drv->loop) + MEMORY_RETRY_US;
+            service_changed(sv);
+            break;
+        }
         if (machine_begin(sv) < 0) {
             service_failed(sv, "out of memory");
             break;
@@ -282,8 +292,16 @@ static void driver_probe(struct hv_driver *drv, void (*cb)(void *arg, const stru
     cb(arg, &p);
 }
 
+static uint64_t driver_memory(struct hv_driver *drv)
+{
+    struct service_stats stats;
+    service_driver_stats(drv, &stats);
+    return stats.memory_mib << 20;
+}
+
 static const struct hv_driver_ops service_ops = {
     .name = "machine",
+    .memory_bytes = driver_memory,
     .close = driver_close,
     .probe = driver_probe,
     .vm_new = connection_new,
@@ -310,6 +328,7 @@ int service_driver_open(const struct service_driver_spec *spec, struct hv_driver
     drv->loop = spec->loop;
     drv->machines = spec->machines;
     drv->net = spec->net;
+    drv->may_use = spec->may_use;
     drv->on_console = spec->on_console;
     drv->arg = spec->arg;
     un_list_init(&drv->services);

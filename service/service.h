@@ -29,6 +29,8 @@ struct service_driver_spec {
     struct un_loop *loop;       /* kept until close */
     struct hv_driver *machines; /* runs them: has hv_driver_ops.machine; kept until close */
     struct netplumb *net;       /* taps; kept until close. NULL: QEMU's user network */
+    /* Whether a machine of this size may be made now; NULL: always. When not, it is asked again soon. */
+    bool (*may_use)(void *arg, uint64_t bytes);
     /* A line of a machine's console, without its end; may be NULL. */
     void (*on_console)(void *arg, const char *service, const char *line, size_t len);
     void *arg;

@@ -15,6 +15,7 @@ struct hv_driver {
     struct un_loop *loop;
     struct hv_driver *machines;
     struct netplumb *net;
+    bool (*may_use)(void *arg, uint64_t bytes);
     void (*on_console)(void *arg, const char *service, const char *line, size_t len);
     void *arg;
     struct un_list services;
