@@ -74,6 +74,7 @@ void gateway_run(struct api_call *call);
 void rest_image_push(struct api_call *call);
 void rest_image_list(struct api_call *call);
 void rest_image_get(struct api_call *call);
+void rest_image_check(struct api_call *call);
 void rest_image_pull(struct api_call *call);
 void rest_image_remove(struct api_call *call);
 void rest_tag_list(struct api_call *call);

@@ -327,6 +327,76 @@ void rest_image_get(struct api_call *call)
     image_get(call->api->images, call->match.params[0], on_info, call);
 }
 
+/* --- check: what preparing a Linux program finds ------------------------------------------------ */
+
+/* {"digest", "kind", "runs", "error", "report"}. `report` is JSON text, NULL: none. */
+static json_t *check_json(const char *digest, enum image_kind kind, const char *error,
+                          const char *report, size_t report_size)
+{
+    json_t *found = report ? json_loadb(report, report_size, 0, NULL) : NULL;
+    return json_pack("{s:s, s:s, s:b, s:o, s:o}", "digest", digest, "kind", image_kind_name(kind),
+                     "runs", error == NULL, "error", error ? reply_text(error) : json_null(),
+                     "report", found ? found : json_null());
+}
+
+struct image_check {
+    struct api_call *call;
+    char digest[IMAGE_DIGEST_SIZE];
+    enum image_kind kind;
+};
+
+static void on_check_opened(void *arg, int rc, struct image_mapping *mapping,
+                            const struct un_error *err)
+{
+    struct image_check *c = arg;
+    if (rc == 0) {
+        reply_json(c->call, 200,
+                   check_json(c->digest, c->kind, NULL, mapping->report, mapping->report_size));
+        image_unref(mapping);
+    } else if (rc == -EINVAL || rc == -EFBIG) {
+        const char *report = image_failure_report(c->call->api->images, c->digest);
+        reply_json(c->call, 200, check_json(c->digest, c->kind, err->text, report,
+                                            report ? strlen(report) : 0));
+    } else {
+        reply_error(c->call, rc, err);
+    }
+    free(c);
+}
+
+static void on_check_info(void *arg, int rc, const struct image_info *info,
+                          const struct un_error *err)
+{
+    struct api_call *call = arg;
+    struct un_error why = UN_ERROR_INIT;
+    if (call_given_up(call)) {
+        return;
+    }
+    if (rc < 0) {
+        reply_error(call, rc, err);
+        return;
+    }
+    if (!image_kind_is_linux(info->kind)) {
+        bool runs = sched_can_run(info->kind, &why) == 0;
+        reply_json(call, 200,
+                   check_json(info->digest, info->kind, runs ? NULL : why.text, NULL, 0));
+        return;
+    }
+    struct image_check *c = calloc(1, sizeof(*c));
+    if (!c) {
+        reply_error(call, -ENOMEM, NULL);
+        return;
+    }
+    c->call = call;
+    c->kind = info->kind;
+    memcpy(c->digest, info->digest, sizeof(c->digest));
+    image_open(call->api->images, info->digest, on_check_opened, c);
+}
+
+void rest_image_check(struct api_call *call)
+{
+    image_get(call->api->images, call->match.params[0], on_check_info, call);
+}
+
 static void on_list(void *arg, int rc, const struct image_info *list, size_t count,
                     const struct un_error *err)
 {

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "cli/api.h"
-#include "cli/gather.h"
+#include "cli/deploy.h"
 #include "cli/push.h"
 #include "cli/table.h"
 #include "common/cleanup.h"
@@ -152,7 +152,7 @@ static int read_args(const struct cli_call *call, json_t *config)
     return status;
 }
 
-static int read_config(const struct cli_call *call, json_t *config)
+int deploy_read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
         read_memory, read_timeout, read_concurrency, read_words, read_env, read_egress, read_args};
@@ -187,10 +187,10 @@ static int gather(const struct cli_call *call, const char *what, json_t *config,
                : status;
 }
 
-/* Puts the image into the configuration, pushing it when it is a file here. */
-static int find_image(const struct cli_call *call, json_t *config, struct gathered *g)
+int deploy_find_image(const struct cli_call *call, const char *what, json_t *config,
+                      struct gathered *g)
 {
-    const char *what = call->args.operands[1], *program = args_get(&call->args, "program");
+    const char *program = args_get(&call->args, "program");
     bool named = !args_has(&call->args, "rootfs") && !args_has(&call->args, "with") &&
                  (push_is_digest(what) || access(what, F_OK) < 0);
     if (!named && gather_wanted(call, what)) {
@@ -243,8 +243,9 @@ int verb_deploy(struct cli_call *call)
     }
     /* Everything that can be wrong with the words is said before a byte is sent. */
     int status = api_function_path(call, call->args.operands[0], "", &path);
-    status = status == CLI_DONE ? read_config(call, config) : status;
-    status = status == CLI_DONE ? find_image(call, config, &g) : status;
+    status = status == CLI_DONE ? deploy_read_config(call, config) : status;
+    status = status == CLI_DONE ? deploy_find_image(call, call->args.operands[1], config, &g)
+                                : status;
     status = status == CLI_DONE ? api_call(call, "PUT", path, config, &function) : status;
     if (status != CLI_DONE) {
         return status;

@@ -36,6 +36,16 @@ static const struct args_option deploy_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
+static const struct args_option check_options[] = {
+    GATHER_OPTIONS,
+    {"run", 0, NULL, "also run it once, in a VM, and tell which system calls it missed"},
+    {"data", 'd', "DATA", "with --run: what it reads: @FILE, - for standard input, or the text itself"},
+    {"interface", 'i', "I", "with --run: how the program takes requests: filter, cgi or http"},
+    {"memory", 'm', "SIZE", "with --run: memory of the VM, like 64M"},
+    {"env", 'e', "K=V", "with --run: an environment variable; may be repeated"},
+    {NULL, 0, NULL, NULL},
+};
+
 static const struct args_option invoke_options[] = {
     {"async", 0, NULL, "have it run later; prints the invocation's id"},
     {"data", 'd', "DATA", "the body: @FILE, - for standard input, or the text itself"},
@@ -71,8 +81,15 @@ static const struct args_option push_options[] = {
 const struct cli_verb cli_verbs[] = {
     {"deploy", "NAME PROGRAM|IMAGE [-- ARG...]", 2, 2, true, deploy_options, verb_deploy,
      "Make a function of a program, or a new version of it",
-     "PROGRAM is a local file; it is pushed unless the daemon has it. IMAGE is a digest or a tag.\n"
-     "Words behind -- are the program's arguments.\n"},
+     "PROGRAM is a local file: a Linux program or script, which is sent with its interpreter and\n"
+     "libraries and what --with names, or an image that is pushed as it is. With --rootfs it is a path\n"
+     "in that root file system (- for the program that a tar archive itself names). IMAGE is a digest\n"
+     "or a tag. Words behind -- are the program's arguments.\n"},
+    {"check", "PROGRAM|IMAGE [-- ARG...]", 1, 1, true, check_options, verb_check,
+     "Tell whether a program can run, without deploying it",
+     "Shows the kind, the libraries, the system calls found and rewritten in each file, those known to\n"
+     "be missing, what is wrong, and the memory needed. The image stays in the store, where the garbage\n"
+     "collection finds it.\n"},
     {"invoke", "NAME[:VERSION|ALIAS]", 1, 1, false, invoke_options, verb_invoke,
      "Call a function; its answer goes to standard output", NULL},
     {"ls", "", 0, 0, false, no_options, verb_ls, "List functions", NULL},

@@ -62,6 +62,7 @@ int cli_help_verb(const struct cli_verb *verb, struct un_buf *out);
 int cli_show_help(const struct cli_verb *verb);
 
 int verb_bench(struct cli_call *call);
+int verb_check(struct cli_call *call);
 int verb_deploy(struct cli_call *call);
 int verb_describe(struct cli_call *call);
 int verb_doctor(struct cli_call *call);

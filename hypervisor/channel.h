@@ -65,11 +65,11 @@ struct hv_channel {
     bool request_put, request_eof; /* the request was written; with its last body byte */
     bool head_sent, output_out;    /* response: on_head came; on_output awaits its answer */
     bool finished, exit_told, closed;
-    uint32_t ask_len;                            /* of the RECV being answered: the most it takes */
-    uint64_t net_readable, net_writable;         /* as the user says */
-    uint64_t told_readable, told_writable;       /* as the guest was told with the last answer */
-    char name[LIMIT_NET_NAME_BYTES + 1];         /* of the RESOLVE or OPEN being answered */
-    struct hv_exit why; /* once finished */
+    uint32_t ask_len;                      /* of the RECV being answered: the most it takes */
+    uint64_t net_readable, net_writable;   /* as the user says */
+    uint64_t told_readable, told_writable; /* as the guest was told with the last answer */
+    char name[LIMIT_NET_NAME_BYTES + 1];   /* of the RESOLVE or OPEN being answered */
+    struct hv_exit why;                    /* once finished */
 };
 
 void hv_channel_init(struct hv_channel *ch, uint8_t *base, const struct hv_vm_events *events,

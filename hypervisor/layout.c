@@ -103,10 +103,11 @@ static int read_note(const struct hv_run_spec *run, const struct un_elf *elf, ui
                             minor, UNID_ABI_MAJOR, UNID_ABI_MINOR);
     }
     if (flags & ~(uint32_t)UNID_NOTE_PAGING) {
-        return un_error_set(err, -EINVAL,
-                            "the image, made for guest ABI %u.%u, needs what this host (%u.%u) does "
-                            "not know: note flags %#" PRIx32,
-                            major, minor, UNID_ABI_MAJOR, UNID_ABI_MINOR, flags);
+        return un_error_set(
+            err, -EINVAL,
+            "the image, made for guest ABI %u.%u, needs what this host (%u.%u) does "
+            "not know: note flags %#" PRIx32,
+            major, minor, UNID_ABI_MAJOR, UNID_ABI_MINOR, flags);
     }
     *ret_flags = flags;
     return 0;
@@ -150,10 +151,9 @@ static int check_segment(const struct un_elf_segment *s, bool paging, uint64_t m
 {
     uint64_t phys = phys_of(s, paging), end;
     if (phys < UNID_IMAGE_MIN || __builtin_add_overflow(phys, s->mem_size, &end)) {
-        return un_error_set(err, -EINVAL,
-                            "the segment at %#" PRIx64 " lies outside of [%#" PRIx64
-                            ", memory end)",
-                            s->vaddr, (uint64_t)UNID_IMAGE_MIN);
+        return un_error_set(
+            err, -EINVAL, "the segment at %#" PRIx64 " lies outside of [%#" PRIx64 ", memory end)",
+            s->vaddr, (uint64_t)UNID_IMAGE_MIN);
     }
     if (end > mem_bytes) {
         return un_error_set(err, -ENOMEM,

@@ -85,6 +85,24 @@ static bool has_multiboot2(const struct probe *p)
     return false;
 }
 
+static bool is_paging(const struct probe *p, const struct un_elf_note *note)
+{
+    return note->size >= 8 && u16_at(p, note->offset + 4) & UNID_NOTE_PAGING;
+}
+
+/* The end of the memory that the segments take. Those of a paging image may name a physical address
+ * by one in the direct map (unid/abi.h). */
+static uint64_t memory_end(const struct un_elf *elf, bool paging)
+{
+    uint64_t end = 0;
+    for (size_t i = 0; i < elf->segment_count; i++) {
+        const struct un_elf_segment *s = &elf->segments[i];
+        uint64_t at = s->vaddr - (paging && s->vaddr >= UNID_DIRECT_MAP ? UNID_DIRECT_MAP : 0);
+        end = at + s->mem_size > end ? at + s->mem_size : end;
+    }
+    return end;
+}
+
 static int check_sdk(const struct probe *p, const struct un_elf *elf,
                      const struct un_elf_note *note, struct un_error *err)
 {
@@ -106,10 +124,11 @@ static int check_sdk(const struct probe *p, const struct un_elf *elf,
                             "ELF: a segment at 0x%" PRIx64 ", SDK images start at 0x%llx", elf->low,
                             UNID_IMAGE_MIN);
     }
-    if (elf->high > MAX_SPAN) {
+    uint64_t end = memory_end(elf, is_paging(p, note));
+    if (end > MAX_SPAN) {
         return un_error_set(err, -EINVAL,
                             "ELF: segments up to 0x%" PRIx64 ", no machine has more than %d MiB",
-                            elf->high, LIMIT_FUNCTION_MEMORY_MIB);
+                            end, LIMIT_FUNCTION_MEMORY_MIB);
     }
     return 0;
 }
@@ -128,12 +147,14 @@ static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_
         }
         return -EINVAL;
     }
-    if (elf.high - elf.low > MAX_SPAN) {
+    bool sdk = un_elf_find_note(p->data, p->len, &elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &note);
+    uint64_t span = memory_end(&elf, sdk && is_paging(p, &note)) - elf.low;
+    if (span > MAX_SPAN) {
         return un_error_set(err, -EINVAL,
                             "ELF: segments span %" PRIu64 " MiB, no machine has more than %d MiB",
-                            (elf.high - elf.low) >> 20, LIMIT_FUNCTION_MEMORY_MIB);
+                            span >> 20, LIMIT_FUNCTION_MEMORY_MIB);
     }
-    if (un_elf_find_note(p->data, p->len, &elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &note)) {
+    if (sdk) {
         rc = check_sdk(p, &elf, &note, err);
         if (rc == 0) {
             *ret = IMAGE_SDK;

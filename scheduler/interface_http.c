@@ -188,7 +188,7 @@ static int on_headers_complete(llhttp_t *l)
         return ++h->informational > INFORMATIONAL_MAX
                    ? refuse(h, un_error_set(&h->err, -EBADMSG, "more than %d answers of 1xx",
                                             INFORMATIONAL_MAX))
-                   : 0;
+                   : 1; /* without a body, whatever the fields say; the next answer follows */
     }
     if (l->status_code < 200 || l->status_code > 599) {
         return refuse(h, un_error_set(&h->err, -EBADMSG, "the status %u is not from 100 to 599",

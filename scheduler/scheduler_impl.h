@@ -146,6 +146,8 @@ void warm_done(struct scheduler *s);
  * VM is not to be kept. */
 struct warm_set *warm_set_for(struct sched_call *c);
 void warm_set_unref(struct warm_set *set);
+/* The call has ended with success: where each gets a VM of its own, the next one's is bound ahead. */
+void warm_ahead(struct sched_call *c);
 /* Whether a VM is there for this call, or is being put back and not promised to another. */
 bool warm_has(const struct sched_call *c);
 /* An admitted call takes a warm VM, or waits for one being put back. False: there is none. */
@@ -187,6 +189,9 @@ void instance_end(struct instance *i, struct record *record);
 /* RUNNING, and its guest has ended with success: puts the VM back for another run of its version.
  * Takes the set's reference and the record. When the driver refuses, it is instance_end. */
 void instance_recycle(struct instance *i, struct warm_set *set, struct record *record);
+/* IDLE: binds it to the set's version, ahead of a call. Takes the set's reference. When the driver refuses
+ * it is as before, and the reference is given back. */
+void instance_bind_ahead(struct instance *i, struct warm_set *set);
 /* What the run of this call has used. */
 void instance_usage(const struct instance *i, struct hv_usage *ret);
 

@@ -506,8 +506,9 @@ static void ask_net(struct fake_vm *vm, uint32_t op, const char *text, enum net_
     size_t len = op == UNID_OP_NET_RECV ? UNID_NET_SIZE : text ? strlen(text) : 0;
     vm->left = next;
     fake_guest_ask(
-        vm, &(struct hv_ask){
-                .op = op, .handle = (unsigned)vm->taken, .data = text, .len = len, .wait_ns = ~0ull});
+        vm,
+        &(struct hv_ask){
+            .op = op, .handle = (unsigned)vm->taken, .data = text, .len = len, .wait_ns = ~0ull});
 }
 
 /* The error that a call other than "not now" gave. */

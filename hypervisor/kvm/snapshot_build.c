@@ -30,7 +30,14 @@ struct waiter {
     void *arg;
 };
 
-enum build_state { BUILD_LOADING, BUILD_STARTING, BUILD_PLACING, BUILD_RUNNING, BUILD_WRITING, BUILD_ENDED };
+enum build_state {
+    BUILD_LOADING,
+    BUILD_STARTING,
+    BUILD_PLACING,
+    BUILD_RUNNING,
+    BUILD_WRITING,
+    BUILD_ENDED
+};
 
 struct build {
     struct un_list node; /* of snapshots.builds */

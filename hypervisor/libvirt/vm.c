@@ -230,8 +230,7 @@ static void name_system_call(struct hv_vm *vm, struct hv_exit *fault)
 {
     enum { PAGE_FAULT = 14 };
     uint8_t code[HV_CODE_MAX];
-    size_t len =
-        hv_fault_code(vm->shell.mem, vm->shell.mem_bytes, vm->cr3, fault->fault_rip, code);
+    size_t len = hv_fault_code(vm->shell.mem, vm->shell.mem_bytes, vm->cr3, fault->fault_rip, code);
     const char *name = hv_fault_system_call(code, len);
     if (name && fault->fault_vector != PAGE_FAULT) {
         hv_fault_describe_call(fault->detail, sizeof(fault->detail), name, fault->fault_rip);

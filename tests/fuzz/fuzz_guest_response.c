@@ -147,8 +147,8 @@ static void host_act(uint8_t action, struct un_reader *r)
         hv_channel_output_done(&f.ch);
         break;
     case 'a':
-        hv_channel_answer(&f.ch, &(struct hv_answer){.result = (int32_t)un_read_u32le(r),
-                                                     .data = received});
+        hv_channel_answer(
+            &f.ch, &(struct hv_answer){.result = (int32_t)un_read_u32le(r), .data = received});
         break;
     case 'v':
         hv_channel_net_ready(&f.ch, un_read_u8(r), ~(uint64_t)r->pos);

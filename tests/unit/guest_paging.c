@@ -200,7 +200,7 @@ static uint64_t map(uint64_t addr)
     return at;
 }
 
-static const uint64_t places[] = {UNID_U64(0x400000),       UNID_U64(0x00c000000000),
+static const uint64_t places[] = {UNID_U64(0x400000), UNID_U64(0x00c000000000),
                                   UNID_U64(0x555555554000), UNID_U64(0x7ffff7fff000),
                                   UNID_U64(0x7ffffffff000 - 0x1000)};
 #define PLACES (sizeof(places) / sizeof(places[0]))
@@ -369,8 +369,8 @@ static void scribble(void)
     take_request();
     for (int i = 0; i < 20000; i++) {
         uint64_t addr = any() & 255 ? from + ((any() & 63) << 21) : any() & ~UNID_U64(7);
-        uint64_t table = any() & 3 ? boot->heap_start + (any() % 70) * PAGE
-                                   : tables + (any() & 7) * PAGE;
+        uint64_t table =
+            any() & 3 ? boot->heap_start + (any() % 70) * PAGE : tables + (any() & 7) * PAGE;
         uint64_t entry = any() & 1 ? any() % boot->memory_end : any();
         if (table < boot->memory_end && (any() & 15) == 0) {
             direct(table)[any() & 511] = (entry & ~UNID_U64(0xfff)) | (any() & 0xff);
@@ -480,6 +480,7 @@ void start(const struct unid_boot *b)
     } else if (is(args[1], "int80")) {
         execute(0xcd, 0x80);
     } else {
+        take_request();
         done("unknown argument", 1);
     }
     done("ok", 0);

@@ -394,8 +394,8 @@ static inline void contract_paging_run(struct contract_vm *v, const char *const 
     contract_start(v, "paging", "");
     assert_true(contract_wait(v->c, &v->exited, 20000));
     if (v->why.kind != HV_EXIT_DONE || v->why.status != 0 ||
-        (answer && (v->output.len != strlen(answer) ||
-                    memcmp(v->output.data, answer, v->output.len) != 0))) {
+        (answer &&
+         (v->output.len != strlen(answer) || memcmp(v->output.data, answer, v->output.len) != 0))) {
         fail_msg("%s %s: %s, status %d, rip %#llx, address %#llx, %s: %.*s", argv[0], argv[1],
                  hv_exit_name(v->why.kind), v->why.status, (unsigned long long)v->why.fault_rip,
                  (unsigned long long)v->why.fault_addr, v->why.detail, (int)v->output.len,
@@ -501,8 +501,9 @@ static inline void contract_connections_are_asked_of_the_user(struct contract *c
 
 static inline void contract_the_report_is_read_at_the_end(struct contract *c)
 {
-    static const char *const honest[] = {"paging", "report", "1", NULL},
-                            *const liar[] = {"paging", "report", "4000000000", NULL};
+    static const char *const honest[] = {"paging", "report", "1", NULL}, *const liar[] = {
+                                                                             "paging", "report",
+                                                                             "4000000000", NULL};
     for (int i = 0; i < 2; i++) {
         struct contract_vm v;
         contract_shell(c, &v);

@@ -61,6 +61,25 @@ static void assert_no_image(const void *data, size_t len, uint64_t size, const c
     }
 }
 
+static void paging_images_may_have_segments_in_the_direct_map(void **state)
+{
+    struct elf_file f;
+    struct {
+        uint16_t major, minor;
+        uint32_t flags;
+    } desc = {UNID_ABI_MAJOR, UNID_ABI_MINOR, UNID_NOTE_PAGING};
+    elf_make(&f);
+    elf_add_note(&f, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &desc, sizeof desc);
+    elf_program(&f, ELF_PH_DATA)->p_vaddr = UNID_DIRECT_MAP + 0x800000;
+    assert_kind(&f, IMAGE_SDK);
+    elf_program(&f, ELF_PH_DATA)->p_vaddr = UNID_DIRECT_MAP + (UINT64_C(1) << 40);
+    assert_no_image(f.data, sizeof f.data, sizeof f.data, "segments span 1048");
+    desc.flags = 0;
+    elf_add_note(&f, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &desc, sizeof desc);
+    elf_program(&f, ELF_PH_DATA)->p_vaddr = UNID_DIRECT_MAP + 0x800000;
+    assert_no_image(f.data, sizeof f.data, sizeof f.data, "segments span");
+}
+
 static void programs_are_told_apart(void **state)
 {
     struct elf_file f;
@@ -735,6 +754,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(programs_are_told_apart),
+        cmocka_unit_test(paging_images_may_have_segments_in_the_direct_map),
         cmocka_unit_test(kernels_are_told_apart),
         cmocka_unit_test(a_header_must_be_aligned_and_add_up),
         cmocka_unit_test(a_bzimage_is_recognised_and_held_to_its_sizes),

@@ -356,6 +356,11 @@ static void http_answers_are_read_however_they_are_framed(void **state)
            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: a\r\n\r\n"
            "HTTP/1.1 204 No Content\r\nX: y\r\n\r\n",
            204, "X=y;", "");
+    expect(FUNCTION_HTTP, false,
+           "HTTP/1.1 100 Continue\r\nTransfer-Encoding: rot13\r\n\r\n"
+           "HTTP/1.1 102 Wait\r\nContent-Length: 9\r\n\r\n"
+           "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+           200, "Content-Length=2;", "ok");
     expect(FUNCTION_HTTP, false, "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304,
            "Content-Length=5;", "");
     expect(FUNCTION_HTTP, true, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200,

@@ -1,0 +1,228 @@
+"""Unmodified Linux programs behind each interface, in real virtual machines through the kvm driver:
+Debian's busybox, and small C programs compiled here."""
+
+import gzip
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+
+import pytest
+
+import harness
+from test_interfaces import echo, log_text, server
+
+BUSYBOX = pathlib.Path("/bin/busybox")
+
+pytestmark = [
+    pytest.mark.kvm,
+    pytest.mark.skipif(
+        not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be opened"
+    ),
+    pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc"),
+]
+
+# A server that keeps its connections: says how many requests it has seen, and the request.
+SERVER = r"""
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static char buf[1 << 16];
+
+static void answer(int c, int seen)
+{
+    size_t n = 0;
+    ssize_t got;
+
+    while (!strstr(buf, "\r\n\r\n") && (got = read(c, buf + n, sizeof buf - 1 - n)) > 0) {
+        n += (size_t)got;
+        buf[n] = 0;
+    }
+    if (strncmp(buf, "GET /big ", 9) == 0) {
+        dprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", 16 << 20);
+        memset(buf, 'b', sizeof buf);
+        for (int i = 0; i < (16 << 20) / (int)sizeof buf; i++) {
+            if (write(c, buf, sizeof buf) != sizeof buf) {
+                exit(1);
+            }
+        }
+        return;
+    }
+    dprintf(c, "HTTP/1.1 200 OK\r\nX-Seen: %d\r\nContent-Length: %zu\r\n\r\n%s", seen, n, buf);
+}
+
+int main(void)
+{
+    int l = socket(AF_INET, SOCK_STREAM, 0), seen = 0, c;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(getenv("PORT")))};
+
+    if (bind(l, (void *)&at, sizeof at) < 0 || listen(l, 8) < 0) {
+        return 1;
+    }
+    while ((c = accept(l, NULL, NULL)) >= 0) {
+        answer(c, ++seen);
+    }
+    return 1;
+}
+"""
+
+# Reads its input, sends it to 127.0.0.1:argv[1], and says what comes back.
+CLIENT = r"""
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static char all[1 << 22];
+
+int main(int argc, char **argv)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
+    size_t len = 0;
+    ssize_t n;
+    int s;
+
+    while ((n = read(0, all + len, sizeof all - len)) > 0) {
+        len += (size_t)n;
+    }
+    inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
+    s = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(s, (void *)&to, sizeof to) < 0) {
+        printf("connect: %s\n", strerror(errno));
+        return 0;
+    }
+    for (size_t at = 0; at < len; at += (size_t)n) {
+        n = write(s, all + at, len - at);
+        if (n < 0) {
+            return 2;
+        }
+    }
+    shutdown(s, SHUT_WR);
+    while ((n = read(s, all, sizeof all)) > 0) {
+        if (write(1, all, (size_t)n) != n) {
+            return 3;
+        }
+    }
+    return n < 0 ? 4 : 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    daemon = harness.Daemon(
+        tmp_path_factory.mktemp("unid"), driver="kvm", flags=["--set", "pool.min=2"]
+    ).start()
+    yield daemon
+    status = daemon.stop(60)
+    assert status == 0, daemon.log()[-3000:]
+    daemon.assert_nothing_left()
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Static programs by name."""
+    made = {}
+    where = tmp_path_factory.mktemp("programs")
+    for name, source in (("server", SERVER), ("client", CLIENT)):
+        (where / f"{name}.c").write_text(source)
+        made[name] = where / name
+        subprocess.run(
+            ["gcc", "-O1", "-static", "-o", made[name], where / f"{name}.c"], check=True, timeout=60
+        )
+    return made
+
+
+def deploy(daemon, name, program, *args, options=()):
+    daemon.unictl("deploy", name, program, *options, "--", *args).ok()
+
+
+def busybox(daemon, name, *args, options=()):
+    if not BUSYBOX.exists():
+        pytest.skip("there is no busybox")
+    deploy(daemon, name, BUSYBOX, *args, options=options)
+
+
+def test_filter_is_the_program_as_on_the_host(real, name):
+    busybox(real, name, "gzip", "-c")
+    data = random.Random(1).randbytes(300000) + bytes(1 << 20)
+    answer = real.call(name, data).ok()
+    assert gzip.decompress(answer.body) == data
+    receipt = real.receipt(answer.headers["X-Unid-Invocation-Id"])
+    assert receipt["calls"] > 0
+    assert receipt["unsupported"] == []
+
+
+def test_filter_that_fails_is_502_with_its_status_and_words(real, name):
+    busybox(real, name, "sh", "-c", "read a; echo no $a >&2; exit 3")
+    problem = real.call(name, b"luck\n").problem(502)
+    assert problem["exit"]["status"] == 3
+    assert problem["log_tail"] == "no luck\n"
+
+
+def test_missing_system_call_is_in_the_502(real, name):
+    busybox(real, name, "sh", "-c", "read a; b=$(echo $a); exit 1")
+    problem = real.call(name, b"x\n").problem(502)
+    assert [call["name"] for call in problem["unsupported"]] in (["clone"], ["fork"], ["vfork"])
+    assert "unsupported system call: " in problem["detail"]
+
+
+def test_cgi_program_gets_its_request(real, name):
+    script = 'echo "Status: 201 Made"; echo; echo "$PATH_INFO $QUERY_STRING $CONTENT_LENGTH $MINE"; read a; echo $a'
+    busybox(real, name, "sh", "-c", script, options=["-i", "cgi", "--env", "MINE=v"])
+    for _ in range(2):
+        answer = real.post(f"/fn/{name}/p?q=1", b"body\n")
+        assert (answer.status, answer.body) == (201, b"/p q=1 5 v\nbody\n")
+
+
+def test_each_request_is_the_first_of_a_started_server(real, compiled, name):
+    deploy(real, name, compiled["server"], options=["-i", "http"])
+    connection = real.connection()
+    for _ in range(5):
+        connection.request("GET", f"/fn/{name}/x?y", headers={"X-Mine": "1"})
+        response = connection.getresponse()
+        body = response.read()
+        assert (response.status, response.headers["X-Seen"]) == (200, "1")
+        assert body.startswith(b"GET /x?y HTTP/1.1\r\n")
+        assert b"\r\nX-Mine: 1\r\n" in body
+    connection.close()
+    answer = real.get(f"/fn/{name}/big").ok()
+    assert answer.body == b"b" * (16 << 20)
+
+
+def test_allowed_connections_are_made_and_others_are_not(real, compiled, name):
+    data = random.Random(2).randbytes(1 << 20)
+    with server(echo) as port:
+        deploy(real, name, compiled["client"], port, options=["--egress", f"localhost:{port}"])
+        answer = real.call(name, data).ok()
+        assert answer.body == data.upper()
+        receipt = real.receipt(answer.headers["X-Unid-Invocation-Id"])
+        assert receipt["egress"] == {
+            "connections": 1,
+            "refused": 0,
+            "bytes_in": len(data),
+            "bytes_out": len(data),
+        }
+        deploy(real, f"{name}no", compiled["client"], port)
+        assert real.call(f"{name}no", b"x").ok().body.startswith(b"connect: ")
+    log = harness.wait_for(lambda: log_text(real, f"{name}no"), "the log is there")
+    assert f"--egress 127.0.0.1:{port}" in log
+
+
+def test_program_of_the_sdk_says_that_it_is_one(real, name):
+    if not (harness.EXAMPLES / "hello").exists():
+        pytest.skip(f"there are no examples in {harness.EXAMPLES}")
+    for interface in ("cgi", "http"):
+        refused = real.unictl("deploy", name, harness.EXAMPLES / "hello", "-i", interface)
+        assert refused.status == 1
+        assert "deploy it with --interface sdk" in refused.err
+    real.unictl("deploy", name, harness.EXAMPLES / "hello", "-i", "filter").ok()
+    real.get(f"/fn/{name}").ok()
