@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "hypervisor/machine.h"
 #include "common/syscall_name.h"
 #include "scheduler/scheduler_impl.h"
 

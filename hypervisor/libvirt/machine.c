@@ -13,6 +13,7 @@
 
 #include "hypervisor/libvirt/driver.h"
 #include "hypervisor/libvirt/proc.h"
+#include "hypervisor/libvirt/ring0.h"
 #include "hypervisor/machine.h"
 
 enum { READ_AT_ONCE = 4096, READS_A_TURN = 16 };
@@ -183,8 +184,11 @@ static void on_console(evutil_socket_t fd, short what, void *arg)
 static int make_run(struct un_job *job, struct un_error *err)
 {
     struct hv_machine *m = machine_of(job);
-    return lv_shell_create_machine(&m->drv->host, m->drv->choice.accelerator, &m->spec, &m->shell,
-                                   err);
+    /* What runs programs fast may emulate kernels. */
+    const char *accelerator = m->drv->wanted_accelerator ? m->drv->wanted_accelerator
+                              : lv_ring0_is_fast()       ? "kvm"
+                                                         : "tcg";
+    return lv_shell_create_machine(&m->drv->host, accelerator, &m->spec, &m->shell, err);
 }
 
 static void tell_failed(struct hv_machine *m, int rc, const struct un_error *err)
