@@ -53,6 +53,7 @@ static void leave_machine(struct hv_vm *vm)
     }
     vm->mc = NULL;
     if (mc) {
+        un_list_remove(&vm->node);
         machine_release(mc);
     }
 }
@@ -218,6 +219,7 @@ static void try_again_or_lose(struct hv_vm *vm, const char *why)
     bufferevent_free(vm->bev);
     vm->bev = NULL;
     vm->mc = NULL;
+    un_list_remove(&vm->node);
     vm->input_wanted = vm->peer_closed = false;
     un_list_push_front(&sv->waiting, &vm->node);
     sv->waiting_count++;
@@ -286,6 +288,7 @@ void connection_assign(struct hv_vm *vm, struct machine *mc)
     bool first = mc->probe_open;
     vm->mc = mc;
     mc->in_flight++;
+    un_list_push(&mc->connections, &vm->node);
     vm->bev = first
                   ? mc->probe
                   : bufferevent_socket_new(un_loop_base(vm->drv->loop), -1, BEV_OPT_CLOSE_ON_FREE);

@@ -56,6 +56,9 @@ void machine_end(struct machine *mc)
     mc->state = MACHINE_ENDING;
     un_timer_cancel(&mc->timer);
     close_probe(mc);
+    while (!un_list_empty(&mc->connections)) {
+        connection_lost(un_list_first(&mc->connections, struct hv_vm, node), "the machine ended");
+    }
     if (mc->m) {
         hv_machine_ops(mc->m)->free(mc->m); /* on_gone follows */
     } else if (!mc->linking) {
@@ -168,7 +171,7 @@ void machine_doubt(struct machine *mc)
 void machine_release(struct machine *mc)
 {
     mc->in_flight--;
-    mc->idle_us = un_loop_now_us(mc->sv->drv->loop);
+    mc->idle_us = mc->sv->used_us = un_loop_now_us(mc->sv->drv->loop);
     if (mc->sv->limits.per_request) {
         mc->spent = true;
         machine_end(mc);
@@ -320,6 +323,7 @@ int machine_begin(struct service *sv)
     }
     mc->sv = sv;
     mc->state = MACHINE_MAKING;
+    un_list_init(&mc->connections);
     un_timer_init(&mc->timer, sv->drv->loop, on_timer, mc);
     un_list_push(&sv->machines, &mc->node);
     sv->drv->machine_count++;

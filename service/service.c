@@ -87,8 +87,9 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
         *ret = sv;
         return 0;
     }
-    const struct hv_flavor *flavor = config->flavor ? hv_flavor_find(config->flavor)
-                                                    : hv_flavor_detect(config->image, config->image_len);
+    const struct hv_flavor *flavor = config->flavor
+                                         ? hv_flavor_find(config->flavor)
+                                         : hv_flavor_detect(config->image, config->image_len);
     if (!flavor) {
         return un_error_set(err, -EINVAL, "flavor \"%s\" is not known; there are %s",
                             config->flavor, hv_flavor_names());

@@ -72,6 +72,7 @@ struct machine {
     bool linking; /* net_attach is under way */
     struct sockaddr_in addr;
     unsigned in_flight;
+    struct un_list connections; /* struct hv_vm, as many as in_flight */
     bool proven;      /* it has answered once: a connection that is taken means that it listens */
     bool spent;       /* per request: it has served its one */
     uint64_t idle_us; /* READY and nothing in flight: since when */
@@ -109,7 +110,7 @@ struct hv_vm {
     struct hv_driver *drv;
     const struct hv_vm_events *events;
     void *arg;
-    struct un_list node; /* in the service's waiting */
+    struct un_list node; /* in the service's waiting, or the machine's connections */
     struct service *sv;
     struct machine *mc;
     struct bufferevent *bev;

@@ -50,6 +50,8 @@ struct hv_machine {
     struct un_timer boot;
 };
 
+static struct hv_machine *last_started; /* that was started */
+
 static void post(struct hv_machine *m, void (*fn)(void *))
 {
     m->post = (struct un_post){.fn = fn, .arg = m};
@@ -155,6 +157,7 @@ static void fake_start(struct hv_machine *m)
         post(m, tell_exit);
         return;
     }
+    last_started = m;
     un_timer_init(&m->boot, m->drv->loop, boot, m);
     assert_int_equal(un_timer_arm_in(&m->boot, fake.boot_us), 0);
 }
@@ -564,6 +567,25 @@ static void what_cannot_be_made_is_told(void **state)
     finish(&r);
 }
 
+static void requests_are_lost_with_their_machine(void **state)
+{
+    struct world *w = *state;
+    struct request r[2] = {{0}}, next = {0};
+    begin(w, &next, "END"); /* it has proven itself */
+    wait_exit(&next);
+    finish(&next);
+    begin(w, &r[0], "HOLD END");
+    begin(w, &r[1], "HOLD END");
+    run_for(w, 100);
+    post(last_started, tell_exit);
+    for (int i = 0; i < 2; i++) {
+        wait_exit(&r[i]);
+        assert_int_equal(r[i].why.kind, HV_EXIT_LOST);
+        assert_string_equal(r[i].why.detail, "the machine ended");
+        finish(&r[i]);
+    }
+}
+
 static void a_dropped_request_is_lost_not_repeated(void **state)
 {
     struct world *w = *state;
@@ -610,6 +632,7 @@ int main(void)
         T(one_crash_is_made_good),
         T(a_deaf_machine_is_given_up),
         T(what_cannot_be_made_is_told),
+        T(requests_are_lost_with_their_machine),
         T(a_dropped_request_is_lost_not_repeated),
         T(a_client_may_go_at_any_time),
     };
