@@ -177,6 +177,7 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
         return;
     }
     rc = function_settle_interface(&d->config, info->kind, &own_err);
+    rc = rc < 0 ? rc : sched_check_machine(&d->config, &own_err);
     if (rc < 0) {
         deploy_free(d);
         reply_error(call, rc, &own_err);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/bytes.h"
+#include "hypervisor/flavor.h"
 #include "hypervisor/machine.h"
 #include "scheduler/scheduler_impl.h"
 
@@ -15,6 +17,29 @@ unsigned config_places(const struct function_config *config)
         places *= config->machine.max_instances;
     }
     return places > LIMIT_FUNCTION_CONCURRENCY ? LIMIT_FUNCTION_CONCURRENCY : (unsigned)places;
+}
+
+int sched_check_machine(const struct function_config *config, struct un_error *err)
+{
+    const struct machine_config *m = &config->machine;
+    const struct hv_flavor *flavor = hv_flavor_find(m->flavor[0] ? m->flavor : "plain");
+    static const struct hv_net_words words = {.ip = "255.255.255.255",
+                                              .prefix = "32",
+                                              .netmask = "255.255.255.255",
+                                              .gateway = "255.255.255.255",
+                                              .dns = "255.255.255.255",
+                                              .mac = "ff:ff:ff:ff:ff:ff",
+                                              .port = "65535"};
+    un_autobuf struct un_buf cmdline = {0};
+
+    if (!m->set) {
+        return 0;
+    }
+    if (!flavor) {
+        return un_error_set(err, -EINVAL, "machine: flavor: \"%s\" is none of %s", m->flavor,
+                            hv_flavor_names());
+    }
+    return hv_cmdline_expand(flavor, m->append, &words, &cmdline, err);
 }
 
 int machine_config_of(const struct sched_call *c, struct machine_words *words,
