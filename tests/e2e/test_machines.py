@@ -120,8 +120,8 @@ def test_what_makes_no_sense_is_refused(daemon):
     digest = push(daemon, KERNEL.read_bytes())
     for machine, status, word in [
         ({"port": 0}, 400, "port"),
-        ({"flavor": "windows"}, 422, "flavor"),
-        ({"append": "{adress}"}, 422, "{adress}"),
+        ({"flavor": "windows"}, 400, "flavor"),
+        ({"append": "{adress}"}, 400, "{adress}"),
         ({"min_instances": 3, "max_instances": 2}, 400, "min_instances"),
         ({"colour": "red"}, 400, "colour"),
     ]:
@@ -129,7 +129,7 @@ def test_what_makes_no_sense_is_refused(daemon):
         problem = daemon.put("/api/v1/functions/bad", body, unix=True).problem(status)
         assert word in problem["detail"]
     body = {"image": push(daemon, harness.sdk_image()), "machine": {"port": 80}}
-    assert "no kernel" in daemon.put("/api/v1/functions/bad", body, unix=True).problem(422)["detail"]
+    assert "no kernel" in daemon.put("/api/v1/functions/bad", body, unix=True).problem(400)["detail"]
 
 
 def test_nothing_is_left_of_the_network_when_all_sleep(daemon):
