@@ -342,6 +342,15 @@ struct sched_call {
 const char **run_argv(const char *name, const struct function_config *config);
 /* The program's environment, likewise. */
 const char **run_envp(const struct function_config *config);
+/* The machine of a machine image, for hv_run_spec.machine; `words` holds what it points at, and has to
+ * live as long. */
+struct machine_words {
+    char key[96], path[4096];
+};
+int machine_config_of(const struct sched_call *c, struct machine_words *words,
+                      struct hv_machine_config *ret, struct un_error *err);
+/* Requests of a function at once. */
+unsigned config_places(const struct function_config *config);
 struct hv_run_spec run_spec_of(const struct image_mapping *image,
                                const struct function_config *config, const char *const *argv,
                                const char *const *envp);

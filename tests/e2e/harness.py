@@ -116,13 +116,14 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Daemon:
-    def __init__(self, directory, driver="fake", flags=(), env=None):
+    def __init__(self, directory, driver="fake", flags=(), env=None, prefix=()):
         self.directory = pathlib.Path(directory)
         self.state = self.directory / "state"
         self.socket = self.directory / "unid.sock"
         self.ready_file = self.directory / "ready.json"
         self.log_file = self.directory / "log"
         self.driver, self.flags, self.env = driver, list(flags), dict(env or {})
+        self.prefix = list(prefix)  # ends in an exec of what follows it
         self.process = None
         self.port = None
         self.may_log_errors = False
@@ -132,6 +133,7 @@ class Daemon:
 
     def command(self):
         return [
+            *self.prefix,
             str(UNID),
             "--listen",
             "127.0.0.1:0",
