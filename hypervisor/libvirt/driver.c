@@ -83,7 +83,10 @@ static void probe_done(struct un_job *job, int rc, const struct un_error *err)
     struct lv_probe_request *r = un_container_of(job, struct lv_probe_request, job);
     struct hv_probe p;
     if (rc == 0) {
+        pthread_mutex_lock(&r->drv->choice_lock);
         r->drv->choice = r->choice;
+        r->drv->chosen = true;
+        pthread_mutex_unlock(&r->drv->choice_lock);
     }
     probe_fill(&p, &r->choice, rc < 0 ? err : NULL);
     r->cb(r->arg, &p);
@@ -125,19 +128,24 @@ static void lv_probe(struct hv_driver *drv, void (*cb)(void *arg, const struct h
 static int open_run(struct un_job *job, struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, open_job);
-    int rc = lv_host_open(&drv->host, err);
-    if (rc < 0) {
-        return rc;
+    return lv_host_open(&drv->host, err);
+}
+
+int lv_driver_choose(struct hv_driver *drv, char ret[LV_ACCELERATOR_SIZE], struct un_error *err)
+{
+    int rc = 0;
+    pthread_mutex_lock(&drv->choice_lock);
+    if (!drv->chosen) {
+        if (drv->wanted_accelerator) {
+            snprintf(drv->choice.accelerator, sizeof(drv->choice.accelerator), "%s",
+                     drv->wanted_accelerator);
+        } else if (!lv_choice_load(&drv->host, &drv->choice)) {
+            rc = lv_choice_measure(&drv->host, &drv->choice, err);
+        }
+        drv->chosen = rc == 0;
     }
-    if (drv->wanted_accelerator) {
-        snprintf(drv->choice.accelerator, sizeof(drv->choice.accelerator), "%s",
-                 drv->wanted_accelerator);
-    } else if (!lv_choice_load(&drv->host, &drv->choice)) {
-        rc = lv_choice_measure(&drv->host, &drv->choice, err);
-    }
-    if (rc < 0) {
-        lv_host_close(&drv->host);
-    }
+    memcpy(ret, drv->choice.accelerator, LV_ACCELERATOR_SIZE);
+    pthread_mutex_unlock(&drv->choice_lock);
     return rc;
 }
 
@@ -237,6 +245,7 @@ static void driver_free(struct hv_driver *drv)
     un_workers_free(drv->makers);
     un_workers_free(drv->removers);
     lv_place_done(&drv->place);
+    pthread_mutex_destroy(&drv->choice_lock);
     free(drv->uri);
     free(drv->wanted_accelerator);
     free(drv);
@@ -277,6 +286,7 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     }
     drv->base.ops = &unid_hv_driver;
     drv->loop = spec->loop;
+    pthread_mutex_init(&drv->choice_lock, NULL);
     drv->place.lock = drv->place.owner = -1;
     drv->tsc_start = read_tsc();
     drv->mono_start_us = un_clock_mono_us();

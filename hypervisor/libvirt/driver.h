@@ -4,6 +4,7 @@
 #define UNID_HYPERVISOR_LIBVIRT_DRIVER_H
 
 #include <event2/event.h>
+#include <pthread.h>
 
 #include "common/list.h"
 #include "common/workers.h"
@@ -40,7 +41,9 @@ struct hv_driver {
     struct lv_place place;
     struct lv_host host; /* workers read it once the state is READY */
     enum lv_host_state state;
-    struct lv_choice choice;
+    struct lv_choice choice; /* once `chosen`; both under the lock */
+    bool chosen;
+    pthread_mutex_t choice_lock;
     /* A request's resume must not stand behind a shell's making, nor that behind a removal. */
     struct un_workers *fast, *makers, *removers;
     struct un_job clean_job, open_job;
@@ -96,6 +99,10 @@ void lv_vm_free(struct hv_vm *vm);
 /* Calls want->fn when the host is READY, now or later, opening it when nobody has. To take it back,
  * remove the node from its list. */
 void lv_driver_want(struct hv_driver *drv, struct lv_want *want);
+
+/* What runs our shells best: measured once, by whoever comes first; the others wait. Seconds then. Worker,
+ * host READY. */
+int lv_driver_choose(struct hv_driver *drv, char ret[LV_ACCELERATOR_SIZE], struct un_error *err);
 
 extern const struct hv_machine_ops lv_machine_ops; /* machine.c */
 

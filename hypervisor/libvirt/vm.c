@@ -385,8 +385,10 @@ int lv_vm_pid(struct hv_vm *vm)
 static int make_run(struct un_job *job, struct un_error *err)
 {
     struct hv_vm *vm = vm_of(job);
-    return lv_shell_create(&vm->drv->host, vm->drv->choice.accelerator, vm->mem_bytes, &vm->shell,
-                           err);
+    char accelerator[LV_ACCELERATOR_SIZE];
+    int rc = lv_driver_choose(vm->drv, accelerator, err);
+    return rc < 0 ? rc
+                  : lv_shell_create(&vm->drv->host, accelerator, vm->mem_bytes, &vm->shell, err);
 }
 
 static void vm_fail(struct hv_vm *vm, int rc, const struct un_error *err)
