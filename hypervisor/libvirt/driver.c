@@ -153,29 +153,25 @@ static void measure_tsc(struct hv_driver *drv)
 static void open_done(struct un_job *job, int rc, const struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, open_job);
-    struct un_list vms, probes;
+    struct un_list wants, probes;
     drv->state = rc < 0 ? LV_HOST_IDLE : LV_HOST_READY;
     measure_tsc(drv);
-    un_list_init(&vms);
+    un_list_init(&wants);
     un_list_init(&probes);
-    while (!un_list_empty(&drv->waiting_vms)) {
-        struct un_list *node = drv->waiting_vms.next;
+    while (!un_list_empty(&drv->wants)) {
+        struct un_list *node = drv->wants.next;
         un_list_remove(node);
-        un_list_push(&vms, node);
+        un_list_push(&wants, node);
     }
     while (!un_list_empty(&drv->waiting_probes)) {
         struct un_list *node = drv->waiting_probes.next;
         un_list_remove(node);
         un_list_push(&probes, node);
     }
-    while (!un_list_empty(&vms)) {
-        struct hv_vm *vm = un_list_first(&vms, struct hv_vm, node);
-        un_list_remove(&vm->node);
-        if (rc < 0) {
-            lv_vm_fail(vm, rc, err);
-        } else {
-            lv_vm_make(vm);
-        }
+    while (!un_list_empty(&wants)) {
+        struct lv_want *want = un_list_first(&wants, struct lv_want, node);
+        un_list_remove(&want->node);
+        want->fn(want, rc, err);
     }
     while (!un_list_empty(&probes)) {
         struct lv_probe_request *r = un_list_first(&probes, struct lv_probe_request, node);
@@ -196,13 +192,13 @@ static void start_opening(struct hv_driver *drv)
     un_workers_submit(drv->makers, &drv->open_job);
 }
 
-void lv_driver_want(struct hv_driver *drv, struct hv_vm *vm)
+void lv_driver_want(struct hv_driver *drv, struct lv_want *want)
 {
     if (drv->state == LV_HOST_READY) {
-        lv_vm_make(vm);
+        want->fn(want, 0, NULL);
         return;
     }
-    un_list_push(&drv->waiting_vms, &vm->node);
+    un_list_push(&drv->wants, &want->node);
     if (drv->state == LV_HOST_IDLE) {
         start_opening(drv);
     }
@@ -228,7 +224,7 @@ static void clean_done(struct un_job *job, int rc, const struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, clean_job);
     drv->state = LV_HOST_IDLE;
-    if (!un_list_empty(&drv->waiting_vms) || !un_list_empty(&drv->waiting_probes)) {
+    if (!un_list_empty(&drv->wants) || !un_list_empty(&drv->waiting_probes)) {
         start_opening(drv);
     }
 }
@@ -284,7 +280,7 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     drv->place.lock = drv->place.owner = -1;
     drv->tsc_start = read_tsc();
     drv->mono_start_us = un_clock_mono_us();
-    un_list_init(&drv->waiting_vms);
+    un_list_init(&drv->wants);
     un_list_init(&drv->waiting_probes);
     int rc = copy_settings(drv, spec, err);
     rc = rc < 0 ? rc : lv_place_init(&drv->place, spec->state_dir, spec->runtime_dir, err);
@@ -320,6 +316,7 @@ static void lv_close(struct hv_driver *drv)
 
 const struct hv_driver_ops unid_hv_driver = {
     .name = "libvirt",
+    .machine = &lv_machine_ops,
     .open = lv_open,
     .close = lv_close,
     .probe = lv_probe,

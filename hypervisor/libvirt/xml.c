@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-static int append_escaped(struct un_buf *out, const char *s)
+int lv_xml_append_escaped(struct un_buf *out, const char *s)
 {
     for (; *s; s++) {
         const char *entity = NULL;
@@ -49,7 +49,7 @@ static int append_escaped(struct un_buf *out, const char *s)
 static int append_pair(struct un_buf *out, const char *text, const char *foreign)
 {
     int rc = un_buf_append_str(out, text);
-    return rc < 0 ? rc : append_escaped(out, foreign);
+    return rc < 0 ? rc : lv_xml_append_escaped(out, foreign);
 }
 
 int lv_xml_build(const struct lv_xml_spec *spec, struct un_buf *out)

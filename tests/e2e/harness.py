@@ -120,13 +120,14 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Daemon:
-    def __init__(self, directory, driver="fake", flags=(), env=None):
+    def __init__(self, directory, driver="fake", flags=(), env=None, prefix=()):
         self.directory = pathlib.Path(directory)
         self.state = self.directory / "state"
         self.socket = self.directory / "unid.sock"
         self.ready_file = self.directory / "ready.json"
         self.log_file = self.directory / "log"
         self.driver, self.flags, self.env = driver, list(flags), dict(env or {})
+        self.prefix = list(prefix)  # ends in an exec of what follows it
         self.process = None
         self.port = None
         self.may_log_errors = False
@@ -136,6 +137,7 @@ class Daemon:
 
     def command(self):
         return [
+            *self.prefix,
             str(UNID),
             "--listen",
             "127.0.0.1:0",
@@ -319,11 +321,12 @@ class Daemon:
         return self.post(f"/fn/{name}", body, **more)
 
     def receipt(self, invocation_id):
-        """The receipt, as soon as it has been written."""
+        """The receipt of the last attempt, as soon as it has been written."""
 
         def written():
             answer = self.get(f"/api/v1/invocations/{invocation_id}")
-            return answer.status == 200 and "phases" in answer.json and answer.json
+            last = answer.status == 200 and "phases" in answer.json and "pending" not in answer.json
+            return last and answer.json
 
         return wait_for(written, "the receipt is there")
 

@@ -239,8 +239,8 @@ static void areas_are_split_and_joined(void **state)
 #define MODEL_PAGES 64
 
 struct model {
-    int prot;    /* -1: not mapped */
-    int value;   /* of the first byte */
+    int prot;  /* -1: not mapped */
+    int value; /* of the first byte */
     uint64_t frame;
 };
 

@@ -1,7 +1,7 @@
 /* reg.c - the bytes of regular files: pages of the image, shared until written, and own ones.
  *
- * A page is an own one (a frame in `chunks`), else one of the image (below base_pages), else a hole.
- * Bytes behind the file's end in its last page are zero.
+ * A page is an own one (a frame in `chunks`), else one of the image (below base_pages), else a
+ * hole. Bytes behind the file's end in its last page are zero.
  */
 #include "fs/vfs.h"
 #include "mm.h"
