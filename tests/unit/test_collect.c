@@ -185,13 +185,18 @@ static void write_needing(const struct ground *g, const char *file, const char *
     len += (size_t)snprintf(strings + len, sizeof strings - len, "%s", runpath) + 1;
     elf_make(&f);
     elf_header(&f)->e_type = ET_DYN;
-    const Elf64_Dyn dynamic[] = {{DT_STRTAB, {0x400700}}, {DT_STRSZ, {len}}, {DT_NEEDED, {1}},
-                                 {DT_RUNPATH, {runpath_at}}, {DT_NULL, {0}}};
+    const Elf64_Dyn dynamic[] = {{DT_STRTAB, {0x400700}},
+                                 {DT_STRSZ, {len}},
+                                 {DT_NEEDED, {1}},
+                                 {DT_RUNPATH, {runpath_at}},
+                                 {DT_NULL, {0}}};
     memcpy(f.data + 0x600, dynamic, sizeof dynamic);
     memcpy(f.data + 0x700, strings, len);
-    *elf_program(&f, ELF_PH_NOTE) = (Elf64_Phdr){
-        .p_type = PT_DYNAMIC, .p_offset = 0x600, .p_vaddr = 0x400600,
-        .p_filesz = sizeof dynamic, .p_memsz = sizeof dynamic};
+    *elf_program(&f, ELF_PH_NOTE) = (Elf64_Phdr){.p_type = PT_DYNAMIC,
+                                                 .p_offset = 0x600,
+                                                 .p_vaddr = 0x400600,
+                                                 .p_filesz = sizeof dynamic,
+                                                 .p_memsz = sizeof dynamic};
     write_file(g, file, f.data, sizeof f.data, 0755);
 }
 
