@@ -283,11 +283,6 @@ bool fake_until_done(void (*f)(void *arg), void *arg)
     return fake.done;
 }
 
-void host_random_at_start(void *to, size_t len)
-{
-    host_random(to, len);
-}
-
 void host_random(void *to, size_t len)
 {
     static uint8_t next;
