@@ -79,6 +79,9 @@ static const struct setting settings[] = {
         "images that nothing has referred to for so long are removed; 0: never"),
     INT("receipts.max_rows", receipts_max_rows, 0, INT64_MAX, NULL, "receipts kept"),
     INT("receipts.max_days", receipts_max_days, 0, 36500, NULL, "age of receipts kept"),
+    STRING("machines.network", machines_network, NULL, "WORD",
+           "auto, tap (needs root), or user: how machine images are reached"),
+    STRING("machines.range", machines_range, NULL, "CIDR", "addresses of machine images on taps"),
     INT("http.max_head_bytes", http_max_head_bytes, 1024, 1 << 20, NULL, "request line and fields"),
     INT("http.max_connections", http_max_connections, 1, 1 << 20, NULL, "connections at once"),
     INT("http.idle_timeout_ms", http_idle_timeout_ms, 10, INT32_MAX, NULL, "between requests"),
@@ -450,6 +453,8 @@ int config_init(struct config *ret, struct un_error *err)
     rc = rc < 0 ? rc : replace(&ret->libvirt_uri, "qemu:///embed", err);
     rc = rc < 0 ? rc : replace(&ret->accelerator, "auto", err);
     rc = rc < 0 ? rc : replace(&ret->log_level, "info", err);
+    rc = rc < 0 ? rc : replace(&ret->machines_network, "auto", err);
+    rc = rc < 0 ? rc : replace(&ret->machines_range, "10.87.0.0/16", err);
     rc = rc < 0 ? rc : replace(&ret->log_format, "text", err);
     rc = rc < 0 ? rc : replace(&ret->token_file, "", err);
     return rc < 0 ? rc : replace(&ret->ready_file, "", err);
@@ -475,10 +480,12 @@ int config_validate(const struct config *c, struct un_error *err)
     static const char *const accelerators[] = {"auto", "kvm", "tcg", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
     static const char *const formats[] = {"text", "json", NULL};
+    static const char *const networks[] = {"auto", "tap", "user", NULL};
     int rc = check_word("driver", c->driver, drivers, err);
     rc = rc < 0 ? rc : check_word("accelerator", c->accelerator, accelerators, err);
     rc = rc < 0 ? rc : check_word("log.level", c->log_level, levels, err);
     rc = rc < 0 ? rc : check_word("log.format", c->log_format, formats, err);
+    rc = rc < 0 ? rc : check_word("machines.network", c->machines_network, networks, err);
     if (rc < 0) {
         return rc;
     }

@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "hypervisor/machine.h"
 #include "common/syscall_name.h"
 #include "scheduler/scheduler_impl.h"
 
@@ -57,9 +58,9 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
 
 const char *sched_trigger_name(enum sched_trigger t)
 {
-    static const char *const names[] = {"http", "invoke", "async"};
+    static const char *const names[] = {"http", "invoke", "async", "event", "destination"};
 
-    return (unsigned)t <= SCHED_ASYNC ? names[t] : "unknown";
+    return (unsigned)t <= SCHED_DESTINATION ? names[t] : "unknown";
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -95,6 +96,8 @@ static void fill_receipt(struct sched_call *c, const struct sched_call_spec *spe
     snprintf(r->function, sizeof(r->function), "%s", spec->function);
     snprintf(r->driver, sizeof(r->driver), "%s", c->s->drivers[0].ops->name);
     r->trigger = spec->trigger;
+    snprintf(r->trigger_name, sizeof(r->trigger_name), "%s",
+             spec->trigger_name ? spec->trigger_name : "");
     r->attempt = spec->attempt ? spec->attempt : 1;
     r->started_at_us = un_clock_wall_us();
 }
@@ -362,14 +365,7 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
 
 int sched_can_run(enum image_kind kind, struct un_error *err)
 {
-    if (kind == IMAGE_SDK || image_kind_is_linux(kind)) {
-        return 0;
-    }
-    return un_error_set(
-        err, -ENOTSUP,
-        "an image of kind %s cannot run here: this daemon's drivers run Linux programs "
-        "and images of kind %s; deploy the program itself, or link it with the guest SDK (unid-cc)",
-        image_kind_name(kind), image_kind_name(IMAGE_SDK));
+    return 0;
 }
 
 /* The names of the drivers, for people. */
@@ -394,7 +390,11 @@ static struct sched_driver *choose_driver(struct sched_call *c)
 
     snprintf(r->driver, sizeof(r->driver), "%s",
              driver ? driver->ops->name : function_driver_name(config->driver));
-    if (!driver) {
+    if (!driver && config->machine.set) {
+        call_finish(c, SCHED_CANNOT_RUN,
+                    "machine images need libvirt's QEMU driver, which this daemon has not (see unictl "
+                    "doctor)");
+    } else if (!driver) {
         call_finish(
             c, SCHED_CANNOT_RUN,
             "the function wants the driver %s, and this daemon has %s; deploy it with another "
@@ -429,7 +429,7 @@ static bool refuse_version(struct sched_call *c)
             v->config.memory_mib, (unsigned long long)set->memory_mib);
         return true;
     }
-    c->cls = &driver->classes[cls];
+    c->cls = &driver->classes[driver->ops->memory_bytes ? 0 : cls];
     return false;
 }
 
@@ -511,8 +511,10 @@ bool call_bind(struct sched_call *c, struct instance *i)
     un_autofree const char **envp = run_envp(config);
     struct un_error err = UN_ERROR_INIT;
     struct hv_run_spec run = run_spec_of(c->image, config, argv, envp);
+    struct hv_machine_config machine;
+    struct machine_words words;
     bool ready = argv && envp;
-    int rc;
+    int rc = 0;
 
     run.invocation_id = c->record->receipt.id;
     run.deadline_us = (uint64_t)config->timeout_ms * 1000;
@@ -522,7 +524,13 @@ bool call_bind(struct sched_call *c, struct instance *i)
     run.snapshot_key = i->cls->driver->ops->prepare ? c->version->snapshot_key : NULL;
     call_enter_phase(c, PHASE_BIND);
     call_body_first(c, &run);
-    rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
+    if (config->machine.set) {
+        rc = machine_config_of(c, &words, &machine, &err);
+        run.machine = &machine;
+    }
+    if (rc == 0) {
+        rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
+    }
     if (rc < 0 && ready && i->state == INSTANCE_WARM) {
         call_enter_phase(c, PHASE_SHELL); /* a shell may take what this one did not */
         instance_end(i, NULL);

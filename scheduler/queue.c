@@ -121,7 +121,7 @@ static struct sched_call *line_first(const struct line *l)
 static void line_settle(struct scheduler *s, struct line *l)
 {
     const struct sched_call *first = line_first(l);
-    bool ready = first && l->running < first->version->config.concurrency;
+    bool ready = first && l->running < config_places(&first->version->config);
 
     if (ready && !un_list_linked(&l->node)) {
         un_list_push(&s->ring, &l->node);
@@ -155,7 +155,7 @@ static struct admission_queue describe(const struct sched_call *c)
         .waiting_total = s->waiting_count,
         .limit_function = s->set.queue_per_function,
         .limit_total = s->set.queue_total,
-        .concurrency = c->version->config.concurrency,
+        .concurrency = config_places(&c->version->config),
         .mean_us = admission_mean_get(&c->line->mean),
         .wait_us = s->set.queue_wait_us,
     };

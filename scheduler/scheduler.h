@@ -12,8 +12,8 @@
  * where an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure),
  * warm.c VMs that were put back for another run of their function, queue.c the waiting room (policy:
  * admission.c, pure), prepare.c snapshots ahead of the first call, receipt.c what is written down,
- * async.c the durable queue, interface.c what programs of each interface see and say (pure), egress.c
- * connections to the outside.
+ * async.c and async_*.c the durable queue, deadletter.c what it gave up, interface.c what programs of each
+ * interface see and say (pure), egress.c connections to the outside.
  *
  * The scheduler serves no HTTP and does not know which hypervisor it drives. Loop thread.
  */
@@ -82,10 +82,20 @@ void sched_close(struct scheduler *s);
  * run and what to do. Pure; any thread. */
 int sched_can_run(enum image_kind kind, struct un_error *err);
 
+/* Whether a machine image can be started as its configuration says: flavor and command line. -EINVAL with
+ * the choices, -E2BIG. Programs: 0. */
+int sched_check_machine(const struct function_config *config, struct un_error *err);
+
+/* Whether so much memory is free of what all VMs may have together; idle shells are let go for it, so
+ * asking again soon may help. */
+bool sched_may_use(struct scheduler *s, uint64_t bytes);
+
 /* --- a call ----------------------------------------------------------------------------------- */
 
-enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC };
-const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async" */
+/* What a call came by: the gateway, REST, REST to be run later, a trigger, another function's
+ * destination. Stored as numbers: only to be added to. */
+enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC, SCHED_EVENT, SCHED_DESTINATION };
+const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async", ... */
 
 enum sched_outcome_kind {
     SCHED_OK,           /* the function answered with success */
@@ -118,9 +128,9 @@ struct sched_phases {
 struct sched_outcome {
     enum sched_outcome_kind kind;
     unsigned retry_after_s;
-    bool responded;       /* on_response has been called: a status line may be on its way already */
-    struct hv_exit exit;  /* for SCHED_FAILED */
-    const char *detail;   /* one sentence for people */
+    bool responded;      /* on_response has been called: a status line may be on its way already */
+    struct hv_exit exit; /* for SCHED_FAILED */
+    const char *detail;  /* one sentence for people */
     const struct unid_report *report; /* what the library OS counted; all zero without one */
     const char *log_tail; /* the end of what the guest logged, at most 2 KiB, valid UTF-8 */
     struct sched_phases phases;
@@ -149,15 +159,16 @@ struct sched_call_events {
 struct sched_call_spec {
     const char *function, *qualifier; /* qualifier may be NULL; all borrowed */
     enum sched_trigger trigger;
+    const char *trigger_name;    /* or NULL */
     unsigned attempt;            /* from 1 */
     const char *id;              /* NULL: a new one is made */
     const char *method, *target; /* of the request that the function sees */
     const struct hv_field *fields;
     size_t field_count;
-    int64_t content_length;                 /* -1: not known */
-    const char *uri;  /* the request target as the client sent it; NULL: there was none */
-    const char *peer; /* the client's IP address; NULL: not known */
-    bool http10;      /* the client speaks HTTP/1.0 */
+    int64_t content_length; /* -1: not known */
+    const char *uri;        /* the request target as the client sent it; NULL: there was none */
+    const char *peer;       /* the client's IP address; NULL: not known */
+    bool http10;            /* the client speaks HTTP/1.0 */
     const struct sched_call_events *events; /* kept */
     void *arg;
 };

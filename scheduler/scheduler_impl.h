@@ -11,6 +11,7 @@
 #include "common/limits.h"
 #include "common/list.h"
 #include "scheduler/admission.h"
+#include "scheduler/async.h"
 #include "scheduler/egress.h"
 #include "scheduler/guest_log.h"
 #include "scheduler/interface.h"
@@ -27,13 +28,66 @@ enum {
 
 struct instance;
 
+/* --- the durable queue ------------------------------------------------------------------------ */
+
+struct async_recent;
+struct un_workers;
+
+/* What becomes of an event with its attempt's receipt, in one transaction; async_end.c. */
+enum async_action {
+    ASYNC_END_NONE, /* the receipt is of no queued event */
+    ASYNC_END_REMOVE,
+    ASYNC_END_DELAY,
+    ASYNC_END_DIE
+};
+struct async_end {
+    enum async_action action;
+    int64_t seq;
+    uint64_t due_us, delay_us; /* DELAY */
+    unsigned failures;
+    char reason[256];           /* DIE */
+    struct async_event *follow; /* what its destination gets, or NULL; owned */
+    bool follow_dead;           /* it has passed too many already */
+};
+
+struct async_queue {
+    struct un_timer timer;
+    bool loading, again, loaded;
+    unsigned running, delivering; /* attempts of functions; deliveries to HTTP destinations */
+    unsigned ending;              /* attempts over whose records are not on disk */
+    uint64_t accepting;           /* bytes that are on their way to the disk */
+    uint64_t bytes;               /* what the attempts hold in memory, as async_event_cost says */
+    uint64_t rows, dead;          /* not dead, dead; known once `loaded` */
+    char *cursor, *url_cursor;    /* the lanes that had the last turns */
+    struct un_list entries, lanes;
+    struct un_list idle_lanes; /* that hold no place now, the longest idle first */
+    unsigned idle_lane_count;
+    struct async_recent *recent; /* the writer thread's */
+    struct un_workers *deliverers;
+    struct async_hooks hooks;
+    struct async_stats stats;
+};
+int async_init(struct scheduler *s, struct un_error *err);
+void async_done(struct scheduler *s);
+/* The daemon is about to end: deliveries are cut short. */
+void async_stop(struct scheduler *s);
+void async_wake(struct scheduler *s);
+/* Store's writer thread, with the batch that has the receipt. */
+int async_end_write(sqlite3 *db, const struct async_end *end, uint64_t now_us, const char *outcome,
+                    struct un_error *err);
+/* Afterwards, on the loop. */
+void async_end_written(struct scheduler *s, const struct async_end *end);
+void async_end_free(struct async_end *end);
+
 /* --- records: a receipt on its way to the disk, with its log ---------------------------------- */
 
 struct record {
     struct un_list node; /* in the list of those to be written, then in that of the batch */
     struct receipt receipt;
     struct guest_log log;
-    bool async_done; /* its row of the durable queue goes together with it */
+    /* Waits for the end of what follows the call; record_submit only notes that it came. */
+    bool held, came;
+    struct async_end end; /* of the durable queue; goes together with it */
 };
 struct record *record_new(void);
 void record_free(struct record *r);
@@ -238,7 +292,8 @@ struct sched_call {
     char *uri, *peer;
     bool http10;
     bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
-    struct un_buf head; /* the request head as abi.h says; once there is a version, by its interface */
+    struct un_buf
+        head; /* the request head as abi.h says; once there is a version, by its interface */
 
     struct function_version *version; /* a reference, once resolved */
     struct image_mapping *image;      /* a reference, once open */
@@ -273,7 +328,7 @@ struct sched_call {
     struct sched_phases response_phases;
     bool responded, output_held, last_sent;
     struct egress *egress; /* once the guest has asked for time or a connection */
-    bool guest_done; /* it has ended with success; its VM awaits no answer */
+    bool guest_done;       /* it has ended with success; its VM awaits no answer */
 
     enum sched_outcome_kind kind;
     unsigned retry_after_s;
@@ -287,6 +342,15 @@ struct sched_call {
 const char **run_argv(const char *name, const struct function_config *config);
 /* The program's environment, likewise. */
 const char **run_envp(const struct function_config *config);
+/* The machine of a machine image, for hv_run_spec.machine; `words` holds what it points at, and has to
+ * live as long. */
+struct machine_words {
+    char key[96], path[4096];
+};
+int machine_config_of(const struct sched_call *c, struct machine_words *words,
+                      struct hv_machine_config *ret, struct un_error *err);
+/* Requests of a function at once. */
+unsigned config_places(const struct function_config *config);
 struct hv_run_spec run_spec_of(const struct image_mapping *image,
                                const struct function_config *config, const char *const *argv,
                                const char *const *envp);
@@ -322,19 +386,6 @@ void call_body_first(struct sched_call *c, struct hv_run_spec *run);
 void call_body_taken(struct sched_call *c, size_t len);
 /* The response's first byte is there: notes the phases so far. */
 void call_response_begins(struct sched_call *c);
-
-/* --- the durable queue ------------------------------------------------------------------------ */
-
-struct async_queue {
-    struct un_timer timer;
-    bool loading, again;
-    unsigned running;
-    uint64_t rows; /* accepted and not yet run, or UINT64_MAX before the first look */
-    struct un_list entries;
-};
-void async_init(struct scheduler *s);
-void async_done(struct scheduler *s);
-void async_wake(struct scheduler *s);
 
 /* --- the scheduler ---------------------------------------------------------------------------- */
 

@@ -291,6 +291,11 @@ void host_random(void *to, size_t len)
     }
 }
 
+void host_random_at_start(void *to, size_t len)
+{
+    host_random(to, len);
+}
+
 void host_wait(uint64_t ns)
 {
     fake.waits++;

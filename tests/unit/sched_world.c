@@ -114,6 +114,11 @@ const char *function_driver_name(enum function_driver d)
     return names[d];
 }
 
+bool function_name_valid(const char *name)
+{
+    return *name && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(name);
+}
+
 int function_snapshot_key(const char *name, const struct function_config *c,
                           char ret[FUNCTION_SNAPSHOT_KEY_SIZE], struct un_error *err)
 {
@@ -205,6 +210,12 @@ struct image_mapping *image_ref(struct image_mapping *m)
 {
     m->kind = (enum image_kind)((unsigned)m->kind + 1);
     return m;
+}
+
+int image_path(const struct image_mapping *m, char *ret, size_t size)
+{
+    snprintf(ret, size, "/cache/%s", m->digest);
+    return 0;
 }
 
 void image_unref(struct image_mapping *m)

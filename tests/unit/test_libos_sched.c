@@ -14,6 +14,7 @@
 
 #include "host.h"
 #include "mm.h"
+#include "sys_core.h"
 #include "task/task_internal.h"
 #include "time/time.h"
 
@@ -22,14 +23,6 @@
 #define SIG_B  12
 #define TASKS  8
 #define STACKS (256 * 1024)
-
-int64_t sys_futex(uint64_t addr, int op, uint32_t value, const struct __kernel_timespec *timeout,
-                  uint64_t addr2, uint32_t value3);
-int64_t sys_rt_sigprocmask(int how, const uint64_t *set, uint64_t *ret_old, size_t size);
-int64_t sys_rt_sigtimedwait(const uint64_t *set, struct signal_info *ret_info,
-                            const struct __kernel_timespec *timeout, size_t size);
-int64_t sys_rt_sigaction(int signal, const void *action, void *ret_old, size_t size);
-int64_t sys_tgkill(int pid, int tid, int signal);
 
 /* --- the world ------------------------------------------------------------------------------------- */
 
@@ -420,7 +413,8 @@ static void waiters_are_moved_to_another_futex(void **state)
     const void *move = (void *)9; /* how many, in the place of the time */
     assert_int_equal(sys_futex((uint64_t)&word, FUTEX_CMP_REQUEUE, 1, move, (uint64_t)&word2, 7),
                      -EAGAIN);
-    assert_int_equal(sys_futex((uint64_t)&word, FUTEX_CMP_REQUEUE, 1, move, (uint64_t)&word2, 0), 2);
+    assert_int_equal(sys_futex((uint64_t)&word, FUTEX_CMP_REQUEUE, 1, move, (uint64_t)&word2, 0),
+                     2);
     assert_int_equal(sys_futex((uint64_t)&word, FUTEX_WAKE, 9, NULL, 0, 0), 0);
     assert_int_equal(sys_futex((uint64_t)&word2, FUTEX_WAKE, 9, NULL, 0, 0), 1);
     task_yield();
@@ -469,7 +463,7 @@ static void the_end_of_a_thread_wakes_its_joiner(void **state)
 static void handle(int signal)
 {
     uint64_t action[4] = {0x1000, 0, 0, 0};
-    assert_int_equal(sys_rt_sigaction(signal, action, NULL, 8), 0);
+    assert_int_equal(sys_rt_sigaction(signal, (const struct action *)action, NULL, 8), 0);
 }
 
 static void sleeps_long(void)
@@ -499,7 +493,7 @@ static void signals_that_are_ignored_leave_no_trace(void **state)
 {
     (void)state;
     uint64_t ignore[4] = {1, 0, 0, 0};
-    assert_int_equal(sys_rt_sigaction(SIG_B, ignore, NULL, 8), 0);
+    assert_int_equal(sys_rt_sigaction(SIG_B, (const struct action *)ignore, NULL, 8), 0);
     assert_int_equal(signal_raise(SIG_B), 0);
     assert_false(signal_pending());
     handle(SIG_B);
@@ -512,7 +506,7 @@ static void signals_that_are_ignored_leave_no_trace(void **state)
     assert_int_equal(info.signo, SIG_B);
     struct __kernel_timespec t = {.tv_nsec = (long long)MS};
     assert_int_equal(sys_rt_sigtimedwait(&set, &info, &t, 8), -EAGAIN);
-    assert_int_equal(sys_rt_sigaction(9, ignore, NULL, 8), -EINVAL);
+    assert_int_equal(sys_rt_sigaction(9, (const struct action *)ignore, NULL, 8), -EINVAL);
 }
 
 /* --- timers ---------------------------------------------------------------------------------------------- */

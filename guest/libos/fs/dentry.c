@@ -189,6 +189,15 @@ void dir_forget(struct inode *dir)
         struct dentry *d = container_of(dir->d.children.next, struct dentry, sibling);
         struct inode *i = d->inode;
         dentry_free(d);
+        if (i && inode_is(i, S_IFDIR)) {
+            i->d.self = NULL;
+            /* Its names are taken over rather than left to a recursion as deep as the tree. */
+            while (i->refs == 1 && !list_empty(&i->d.children)) {
+                struct list *node = i->d.children.next;
+                list_del(node);
+                list_add_tail(&dir->d.children, node);
+            }
+        }
         inode_unref(i);
     }
 }

@@ -111,6 +111,11 @@ int64_t sys_getrandom(void *buf, size_t len, uint32_t flags)
     if (!user_writable(buf, len)) {
         return -EFAULT;
     }
-    host_random(buf, len);
+    /* Who takes what there is wants to scatter hashes or heap checks, not a secret. */
+    if (flags & (NONBLOCK | INSECURE)) {
+        host_random_at_start(buf, len);
+    } else {
+        host_random(buf, len);
+    }
     return (int64_t)len;
 }

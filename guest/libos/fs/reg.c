@@ -94,7 +94,7 @@ uint64_t reg_frame_writable(struct inode *i, uint64_t index)
 
 int64_t reg_read(struct inode *i, void *to, size_t len, uint64_t offset)
 {
-    if (offset >= i->size) {
+    if (offset >= i->size || !len) {
         return 0;
     }
     if (len > i->size - offset) {

@@ -3,7 +3,7 @@
 
 #include "host.h"
 
-#define SLICE_NS       10000000ull    /* after which a task that makes calls lets others go */
+#define SLICE_NS       10000000ull /* after which a task that makes calls lets others go */
 #define WAIT_LONGEST   3600000000000ull
 #define STACK_GUARD    0x6b636174736b6fffull
 #define STACK_GUARD_AT (PAGE_SIZE - 8)

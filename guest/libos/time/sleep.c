@@ -4,6 +4,7 @@
 #include "task/task_internal.h"
 
 #include "mm.h"
+#include "sys_core.h"
 #include "time/time.h"
 
 #define SIG_ALRM     14
