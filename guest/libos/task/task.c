@@ -1,4 +1,5 @@
 /* task.c - threads begin and end; the process ends. */
+#include <asm/signal.h>
 #include <linux/sched.h>
 
 #include "task/task_internal.h"
@@ -170,7 +171,7 @@ int64_t sys_clone(uint64_t flags, uint64_t stack, uint64_t parent_tid, uint64_t 
 
 int64_t sys_fork(void)
 {
-    struct thread th = {.flags = 17 /* SIGCHLD */};
+    struct thread th = {.flags = SIGCHLD};
     return clone_checked(&th, (uint32_t)task_regs()->nr);
 }
 
