@@ -78,8 +78,21 @@ BIG_BODY = ["--set", "limits.max_request_bytes=268435456"]
 
 def deploy(daemon, name, program, *args, options=()):
     done = subprocess.run(
-        [BUILD / "bin" / "unictl", "--host", "http://%s:%d" % daemon.address, "deploy", name,
-         program, *options, "--", *args], capture_output=True, text=True, check=False)
+        [
+            BUILD / "bin" / "unictl",
+            "--host",
+            "http://%s:%d" % daemon.address,
+            "deploy",
+            name,
+            program,
+            *options,
+            "--",
+            *args,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
 
@@ -114,8 +127,9 @@ def on_host(command, data=b"", env=None):
 def first_on_host(command, env=None):
     """Milliseconds from fork to the first byte of output."""
     begin = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          env=env or {}) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env or {}
+    ) as process:
         os.read(process.stdout.fileno(), 1)
         took = (time.perf_counter() - begin) * 1e3
         process.stdout.read()
@@ -136,14 +150,17 @@ def compare(daemon, what, command, data, goal, options=()):
         if i:
             ours.append(vm_ms)
             theirs.append(host_ms)
-            cpu.append((after.children_user - before.children_user +
-                        after.children_system - before.children_system) * 1e3)
+            cpu.append(
+                (after.children_user - before.children_user + after.children_system - before.children_system)
+                * 1e3
+            )
     row(f"{what}: VM, host, median", f"{median(ours):.0f}, {median(theirs):.0f} ms")
-    row("  ratio, pair by pair: median",
-        f"{median([o / t for o, t in zip(ours, theirs)]):.3f}", goal)
+    row("  ratio, pair by pair: median", f"{median([o / t for o, t in zip(ours, theirs)]):.3f}", goal)
     vm_cpu = [r["cpu_us"] / 1e3 for r in receipts_of(daemon, "work", PAIRS)[:PAIRS]]
-    row("  CPU time of the monitor, of the process: median, ratio",
-        f"{median(vm_cpu):.0f}, {median(cpu):.0f} ms, {median(vm_cpu) / median(cpu):.3f}")
+    row(
+        "  CPU time of the monitor, of the process: median, ratio",
+        f"{median(vm_cpu):.0f}, {median(cpu):.0f} ms, {median(vm_cpu) / median(cpu):.3f}",
+    )
 
 
 def bench_work(daemon):
@@ -151,15 +168,20 @@ def bench_work(daemon):
     words = [b"%x" % rng.getrandbits(rng.choice((12, 20, 40))) for _ in range(5000)]
     text = b" ".join(rng.choices(words, k=3_500_000))[:20_000_000]
     compare(daemon, "gzip of 20 MB (busybox)", ["/bin/busybox", "gzip", "-c"], text, "<= 1.05")
-    compare(daemon, "sha256sum of 100 MB (busybox)", ["/bin/busybox", "sha256sum"], text * 5,
-            "<= 1.05")
+    compare(daemon, "sha256sum of 100 MB (busybox)", ["/bin/busybox", "sha256sum"], text * 5, "<= 1.05")
     if shutil.which("lua5.4"):
         compare(daemon, "a loop in Lua", ["/usr/bin/lua5.4", "-e", LUA], b"x\n", "<= 1.05")
     if shutil.which("jq"):
         item = b'{"id":%d,"name":"%s","v":[1,2.5,null,true],"t":{"a":"b"}}'
         rows = b",".join(item % (i, words[i % 5000]) for i in range(180_000))
-        compare(daemon, "jq on %.0f MB" % (len(rows) / 1e6), ["/usr/bin/jq", "-c", "map(.id) | add"],
-                b"[" + rows + b"]", "<= 1.05", options=["-m", "512M"])
+        compare(
+            daemon,
+            "jq on %.0f MB" % (len(rows) / 1e6),
+            ["/usr/bin/jq", "-c", "map(.id) | add"],
+            b"[" + rows + b"]",
+            "<= 1.05",
+            options=["-m", "512M"],
+        )
 
 
 def compiled(place, name, source):
@@ -184,9 +206,13 @@ def show_latency(daemon, what, name, goal, path=""):
     times = [first_byte_ms(r) for r in receipts]
     row(f"{what}: accepted to first byte, p50, p99", f"{median(times):.2f}, {p99(times):.2f} ms", goal)
     row("  at the client: p50", f"{median(client):.2f} ms")
-    row("  calls, CPU us, exits, peak KiB (median)", ", ".join(
-        f"{median([r.get(k) or 0 for r in receipts]):.0f}"
-        for k in ("calls", "cpu_us", "exits", "peak_rss_kib")))
+    row(
+        "  calls, CPU us, exits, peak KiB (median)",
+        ", ".join(
+            f"{median([r.get(k) or 0 for r in receipts]):.0f}"
+            for k in ("calls", "cpu_us", "exits", "peak_rss_kib")
+        ),
+    )
 
 
 def bench_latencies(daemon, place):
@@ -195,15 +221,40 @@ def bench_latencies(daemon, place):
     site = place / "site"
     site.mkdir()
     (site / "index.html").write_text("<h1>hello</h1>\n" * 50)
-    deploy(daemon, "py", PYTHON, "-m", "http.server", "--directory", str(site), "8080",
-           options=["-i", "http", "-m", "128M", "--with", str(site), *STDLIB])
+    deploy(
+        daemon,
+        "py",
+        PYTHON,
+        "-m",
+        "http.server",
+        "--directory",
+        str(site),
+        "8080",
+        options=["-i", "http", "-m", "128M", "--with", str(site), *STDLIB],
+    )
     show_latency(daemon, "python3 -m http.server", "py", "<= 3 ms", "/index.html")
     if os.path.exists("/usr/sbin/nginx"):
         config = place / "nginx.conf"
         config.write_text(NGINX.format(site=site))
-        deploy(daemon, "nginx", "/usr/sbin/nginx", "-c", str(config), options=[
-            "-i", "http", "--with", str(site), "--with", str(config), "--with", "/etc/passwd",
-            "--with", "/etc/group"])
+        deploy(
+            daemon,
+            "nginx",
+            "/usr/sbin/nginx",
+            "-c",
+            str(config),
+            options=[
+                "-i",
+                "http",
+                "--with",
+                str(site),
+                "--with",
+                str(config),
+                "--with",
+                "/etc/passwd",
+                "--with",
+                "/etc/group",
+            ],
+        )
         show_latency(daemon, "nginx, static page", "nginx", "<= 1.5 ms", "/index.html")
 
 
@@ -223,17 +274,39 @@ def against_exec(daemon, what, name, command, goal, env=None):
 
 
 def bench_exec(daemon, place):
-    deploy(daemon, "print", PYTHON, "-c", "import sys; sys.stdin.read(); print(1)", options=["-m", "128M", *STDLIB])
-    against_exec(daemon, "python3 from its snapshot, python3 -c 'print(1)'", "print", [PYTHON, "-c", "print(1)"], "<= 0.2")
+    deploy(
+        daemon,
+        "print",
+        PYTHON,
+        "-c",
+        "import sys; sys.stdin.read(); print(1)",
+        options=["-m", "128M", *STDLIB],
+    )
+    against_exec(
+        daemon,
+        "python3 from its snapshot, python3 -c 'print(1)'",
+        "print",
+        [PYTHON, "-c", "print(1)"],
+        "<= 0.2",
+    )
     if not shutil.which("php-cgi"):
         print("  skipped: there is no php-cgi")
         return
     page = place / "hello.php"
     page.write_text("<?php echo 'hello';\n")
-    deploy(daemon, "php", "/usr/bin/php-cgi", str(page), options=[
-        "-i", "cgi", "-m", "128M", "--with", str(page), "--with", "/usr/share/zoneinfo"])
-    env = {"GATEWAY_INTERFACE": "CGI/1.1", "REDIRECT_STATUS": "200", "REQUEST_METHOD": "GET",
-           "SCRIPT_FILENAME": str(page)}
+    deploy(
+        daemon,
+        "php",
+        "/usr/bin/php-cgi",
+        str(page),
+        options=["-i", "cgi", "-m", "128M", "--with", str(page), "--with", "/usr/share/zoneinfo"],
+    )
+    env = {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "REDIRECT_STATUS": "200",
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_FILENAME": str(page),
+    }
     against_exec(daemon, "php-cgi hello", "php", ["/usr/bin/php-cgi"], "<= 1.0", env)
 
 
@@ -258,12 +331,16 @@ def bench_memory(daemon, place):
         return
     script = place / "slow.py"
     script.write_text(SLOW_SERVER)
-    deploy(daemon, "slow", PYTHON, str(script),
-           options=["-i", "http", "-m", "128M", "--with", str(script), *STDLIB])
+    deploy(
+        daemon,
+        "slow",
+        PYTHON,
+        str(script),
+        options=["-i", "http", "-m", "128M", "--with", str(script), *STDLIB],
+    )
     get(daemon.address, "/fn/slow")
     one, nine = running_pss(daemon, 1), running_pss(daemon, 9)
-    row("PSS that a running copy of the python server adds", f"{(nine - one) / 8 / 1024:.2f} MiB",
-        "<= 4 MiB")
+    row("PSS that a running copy of the python server adds", f"{(nine - one) / 8 / 1024:.2f} MiB", "<= 4 MiB")
 
 
 def bench_programs():
@@ -271,8 +348,9 @@ def bench_programs():
     if not have_kvm():
         return
     print("  load of the machine: " + " ".join(f"{v:.1f}" for v in os.getloadavg()))
-    with tempfile.TemporaryDirectory(prefix="unid-bench-") as made, \
-            Daemon("--driver", "kvm", "--pool-min", "4", *BIG_BODY) as daemon:
+    with tempfile.TemporaryDirectory(prefix="unid-bench-") as made, Daemon(
+        "--driver", "kvm", "--pool-min", "4", *BIG_BODY
+    ) as daemon:
         place = pathlib.Path(made)
         deploy(daemon, "calls", compiled(place, "calls", CALLS_C))
         runs = [post(daemon, "calls", b"x")[1].split() for _ in range(5)]
@@ -287,5 +365,8 @@ def bench_programs():
     libos = BUILD / "guest" / "libos" / "libos.elf"
     sizes = subprocess.run(["size", libos], check=True, stdout=subprocess.PIPE, text=True).stdout
     text, data, bss = map(int, re.findall(r"\d+", sizes.splitlines()[1])[:3])
-    row("the library OS: code and data, with zeroed memory",
-        f"{(text + data) / 1024:.0f}, {(text + data + bss) / 1024:.0f} KiB", "<= 256 KiB")
+    row(
+        "the library OS: code and data, with zeroed memory",
+        f"{(text + data) / 1024:.0f}, {(text + data + bss) / 1024:.0f} KiB",
+        "<= 256 KiB",
+    )

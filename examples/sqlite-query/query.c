@@ -61,7 +61,8 @@ int main(int argc, char **argv)
     unsigned char *data = read_all(&len);
     if (!data || sqlite3_open(":memory:", &db) != SQLITE_OK ||
         sqlite3_deserialize(db, "main", data, len, len,
-                            SQLITE_DESERIALIZE_FREEONCLOSE | SQLITE_DESERIALIZE_READONLY) != SQLITE_OK) {
+                            SQLITE_DESERIALIZE_FREEONCLOSE | SQLITE_DESERIALIZE_READONLY) !=
+            SQLITE_OK) {
         return fail("database", "no memory for it");
     }
     if (sqlite3_prepare_v2(db, argv[1], -1, &st, NULL) != SQLITE_OK) {

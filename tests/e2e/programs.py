@@ -27,7 +27,9 @@ WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu x
 def text(lines, seed=1):
     """Lines of a number and some words."""
     rng = random.Random(seed)
-    made = (f"{rng.randrange(10**6)} {' '.join(rng.choices(WORDS, k=rng.randrange(1, 9)))}" for _ in range(lines))
+    made = (
+        f"{rng.randrange(10**6)} {' '.join(rng.choices(WORDS, k=rng.randrange(1, 9)))}" for _ in range(lines)
+    )
     return ("\n".join(made) + "\n").encode()
 
 
@@ -36,8 +38,13 @@ def records(count, seed=2):
     rng = random.Random(seed)
     return json.dumps(
         [
-            {"id": i, "name": rng.choice(WORDS), "score": rng.random() * 1e3, "tags": rng.choices(WORDS, k=3),
-             "nested": {"deep": [None, True, "\u00e9\u4e2d"]}}
+            {
+                "id": i,
+                "name": rng.choice(WORDS),
+                "score": rng.random() * 1e3,
+                "tags": rng.choices(WORDS, k=3),
+                "nested": {"deep": [None, True, "\u00e9\u4e2d"]},
+            }
             for i in range(count)
         ]
     ).encode()
@@ -164,21 +171,47 @@ FILTERS = [
     busybox("wc", "wc", data=lambda: text(20000)),
     busybox("bc", "bc", "-l", data=BC),
     busybox("base64", "base64", data=random_bytes),
-    Filter("jq", ["/usr/bin/jq", "-S", "group_by(.name) | map({n: .[0].name, c: length, s: (map(.score) | add), t: (map(.tags) | add | unique)})"], lambda: records(3000)),
+    Filter(
+        "jq",
+        [
+            "/usr/bin/jq",
+            "-S",
+            "group_by(.name) | map({n: .[0].name, c: length, s: (map(.score) | add), t: (map(.tags) | add | unique)})",
+        ],
+        lambda: records(3000),
+    ),
     Filter("sqlite3", ["/usr/bin/sqlite3"], SQL),
-    Filter("sqlite3-file", ["/usr/bin/sqlite3", "/tmp/unid-compat.db"], b".bail on\ndrop table if exists t;\n" + SQL),
+    Filter(
+        "sqlite3-file",
+        ["/usr/bin/sqlite3", "/tmp/unid-compat.db"],
+        b".bail on\ndrop table if exists t;\n" + SQL,
+    ),
     Filter("gawk", ["/usr/bin/gawk", GAWK], lambda: text(20000)),
     Filter("lua5.4", ["/usr/bin/lua5.4", "-e", LUA], lambda: text(20000)),
     Filter("xz", ["/usr/bin/xz", "-c", "-6"], lambda: text(20000) + random_bytes()),
     Filter("xz-decompress", ["/usr/bin/xz", "-dc"], lambda: lzma.compress(random_bytes())),
-    Filter("zstd", ["/usr/bin/zstd", "-q", "-c", "--single-thread", "-9"], lambda: text(20000) + random_bytes()),
+    Filter(
+        "zstd", ["/usr/bin/zstd", "-q", "-c", "--single-thread", "-9"], lambda: text(20000) + random_bytes()
+    ),
     Filter("zstd-threads", ["/usr/bin/zstd", "-q", "-c", "-T2", "-3"], lambda: text(20000) + random_bytes()),
     Filter("bc", ["/usr/bin/bc", "-l", "-q"], BC),
     Filter("bzip2", ["/bin/bzip2", "-c"], lambda: text(20000)),
     Filter("bunzip2", ["/bin/bzip2", "-dc"], lambda: bz2.compress(text(20000))),
     Filter("cjpeg", ["/usr/bin/cjpeg", "-quality", "80", "-progressive"], pixels),
     Filter("djpeg", ["/usr/bin/djpeg", "-scale", "1/4", "-ppm"], jpeg),
-    Filter("perl", ["/usr/bin/perl", "-e", PERL], lambda: text(5000), ("--with", "/usr/share/perl", "--with", "/usr/lib/x86_64-linux-gnu/perl", "--with", "/usr/lib/x86_64-linux-gnu/perl-base")),
+    Filter(
+        "perl",
+        ["/usr/bin/perl", "-e", PERL],
+        lambda: text(5000),
+        (
+            "--with",
+            "/usr/share/perl",
+            "--with",
+            "/usr/lib/x86_64-linux-gnu/perl",
+            "--with",
+            "/usr/lib/x86_64-linux-gnu/perl-base",
+        ),
+    ),
     Filter("grep-P", ["/bin/grep", "-P", r"^(?=.*mu)\d{4,5} (?!pi)(\w+) .*\1"], lambda: text(20000)),
     Filter("node", ["/usr/bin/node", "-e", NODE], lambda: records(3000)),
     Filter("python3-c", [PYTHON, "-c", PYTHON_C], random_bytes, ("--with", "/usr/lib/python3.11")),
@@ -387,7 +420,13 @@ COMPILED = [
     Compiled("c-glibc-static-pie", "gcc", ["-static-pie", *C_WORDS], ".c", C_SOURCE),
     Compiled("c-glibc-dynamic", "gcc", C_WORDS, ".c", C_SOURCE),
     Compiled("c-musl-static", "musl-gcc", ["-static", *C_WORDS], ".c", C_SOURCE),
-    Compiled("rust-glibc-static", "rustc", ["-O", "-C", "target-feature=+crt-static", "-o", "{out}", "{source}"], ".rs", RUST_SOURCE),
+    Compiled(
+        "rust-glibc-static",
+        "rustc",
+        ["-O", "-C", "target-feature=+crt-static", "-o", "{out}", "{source}"],
+        ".rs",
+        RUST_SOURCE,
+    ),
 ]
 GO = Compiled("go-http", "go", ["build", "-o", "{out}", "{source}"], ".go", GO_SOURCE)
 
@@ -454,10 +493,25 @@ class Missing:
 
 
 MISSING = [
-    Missing("sh-substitution", [BUSYBOX, "sh", "-c", "read a; b=$(echo $a) || exit 1; echo $b"], b"x\n", {"clone"}),
+    Missing(
+        "sh-substitution", [BUSYBOX, "sh", "-c", "read a; b=$(echo $a) || exit 1; echo $b"], b"x\n", {"clone"}
+    ),
     Missing("sh-pipe", [BUSYBOX, "sh", "-c", "read a; echo $a | wc -c"], b"x\n", {"clone"}),
     Missing("xargs", [BUSYBOX, "xargs", "/bin/cat"], b"a b\n", {"vfork"}),
-    Missing("perl-fork", ["/usr/bin/perl", "-e", "<STDIN>; defined(my $p = fork) or die 'no fork'; exit 0 unless $p; wait"], b"x\n", {"clone"}),
-    Missing("python3-subprocess", [PYTHON, "-c", "import sys, subprocess; sys.stdin.read(); print(subprocess.run(['/bin/true']))"], b"x\n", {"vfork", "clone"}, SCRIPT_WITH),
-    Missing("gawk-system", ["/usr/bin/gawk", '{ if (system("true") != 0) exit 1 }'], b"x\n", {"clone3", "clone"}),
+    Missing(
+        "perl-fork",
+        ["/usr/bin/perl", "-e", "<STDIN>; defined(my $p = fork) or die 'no fork'; exit 0 unless $p; wait"],
+        b"x\n",
+        {"clone"},
+    ),
+    Missing(
+        "python3-subprocess",
+        [PYTHON, "-c", "import sys, subprocess; sys.stdin.read(); print(subprocess.run(['/bin/true']))"],
+        b"x\n",
+        {"vfork", "clone"},
+        SCRIPT_WITH,
+    ),
+    Missing(
+        "gawk-system", ["/usr/bin/gawk", '{ if (system("true") != 0) exit 1 }'], b"x\n", {"clone3", "clone"}
+    ),
 ]

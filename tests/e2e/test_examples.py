@@ -41,13 +41,20 @@ def test_readme_is_true(real, tmp_path, example):  # noqa: F811
     shutil.copytree(EXAMPLES / example, here)
     script = "set -e\n" + "".join(blocks(text, "sh"))
     # The daemon, ports and files are the test's own.
-    for usual, own in (("127.0.0.1:7070", f"127.0.0.1:{real.port}"), ("8099", str(free_port())),
-                       ("/tmp/unid-", f"{tmp_path}/")):
+    for usual, own in (
+        ("127.0.0.1:7070", f"127.0.0.1:{real.port}"),
+        ("8099", str(free_port())),
+        ("/tmp/unid-", f"{tmp_path}/"),
+    ):
         script = script.replace(usual, own)
-    env = {**os.environ, "UNID_HOST": f"unix://{real.socket}",
-           "PATH": f"{harness.UNICTL.parent}:/usr/bin:/bin"}
-    done = subprocess.run(["sh", "-c", script], cwd=here, env=env, capture_output=True, text=True,
-                          timeout=100, check=False)
+    env = {
+        **os.environ,
+        "UNID_HOST": f"unix://{real.socket}",
+        "PATH": f"{harness.UNICTL.parent}:/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=here, env=env, capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     out = re.sub(r"^\S+ version \d+ http\S+\n", "", done.stdout, flags=re.M)
     assert out == "".join(blocks(text, "text")), done.stderr[-2000:]

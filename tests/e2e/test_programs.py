@@ -107,7 +107,10 @@ class OnHost:
 
     def __enter__(self):
         self.process = subprocess.Popen(
-            self.command, env=self.env or {}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            self.command,
+            env=self.env or {},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         harness.wait_for(self.listens, "the server on the host listens")
@@ -160,11 +163,16 @@ def test_go_http_server(real, place, name):
     data = programs.text(2000)
     deploy(real, name, [str(program)], "-i", "http", "--env", f"PORT={port}")
     with OnHost([str(program)], port, {"PORT": str(port)}) as host:
-        same_server(real, name, host, [
-            ("POST", "/count?a=1&b=2", data, {"Content-Type": "text/plain"}),
-            ("POST", "/gzip", data, {"Content-Type": "text/plain"}),
-            ("GET", "/none", None, {}),
-        ])
+        same_server(
+            real,
+            name,
+            host,
+            [
+                ("POST", "/count?a=1&b=2", data, {"Content-Type": "text/plain"}),
+                ("POST", "/gzip", data, {"Content-Type": "text/plain"}),
+                ("GET", "/none", None, {}),
+            ],
+        )
 
 
 def test_busybox_httpd(real, place, name):
@@ -197,8 +205,10 @@ def test_nginx(real, place, name):
     with_ = [w for p in (site, config, "/etc/passwd", "/etc/group") for w in ("--with", p)]
     deploy(real, name, command, "-i", "http", "--env", f"PORT={port}", *with_)
     config.write_text(programs.NGINX_CONF.format(tmp=place, port=port, site=site))
-    squeezed = [("GET", "/words.txt", None, {"Accept-Encoding": "gzip"}),
-                ("GET", "/big.bin", None, {"Range": "bytes=100-1999"})]
+    squeezed = [
+        ("GET", "/words.txt", None, {"Accept-Encoding": "gzip"}),
+        ("GET", "/big.bin", None, {"Range": "bytes=100-1999"}),
+    ]
     with OnHost(command, port) as host:
         same_server(real, name, host, GETS + squeezed)
 
@@ -207,14 +217,31 @@ def test_php_page(real, place, name):
     needs(programs.PHP)
     page = place / "page.php"
     page.write_text(programs.PHP_PAGE)
-    deploy(real, name, [programs.PHP, str(page)], "-i", "cgi", "--with", page, "--with", "/etc/php",
-           "--with", "/usr/share/zoneinfo")
+    deploy(
+        real,
+        name,
+        [programs.PHP, str(page)],
+        "-i",
+        "cgi",
+        "--with",
+        page,
+        "--with",
+        "/etc/php",
+        "--with",
+        "/usr/share/zoneinfo",
+    )
     body = b"x=1&y=two"
     kind = "application/x-www-form-urlencoded"
     answer = real.post(f"/fn/{name}/?q=a%20b", body, headers={"Content-Type": kind}).ok()
-    env = {"GATEWAY_INTERFACE": "CGI/1.1", "REDIRECT_STATUS": "200", "REQUEST_METHOD": "POST",
-           "SCRIPT_FILENAME": str(page), "QUERY_STRING": "q=a%20b", "CONTENT_TYPE": kind,
-           "CONTENT_LENGTH": str(len(body))}
+    env = {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "REDIRECT_STATUS": "200",
+        "REQUEST_METHOD": "POST",
+        "SCRIPT_FILENAME": str(page),
+        "QUERY_STRING": "q=a%20b",
+        "CONTENT_TYPE": kind,
+        "CONTENT_LENGTH": str(len(body)),
+    }
     head, _, want = programs.host([programs.PHP], body, env).partition(b"\r\n\r\n")
     assert answer.body == want
     assert b"X-Page: yes" in head and answer.headers["X-Page"] == "yes"

@@ -41,7 +41,6 @@ int64_t sys_munlockall(void);
 int64_t sys_membarrier(int command);
 
 /* task/task.c */
-int64_t sys_fork(void);
 int64_t sys_clone(uint64_t flags, uint64_t stack, uint64_t parent_tid, uint64_t child_tid,
                   uint64_t tls);
 int64_t sys_clone3(const struct clone_args *args, size_t size);

@@ -1,5 +1,4 @@
 /* task.c - threads begin and end; the process ends. */
-#include <asm/signal.h>
 #include <linux/sched.h>
 
 #include "task/task_internal.h"
@@ -124,8 +123,9 @@ static int64_t start_thread(const struct thread *th)
 }
 
 /* A server that forks for each connection goes on as the child: the parent would only wait for another
- * connection, of which there is none in this machine, as it serves one request and ends with it. So nothing needs to
- * be copied. Once only: what the child forks is a program that it wants to run. */
+ * connection, of which there is none in this machine, as it serves one request and ends with it. So
+ * nothing needs to be copied. Once only: what the child forks is a program that it wants to run. (C
+ * libraries fork by clone(); the call fork() stays among those that are missing.) */
 static bool fork_is_for_the_request(const struct thread *th)
 {
     static bool forked;
@@ -166,12 +166,6 @@ int64_t sys_clone(uint64_t flags, uint64_t stack, uint64_t parent_tid, uint64_t 
                   uint64_t tls)
 {
     struct thread th = {flags, stack, tls, parent_tid, child_tid};
-    return clone_checked(&th, (uint32_t)task_regs()->nr);
-}
-
-int64_t sys_fork(void)
-{
-    struct thread th = {.flags = SIGCHLD};
     return clone_checked(&th, (uint32_t)task_regs()->nr);
 }
 
