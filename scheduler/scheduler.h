@@ -80,7 +80,7 @@ void sched_close(struct scheduler *s);
 
 /* Whether the drivers of this build can run images of a kind: 0, or -ENOTSUP with which kinds they
  * run and what to do. Pure; any thread. */
-int sched_can_run(enum image_kind kind, struct un_error *err);
+int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err);
 
 /* Whether a machine image can be started as its configuration says: flavor and command line. -EINVAL with
  * the choices, -E2BIG. Programs: 0. */
