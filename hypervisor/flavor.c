@@ -63,7 +63,7 @@ const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
     if (len > 0x206 && memcmp(bytes + 0x202, "HdrS", 4) == 0) {
         return hv_flavor_find("linux");
     }
-    for (size_t i = 0; i < UN_ARRAY_SIZE(words); i++) {
+    for (size_t i = 0; len > 0 && i < UN_ARRAY_SIZE(words); i++) {
         if (memmem(image, len, words[i].word, strlen(words[i].word))) {
             return hv_flavor_find(words[i].flavor);
         }
