@@ -278,12 +278,14 @@ static void on_made(struct un_job *job, int rc, const struct un_error *err)
     struct request *req = un_container_of(job, struct request, job);
     struct request was = *req;
     struct net_link *pub = &link_of(req)->pub;
+    struct un_error why = UN_ERROR_INIT; /* `err` goes with the link */
     if (rc < 0) {
+        un_error_copy(&why, err);
         req->np->attached--;
         link_free(link_of(req));
         pub = NULL;
     }
-    was.attached(was.arg, rc, pub, err);
+    was.attached(was.arg, rc, pub, &why);
 }
 
 static void on_ready(void *arg)
