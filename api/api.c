@@ -66,6 +66,7 @@ int api_open(const struct api_spec *spec, struct api **ret, struct un_error *err
     a->scheduler = spec->scheduler;
     a->images = spec->images;
     a->registry = spec->registry;
+    a->events = spec->events;
     a->store = spec->store;
     a->max_request_bytes = spec->settings.max_request_bytes;
     a->max_image_bytes = spec->settings.max_image_bytes;

@@ -20,6 +20,7 @@
 #include "api/http/server.h"
 #include "common/error.h"
 #include "common/loop.h"
+#include "events/events.h"
 #include "imagestore/function.h"
 #include "imagestore/image.h"
 #include "scheduler/scheduler.h"
@@ -39,6 +40,7 @@ struct api_spec {
     struct scheduler *scheduler;
     struct imagestore *images;
     struct registry *registry;
+    struct events *events;        /* NULL: there are no triggers */
     struct store *store;          /* for the metrics; NULL is allowed */
     const char *version;          /* of unid */
     const char *driver;           /* its name */

@@ -18,6 +18,7 @@ struct api {
     struct scheduler *scheduler;
     struct imagestore *images;
     struct registry *registry;
+    struct events *events; /* NULL: no triggers */
     struct store *store;
     char *version, *driver, *token;
     char **hosts;
@@ -91,6 +92,19 @@ void rest_function_rollback(struct api_call *call);
 void rest_invoke(struct api_call *call);
 void rest_invocation_list(struct api_call *call);
 void rest_invocation_get(struct api_call *call);
+void rest_trigger_list(struct api_call *call);
+void rest_trigger_get(struct api_call *call);
+void rest_trigger_put(struct api_call *call);
+void rest_trigger_remove(struct api_call *call);
+void events_s3(struct api_call *call);
+void events_s3_probe(struct api_call *call);
+void events_any(struct api_call *call);
+void events_options(struct api_call *call);
+void rest_deadletter_list(struct api_call *call);
+void rest_deadletter_get(struct api_call *call);
+void rest_deadletter_redrive(struct api_call *call);
+void rest_deadletter_redrive_all(struct api_call *call);
+void rest_deadletter_remove(struct api_call *call);
 void rest_instance_list(struct api_call *call);
 void rest_instance_kill(struct api_call *call);
 void rest_logs(struct api_call *call);

@@ -11,7 +11,8 @@
 
 /* --- invoking --------------------------------------------------------------------------------- */
 
-static void on_accepted(void *arg, int rc, const char *id, const struct un_error *err)
+static void on_accepted(void *arg, int rc, const struct async_accepted *list, size_t count,
+                        const struct un_error *err)
 {
     struct api_call *call = arg;
     if (rc < 0) {
@@ -20,23 +21,91 @@ static void on_accepted(void *arg, int rc, const char *id, const struct un_error
     }
     if (call->ex) {
         char location[64];
-        snprintf(location, sizeof(location), "/api/v1/invocations/%s", id);
+        snprintf(location, sizeof(location), "/api/v1/invocations/%s", list->id);
         http_respond_field(call->ex, "Location", location);
-        http_respond_field(call->ex, "X-Unid-Invocation-Id", id);
+        http_respond_field(call->ex, "X-Unid-Invocation-Id", list->id);
     }
-    reply_json(call, 202, json_pack("{s:s}", "id", id));
+    json_t *body = json_pack("{s:s}", "id", list->id);
+    if (list->result == ASYNC_DUPLICATE) {
+        json_object_set_new(body, "duplicate", json_true());
+    }
+    reply_json(call, 202, body);
+}
+
+/* A whole number of the query, 0 when there is none; false when it is none. */
+static bool query_number(const struct api_call *call, const char *key, uint64_t most, uint64_t *ret)
+{
+    char text[24], *end;
+    int rc = route_query(call->match.query, key, text, sizeof(text));
+    *ret = 0;
+    if (rc == 0) {
+        return true;
+    }
+    if (rc < 0 || text[0] < '0' || text[0] > '9') {
+        return false;
+    }
+    errno = 0;
+    *ret = strtoull(text, &end, 10);
+    return errno == 0 && *end == '\0' && *ret <= most;
+}
+
+/* The policy and the delay out of the query; the name of what is malformed, or NULL. */
+static const char *read_policy(const struct api_call *call, struct async_spec *spec)
+{
+    const uint64_t age_most = 366ull * 24 * 3600 * 1000;
+    uint64_t attempts, age, base, most, delay;
+    if (!query_number(call, "max_attempts", 1000, &attempts)) {
+        return "max_attempts: must be a number from 1 to 1000";
+    }
+    if (!query_number(call, "max_age_ms", age_most, &age)) {
+        return "max_age_ms: must be a number of milliseconds, at most a year";
+    }
+    if (!query_number(call, "backoff_ms", 86400000, &base) ||
+        !query_number(call, "backoff_max_ms", 86400000, &most)) {
+        return "backoff_ms, backoff_max_ms: must be numbers of milliseconds, at most a day";
+    }
+    if (!query_number(call, "delay_ms", age_most, &delay)) {
+        return "delay_ms: must be a number of milliseconds, at most a year";
+    }
+    spec->policy = (struct async_policy){.max_attempts = (unsigned)attempts,
+                                         .max_age_ms = age,
+                                         .backoff_base_ms = (uint32_t)base,
+                                         .backoff_max_ms = (uint32_t)most};
+    spec->due_us = delay ? async_now_us(call->api->scheduler) + delay * 1000 : 0;
+    return NULL;
+}
+
+/* How many destinations the request has come through already: what another unid, or this one, says. */
+static unsigned read_depth(const struct http_request *request)
+{
+    const char *text = http_request_field(request, "x-unid-depth");
+    unsigned long depth = text && *text >= '0' && *text <= '9' ? strtoul(text, NULL, 10) : 0;
+    return depth <= LIMIT_ASYNC_DEPTH ? (unsigned)depth : LIMIT_ASYNC_DEPTH;
 }
 
 /* The whole body is there. */
 static void submit(struct api_call *call)
 {
     const char *qualifier = call->match.params[1];
-    const struct async_spec spec = {
-        .function = call->match.params[0],
-        .qualifier = *qualifier ? qualifier : NULL,
-        .content_type = http_request_field(http_exchange_request(call->ex), "content-type"),
-        .body = call->body.len ? (const void *)call->body.data : "",
-        .body_len = call->body.len};
+    const struct http_request *request = http_exchange_request(call->ex);
+    char on_success[LIMIT_ASYNC_URL_BYTES + 1], on_failure[LIMIT_ASYNC_URL_BYTES + 1];
+    struct async_spec spec = {.function = call->match.params[0],
+                              .qualifier = *qualifier ? qualifier : NULL,
+                              .content_type = http_request_field(request, "content-type"),
+                              .dedupe_key = http_request_field(request, "idempotency-key"),
+                              .depth = read_depth(request),
+                              .body = call->body.len ? (const void *)call->body.data : "",
+                              .body_len = call->body.len};
+    int s = route_query(call->match.query, "on_success", on_success, sizeof(on_success));
+    int f = route_query(call->match.query, "on_failure", on_failure, sizeof(on_failure));
+    const char *wrong =
+        s < 0 || f < 0 ? "on_success, on_failure: malformed or too long" : read_policy(call, &spec);
+    if (wrong) {
+        reply_problem(call, 400, wrong);
+        return;
+    }
+    spec.on_success = s ? on_success : NULL;
+    spec.on_failure = f ? on_failure : NULL;
     async_submit(call->api->scheduler, &spec, on_accepted, call);
 }
 
@@ -82,11 +151,12 @@ static json_t *egress_json(const struct egress_stats *e)
 
 static json_t *receipt_json(const struct receipt *r)
 {
-    json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:o, s:o, s:b}", "id", r->id, "function",
-                          r->function, "version", (json_int_t)r->version, "digest", r->digest,
-                          "trigger", sched_trigger_name(r->trigger), "driver", r->driver,
-                          "started_at", reply_time(r->started_at_us), "phases",
-                          phases_json(&r->phases), "fresh", r->fresh);
+    json_t *j =
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:o, s:o, s:b}", "id", r->id, "function",
+                  r->function, "version", (json_int_t)r->version, "digest", r->digest, "trigger",
+                  sched_trigger_name(r->trigger), "trigger_name", r->trigger_name, "driver",
+                  r->driver, "started_at", reply_time(r->started_at_us), "phases",
+                  phases_json(&r->phases), "fresh", r->fresh);
     json_t *rest = json_pack(
         "{s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:o, s:I, s:o, s:o}", "bytes_in", (json_int_t)r->bytes_in,
         "bytes_out", (json_int_t)r->bytes_out, "cpu_us", (json_int_t)r->usage.cpu_us,
@@ -121,23 +191,55 @@ static void on_receipts(void *arg, int rc, const struct receipt *list, size_t co
 
 void rest_invocation_list(struct api_call *call)
 {
-    char function[64], outcome[24], cursor[UN_ID_SIZE] = "";
+    char function[64], trigger[64], outcome[24], cursor[UN_ID_SIZE] = "";
     unsigned limit;
     if (!call_page(call, &limit, cursor, sizeof(cursor))) {
         return;
     }
     int f = route_query(call->match.query, "function", function, sizeof(function));
+    int t = route_query(call->match.query, "trigger", trigger, sizeof(trigger));
     int o = route_query(call->match.query, "status", outcome, sizeof(outcome));
-    if (f < 0 || o < 0 || (*cursor && !un_id_valid(cursor))) {
-        reply_problem(call, 400, "function, status or cursor: malformed");
+    if (f < 0 || t < 0 || o < 0 || (*cursor && !un_id_valid(cursor))) {
+        reply_problem(call, 400, "function, trigger, status or cursor: malformed");
         return;
     }
     const struct receipt_query query = {.function = f ? function : NULL,
+                                        .trigger = t ? trigger : NULL,
                                         .outcome = o ? outcome : NULL,
                                         .before_id = *cursor ? cursor : NULL,
                                         .limit = limit};
     call->number = limit;
     receipt_list(call->api->scheduler, &query, on_receipts, call);
+}
+
+/* A receipt of queued work: whether more attempts will follow it. */
+struct receipt_flow {
+    struct api_call *call;
+    json_t *receipt;
+};
+
+static void on_more(void *arg, bool pending)
+{
+    struct receipt_flow *f = arg;
+    if (pending && f->receipt && json_object_set_new(f->receipt, "pending", json_true()) < 0) {
+        json_decref(f->receipt);
+        f->receipt = NULL;
+    }
+    reply_json(f->call, 200, f->receipt);
+    free(f);
+}
+
+static void reply_receipt(struct api_call *call, const struct receipt *r)
+{
+    bool queued =
+        r->trigger == SCHED_ASYNC || r->trigger == SCHED_EVENT || r->trigger == SCHED_DESTINATION;
+    struct receipt_flow *f = queued && strcmp(r->outcome, "ok") != 0 ? malloc(sizeof(*f)) : NULL;
+    if (!f) {
+        reply_json(call, 200, receipt_json(r));
+        return;
+    }
+    *f = (struct receipt_flow){call, receipt_json(r)};
+    async_pending(call->api->scheduler, r->id, on_more, f);
 }
 
 static void on_pending(void *arg, bool pending)
@@ -163,7 +265,7 @@ static void on_receipt(void *arg, int rc, const struct receipt *list, size_t cou
     } else if (rc < 0) {
         reply_error(call, rc, err);
     } else {
-        reply_json(call, 200, receipt_json(&list[0]));
+        reply_receipt(call, &list[0]);
     }
 }
 

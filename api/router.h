@@ -17,9 +17,10 @@ enum {
     ROUTE_ALLOW_SIZE = 96
 };
 
-/* Who may use a route. Enforced in one place, api_authorize (auth.c). */
+/* Who may use a route. Enforced in one place, api_authorize (auth.c), but for AUTH_EVENT. */
 enum route_auth {
-    AUTH_NONE, /* anybody who reaches the listener */
+    AUTH_NONE,  /* anybody who reaches the listener */
+    AUTH_EVENT, /* a trigger's token, or what AUTH_TOKEN asks for: the handler looks (events.c) */
     AUTH_TOKEN /* REST: the Unix socket's file mode, or the token over TCP; no foreign web pages */
 };
 

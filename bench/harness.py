@@ -25,19 +25,25 @@ TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 class Daemon:
     """An unid on a temporary state directory; use as a context manager."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, env=None):
         self.flags = flags
+        self.env = {**os.environ, **(env or {})}
 
     def __enter__(self):
         self.dir = tempfile.TemporaryDirectory(prefix="unid-bench-")
         work = pathlib.Path(self.dir.name)
-        ready = work / "ready"
         self.log = open(work / "log", "w")
         self.state = work / "state"
+        return self.start()
+
+    def start(self):
+        work = pathlib.Path(self.dir.name)
+        ready = work / "ready"
+        ready.unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [BUILD / "bin" / "unid", "--state-dir", self.state, "--runtime-dir", work / "run",
              "--socket", work / "sock", "--listen", "127.0.0.1:0", "--ready-file", ready,
-             *self.flags], stderr=self.log)
+             *self.flags], stderr=self.log, env=self.env)
         deadline = time.monotonic() + 60
         while not (ready.exists() and ready.read_text()):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -47,6 +53,12 @@ class Daemon:
         self.address = (host, int(port))
         self.pid = self.process.pid
         return self
+
+    def kill_and_start(self):
+        """kill -9, and a new process on the same state, at another port."""
+        self.process.kill()
+        self.process.wait()
+        return self.start()
 
     def __exit__(self, *exc):
         self.process.send_signal(signal.SIGTERM)

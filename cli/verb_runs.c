@@ -64,6 +64,7 @@ int verb_receipts(struct cli_call *call)
     uint64_t limit = 0;
     const char *name = call->args.operand_count ? call->args.operands[0] : NULL;
     const char *outcome = args_get(&call->args, "status");
+    const char *trigger = args_get(&call->args, "trigger");
     un_autofree char *checked = NULL, *path = NULL;
     un_autojson json_t *list = NULL;
     int status = read_limit(call, RECEIPTS_DEFAULT, RECEIPTS_MAX, &limit);
@@ -73,14 +74,9 @@ int verb_receipts(struct cli_call *call)
     if (status != CLI_DONE) {
         return status;
     }
-    if (name && outcome) {
-        path = api_path("/api/v1/invocations?function=%s&status=%s", name, outcome);
-    } else if (name) {
-        path = api_path("/api/v1/invocations?function=%s", name);
-    } else {
-        path = outcome ? api_path("/api/v1/invocations?status=%s", outcome)
-                       : api_path("/api/v1/invocations");
-    }
+    /* An empty value is no filter. */
+    path = api_path("/api/v1/invocations?function=%s&status=%s&trigger=%s", name ? name : "",
+                    outcome ? outcome : "", trigger ? trigger : "");
     status = api_list(call, path, limit, &list);
     return status != CLI_DONE ? status
                               : show_list(call, list, show_receipt_heads, show_receipt_row);
@@ -156,7 +152,8 @@ static int receipt_text(const json_t *r, struct un_buf *out)
     rc = rc ? rc : line(out, "Outcome:", more);
     rc = rc ? rc : line(out, "Error:", api_str(r, "error"));
     snprintf(more, sizeof(more), "%s by %s, attempt %" PRIu64, api_str(r, "started_at"),
-             api_str(r, "trigger"), api_uint(r, "attempt"));
+             *api_str(r, "trigger_name") ? api_str(r, "trigger_name") : api_str(r, "trigger"),
+             api_uint(r, "attempt"));
     rc = rc ? rc : line(out, "Started:", more);
     snprintf(more, sizeof(more), "%s%s", api_str(r, "driver"),
              json_is_true(json_object_get(r, "fresh")) ? ", fresh" : ", put back to its snapshot");

@@ -63,6 +63,21 @@ static const struct args_option logs_options[] = {
 static const struct args_option receipts_options[] = {
     {"limit", 'n', "N", "how many (default 20)"},
     {"status", 0, "WORD", "only ok, failed, or one outcome such as timed-out"},
+    {"trigger", 0, "NAME", "only those of a trigger's events"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option deadletter_ls_options[] = {
+    {"limit", 'n', "N", "how many (default 20)"},
+    {"function", 0, "NAME", "only those of a function"},
+    {"trigger", 0, "NAME", "only those of a trigger's events"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option deadletter_redrive_options[] = {
+    {"all", 0, NULL, "all of them; prints how many"},
+    {"function", 0, "NAME", "with --all: only those of a function"},
+    {"trigger", 0, "NAME", "with --all: only those of a trigger's events"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -75,6 +90,40 @@ static const struct args_option bench_options[] = {
 
 static const struct args_option push_options[] = {
     {"tag", 0, "TAG", "point this tag at the image"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option trigger_options[] = {
+    {"function", 'f', "NAME", "what is to run, with :VERSION or :ALIAS if wanted; may be repeated"},
+    {"events", 0, "NAMES", "s3: like 's3:ObjectCreated:*'; dynamodb: INSERT, MODIFY, REMOVE"},
+    {"bucket", 0, "BUCKET", "s3: only events of this bucket"},
+    {"prefix", 0, "TEXT", "s3: only keys that begin so"},
+    {"suffix", 0, "TEXT", "s3: only keys that end so"},
+    {"endpoint", 0, "URL", "s3: the store, for --fetch and --put"},
+    {"region", 0, "REGION", "s3: of the store, for signing (default us-east-1)"},
+    {"access-key", 0, "KEY", "s3: instead of AWS_ACCESS_KEY_ID"},
+    {"secret-key-file", 0, "FILE", "s3: instead of AWS_SECRET_ACCESS_KEY; - for standard input"},
+    {"fetch", 0, NULL, "s3: the function gets the object's bytes, not the event"},
+    {"put", 0, "BUCKET/PREFIX", "s3: store what the function answers there"},
+    {"confirm", 0, NULL, "s3: confirm subscriptions of AWS SNS"},
+    {"confirm-host", 0, "HOST", "s3: where to (default amazonaws.com and below)"},
+    {"order", 0, "WHAT", "s3, dynamodb: none, or flag or drop events out of order"},
+    {"type", 0, "TEXT", "cloudevents: exactly, or with one * as 'prefix*suffix'; as the next two"},
+    {"source", 0, "TEXT", "cloudevents: only of this source"},
+    {"subject", 0, "TEXT", "cloudevents: only about this subject"},
+    {"table", 0, "TABLE", "dynamodb: only changes of this table"},
+    {"schedule", 0, "CRON", "cron: five fields like '*/5 * * * *', or '@every 90s'"},
+    {"timezone", 0, "ZONE", "cron: like Europe/Berlin (default UTC)"},
+    {"missed", 0, "WHAT", "cron: skip runs that were missed, make up once, or all"},
+    {"max-attempts", 0, "N", "failed attempts before the event is a dead letter"},
+    {"max-age", 0, "TIME", "age at which it is one, like 6h"},
+    {"backoff", 0, "TIME", "longest pause after the first failure; doubles with each"},
+    {"backoff-max", 0, "TIME", "longest pause of all"},
+    {"dedupe-window", 0, "TIME", "how long events are known by their identity"},
+    {"on-success", 0, "WHERE", "function or URL that gets the answer"},
+    {"on-failure", 0, "WHERE", "function or URL that gets the event when it is given up"},
+    {"trigger-token-file", 0, "FILE", "file with the token, instead of a new random one"},
+    {"disabled", 0, NULL, "keep it, but take nothing in"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -108,6 +157,15 @@ const struct cli_verb cli_verbs[] = {
     {"receipts", "[NAME]", 0, 1, false, receipts_options, verb_receipts,
      "List receipts of invocations, newest first", NULL},
     {"receipt", "ID", 1, 1, false, no_options, verb_receipt, "Show an invocation's receipt", NULL},
+    {"deadletter ls", "", 0, 0, false, deadletter_ls_options, verb_deadletter_ls,
+     "List events that were given up, newest first", NULL},
+    {"deadletter show", "ID", 1, 1, false, no_options, verb_deadletter_show,
+     "Show an event that was given up, with the reason and its body", NULL},
+    {"deadletter redrive", "ID...", 0, VERB_ANY, false, deadletter_redrive_options,
+     verb_deadletter_redrive, "Have events run again that were given up",
+     "Their attempts and their age are counted anew.\n"},
+    {"deadletter rm", "ID...", 1, VERB_ANY, false, no_options, verb_deadletter_rm,
+     "Remove events that were given up", NULL},
     {"bench", "NAME[:VERSION|ALIAS]", 1, 1, false, bench_options, verb_bench,
      "Measure a function: where the time of its requests goes",
      "Sends one request after the other on one connection, and shows percentiles of the phases\n"
@@ -124,6 +182,14 @@ const struct cli_verb cli_verbs[] = {
      "IMAGE is a tag, a digest, or the first 8 or more hexadecimal digits of a digest.\n"},
     {"image untag", "TAG", 1, 1, false, no_options, verb_image_untag,
      "Remove a tag; the image stays", NULL},
+    {"trigger add", "s3|cloudevents|dynamodb|cron NAME", 2, 2, false, trigger_options,
+     verb_trigger_add, "Run functions for events; prints where to send them, and the token",
+     "A trigger of that name is replaced; its token stays. See docs/events.md.\n"},
+    {"trigger ls", "", 0, 0, false, no_options, verb_trigger_ls, "List triggers", NULL},
+    {"trigger show", "NAME", 1, 1, false, no_options, verb_trigger_show,
+     "Show a trigger, without its secrets", NULL},
+    {"trigger rm", "NAME...", 1, VERB_ANY, false, no_options, verb_trigger_rm, "Remove triggers",
+     "What they have accepted already still runs.\n"},
     {"doctor", "", 0, 0, false, no_options, verb_doctor,
      "Check what unid needs, and say how to mend what is missing",
      "Looks at this machine and has the daemon measure its drivers.\n"},
@@ -172,7 +238,7 @@ int cli_help_overview(struct un_buf *out)
 {
     int rc = un_buf_append_str(out, "Usage: unictl [OPTION]... VERB [OPERAND]...\n\nVerbs:\n");
     for (const struct cli_verb *v = cli_verbs; v->name && rc == 0; v++) {
-        rc = un_buf_printf(out, "  %-11s %s\n", v->name, v->summary);
+        rc = un_buf_printf(out, "  %-18s %s\n", v->name, v->summary);
     }
     rc = rc ? rc : un_buf_append_str(out, "\nOptions of every verb:\n");
     for (const struct args_option *o = cli_global_options; o->name && rc == 0; o++) {

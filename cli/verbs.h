@@ -63,6 +63,10 @@ int cli_show_help(const struct cli_verb *verb);
 
 int verb_bench(struct cli_call *call);
 int verb_check(struct cli_call *call);
+int verb_deadletter_ls(struct cli_call *call);
+int verb_deadletter_redrive(struct cli_call *call);
+int verb_deadletter_rm(struct cli_call *call);
+int verb_deadletter_show(struct cli_call *call);
 int verb_deploy(struct cli_call *call);
 int verb_describe(struct cli_call *call);
 int verb_doctor(struct cli_call *call);
@@ -80,6 +84,10 @@ int verb_receipt(struct cli_call *call);
 int verb_receipts(struct cli_call *call);
 int verb_rm(struct cli_call *call);
 int verb_rollback(struct cli_call *call);
+int verb_trigger_add(struct cli_call *call);
+int verb_trigger_ls(struct cli_call *call);
+int verb_trigger_rm(struct cli_call *call);
+int verb_trigger_show(struct cli_call *call);
 int verb_version(struct cli_call *call);
 int verb_versions(struct cli_call *call);
 

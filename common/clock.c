@@ -1,7 +1,13 @@
 /* clock.c - see clock.h. */
 #include "common/clock.h"
 
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 static uint64_t read_clock_us(clockid_t id)
@@ -16,10 +22,27 @@ uint64_t un_clock_mono_us(void)
     return read_clock_us(CLOCK_MONOTONIC);
 }
 
+#ifdef UNID_FAULT_INJECTION
+static int64_t ahead_us;
+static pthread_once_t from_environment = PTHREAD_ONCE_INIT;
+
+static void read_environment(void)
+{
+    const char *text = getenv("UNID_CLOCK_AHEAD_S");
+    ahead_us = text ? strtoll(text, NULL, 10) * 1000000 : 0;
+}
+
+uint64_t un_clock_wall_us(void)
+{
+    pthread_once(&from_environment, read_environment);
+    return read_clock_us(CLOCK_REALTIME) + (uint64_t)ahead_us;
+}
+#else
 uint64_t un_clock_wall_us(void)
 {
     return read_clock_us(CLOCK_REALTIME);
 }
+#endif
 
 char *un_clock_format(uint64_t wall_us, char *buf)
 {

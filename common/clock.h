@@ -9,7 +9,9 @@
 /* CLOCK_MONOTONIC in microseconds. Any thread. */
 uint64_t un_clock_mono_us(void);
 
-/* CLOCK_REALTIME in microseconds since 1970-01-01 UTC. Any thread. */
+/* CLOCK_REALTIME in microseconds since 1970-01-01 UTC. Any thread. In a build with fault injection
+ * the environment's UNID_CLOCK_AHEAD_S is added to it, which may be negative: a clock that was set
+ * wrong. */
 uint64_t un_clock_wall_us(void);
 
 enum { UN_CLOCK_TEXT_SIZE = 28 }; /* "2026-11-21T02:04:10.510083Z" and the terminating NUL */

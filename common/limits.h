@@ -66,19 +66,54 @@
 #define LIMIT_QUEUE_TOTAL         10000 /* limits.queue_total */
 #define LIMIT_QUEUE_WAIT_MS       30000 /* limits.queue_wait_ms */
 #define LIMIT_BODY_BUFFER_BYTES   (256 * 1024) /* request body held while its VM is not there yet */
-#define LIMIT_BODY_BUFFERS_BYTES  (64 << 20) /* of all calls together; then each gets little */
-#define LIMIT_RECEIPTS_PENDING    10000      /* not on disk yet; the oldest are given up */
-#define LIMIT_LOGS_PENDING_BYTES  (16 << 20) /* likewise their logs */
-#define LIMIT_ASYNC_ROWS          100000     /* accepted invocations that have not run yet */
-#define LIMIT_ASYNC_RUNNING       8          /* of them, at once; bounds the bodies in memory */
+#define LIMIT_BODY_BUFFERS_BYTES  (64 << 20)   /* of all calls together; then each gets little */
+#define LIMIT_RECEIPTS_PENDING    10000        /* not on disk yet; the oldest are given up */
+#define LIMIT_LOGS_PENDING_BYTES  (16 << 20)   /* likewise their logs */
 #define LIMIT_RECEIPTS_ROWS       1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
+
+/* The durable queue */
+#define LIMIT_ASYNC_ROWS 10000000 /* accepted events that wait; the disk ends sooner */
+#define LIMIT_ASYNC_ACCEPTING_BYTES                                                                \
+    (128 << 20)                          /* in memory, on their way to the disk; one in any case */
+#define LIMIT_ASYNC_BATCH           1000 /* events of one delivery */
+#define LIMIT_ASYNC_RUNNING         64   /* attempts at once */
+#define LIMIT_ASYNC_BYTES           (64 << 20) /* in memory for them: bodies, objects, answers */
+#define LIMIT_ASYNC_ENDING          1000 /* attempts over, not on disk yet: then none is begun */
+#define LIMIT_ASYNC_FIELDS_BYTES    (16 * 1024)
+#define LIMIT_ASYNC_SOURCE_BYTES    4096
+#define LIMIT_ASYNC_SEQUENCER_BYTES 128
+#define LIMIT_ASYNC_URL_BYTES       2048
+#define LIMIT_ASYNC_OBJECT_BYTES    (64 << 20) /* what a fetch brings */
+#define LIMIT_ASYNC_ANSWER_BYTES    (6 << 20)  /* of a function, for a destination or a sink */
+#define LIMIT_ASYNC_DEPTH           8          /* destinations one after the other */
+#define LIMIT_ASYNC_RECENT          1000000 /* identities and sequencers; 8 to 16 bytes of memory */
+#define LIMIT_ASYNC_INTERRUPTIONS   20      /* of one event: it may be what kills unid */
+#define LIMIT_DEADLETTERS           1000000 /* the oldest are given up, and counted */
+
+/* What an event gets whose policy does not say */
+#define DEFAULT_ASYNC_ATTEMPTS        5
+#define DEFAULT_ASYNC_AGE_MS          (6ull * 3600 * 1000) /* as AWS Lambda's asynchronous events */
+#define DEFAULT_ASYNC_BACKOFF_MS      1000
+#define DEFAULT_ASYNC_BACKOFF_MOST_MS 300000
+#define DEFAULT_ASYNC_WINDOW_MS       (24ull * 3600 * 1000) /* of deduplication */
+
+/* Events and triggers */
+#define LIMIT_EVENT_BYTES         (1 << 20) /* of a delivery; the largest that AWS sends has 256 KiB */
+#define LIMIT_EVENT_RECORDS       1000      /* of a delivery: each becomes an invocation of each function */
+#define LIMIT_TRIGGERS            1000      /* held in memory with their configuration */
+#define LIMIT_TRIGGER_FUNCTIONS   16        /* that one trigger fans out to */
+#define LIMIT_TRIGGER_EVENTS      32        /* patterns of event names of one trigger */
+#define LIMIT_TRIGGER_STRING      1024      /* of a trigger's strings; an S3 key has at most so many */
+#define LIMIT_TRIGGER_TOPICS      16        /* SNS topics that are remembered a trigger */
+#define LIMIT_CRON_CATCH_UP       100       /* missed runs of one trigger that are made up for */
+#define LIMIT_OBJECT_MS           300000    /* for its transfer */
 
 /* Snapshots of the kvm driver */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */
 #define LIMIT_SNAPSHOT_BUILD_MS    10000        /* for a guest to ask for its first request */
-#define LIMIT_SNAPSHOT_LEAST_MS    1000         /* it has so long even when its timeout is shorter */
+#define LIMIT_SNAPSHOT_LEAST_MS    1000 /* it has so long even when its timeout is shorter */
 
 /* Shells */
 #define LIMIT_POOL_SHELLS 64 /* pool.max */

@@ -22,6 +22,7 @@
 #include "daemon/doctor.h"
 #include "daemon/drivers.h"
 #include "daemon/notify.h"
+#include "events/events.h"
 #include "hypervisor/hv.h"
 #include "imagestore/function.h"
 #include "imagestore/image.h"
@@ -40,6 +41,7 @@ struct daemon {
     struct registry *registry;
     struct drivers drivers;
     struct scheduler *scheduler;
+    struct events *events;
     struct doctor *doctor;
     struct api *api;
     struct event *signals[2];
@@ -77,7 +79,7 @@ static int make_dirs(const char *path, struct un_error *err)
 static int open_stores(struct daemon *d, struct un_error *err)
 {
     static const struct store_schema *const schemas[] = {&imagestore_schema, &scheduler_schema,
-                                                         NULL};
+                                                         &events_schema, NULL};
     un_autofree char *db = NULL, *cache = NULL;
     if (asprintf(&db, "%s/unid.db", d->config->state_dir) < 0 ||
         asprintf(&cache, "%s/cache", d->config->state_dir) < 0) {
@@ -125,6 +127,13 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     s->receipts_max_rows = (uint64_t)c->receipts_max_rows;
     s->receipts_max_age_us = (uint64_t)c->receipts_max_days * 86400 * 1000000;
     return sched_open(&spec, &d->scheduler, err);
+}
+
+static int open_events(struct daemon *d, struct un_error *err)
+{
+    const struct events_spec spec = {
+        .loop = d->loop, .store = d->store, .registry = d->registry, .scheduler = d->scheduler};
+    return events_open(&spec, &d->events, err);
 }
 
 /* --- garbage ---------------------------------------------------------------------------------- */
@@ -175,6 +184,7 @@ static int open_api(struct daemon *d, struct un_error *err)
                             .scheduler = d->scheduler,
                             .images = d->images,
                             .registry = d->registry,
+                            .events = d->events,
                             .store = d->store,
                             .version = PACKAGE_VERSION,
                             .driver = hv_driver_ops(d->drivers.items[0])->name,
@@ -286,6 +296,7 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
     notify_send("STOPPING=1");
     un_timer_cancel(&d->gc_timer);
     api_drain(d->api);
+    events_drain(d->events);
     sched_drain(d->scheduler, (uint64_t)d->config->drain_timeout_ms * 1000, on_drained, d);
 }
 
@@ -317,6 +328,7 @@ static int open_parts(struct daemon *d, struct un_error *err)
     rc = open_stores(d, err);
     rc = rc < 0 ? rc : drivers_open(d->config, d->loop, &d->drivers, err);
     rc = rc < 0 ? rc : open_scheduler(d, err);
+    rc = rc < 0 ? rc : open_events(d, err);
     rc = rc < 0 ? rc : doctor_new(&d->drivers, &d->doctor, err);
     rc = rc < 0 ? rc : open_api(d, err);
     return rc < 0 ? rc : watch_signals(d, err);
@@ -360,7 +372,9 @@ void daemon_close(struct daemon *d)
     }
     api_close(d->api);
     doctor_free(d->doctor);
+    events_drain(d->events);
     sched_close(d->scheduler);
+    events_close(d->events);
     drivers_close(&d->drivers);
     registry_close(d->registry);
     imagestore_close(d->images);

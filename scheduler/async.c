@@ -1,33 +1,25 @@
-/* async.c - the durable queue: invocations that were accepted to be run later (async.h).
+/* async.c - the durable queue (async.h): what is accepted. async_impl.h says where the rest is.
  *
- * A row is inserted before the caller is told. To run some, a write job claims them: it raises
- * `attempt` and sets `running`, both durable before the run, and brings the bodies along, so that
- * at most LIMIT_ASYNC_RUNNING of them are in memory. What has run is deleted in the transaction
- * that writes its receipt (receipt.c). What could not run for reasons that pass (no place,
- * draining) gets a later due time. The first claim after the start takes `running` back from what a
- * killed process left.
- *
- * Due times are wall-clock; a row that is not due yet arms a timer.
+ * A delivery is one write job: its events are looked up among those seen lately and inserted, all or
+ * none. Deliveries that wait together share a commit (store.h), so the rate is not one fsync each.
  */
-#include "scheduler/async.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
-#include "scheduler/scheduler_impl.h"
+#include "scheduler/async_impl.h"
 
-enum {
-    RETRY_FIRST_US = 1000000,
-    RETRY_MOST_US = 300000000,
-    CLAIM_BYTES = 16 << 20, /* of bodies at a time; one is claimed in any case */
-    ATTEMPTS_MOST = 20,     /* of what fails by our own fault: an image that cannot be read, say */
-    CLAIM_FAILED_US = 1000000 /* pause when the database refuses */
+/* --- accepting -------------------------------------------------------------------------------- */
+
+struct offer {
+    struct async_event *event;
+    struct async_key identity, order_key;
+    uint64_t window_us;
+    enum async_order order;
+    char sequencer[LIMIT_ASYNC_SEQUENCER_BYTES + 1];
 };
-
-/* --- submitting ------------------------------------------------------------------------------- */
 
 struct submission {
     struct store_job job;
@@ -35,21 +27,34 @@ struct submission {
     struct scheduler *s;
     async_accept_cb cb;
     void *arg;
-    char id[UN_ID_SIZE];
-    char *function, *qualifier, *content_type;
-    void *body;
-    size_t body_len;
-    int64_t due_us;
+    struct offer *offers;
+    struct async_accepted *results;
+    size_t count;
+    uint64_t bytes, now_us;
+    unsigned accepted; /* written by the job */
     struct un_error err;
 };
+
+const char *async_result_name(enum async_result r)
+{
+    static const char *const names[] = {"accepted", "duplicate", "stale"};
+
+    return (unsigned)r <= ASYNC_STALE ? names[r] : "unknown";
+}
+
+uint64_t async_now_us(const struct scheduler *s)
+{
+    return sched_wall_us(s);
+}
 
 static void submission_free(struct submission *sub)
 {
     if (sub) {
-        free(sub->function);
-        free(sub->qualifier);
-        free(sub->content_type);
-        free(sub->body);
+        for (size_t i = 0; sub->offers && i < sub->count; i++) {
+            async_event_free(sub->offers[i].event);
+        }
+        free(sub->offers);
+        free(sub->results);
         free(sub);
     }
 }
@@ -58,33 +63,84 @@ static void submission_end(struct submission *sub, int rc, const struct un_error
 {
     struct scheduler *s = sub->s;
 
-    sub->cb(sub->arg, rc, sub->id, err);
+    s->async.accepting -= sub->bytes;
+    sub->cb(sub->arg, rc, sub->results, rc == 0 ? sub->count : 0, err);
     submission_free(sub);
     sched_done(s);
 }
 
-static int insert_row(struct store_job *job, sqlite3 *db, struct un_error *err)
+/* Says whether the event may be queued, and remembers it. */
+static int look_back(struct submission *sub, sqlite3 *db, struct offer *o,
+                     struct async_accepted *result, struct un_error *err)
+{
+    struct async_recent *recent = sub->s->async.recent;
+    char known[LIMIT_ASYNC_SEQUENCER_BYTES + 1];
+    int rc = 0;
+
+    if (o->identity.set) {
+        rc = async_recent_find(recent, db, &o->identity, sub->now_us, known, sizeof(known), err);
+        if (rc == 1) {
+            result->result = ASYNC_DUPLICATE;
+            snprintf(result->id, sizeof(result->id), "%.26s", known);
+        } else if (rc == 0) {
+            rc = async_recent_put(recent, db, &o->identity, o->event->id, sub->now_us,
+                                  sub->now_us + o->window_us, err);
+        }
+        if (rc != 0) {
+            return rc < 0 ? rc : 0;
+        }
+    }
+    if (!o->order_key.set) {
+        return 0;
+    }
+    rc = async_recent_find(recent, db, &o->order_key, sub->now_us, known, sizeof(known), err);
+    if (rc == 1 && async_sequencer_compare(o->sequencer, known) < 0) {
+        o->event->out_of_order = true;
+        if (o->order == ASYNC_ORDER_DROP) {
+            result->result = ASYNC_STALE;
+            result->id[0] = '\0';
+        }
+        return 0;
+    }
+    return rc < 0 ? rc
+                  : async_recent_put(recent, db, &o->order_key, o->sequencer, sub->now_us,
+                                     sub->now_us + o->window_us, err);
+}
+
+static int insert_events(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
     struct submission *sub = un_container_of(job, struct submission, job);
+    int rc = store_check_room(sub->s->store, sub->bytes, err);
 
-    return store_exec(
-        db, err,
-        "INSERT INTO async_queue(id, function, qualifier, content_type, body, attempt,"
-        " due_us, running) VALUES(?, ?, ?, ?, ?, 0, ?, 0)",
-        "ttttbi", sub->id, sub->function, sub->qualifier, sub->content_type, sub->body,
-        sub->body_len, sub->due_us);
+    sub->accepted = 0;
+    for (size_t i = 0; i < sub->count && rc == 0; i++) {
+        struct offer *o = &sub->offers[i];
+        struct async_accepted *result = &sub->results[i];
+
+        result->result = ASYNC_ACCEPTED;
+        snprintf(result->id, sizeof(result->id), "%s", o->event->id);
+        rc = look_back(sub, db, o, result, err);
+        if (rc == 0 && result->result == ASYNC_ACCEPTED) {
+            rc = async_event_insert(db, o->event, sub->now_us, NULL, err);
+            sub->accepted++;
+        }
+    }
+    return rc;
 }
 
 static void insert_done(struct store_job *job, int rc, const struct un_error *err)
 {
     struct submission *sub = un_container_of(job, struct submission, job);
-    struct scheduler *s = sub->s;
+    struct async_queue *q = &sub->s->async;
 
-    if (rc == 0 && s->async.rows != UINT64_MAX) {
-        s->async.rows++;
+    for (size_t i = 0; i < sub->count && rc == 0; i++) {
+        q->stats.accepted += sub->results[i].result == ASYNC_ACCEPTED;
+        q->stats.duplicates += sub->results[i].result == ASYNC_DUPLICATE;
+        q->stats.stale += sub->results[i].result == ASYNC_STALE;
     }
-    if (rc == 0) {
-        async_wake(s);
+    if (rc == 0 && sub->accepted > 0) {
+        q->rows += q->loaded ? sub->accepted : 0; /* else the first look counts it */
+        async_wake(sub->s);
     }
     submission_end(sub, rc, err);
 }
@@ -98,8 +154,8 @@ static void on_refused(void *arg)
 
 static void insert(struct submission *sub)
 {
-    sub->due_us = (int64_t)sched_wall_us(sub->s);
-    sub->job = (struct store_job){.access = STORE_WRITE, .run = insert_row, .done = insert_done};
+    sub->now_us = sched_wall_us(sub->s);
+    sub->job = (struct store_job){.access = STORE_WRITE, .run = insert_events, .done = insert_done};
     store_submit(sub->s->store, &sub->job);
 }
 
@@ -114,56 +170,114 @@ static void on_version(void *arg, int rc, struct function_version *v, const stru
     insert(sub);
 }
 
-/* What is wrong with the submission as it stands, in sub->err. */
-static int check(struct submission *sub, const struct async_spec *spec)
+static int make_keys(struct offer *o, const struct async_spec *spec, struct un_error *err)
 {
-    const struct scheduler *s = sub->s;
+    const char *identity[3] = {spec->dedupe_scope ? spec->dedupe_scope : spec->function,
+                               spec->dedupe_key, NULL};
+    const char *order[3] = {spec->function, spec->trigger, spec->order_key};
+    int rc = spec->dedupe_key ? async_key_make(&o->identity, "identity", identity, err) : 0;
 
-    if (spec->body_len > LIMIT_ASYNC_BODY_BYTES) {
-        return un_error_set(&sub->err, -E2BIG, "the body has %zu bytes; queued work may have %d",
-                            spec->body_len, LIMIT_ASYNC_BODY_BYTES);
+    if (rc == 0 && spec->order != ASYNC_ORDER_NONE && spec->order_key && spec->sequencer) {
+        rc = async_key_make(&o->order_key, "order", order, err);
+        snprintf(o->sequencer, sizeof(o->sequencer), "%s", spec->sequencer);
     }
-    if (s->async.rows != UINT64_MAX && s->async.rows >= LIMIT_ASYNC_ROWS) {
-        return un_error_set(&sub->err, -ENOSPC, "%d invocations are queued already",
-                            LIMIT_ASYNC_ROWS);
-    }
-    sub->function = strdup(spec->function);
-    sub->qualifier = spec->qualifier ? strdup(spec->qualifier) : NULL;
-    sub->content_type = spec->content_type ? strdup(spec->content_type) : NULL;
-    sub->body = malloc(spec->body_len + 1);
-    if (!sub->function || !sub->body || (spec->qualifier && !sub->qualifier) ||
-        (spec->content_type && !sub->content_type)) {
-        return un_error_set(&sub->err, -ENOMEM, "queue an invocation: out of memory");
-    }
-    if (spec->body_len > 0) {
-        memcpy(sub->body, spec->body, spec->body_len);
-    }
-    sub->body_len = spec->body_len;
-    return 0;
+    o->order = spec->order;
+    o->window_us =
+        (spec->dedupe_window_ms ? spec->dedupe_window_ms : DEFAULT_ASYNC_WINDOW_MS) * 1000;
+    return rc;
 }
 
-void async_submit(struct scheduler *s, const struct async_spec *spec, async_accept_cb cb, void *arg)
+/* Copies the specs; what is wrong with them is in sub->err. */
+static int fill(struct submission *sub, const struct async_spec *specs, size_t count)
+{
+    enum { ROWS_BYTES = 1024 }; /* what an event takes besides its body, at most */
+    struct async_queue *q = &sub->s->async;
+    int rc = 0;
+
+    if (count > LIMIT_ASYNC_BATCH) {
+        return un_error_set(&sub->err, -E2BIG, "one delivery has %zu events; it may have %d", count,
+                            LIMIT_ASYNC_BATCH);
+    }
+    if (q->loaded && q->rows + count > LIMIT_ASYNC_ROWS) {
+        return un_error_set(&sub->err, -ENOSPC, "%llu events are queued already",
+                            (unsigned long long)q->rows);
+    }
+    if (q->accepting > LIMIT_ASYNC_ACCEPTING_BYTES) {
+        return un_error_set(&sub->err, -EAGAIN,
+                            "the disk does not keep up with the events that come; try again");
+    }
+    sub->offers = calloc(count + 1, sizeof(*sub->offers));
+    sub->results = calloc(count + 1, sizeof(*sub->results));
+    if (!sub->offers || !sub->results) {
+        return un_error_set(&sub->err, -ENOMEM, "queue events: out of memory");
+    }
+    for (; sub->count < count && rc == 0; sub->count += rc == 0) {
+        struct offer *o = &sub->offers[sub->count];
+
+        rc = async_event_new(&specs[sub->count], &o->event, &sub->err);
+        if (rc == 0) {
+            sub->bytes += o->event->body_len + ROWS_BYTES;
+            q->accepting += o->event->body_len + ROWS_BYTES;
+            rc = make_keys(o, &specs[sub->count], &sub->err);
+            sub->count += rc < 0; /* it is to be freed as well */
+        }
+    }
+    return rc;
+}
+
+static struct submission *submission_new(struct scheduler *s, async_accept_cb cb, void *arg)
 {
     struct submission *sub = calloc(1, sizeof(*sub));
     struct un_error err = UN_ERROR_INIT;
 
     if (!sub) { /* not even a post can be kept: the one case in which the answer comes at once */
-        un_error_set(&err, -ENOMEM, "queue an invocation: out of memory");
-        cb(arg, -ENOMEM, "", &err);
-        return;
+        un_error_set(&err, -ENOMEM, "queue events: out of memory");
+        cb(arg, -ENOMEM, NULL, 0, &err);
+        return NULL;
     }
     sub->s = s;
     sub->cb = cb;
     sub->arg = arg;
-    un_id_new(sub->id);
     sched_begin(s);
-    if (check(sub, spec) < 0) {
-        sub->post = (struct un_post){.fn = on_refused, .arg = sub};
-        un_loop_post(s->loop, &sub->post);
-    } else if (function_peek(s->registry, sub->function, sub->qualifier)) {
+    return sub;
+}
+
+static void refuse(struct submission *sub)
+{
+    sub->post = (struct un_post){.fn = on_refused, .arg = sub};
+    un_loop_post(sub->s->loop, &sub->post);
+}
+
+void async_submit(struct scheduler *s, const struct async_spec *spec, async_accept_cb cb, void *arg)
+{
+    struct submission *sub = submission_new(s, cb, arg);
+
+    if (!sub) {
+        return;
+    }
+    if (fill(sub, spec, 1) < 0) {
+        refuse(sub);
+    } else if (function_peek(s->registry, spec->function, spec->qualifier)) {
         insert(sub);
     } else {
-        function_resolve(s->registry, sub->function, sub->qualifier, on_version, sub);
+        const struct async_event *e = sub->offers[0].event;
+
+        function_resolve(s->registry, e->function, e->qualifier, on_version, sub);
+    }
+}
+
+void async_submit_many(struct scheduler *s, const struct async_spec *specs, size_t count,
+                       async_accept_cb cb, void *arg)
+{
+    struct submission *sub = submission_new(s, cb, arg);
+
+    if (!sub) {
+        return;
+    }
+    if (fill(sub, specs, count) < 0) {
+        refuse(sub);
+    } else {
+        insert(sub);
     }
 }
 
@@ -181,12 +295,12 @@ struct pending_job {
 static int find_row(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
     struct pending_job *j = un_container_of(job, struct pending_job, job);
-    sqlite3_stmt *stmt = NULL;
-    int rc = store_prepare(db, &stmt, err, "SELECT 1 FROM async_queue WHERE id = ?", "t", j->id);
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare(db, &stmt, err, "SELECT 1 FROM async_queue WHERE id = ? AND state <> ?",
+                           "ti", j->id, (int64_t)ASYNC_DEAD);
 
     rc = rc == 0 ? store_step(stmt, err) : rc;
     j->found = rc == 1;
-    sqlite3_finalize(stmt);
     return rc < 0 ? rc : 0;
 }
 
@@ -217,383 +331,21 @@ void async_pending(struct scheduler *s, const char *id, async_pending_cb cb, voi
     store_submit(s->store, &j->job);
 }
 
-/* --- running ---------------------------------------------------------------------------------- */
-
-/* A claimed row: in memory from the claim to the end of its call. */
-struct entry {
-    struct un_list node;
-    struct scheduler *s;
-    struct sched_call *call;
-    char id[UN_ID_SIZE];
-    char *function, *qualifier, *content_type;
-    uint8_t *body;
-    size_t body_len, body_at;
-    unsigned attempt;
-};
-
-static void entry_free(struct entry *e)
+void async_get_stats(const struct scheduler *s, struct async_stats *ret)
 {
-    if (e) {
-        free(e->function);
-        free(e->qualifier);
-        free(e->content_type);
-        free(e->body);
-        free(e);
-    }
+    const struct async_queue *q = &s->async;
+
+    *ret = q->stats;
+    ret->running = q->running + q->delivering;
+    ret->waiting = q->rows > ret->running + q->ending ? q->rows - ret->running - q->ending : 0;
+    ret->dead = q->dead;
 }
 
-struct put_off {
-    struct store_job job;
-    struct scheduler *s;
-    char id[UN_ID_SIZE];
-    int64_t due_us;
-};
+/* --- beginning and end ------------------------------------------------------------------------ */
 
-static int put_off_row(struct store_job *job, sqlite3 *db, struct un_error *err)
+void async_set_hooks(struct scheduler *s, const struct async_hooks *hooks)
 {
-    struct put_off *p = un_container_of(job, struct put_off, job);
-
-    return store_exec(db, err, "UPDATE async_queue SET running = 0, due_us = ? WHERE id = ?", "it",
-                      p->due_us, p->id);
-}
-
-static void put_off_done(struct store_job *job, int rc, const struct un_error *err)
-{
-    struct put_off *p = un_container_of(job, struct put_off, job);
-    struct scheduler *s = p->s;
-
-    if (rc < 0) {
-        un_log(UN_LOG_WARN,
-               "a queued invocation could not be put off; it runs again after a restart",
-               "invocation", p->id, "error", err->text);
-    }
-    free(p);
-    async_wake(s);
-    sched_done(s);
-}
-
-/* Exponentially longer, from half of it to all of it. */
-static uint64_t backoff_us(unsigned attempt)
-{
-    uint64_t us = RETRY_FIRST_US;
-    uint32_t random;
-
-    for (unsigned i = 1; i < attempt && us < RETRY_MOST_US; i++) {
-        us *= 2;
-    }
-    us = us < RETRY_MOST_US ? us : RETRY_MOST_US;
-    un_random(&random, sizeof(random));
-    return us / 2 + random % (us / 2);
-}
-
-static void put_off(struct entry *e)
-{
-    struct scheduler *s = e->s;
-    struct put_off *p = calloc(1, sizeof(*p));
-
-    if (!p) {
-        return; /* it stays marked as running, and runs again after a restart */
-    }
-    p->s = s;
-    p->due_us = (int64_t)(sched_wall_us(s) + backoff_us(e->attempt));
-    memcpy(p->id, e->id, sizeof(p->id));
-    p->job = (struct store_job){.access = STORE_WRITE, .run = put_off_row, .done = put_off_done};
-    sched_begin(s);
-    store_submit(s->store, &p->job);
-}
-
-/* Whether the function did not have its run, for a reason that may pass. */
-static bool try_again(const struct entry *e, const struct sched_outcome *o)
-{
-    switch (o->kind) {
-    case SCHED_QUEUE_FULL:
-    case SCHED_WAIT_EXPIRED:
-    case SCHED_DRAINING:
-        return true;
-    case SCHED_CANNOT_RUN:
-        return o->retry_after_s > 0;
-    case SCHED_INTERNAL:
-        return e->attempt < ATTEMPTS_MOST;
-    default:
-        return false;
-    }
-}
-
-static void feed(void *arg)
-{
-    struct entry *e = arg;
-    size_t piece = LIMIT_BODY_BUFFER_BYTES / 2, left;
-    bool more = true;
-
-    while (more && e->body_at < e->body_len) {
-        left = e->body_len - e->body_at;
-        piece = left < piece ? left : piece;
-        e->body_at += piece;
-        more = sched_call_body(e->call, e->body + e->body_at - piece, piece,
-                               e->body_at == e->body_len);
-    }
-}
-
-/* Nobody waits for the answer. */
-static void on_response(void *arg, const struct sched_response *response)
-{
-    sched_call_data_done(((struct entry *)arg)->call);
-}
-
-static void on_data(void *arg, const void *data, size_t len, bool last)
-{
-    sched_call_data_done(((struct entry *)arg)->call);
-}
-
-static void entry_over(struct entry *e)
-{
-    struct scheduler *s = e->s;
-
-    un_list_remove(&e->node);
-    s->async.running--;
-    entry_free(e);
-    async_wake(s);
-}
-
-static void on_end(void *arg, const struct sched_outcome *outcome)
-{
-    struct entry *e = arg;
-
-    if (try_again(e, outcome)) {
-        put_off(e);
-    } else {
-        e->call->record->async_done = true;
-    }
-    entry_over(e);
-}
-
-static const struct sched_call_events call_events = {
-    .on_body_room = feed,
-    .on_response = on_response,
-    .on_data = on_data,
-    .on_end = on_end,
-};
-
-static void run(struct entry *e)
-{
-    struct hv_field fields[1];
-    struct sched_call_spec spec = {
-        .function = e->function,
-        .qualifier = e->qualifier,
-        .trigger = SCHED_ASYNC,
-        .attempt = e->attempt,
-        .id = e->id,
-        .method = "POST",
-        .target = "/",
-        .fields = fields,
-        .content_length = (int64_t)e->body_len,
-        .events = &call_events,
-        .arg = e,
-    };
-    struct un_error err = UN_ERROR_INIT;
-
-    if (e->content_type) {
-        fields[spec.field_count++] = (struct hv_field){"content-type", e->content_type};
-    }
-    if (sched_call_start(e->s, &spec, &e->call, &err) < 0) {
-        un_log(UN_LOG_WARN, "a queued invocation could not be started; it is put off", "invocation",
-               e->id, "error", err.text);
-        put_off(e);
-        entry_over(e);
-        return;
-    }
-    feed(e);
-}
-
-/* --- claiming --------------------------------------------------------------------------------- */
-
-struct claim {
-    struct store_job job;
-    struct scheduler *s;
-    unsigned want;
-    int64_t now_us;
-    bool first; /* after the start */
-    struct un_list entries;
-    int64_t rows;        /* with `first` */
-    int64_t next_due_us; /* of what is not claimed; INT64_MAX: nothing */
-};
-
-static char *text_at(sqlite3_stmt *stmt, int column, bool *failed)
-{
-    const unsigned char *text = sqlite3_column_text(stmt, column);
-    char *copy = text ? strdup((const char *)text) : NULL;
-
-    *failed = *failed || (text && !copy);
-    return copy;
-}
-
-static struct entry *entry_of_row(sqlite3_stmt *stmt)
-{
-    struct entry *e = calloc(1, sizeof(*e));
-    const unsigned char *id = sqlite3_column_text(stmt, 0);
-    bool failed = false;
-
-    if (!e) {
-        return NULL;
-    }
-    snprintf(e->id, sizeof(e->id), "%s", id ? (const char *)id : "");
-    e->function = text_at(stmt, 1, &failed);
-    e->qualifier = text_at(stmt, 2, &failed);
-    e->content_type = text_at(stmt, 3, &failed);
-    e->body_len = (size_t)sqlite3_column_bytes(stmt, 4);
-    e->body = malloc(e->body_len + 1);
-    e->attempt = (unsigned)sqlite3_column_int64(stmt, 5) + 1;
-    if (failed || !e->function || !e->body) {
-        entry_free(e);
-        return NULL;
-    }
-    if (e->body_len > 0) {
-        memcpy(e->body, sqlite3_column_blob(stmt, 4), e->body_len);
-    }
-    return e;
-}
-
-/* Claims the row that is due first. 1 when there was one. */
-static int claim_one(sqlite3 *db, struct claim *cl, struct entry **ret, struct un_error *err)
-{
-    sqlite3_stmt *stmt = NULL;
-    struct entry *e = NULL;
-    int rc =
-        store_prepare(db, &stmt, err,
-                      "SELECT id, function, qualifier, content_type, body, attempt FROM async_queue"
-                      " WHERE running = 0 AND due_us <= ? ORDER BY due_us, id LIMIT 1",
-                      "i", cl->now_us);
-
-    rc = rc == 0 ? store_step(stmt, err) : rc;
-    if (rc == 1) {
-        e = entry_of_row(stmt);
-        rc = e ? 1 : un_error_set(err, -ENOMEM, "run queued invocations: out of memory");
-    }
-    sqlite3_finalize(stmt);
-    if (rc == 1) {
-        un_list_push(&cl->entries, &e->node);
-        *ret = e;
-        rc = store_exec(db, err, "UPDATE async_queue SET running = 1, attempt = ? WHERE id = ?",
-                        "it", (int64_t)e->attempt, e->id);
-        rc = rc == 0 ? 1 : rc;
-    }
-    return rc;
-}
-
-static int read_number(sqlite3 *db, const char *sql, int64_t otherwise, int64_t *ret,
-                       struct un_error *err)
-{
-    sqlite3_stmt *stmt = NULL;
-    int rc = store_prepare(db, &stmt, err, sql, "");
-
-    rc = rc == 0 ? store_step(stmt, err) : rc;
-    if (rc >= 0) {
-        *ret = rc == 1 && sqlite3_column_type(stmt, 0) != SQLITE_NULL
-                   ? sqlite3_column_int64(stmt, 0)
-                   : otherwise;
-        rc = 0;
-    }
-    sqlite3_finalize(stmt);
-    return rc;
-}
-
-static int claim_rows(struct store_job *job, sqlite3 *db, struct un_error *err)
-{
-    struct claim *cl = un_container_of(job, struct claim, job);
-    size_t bytes = 0;
-    int rc = 0;
-
-    if (cl->first) {
-        rc = store_exec(db, err, "UPDATE async_queue SET running = 0 WHERE running = 1", "");
-        rc = rc == 0 ? read_number(db, "SELECT count(*) FROM async_queue", 0, &cl->rows, err) : rc;
-    }
-    for (unsigned n = 0; rc == 0 && n < cl->want && bytes < CLAIM_BYTES; n++) {
-        struct entry *e = NULL;
-
-        rc = claim_one(db, cl, &e, err);
-        if (rc != 1) {
-            break;
-        }
-        bytes += e->body_len;
-        rc = 0;
-    }
-    return rc < 0 ? rc
-                  : read_number(db, "SELECT min(due_us) FROM async_queue WHERE running = 0",
-                                INT64_MAX, &cl->next_due_us, err);
-}
-
-/* Comes back when the next row is due. */
-static void arm_for(struct scheduler *s, int64_t due_us)
-{
-    uint64_t now = sched_wall_us(s);
-
-    if (due_us != INT64_MAX && s->async.running < LIMIT_ASYNC_RUNNING) {
-        (void)un_timer_arm_in(&s->async.timer, (uint64_t)due_us > now ? (uint64_t)due_us - now : 0);
-    }
-}
-
-static void claim_done(struct store_job *job, int rc, const struct un_error *err)
-{
-    struct claim *cl = un_container_of(job, struct claim, job);
-    struct scheduler *s = cl->s;
-    bool again = s->async.again;
-
-    s->async.loading = s->async.again = false;
-    if (rc == 0 && cl->first) {
-        s->async.rows = (uint64_t)cl->rows;
-    }
-    un_list_for_each_safe (it, &cl->entries) {
-        struct entry *e = un_list_entry(it, struct entry, node);
-
-        un_list_remove(&e->node);
-        if (rc < 0 || s->draining) { /* draining: the next start takes it back */
-            entry_free(e);
-            continue;
-        }
-        e->s = s;
-        un_list_push(&s->async.entries, &e->node);
-        s->async.running++;
-        run(e);
-    }
-    if (rc < 0) {
-        un_log(UN_LOG_WARN, "queued invocations cannot be read; it is tried again in a second",
-               "error", err->text);
-        (void)un_timer_arm_in(&s->async.timer, CLAIM_FAILED_US);
-    } else if (again) {
-        async_wake(s);
-    } else {
-        arm_for(s, cl->next_due_us);
-    }
-    free(cl);
-    sched_done(s);
-}
-
-void async_wake(struct scheduler *s)
-{
-    struct claim *cl;
-
-    if (s->draining || s->closing || s->async.running >= LIMIT_ASYNC_RUNNING) {
-        return;
-    }
-    if (s->async.loading) {
-        s->async.again = true;
-        return;
-    }
-    cl = calloc(1, sizeof(*cl));
-    if (!cl) {
-        (void)un_timer_arm_in(&s->async.timer, CLAIM_FAILED_US);
-        return;
-    }
-    cl->s = s;
-    cl->want = LIMIT_ASYNC_RUNNING - s->async.running;
-    cl->now_us = (int64_t)sched_wall_us(s);
-    cl->first = s->async.rows == UINT64_MAX;
-    un_list_init(&cl->entries);
-    cl->job = (struct store_job){.access = STORE_WRITE, .run = claim_rows, .done = claim_done};
-    s->async.loading = true;
-    un_timer_cancel(&s->async.timer);
-    sched_begin(s);
-    store_submit(s->store, &cl->job);
+    s->async.hooks = *hooks;
 }
 
 static void on_timer(void *arg)
@@ -601,15 +353,36 @@ static void on_timer(void *arg)
     async_wake(arg);
 }
 
-void async_init(struct scheduler *s)
+int async_init(struct scheduler *s, struct un_error *err)
 {
-    s->async.rows = UINT64_MAX;
-    un_list_init(&s->async.entries);
-    un_timer_init(&s->async.timer, s->loop, on_timer, s);
+    struct async_queue *q = &s->async;
+
+    q->recent = calloc(1, sizeof(*q->recent));
+    q->cursor = calloc(1, ASYNC_LANE_SIZE);
+    q->url_cursor = calloc(1, ASYNC_LANE_SIZE);
+    if (!q->recent || !q->cursor || !q->url_cursor) {
+        free(q->recent);
+        free(q->cursor);
+        free(q->url_cursor);
+        return un_error_set(err, -ENOMEM, "open the durable queue: out of memory");
+    }
+    un_list_init(&q->entries);
+    un_list_init(&q->lanes);
+    un_list_init(&q->idle_lanes);
+    un_timer_init(&q->timer, s->loop, on_timer, s);
     async_wake(s);
+    return 0;
 }
 
 void async_done(struct scheduler *s)
 {
-    un_timer_cancel(&s->async.timer);
+    struct async_queue *q = &s->async;
+
+    un_timer_cancel(&q->timer);
+    async_deliver_done(s);
+    async_lanes_done(s);
+    async_recent_done(q->recent);
+    free(q->recent);
+    free(q->cursor);
+    free(q->url_cursor);
 }

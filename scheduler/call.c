@@ -57,9 +57,9 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
 
 const char *sched_trigger_name(enum sched_trigger t)
 {
-    static const char *const names[] = {"http", "invoke", "async"};
+    static const char *const names[] = {"http", "invoke", "async", "event", "destination"};
 
-    return (unsigned)t <= SCHED_ASYNC ? names[t] : "unknown";
+    return (unsigned)t <= SCHED_DESTINATION ? names[t] : "unknown";
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -95,6 +95,8 @@ static void fill_receipt(struct sched_call *c, const struct sched_call_spec *spe
     snprintf(r->function, sizeof(r->function), "%s", spec->function);
     snprintf(r->driver, sizeof(r->driver), "%s", c->s->drivers[0].ops->name);
     r->trigger = spec->trigger;
+    snprintf(r->trigger_name, sizeof(r->trigger_name), "%s",
+             spec->trigger_name ? spec->trigger_name : "");
     r->attempt = spec->attempt ? spec->attempt : 1;
     r->started_at_us = un_clock_wall_us();
 }

@@ -18,6 +18,7 @@
 
 enum {
     FLUSH_US = 100000,
+    FLUSH_EVENT_US = 5000, /* of queued events: what a kill finds unwritten is made again */
     FLUSH_RECORDS = 100,
     BATCH_RECORDS = 500,
     RETRY_US = 1000000,
@@ -41,6 +42,7 @@ void record_free(struct record *r)
 {
     if (r) {
         guest_log_done(&r->log);
+        async_end_free(&r->end);
         free(r);
     }
 }
@@ -53,6 +55,7 @@ struct record_batch {
     struct un_list records;
     unsigned count;
     struct receipt_retention keep;
+    uint64_t now_us; /* of the durable queue */
 };
 
 static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
@@ -81,8 +84,8 @@ static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
                             "ttb", r->receipt.id, r->receipt.function, r->log.lines.data,
                             r->log.lines.len);
         }
-        if (rc == 0 && r->async_done) {
-            rc = store_exec(db, err, "DELETE FROM async_queue WHERE id = ?", "t", r->receipt.id);
+        if (rc == 0 && r->end.action != ASYNC_END_NONE) {
+            rc = async_end_write(db, &r->end, b->now_us, r->receipt.outcome, err);
         }
     }
     sqlite3_finalize(insert);
@@ -125,8 +128,10 @@ static void batch_done(struct store_job *job, int rc, const struct un_error *err
     } else {
         w->failures = 0;
         un_list_for_each (it, &b->records) {
-            if (un_list_entry(it, struct record, node)->async_done && s->async.rows > 0) {
-                s->async.rows--;
+            struct record *r = un_list_entry(it, struct record, node);
+
+            if (r->end.action != ASYNC_END_NONE) {
+                async_end_written(s, &r->end);
             }
         }
     }
@@ -136,7 +141,7 @@ static void batch_done(struct store_job *job, int rc, const struct un_error *err
     } else if (w->pending_count >= FLUSH_RECORDS || (s->closing && w->failures < 2)) {
         record_writer_flush(s);
     } else {
-        (void)un_timer_arm_in(&w->timer, w->pending_count > 0 ? FLUSH_US : PRUNE_US_IDLE);
+        (void)un_timer_arm_in(&w->timer, w->pending_count > 0 ? FLUSH_EVENT_US : PRUNE_US_IDLE);
     }
     sched_done(s);
 }
@@ -155,6 +160,7 @@ void record_writer_flush(struct scheduler *s)
         return;
     }
     b->s = s;
+    b->now_us = sched_wall_us(s);
     b->job = (struct store_job){.access = STORE_WRITE, .run = write_batch, .done = batch_done};
     b->keep.max_rows = s->set.receipts_max_rows;
     b->keep.oldest_us = un_clock_wall_us() > s->set.receipts_max_age_us
@@ -211,7 +217,7 @@ static void give_up_oldest(struct record_writer *w)
     un_list_for_each (it, &w->pending) {
         struct record *r = un_list_entry(it, struct record, node);
 
-        if (r->async_done) {
+        if (r->end.action != ASYNC_END_NONE) {
             continue;
         }
         un_list_remove(&r->node);
@@ -229,7 +235,12 @@ static void give_up_oldest(struct record_writer *w)
 void record_submit(struct scheduler *s, struct record *r)
 {
     struct record_writer *w = &s->records;
+    uint64_t flush_us = r->end.action == ASYNC_END_NONE ? FLUSH_US : FLUSH_EVENT_US;
 
+    if (r->held) {
+        r->came = true;
+        return;
+    }
     if (w->pending_bytes + r->log.lines.len > LIMIT_LOGS_PENDING_BYTES) {
         guest_log_done(&r->log); /* the receipt matters more than its log */
     }
@@ -241,8 +252,9 @@ void record_submit(struct scheduler *s, struct record *r)
     }
     if (w->failures == 0 && (w->pending_count >= FLUSH_RECORDS || s->closing)) {
         record_writer_flush(s);
-    } else if (!un_timer_armed(&w->timer) || w->timer.at_us > un_loop_now_us(s->loop) + RETRY_US) {
-        (void)un_timer_arm_in(&w->timer, FLUSH_US);
+    } else if (w->failures == 0 && (!un_timer_armed(&w->timer) ||
+                                    w->timer.at_us > un_loop_now_us(s->loop) + flush_us)) {
+        (void)un_timer_arm_in(&w->timer, flush_us);
     }
 }
 
@@ -351,6 +363,7 @@ void receipt_list(struct scheduler *s, const struct receipt_query *query, receip
     }
     f = &j->filter;
     snprintf(f->function, sizeof(f->function), "%s", query->function ? query->function : "");
+    snprintf(f->trigger, sizeof(f->trigger), "%s", query->trigger ? query->trigger : "");
     snprintf(f->outcome, sizeof(f->outcome), "%s", query->outcome ? query->outcome : "");
     snprintf(f->before_id, sizeof(f->before_id), "%s", query->before_id ? query->before_id : "");
     f->limit =

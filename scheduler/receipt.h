@@ -16,6 +16,7 @@ struct receipt {
     uint32_t version; /* 0: the function was not found */
     char digest[IMAGE_DIGEST_SIZE];
     enum sched_trigger trigger;
+    char trigger_name[64]; /* of the trigger that the event came by, or "" */
     char driver[16];
     uint64_t started_at_us; /* wall clock */
     struct sched_phases phases;
@@ -32,6 +33,7 @@ struct receipt {
 
 struct receipt_query {
     const char *function;  /* NULL: any */
+    const char *trigger;   /* a trigger's name, or NULL */
     const char *outcome;   /* "ok", "failed" (any but ok), an outcome's name, or NULL */
     const char *before_id; /* older than this one; NULL: from the newest */
     unsigned limit;        /* at most LIMIT_PAGE_ITEMS */

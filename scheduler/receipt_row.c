@@ -37,6 +37,7 @@ static const struct column columns[] = {
     MEMBER("version", COLUMN_U32, version),
     MEMBER("digest", COLUMN_TEXT, digest),
     MEMBER("trigger_kind", COLUMN_U32, trigger),
+    MEMBER("trigger_name", COLUMN_TEXT, trigger_name),
     MEMBER("driver", COLUMN_TEXT, driver),
     MEMBER("started_at_us", COLUMN_U64, started_at_us),
     MEMBER("queue_us", COLUMN_U64, phases.queue_us),
@@ -94,6 +95,34 @@ static const char *const schema_steps[] = {
     "ALTER TABLE receipts ADD COLUMN egress_refused INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE receipts ADD COLUMN egress_bytes_in INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE receipts ADD COLUMN egress_bytes_out INTEGER NOT NULL DEFAULT 0;",
+    /* The durable queue (async_impl.h). */
+    "ALTER TABLE async_queue RENAME TO async_queue_1;"
+    "DROP INDEX async_queue_due;"
+    "CREATE TABLE async_queue(seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, lane TEXT NOT NULL,"
+    " function TEXT NOT NULL, trigger_name TEXT, state INTEGER NOT NULL, attempt INTEGER NOT NULL,"
+    " failures INTEGER NOT NULL, interruptions INTEGER NOT NULL, due_us INTEGER NOT NULL,"
+    " delay_us INTEGER NOT NULL, accepted_us INTEGER NOT NULL, died_us INTEGER NOT NULL,"
+    " outcome TEXT, reason TEXT, cost INTEGER NOT NULL);"
+    "CREATE TABLE async_events(seq INTEGER PRIMARY KEY, qualifier TEXT, url TEXT,"
+    " content_type TEXT, fields TEXT, on_success TEXT, on_failure TEXT, source TEXT, sink TEXT,"
+    " max_attempts INTEGER NOT NULL, max_age_ms INTEGER NOT NULL, backoff_base_ms INTEGER NOT NULL,"
+    " backoff_max_ms INTEGER NOT NULL, depth INTEGER NOT NULL, out_of_order INTEGER NOT NULL,"
+    " source_bytes INTEGER NOT NULL, body BLOB NOT NULL);"
+    "INSERT INTO async_queue SELECT rowid, id, function, function, NULL, running, attempt, 0, 0,"
+    " due_us, 0, due_us, 0, NULL, NULL, length(body) FROM async_queue_1;"
+    "INSERT INTO async_events SELECT rowid, qualifier, NULL, content_type, NULL, NULL, NULL, NULL,"
+    " NULL, 5, 21600000, 1000, 300000, 0, 0, 0, body FROM async_queue_1;"
+    "DROP TABLE async_queue_1;"
+    "CREATE INDEX async_ready ON async_queue(lane, seq) WHERE state = 0;"
+    "CREATE INDEX async_running ON async_queue(seq) WHERE state = 1;"
+    "CREATE INDEX async_delayed ON async_queue(due_us) WHERE state = 2;"
+    "CREATE INDEX async_dead ON async_queue(id) WHERE state = 3;"
+    "CREATE INDEX async_dead_function ON async_queue(function, id) WHERE state = 3;"
+    "CREATE INDEX async_dead_trigger ON async_queue(trigger_name, id) WHERE state = 3;"
+    "CREATE TABLE async_recent(seq INTEGER PRIMARY KEY, key BLOB NOT NULL, value TEXT NOT NULL,"
+    " expires_us INTEGER NOT NULL);"
+    "ALTER TABLE receipts ADD COLUMN trigger_name TEXT NOT NULL DEFAULT '';"
+    "CREATE INDEX receipts_by_trigger ON receipts(trigger_name, id) WHERE trigger_name <> '';",
     NULL,
 };
 const struct store_schema scheduler_schema = {"scheduler", schema_steps};
@@ -103,6 +132,9 @@ const struct store_schema scheduler_schema = {"scheduler", schema_steps};
 bool receipt_filter_matches(const struct receipt_filter *f, const struct receipt *r)
 {
     if (f->function[0] && strcmp(f->function, r->function) != 0) {
+        return false;
+    }
+    if (f->trigger[0] && strcmp(f->trigger, r->trigger_name) != 0) {
         return false;
     }
     if (strcmp(f->outcome, "failed") == 0) {
@@ -286,6 +318,10 @@ static int build_select(const struct receipt_filter *f, struct un_buf *sql, cons
         rc = un_buf_append_str(sql, " AND function = ?");
         values[n++] = f->function;
     }
+    if (rc == 0 && f->trigger[0]) {
+        rc = un_buf_append_str(sql, " AND trigger_name <> '' AND trigger_name = ?");
+        values[n++] = f->trigger;
+    }
     if (rc == 0 && strcmp(f->outcome, "failed") == 0) {
         rc = un_buf_append_str(sql, " AND outcome <> 'ok'");
     } else if (rc == 0 && f->outcome[0]) {
@@ -304,7 +340,7 @@ int receipt_row_select(sqlite3 *db, const struct receipt_filter *f, struct recei
                        struct un_error *err)
 {
     un_autobuf struct un_buf sql = {0};
-    const char *values[4];
+    const char *values[5];
     sqlite3_stmt *stmt = NULL;
     size_t count;
     int rc;
@@ -366,6 +402,11 @@ static int remove_oldest(sqlite3 *db, int64_t count, uint64_t older_than_us, str
                    "tiii", below, count, (int64_t)older_than_us, count);
 
     return rc < 0 ? rc : sqlite3_changes(db);
+}
+
+int receipt_row_added(sqlite3 *db, unsigned added, struct un_error *err)
+{
+    return store_exec(db, err, "UPDATE receipt_count SET rows = rows + ?", "i", (int64_t)added);
 }
 
 int receipt_row_prune(sqlite3 *db, const struct receipt_retention *keep, unsigned added,

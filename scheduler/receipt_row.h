@@ -6,7 +6,7 @@
 #include "scheduler/receipt.h"
 
 struct receipt_filter {
-    char function[64]; /* "": any */
+    char function[64], trigger[64]; /* "": any */
     char outcome[24];
     char before_id[UN_ID_SIZE];
     char id[UN_ID_SIZE]; /* this one only; its last attempt comes first */
@@ -27,6 +27,8 @@ int receipt_row_insert_begin(sqlite3 *db, sqlite3_stmt **ret, struct un_error *e
 /* 1 when the row was added, 0 when it was there already. The batch's receipt_row_prune counts it. */
 int receipt_row_insert(sqlite3 *db, sqlite3_stmt *insert, const struct receipt *r,
                        struct un_error *err);
+/* For rows that come with no batch. */
+int receipt_row_added(sqlite3 *db, unsigned added, struct un_error *err);
 int receipt_row_select(sqlite3 *db, const struct receipt_filter *f, struct receipt_list *list,
                        struct un_error *err);
 

@@ -61,6 +61,7 @@ static void take_drivers(struct scheduler *s, const struct sched_spec *spec)
 int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_error *err)
 {
     struct scheduler *s = calloc(1, sizeof(*s));
+    int rc;
 
     if (!s) {
         return un_error_set(err, -ENOMEM, "open the scheduler: out of memory");
@@ -92,7 +93,14 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
     pool_init(s);
     warm_init(s);
     record_writer_init(s);
-    async_init(s);
+    rc = async_init(s, err);
+    if (rc < 0) {
+        warm_done(s);
+        pool_done(s);
+        lines_done(s);
+        free(s);
+        return rc;
+    }
     pool_update_all(s);
     *ret = s;
     return 0;
@@ -191,6 +199,7 @@ void sched_close(struct scheduler *s)
     }
     s->draining = s->closing = true;
     s->drained = NULL;
+    async_stop(s);
     end_all_calls(s);
     end_shells(s);
     record_writer_flush(s);

@@ -12,8 +12,8 @@
  * where an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure),
  * warm.c VMs that were put back for another run of their function, queue.c the waiting room (policy:
  * admission.c, pure), prepare.c snapshots ahead of the first call, receipt.c what is written down,
- * async.c the durable queue, interface.c what programs of each interface see and say (pure), egress.c
- * connections to the outside.
+ * async.c and async_*.c the durable queue, deadletter.c what it gave up, interface.c what programs of each
+ * interface see and say (pure), egress.c connections to the outside.
  *
  * The scheduler serves no HTTP and does not know which hypervisor it drives. Loop thread.
  */
@@ -84,8 +84,10 @@ int sched_can_run(enum image_kind kind, struct un_error *err);
 
 /* --- a call ----------------------------------------------------------------------------------- */
 
-enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC };
-const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async" */
+/* What a call came by: the gateway, REST, REST to be run later, a trigger, another function's
+ * destination. Stored as numbers: only to be added to. */
+enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC, SCHED_EVENT, SCHED_DESTINATION };
+const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async", ... */
 
 enum sched_outcome_kind {
     SCHED_OK,           /* the function answered with success */
@@ -149,6 +151,7 @@ struct sched_call_events {
 struct sched_call_spec {
     const char *function, *qualifier; /* qualifier may be NULL; all borrowed */
     enum sched_trigger trigger;
+    const char *trigger_name;    /* or NULL */
     unsigned attempt;            /* from 1 */
     const char *id;              /* NULL: a new one is made */
     const char *method, *target; /* of the request that the function sees */

@@ -12,6 +12,7 @@
 #include "common/list.h"
 #include "scheduler/admission.h"
 #include "scheduler/egress.h"
+#include "scheduler/async.h"
 #include "scheduler/guest_log.h"
 #include "scheduler/interface.h"
 #include "scheduler/pool_policy.h"
@@ -27,13 +28,66 @@ enum {
 
 struct instance;
 
+/* --- the durable queue ------------------------------------------------------------------------ */
+
+struct async_recent;
+struct un_workers;
+
+/* What becomes of an event with its attempt's receipt, in one transaction; async_end.c. */
+enum async_action {
+    ASYNC_END_NONE, /* the receipt is of no queued event */
+    ASYNC_END_REMOVE,
+    ASYNC_END_DELAY,
+    ASYNC_END_DIE
+};
+struct async_end {
+    enum async_action action;
+    int64_t seq;
+    uint64_t due_us, delay_us; /* DELAY */
+    unsigned failures;
+    char reason[256];           /* DIE */
+    struct async_event *follow; /* what its destination gets, or NULL; owned */
+    bool follow_dead;           /* it has passed too many already */
+};
+
+struct async_queue {
+    struct un_timer timer;
+    bool loading, again, loaded;
+    unsigned running, delivering; /* attempts of functions; deliveries to HTTP destinations */
+    unsigned ending;              /* attempts over whose records are not on disk */
+    uint64_t accepting;           /* bytes that are on their way to the disk */
+    uint64_t bytes;               /* what the attempts hold in memory, as async_event_cost says */
+    uint64_t rows, dead;          /* not dead, dead; known once `loaded` */
+    char *cursor, *url_cursor;    /* the lanes that had the last turns */
+    struct un_list entries, lanes;
+    struct un_list idle_lanes; /* that hold no place now, the longest idle first */
+    unsigned idle_lane_count;
+    struct async_recent *recent; /* the writer thread's */
+    struct un_workers *deliverers;
+    struct async_hooks hooks;
+    struct async_stats stats;
+};
+int async_init(struct scheduler *s, struct un_error *err);
+void async_done(struct scheduler *s);
+/* The daemon is about to end: deliveries are cut short. */
+void async_stop(struct scheduler *s);
+void async_wake(struct scheduler *s);
+/* Store's writer thread, with the batch that has the receipt. */
+int async_end_write(sqlite3 *db, const struct async_end *end, uint64_t now_us, const char *outcome,
+                    struct un_error *err);
+/* Afterwards, on the loop. */
+void async_end_written(struct scheduler *s, const struct async_end *end);
+void async_end_free(struct async_end *end);
+
 /* --- records: a receipt on its way to the disk, with its log ---------------------------------- */
 
 struct record {
     struct un_list node; /* in the list of those to be written, then in that of the batch */
     struct receipt receipt;
     struct guest_log log;
-    bool async_done; /* its row of the durable queue goes together with it */
+    /* Waits for the end of what follows the call; record_submit only notes that it came. */
+    bool held, came;
+    struct async_end end; /* of the durable queue; goes together with it */
 };
 struct record *record_new(void);
 void record_free(struct record *r);
@@ -317,19 +371,6 @@ void call_body_first(struct sched_call *c, struct hv_run_spec *run);
 void call_body_taken(struct sched_call *c, size_t len);
 /* The response's first byte is there: notes the phases so far. */
 void call_response_begins(struct sched_call *c);
-
-/* --- the durable queue ------------------------------------------------------------------------ */
-
-struct async_queue {
-    struct un_timer timer;
-    bool loading, again;
-    unsigned running;
-    uint64_t rows; /* accepted and not yet run, or UINT64_MAX before the first look */
-    struct un_list entries;
-};
-void async_init(struct scheduler *s);
-void async_done(struct scheduler *s);
-void async_wake(struct scheduler *s);
 
 /* --- the scheduler ---------------------------------------------------------------------------- */
 

@@ -33,6 +33,7 @@
 
 struct store_queue {
     struct store_job *first, **end;
+    unsigned count;
 };
 
 struct store {
@@ -57,6 +58,8 @@ struct store {
     unsigned reads_queued;
     unsigned readers_living; /* threads that have not ended */
     unsigned unfinished;     /* submitted, done() not yet called */
+    unsigned group_jobs;     /* of the writer's last group */
+    uint64_t group_us;       /* how long it took */
     bool stopping;
     struct store_stats stats;
 };

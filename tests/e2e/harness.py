@@ -310,11 +310,12 @@ class Daemon:
         return self.post(f"/fn/{name}", body, **more)
 
     def receipt(self, invocation_id):
-        """The receipt, as soon as it has been written."""
+        """The receipt of the last attempt, as soon as it has been written."""
 
         def written():
             answer = self.get(f"/api/v1/invocations/{invocation_id}")
-            return answer.status == 200 and "phases" in answer.json and answer.json
+            last = answer.status == 200 and "phases" in answer.json and "pending" not in answer.json
+            return last and answer.json
 
         return wait_for(written, "the receipt is there")
 

@@ -55,10 +55,11 @@ bool alloc_fail_end(void)
     return atomic_load(&has_failed);
 }
 
-static void fail_each(const char *name, int (*flow)(void *arg), void *arg, bool and_all_after)
+static void fail_each(const char *name, unsigned step, int (*flow)(void *arg), void *arg,
+                      bool and_all_after)
 {
     const char *mode = and_all_after ? " and all after it" : "";
-    for (unsigned n = 1; n < ALLOCATIONS_MAX; n++) {
+    for (unsigned n = 1; n < ALLOCATIONS_MAX; n += step) {
         alloc_fail_at(n, and_all_after);
         int rc = flow(arg);
         bool failed = alloc_fail_end();
@@ -75,8 +76,13 @@ static void fail_each(const char *name, int (*flow)(void *arg), void *arg, bool 
 
 void alloc_fail_each(const char *name, int (*flow)(void *arg), void *arg)
 {
-    fail_each(name, flow, arg, false);
-    fail_each(name, flow, arg, true);
+    alloc_fail_every(name, 1, flow, arg);
+}
+
+void alloc_fail_every(const char *name, unsigned step, int (*flow)(void *arg), void *arg)
+{
+    fail_each(name, step, flow, arg, false);
+    fail_each(name, step, flow, arg, true);
 }
 
 /* --- what the linker puts in place of the C library's ----------------------------------------- */

@@ -24,5 +24,7 @@ bool alloc_fail_end(void);
  * and the same with all allocations after it failing too. It must give 0 or -ENOMEM each time, and
  * 0 at last. */
 void alloc_fail_each(const char *name, int (*flow)(void *arg), void *arg);
+/* The same with each step-th allocation only, for flows that have thousands. */
+void alloc_fail_every(const char *name, unsigned step, int (*flow)(void *arg), void *arg);
 
 #endif

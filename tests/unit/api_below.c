@@ -572,7 +572,8 @@ void async_pending(struct scheduler *s, const char *id, async_pending_cb cb, voi
 
 static void go_accepted(struct later *l)
 {
-    CB(l, async_accept_cb)(l->arg, l->rc, BELOW_ID, &l->err);
+    struct async_accepted one = {.result = ASYNC_ACCEPTED, .id = BELOW_ID};
+    CB(l, async_accept_cb)(l->arg, l->rc, &one, l->rc ? 0 : 1, &l->err);
 }
 
 void async_submit(struct scheduler *s, const struct async_spec *spec, async_accept_cb cb, void *arg)
@@ -583,6 +584,71 @@ void async_submit(struct scheduler *s, const struct async_spec *spec, async_acce
     snprintf(below.async_type, sizeof(below.async_type), "%s",
              spec->content_type ? spec->content_type : "");
     later(go_accepted, (void (*)(void))cb, arg, strcmp(spec->function, "hello") ? -ENOENT : 0);
+}
+
+uint64_t async_now_us(const struct scheduler *s)
+{
+    (void)s;
+    return 1000000;
+}
+
+void async_get_stats(const struct scheduler *s, struct async_stats *ret)
+{
+    (void)s;
+    *ret = (struct async_stats){.waiting = 7, .dead = 2};
+}
+
+static void go_deadletters(struct later *l)
+{
+    struct deadletter d = {.id = BELOW_ID,
+                           .function = "hello",
+                           .trigger = "thumbs",
+                           .reason = "5 attempts failed",
+                           .outcome = "failed",
+                           .attempts = 5,
+                           .fields = "X-A: b\r\nX-C: d\r\n",
+                           .body = l->arg ? "\xff\xfe" : NULL,
+                           .body_len = 2};
+    CB(l, deadletter_list_cb)(l->arg, l->rc, &d, l->rc ? 0 : 1, &l->err);
+}
+
+void deadletter_list(struct scheduler *s, const struct deadletter_query *query,
+                     deadletter_list_cb cb, void *arg)
+{
+    (void)s;
+    (void)query;
+    later(go_deadletters, (void (*)(void))cb, arg, 0);
+}
+
+void deadletter_get(struct scheduler *s, const char *id, deadletter_list_cb cb, void *arg)
+{
+    (void)s;
+    later(go_deadletters, (void (*)(void))cb, arg, strcmp(id, BELOW_ID) ? -ENOENT : 0);
+}
+
+static void go_changed(struct later *l)
+{
+    CB(l, deadletter_cb)(l->arg, l->rc, 1, &l->err);
+}
+
+void deadletter_redrive(struct scheduler *s, const char *id, deadletter_cb cb, void *arg)
+{
+    (void)s;
+    later(go_changed, (void (*)(void))cb, arg, strcmp(id, BELOW_ID) ? -ENOENT : 0);
+}
+
+void deadletter_redrive_all(struct scheduler *s, const struct deadletter_query *query,
+                            deadletter_cb cb, void *arg)
+{
+    (void)s;
+    (void)query;
+    later(go_changed, (void (*)(void))cb, arg, 0);
+}
+
+void deadletter_remove(struct scheduler *s, const char *id, deadletter_cb cb, void *arg)
+{
+    (void)s;
+    later(go_changed, (void (*)(void))cb, arg, strcmp(id, BELOW_ID) ? -ENOENT : 0);
 }
 
 static void go_log(struct later *l)

@@ -114,6 +114,11 @@ const char *function_driver_name(enum function_driver d)
     return names[d];
 }
 
+bool function_name_valid(const char *name)
+{
+    return *name && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(name);
+}
+
 int function_snapshot_key(const char *name, const struct function_config *c,
                           char ret[FUNCTION_SNAPSHOT_KEY_SIZE], struct un_error *err)
 {

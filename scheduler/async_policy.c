@@ -1,0 +1,107 @@
+/* async_policy.c - see async_policy.h. */
+#include "scheduler/async_policy.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/limits.h"
+
+enum {
+    ATTEMPTS_MOST = 1000,
+    BACKOFF_MOST_MS = 24 * 3600 * 1000 /* a day */
+};
+#define AGE_MOST_MS (366ull * 24 * 3600 * 1000)
+
+enum async_judgement async_judge_status(unsigned status)
+{
+    if (status >= 200 && status < 300) {
+        return ASYNC_DONE;
+    }
+    if (status == 0 || status >= 500 || status == 408 || status == 425 || status == 429) {
+        return ASYNC_FAILED;
+    }
+    return ASYNC_HOPELESS;
+}
+
+enum async_judgement async_judge(const struct sched_outcome *outcome, unsigned status)
+{
+    switch (outcome->kind) {
+    case SCHED_OK:
+        return async_judge_status(status);
+    case SCHED_QUEUE_FULL:
+    case SCHED_WAIT_EXPIRED:
+    case SCHED_DRAINING:
+        return ASYNC_DID_NOT_RUN;
+    case SCHED_CANNOT_RUN: /* without a time it is the function's configuration */
+        return outcome->retry_after_s > 0 ? ASYNC_DID_NOT_RUN : ASYNC_HOPELESS;
+    case SCHED_NO_FUNCTION:
+    case SCHED_REQUEST_TOO_LARGE:
+    case SCHED_RESPONSE_TOO_LARGE:
+        return ASYNC_HOPELESS;
+    case SCHED_FAILED:
+    case SCHED_TIMED_OUT:
+    case SCHED_CANCELLED:
+    case SCHED_INTERNAL:
+        break;
+    }
+    return ASYNC_FAILED;
+}
+
+struct async_policy async_policy_of(const struct async_policy *wanted)
+{
+    struct async_policy p = *wanted;
+
+    p.max_attempts = p.max_attempts ? p.max_attempts : DEFAULT_ASYNC_ATTEMPTS;
+    p.max_attempts = p.max_attempts < ATTEMPTS_MOST ? p.max_attempts : ATTEMPTS_MOST;
+    p.max_age_ms = p.max_age_ms ? p.max_age_ms : DEFAULT_ASYNC_AGE_MS;
+    p.max_age_ms = p.max_age_ms < AGE_MOST_MS ? p.max_age_ms : AGE_MOST_MS;
+    p.backoff_base_ms = p.backoff_base_ms ? p.backoff_base_ms : DEFAULT_ASYNC_BACKOFF_MS;
+    p.backoff_max_ms = p.backoff_max_ms ? p.backoff_max_ms : DEFAULT_ASYNC_BACKOFF_MOST_MS;
+    p.backoff_max_ms = p.backoff_max_ms < BACKOFF_MOST_MS ? p.backoff_max_ms : BACKOFF_MOST_MS;
+    p.backoff_base_ms = p.backoff_base_ms < p.backoff_max_ms ? p.backoff_base_ms : p.backoff_max_ms;
+    return p;
+}
+
+uint64_t async_backoff_us(const struct async_policy *p, unsigned n, uint32_t random)
+{
+    uint64_t us = (uint64_t)p->backoff_base_ms * 1000, most = (uint64_t)p->backoff_max_ms * 1000;
+
+    for (unsigned i = 1; i < n && us < most; i++) {
+        us *= 2;
+    }
+    us = us < most ? us : most;
+    return us * random / UINT32_MAX; /* us is below 2^37 */
+}
+
+bool async_give_up(const struct async_policy *p, unsigned failures, uint64_t age_us, char *why,
+                   size_t size)
+{
+    if (failures >= p->max_attempts) {
+        snprintf(why, size, "%u attempts failed", failures);
+        return true;
+    }
+    if (age_us / 1000 >= p->max_age_ms) {
+        snprintf(why, size, "it is %llu s old, and may become %llu s",
+                 (unsigned long long)(age_us / 1000000),
+                 (unsigned long long)(p->max_age_ms / 1000));
+        return true;
+    }
+    return false;
+}
+
+int async_sequencer_compare(const char *a, const char *b)
+{
+    for (; *a || *b; a += *a != '\0', b += *b != '\0') {
+        unsigned char ca = *a ? (unsigned char)*a : '0', cb = *b ? (unsigned char)*b : '0';
+
+        if (ca != cb) {
+            return ca < cb ? -1 : 1;
+        }
+    }
+    return 0;
+}
+
+bool async_may_claim(unsigned held, unsigned most, unsigned unused)
+{
+    return unused > 0 && (held == 0 || (held < most && held < unused));
+}
