@@ -6,6 +6,7 @@
 
 #include "api/call.h"
 #include "api/reply.h"
+#include "api/watch.h"
 
 /* --- JSON ------------------------------------------------------------------------------------- */
 
@@ -94,6 +95,7 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
         reply_error(call, rc, err);
         return;
     }
+    watch_function(call->api, "deployed", v->name, v->version, NULL);
     if (created && call->ex) {
         char location[96];
         snprintf(location, sizeof(location), "/api/v1/functions/%s", v->name);
@@ -297,10 +299,12 @@ void rest_function_versions(struct api_call *call)
 
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
+    struct api_call *call = arg;
     if (rc < 0) {
-        reply_error(arg, rc, err);
+        reply_error(call, rc, err);
     } else {
-        reply_empty(arg, 204);
+        watch_function(call->api, "removed", call->match.params[0], 0, NULL);
+        reply_empty(call, 204);
     }
 }
 
@@ -367,6 +371,8 @@ static void on_alias_set(void *arg, int rc, const struct un_error *err)
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
+        watch_function(call->api, "alias", call->match.params[0], call->number,
+                       call->match.params[1]);
         reply_json(call, 200, alias_json(call->match.params[1], call->number));
     }
 }
@@ -397,6 +403,9 @@ void rest_alias_put(struct api_call *call)
 static void on_rolled_back(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
+    if (rc == 0) {
+        watch_function(call->api, "alias", call->match.params[0], call->number, "live");
+    }
     if (call_given_up(call)) {
         return;
     }

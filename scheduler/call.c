@@ -57,9 +57,10 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
 
 const char *sched_trigger_name(enum sched_trigger t)
 {
-    static const char *const names[] = {"http", "invoke", "async", "event", "destination"};
+    static const char *const names[] = {"http",  "invoke",      "async",
+                                        "event", "destination", "replay"};
 
-    return (unsigned)t <= SCHED_DESTINATION ? names[t] : "unknown";
+    return (unsigned)t <= SCHED_REPLAY ? names[t] : "unknown";
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -97,6 +98,7 @@ static void fill_receipt(struct sched_call *c, const struct sched_call_spec *spe
     r->trigger = spec->trigger;
     snprintf(r->trigger_name, sizeof(r->trigger_name), "%s",
              spec->trigger_name ? spec->trigger_name : "");
+    snprintf(r->replay_of, sizeof(r->replay_of), "%s", spec->replay_of ? spec->replay_of : "");
     r->attempt = spec->attempt ? spec->attempt : 1;
     r->started_at_us = un_clock_wall_us();
 }
@@ -112,6 +114,7 @@ static void call_free(struct sched_call *c)
     interface_reader_free(c->reader);
     free(c->response_fields);
     free(c->response_text);
+    replay_kept_free(c->kept);
     record_free(c->record);
     free(c);
 }
@@ -148,6 +151,7 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
         return rc;
     }
     fill_receipt(c, spec);
+    replay_begin(c, spec);
     un_list_init(&c->queue_node);
     un_list_push(&s->calls, &c->node);
     s->stats.calls++;
@@ -155,6 +159,12 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
     un_timer_init(&c->timer, s->loop, on_timer, c);
     c->post = (struct un_post){.fn = begin, .arg = c};
     un_loop_post(s->loop, &c->post);
+    sched_tell(s, &(struct sched_news){.kind = NEWS_ACCEPTED,
+                                       .id = c->record->receipt.id,
+                                       .function = c->function,
+                                       .trigger = spec->trigger,
+                                       .trigger_name = c->record->receipt.trigger_name,
+                                       .attempt = c->record->receipt.attempt});
     *ret = c;
     return 0;
 }
@@ -722,6 +732,7 @@ static void end(void *arg)
 
     call_log_finish(c);
     complete_receipt(c);
+    replay_end(c);
     s->stats.calls_by_outcome[c->kind]++;
     if (c->events) {
         tell_end(c);

@@ -46,6 +46,8 @@ struct sched_settings {
     uint64_t queue_wait_us;
     uint64_t max_request_bytes, max_response_bytes, max_log_bytes;
     uint64_t receipts_max_rows, receipts_max_age_us;
+    /* Requests of failed invocations: bytes of one (0: none are kept), of all, age. */
+    uint64_t replay_request_bytes, replay_total_bytes, replay_age_us;
 };
 void sched_settings_init(struct sched_settings *s); /* the defaults of common/limits.h */
 
@@ -85,8 +87,15 @@ int sched_can_run(enum image_kind kind, struct un_error *err);
 /* --- a call ----------------------------------------------------------------------------------- */
 
 /* What a call came by: the gateway, REST, REST to be run later, a trigger, another function's
- * destination. Stored as numbers: only to be added to. */
-enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC, SCHED_EVENT, SCHED_DESTINATION };
+ * destination, a request run again. Stored as numbers: only to be added to. */
+enum sched_trigger {
+    SCHED_HTTP,
+    SCHED_INVOKE,
+    SCHED_ASYNC,
+    SCHED_EVENT,
+    SCHED_DESTINATION,
+    SCHED_REPLAY
+};
 const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async", ... */
 
 enum sched_outcome_kind {
@@ -152,6 +161,7 @@ struct sched_call_spec {
     const char *function, *qualifier; /* qualifier may be NULL; all borrowed */
     enum sched_trigger trigger;
     const char *trigger_name;    /* or NULL */
+    const char *replay_of;       /* the invocation whose request is run again, or NULL */
     unsigned attempt;            /* from 1 */
     const char *id;              /* NULL: a new one is made */
     const char *method, *target; /* of the request that the function sees */

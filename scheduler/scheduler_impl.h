@@ -15,8 +15,11 @@
 #include "scheduler/async.h"
 #include "scheduler/guest_log.h"
 #include "scheduler/interface.h"
+#include "scheduler/metrics.h"
+#include "scheduler/news.h"
 #include "scheduler/pool_policy.h"
 #include "scheduler/receipt.h"
+#include "scheduler/replay_impl.h"
 #include "scheduler/scheduler.h"
 
 enum {
@@ -88,6 +91,7 @@ struct record {
     /* Waits for the end of what follows the call; record_submit only notes that it came. */
     bool held, came;
     struct async_end end; /* of the durable queue; goes together with it */
+    struct replay_kept *kept; /* the request, when it is to be kept; or NULL */
 };
 struct record *record_new(void);
 void record_free(struct record *r);
@@ -329,6 +333,7 @@ struct sched_call {
     struct hv_exit exit;
     char detail[DETAIL_BYTES];
     struct record *record;
+    struct replay_kept *kept; /* its request and answer so far, or NULL; replay.c */
 };
 
 /* The program's part of what a driver runs. `argv` is run_argv's, freed by the caller with free(); it
@@ -397,6 +402,8 @@ struct scheduler {
     struct line *buckets[LINE_BUCKETS];
     struct un_list ring, idle_lines;
     unsigned idle_line_count, waiting_count;
+    size_t kept_bytes; /* of requests and answers that may be kept, of running calls */
+    unsigned replays;  /* under way */
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
@@ -412,7 +419,12 @@ struct scheduler {
 
     unsigned outstanding; /* callbacks of store, registry and images that are on their way */
     struct sched_stats stats;
+    struct sched_metrics metrics;
+    sched_news_cb *observer; /* or NULL */
+    void *observer_arg;
 };
+/* Tells the observer, if there is one. */
+void sched_tell(struct scheduler *s, const struct sched_news *news);
 
 /* Brackets whatever calls back later, so that sched_close can wait for it. */
 void sched_begin(struct scheduler *s);
