@@ -40,12 +40,13 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "name",
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "name",
         v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
         "isolation", function_isolation_name(c->isolation), "memory_mib", (json_int_t)c->memory_mib,
-        "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency, "args",
+        "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
+        "reserved_concurrency", (json_int_t)c->reserved_concurrency, "args",
         list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
         c->program ? reply_text(c->program) : json_null(), "created_at",
         reply_time(v->created_us));
@@ -113,7 +114,11 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const cha
         deploy_free(d);
         return;
     }
-    if (rc == 0) {
+    struct un_error own_err = UN_ERROR_INIT;
+    if (rc == 0 && sched_check_reserved(call->api->scheduler, call->match.params[0], &d->config,
+                                        &own_err) < 0) {
+        reply_error(call, own_err.code, &own_err);
+    } else if (rc == 0) {
         function_deploy(call->api->registry, call->match.params[0], &d->config, on_deployed, call);
     } else if (log_tail) {
         reply_program_problem(call, 422, err->text, log_tail);

@@ -292,6 +292,14 @@ static int parse_numbers(const json_t *root, struct function_config *c, struct u
     if (rc == 0) {
         rc = parse_u32(root, "concurrency", 1, LIMIT_FUNCTION_CONCURRENCY, &c->concurrency, err);
     }
+    if (rc == 0) {
+        rc = parse_u32(root, "reserved_concurrency", 0, LIMIT_FUNCTION_CONCURRENCY,
+                       &c->reserved_concurrency, err);
+    }
+    if (rc == 0 && c->reserved_concurrency > c->concurrency) {
+        rc = un_error_set(err, -EINVAL, "reserved_concurrency: must be at most concurrency (%u)",
+                          c->concurrency);
+    }
     return rc;
 }
 
@@ -361,7 +369,8 @@ int function_config_parse(const void *json, size_t len, struct function_config *
 {
     static const char *const keys[] = {"image",      "interface",  "driver",      "isolation",
                                        "memory_mib", "timeout_ms", "concurrency", "args",
-                                       "env",        "egress",     "program",     NULL};
+                                       "env",        "egress",     "program",     "reserved_concurrency",
+                                       NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
     size_t room = LIMIT_FUNCTION_STRINGS;
@@ -443,6 +452,9 @@ char *function_config_to_json(const struct function_config *c)
         json_object_set_new(root, "concurrency", json_integer(c->concurrency)) < 0 ||
         json_object_set_new(root, "args", list_to_json(c->args)) < 0 ||
         json_object_set_new(root, "env", env_to_json(c->env)) < 0 ||
+        (c->reserved_concurrency > 0 &&
+         json_object_set_new(root, "reserved_concurrency",
+                             json_integer(c->reserved_concurrency)) < 0) ||
         (c->program && json_object_set_new(root, "program", json_string(c->program)) < 0) ||
         (c->egress && json_object_set_new(root, "egress", list_to_json(c->egress)) < 0)) {
         return un_json_text(NULL); /* takes note that memory ran out here */

@@ -440,6 +440,15 @@ static bool refuse_version(struct sched_call *c)
         return true;
     }
     c->cls = &driver->classes[cls];
+    if (c->cls->mib + reserve_of_others(c->s, v->name) > set->memory_mib) {
+        call_finish(c, SCHED_CANNOT_RUN,
+                    "the function wants %llu MiB, and other functions have reserved all but %llu of "
+                    "the %llu MiB that VMs may have; reserve less, or raise the daemon's memory_mib",
+                    (unsigned long long)c->cls->mib,
+                    (unsigned long long)(set->memory_mib - reserve_of_others(c->s, v->name)),
+                    (unsigned long long)set->memory_mib);
+        return true;
+    }
     return false;
 }
 
@@ -600,8 +609,8 @@ void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char 
     va_end(ap);
     c->kind = kind;
     close_phases(c);
-    if (c->instance && kind == SCHED_OK) {
-        admission_mean_add(&c->line->mean, c->mark_us - c->bound_us);
+    if (c->instance && kind != SCHED_CANCELLED) { /* its place was held so long: start and run */
+        admission_mean_add(&c->line->mean, c->mark_us - c->admitted_us);
     }
     call_set_state(c, CALL_ENDED);
     un_loop_unpost(c->s->loop, &c->post); /* begin, when it has not run yet */

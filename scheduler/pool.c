@@ -120,7 +120,7 @@ static bool may_refill(const struct shell_class *cls)
 {
     const struct scheduler *s = cls->s;
 
-    return !s->draining && un_list_empty(&s->ring) &&
+    return !s->draining && un_list_empty(&s->ring) && un_list_empty(&s->reserved_ring) &&
            pool_memory_used(s) + cls->mib <= s->set.memory_mib;
 }
 

@@ -105,6 +105,7 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
         free(s);
         return rc;
     }
+    reserve_init(s);
     pool_update_all(s);
     *ret = s;
     return 0;
@@ -216,6 +217,7 @@ void sched_close(struct scheduler *s)
     un_loop_unpost(s->loop, &s->drain_post);
     async_done(s);
     record_writer_done(s);
+    reserve_done(s);
     warm_done(s);
     pool_done(s);
     lines_done(s);

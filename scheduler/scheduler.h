@@ -84,6 +84,11 @@ void sched_close(struct scheduler *s);
  * run and what to do. Pure; any thread. */
 int sched_can_run(enum image_kind kind, struct un_error *err);
 
+/* Whether the places that a function wants to reserve fit beside those of the others: 0, or -EINVAL with
+ * what to do. */
+int sched_check_reserved(const struct scheduler *s, const char *name,
+                         const struct function_config *config, struct un_error *err);
+
 /* --- a call ----------------------------------------------------------------------------------- */
 
 /* What a call came by: the gateway, REST, REST to be run later, a trigger, another function's
@@ -253,6 +258,7 @@ struct sched_stats {
     uint64_t memory_mib_used, memory_mib_limit;
     uint64_t calls, calls_by_outcome[SCHED_INTERNAL + 1];
     uint64_t shells_made, shells_failed;
+    uint64_t looks;    /* at waiting calls, by admission: what its decisions cost */
     uint64_t recycled; /* VMs that were put back for another run */
     struct {
         const char *name; /* NULL behind the last */
