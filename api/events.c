@@ -150,17 +150,11 @@ static void s3_body(struct api_call *call)
     const char *trigger = call->match.params[0];
     int rc =
         s3_parse(call->body.data ? (const void *)call->body.data : "", call->body.len, &d, &err);
-    if (call_given_up(call)) {
-        s3_delivery_done(rc == 0 ? &d : &(struct s3_delivery){0});
-        return;
-    }
     if (rc < 0) {
         refuse(call, INTAKE_S3, rc, &err);
         return;
     }
-    if (!call->ex) { /* the sender left, and will send again */
-        reply_empty(call, 200);
-    } else if (d.kind == S3_SUBSCRIBE) {
+    if (d.kind == S3_SUBSCRIBE) {
         sns_subscribe(call->api->events, trigger, d.topic_arn, d.subscribe_url, on_subscribed,
                       call);
     } else {
@@ -243,13 +237,6 @@ static void events_body(struct api_call *call)
     struct un_error err = UN_ERROR_INIT;
     enum intake_source source;
     const char *trigger = call->match.params[0];
-    if (call_given_up(call)) {
-        return;
-    }
-    if (!call->ex) {
-        reply_empty(call, 202);
-        return;
-    }
     int rc = parse_any(call, &list, &source, &err);
     if (rc < 0) {
         refuse(call, source, rc, &err);

@@ -313,9 +313,9 @@ int un_elf_read_dynamic(const void *data, size_t len, const struct un_elf *elf,
             if (r.failed || tag == DT_NULL) {
                 break;
             }
-            if (tag == DT_STRTAB) {
+            if (pass == 0 && tag == DT_STRTAB) {
                 strings = value;
-            } else if (tag == DT_STRSZ) {
+            } else if (pass == 0 && tag == DT_STRSZ) {
                 strings_size = value;
             } else if (tag == DT_TEXTREL || (tag == DT_FLAGS && (value & DF_TEXTREL))) {
                 d.text_relocations = true;
@@ -343,8 +343,11 @@ int un_elf_read_dynamic(const void *data, size_t len, const struct un_elf *elf,
 bool un_elf_has_name(const struct un_elf_dynamic *d, const char *name)
 {
     size_t len = strlen(name) + 1;
+    if (!d->strings) {
+        return false;
+    }
     const char *at = d->strings, *end = at + d->strings_size;
-    while (at && at < end && (at = memmem(at, (size_t)(end - at), name, len))) {
+    while (at < end && (at = memmem(at, (size_t)(end - at), name, len))) {
         if (at == d->strings || at[-1] == '\0') {
             return true;
         }

@@ -44,6 +44,7 @@ struct event {
     char *time;       /* as its source wrote it */
     char *bucket;     /* S3 only, as the next */
     char *version_id; /* not empty */
+    uint64_t size;    /* of the object, as far as the store said */
     /* Two deliveries of the same event have the same: SHA-256, in lower-case hex, of what
      * identifies it in its format. */
     char id[EVENT_ID_SIZE];

@@ -19,6 +19,9 @@ struct events {
     unsigned pending; /* flows under way; the last to end frees a closed one */
     bool draining, closed;
     bool stop; /* read by the transfer threads; atomic */
+    /* object.c: steps that not even a refusal could be made for, linked by their hook_data. */
+    struct async_step *starved;
+    struct un_post starved_post;
 };
 
 /* Each flow holds it while a callback may still come. */
@@ -68,6 +71,7 @@ struct transfer {
     long status; /* of the answer, when rc is 0 */
     char *content_type;
     struct un_buf answer;
+    bool too_large;
     void (*done)(struct transfer *t, int rc, const struct un_error *err);
     void *arg;
 };

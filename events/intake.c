@@ -130,6 +130,7 @@ static int make_locators(struct batch *b, const struct trigger_config *c, const 
 {
     char *text = NULL;
     if (c->fetch) {
+        spec->source_bytes = e->size;
         spec->source = object_source(e, &text) < 0 ? NULL : keep(b, text);
     }
     if (c->put) {

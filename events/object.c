@@ -93,18 +93,32 @@ static void refuse_now(void *arg)
     events_release(ev);
 }
 
+static void starved_now(void *arg)
+{
+    struct events *ev = arg;
+    for (struct async_step *next, *step = un_steal(&ev->starved); step; step = next) {
+        next = step->hook_data;
+        async_step_done(step, ASYNC_RETRY, "out of memory", NULL);
+        events_release(ev);
+    }
+}
+
 static void refuse(struct events *ev, struct async_step *step, enum async_verdict verdict,
                    const char *why)
 {
     struct refusal *r = calloc(1, sizeof(*r));
-    if (!r) { /* nothing can be posted: the one case that ends at once */
-        async_step_done(step, ASYNC_RETRY, "out of memory", NULL);
+    events_hold(ev);
+    if (!r) {
+        step->hook_data = ev->starved;
+        ev->starved = step;
+        ev->starved_post.fn = starved_now;
+        ev->starved_post.arg = ev;
+        un_loop_post(ev->loop, &ev->starved_post);
         return;
     }
     *r = (struct refusal){
         .post = {.fn = refuse_now, .arg = r}, .ev = ev, .step = step, .verdict = verdict};
     snprintf(r->why, sizeof(r->why), "%s", why);
-    events_hold(ev);
     un_loop_post(ev->loop, &r->post);
 }
 

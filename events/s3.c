@@ -99,6 +99,8 @@ static int identify(struct event *e, const json_t *object, bool ceph)
 {
     const char *version = event_str(object, "versionId"), *etag = event_str(object, "eTag");
     const char *sequencer = event_str(object, "sequencer");
+    json_int_t size = json_integer_value(json_object_get(object, "size"));
+    e->size = size > 0 ? (uint64_t)size : 0;
     const char *parts[] = {
         "s3",      e->source, e->bucket, e->subject, version && *version ? version : etag,
         sequencer, e->type};

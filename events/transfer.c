@@ -80,11 +80,8 @@ char *transfer_encode_path(const char *path)
 static size_t on_data(char *data, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
-    if (size * n > t->spec.answer_most - t->answer.len ||
-        un_buf_append(&t->answer, data, size * n) < 0) {
-        return 0;
-    }
-    return size * n;
+    t->too_large = size * n > t->spec.answer_most - t->answer.len;
+    return t->too_large || un_buf_append(&t->answer, data, size * n) < 0 ? 0 : size * n;
 }
 
 static int on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
@@ -122,6 +119,7 @@ static void set_options(CURL *h, struct transfer *t, char *why)
     const struct transfer_spec *s = &t->spec;
     curl_easy_setopt(h, CURLOPT_URL, s->url);
     curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(h, CURLOPT_PROXY, ""); /* the environment has no say */
     curl_easy_setopt(h, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
@@ -145,7 +143,7 @@ static void set_options(CURL *h, struct transfer *t, char *why)
 static int result(struct transfer *t, CURL *h, CURLcode code, const char *why, struct un_error *err)
 {
     const char *type = NULL;
-    if (code == CURLE_WRITE_ERROR) {
+    if (t->too_large) {
         return un_error_set(err, -EFBIG, "the answer has more than %zu bytes", t->spec.answer_most);
     }
     if (code == CURLE_ABORTED_BY_CALLBACK) {

@@ -280,6 +280,9 @@ static const char *call_error(const struct hv_channel *ch, const struct call *c)
     if (c->op >= UNID_OP_NET_RESOLVE) {
         return c->net_len > UNID_NET_SIZE ? "net length behind its window" : NULL;
     }
+    if (!ch->request_put && c->op == UNID_OP_DONE && c->status != 0 && c->response_len == 0) {
+        return NULL; /* a program that failed before there was anybody to answer */
+    }
     if (!ch->request_put) {
         return "used the response or the body before it took the request";
     }
@@ -313,7 +316,11 @@ static void dispatch(struct hv_channel *ch, const struct call *c)
         break;
     case UNID_OP_DONE: {
         struct hv_exit why = {.kind = HV_EXIT_DONE, .status = c->status, .fault_vector = ~0u};
-        take_output(ch, c, &why);
+        if (ch->request_put) {
+            take_output(ch, c, &why);
+        } else {
+            hv_channel_end(ch, &why);
+        }
         break;
     }
     case UNID_OP_LOG:

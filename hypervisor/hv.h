@@ -2,7 +2,8 @@
  *
  * A driver makes virtual machines ahead of time as *shells*, which belong to no function, and binds
  * one to a function's image when a request needs it. A VM runs once and is destroyed, or is put back
- * to where it began for one more run of the same function (vm_recycle: ENDED -> SHELL).
+ * to where it began for one more run of the same function (vm_recycle: ENDED -> SHELL). A shell may be
+ * bound to a function ahead of its run (vm_bind: SHELL -> SHELL).
  *
  *              vm_new            on_ready(0)          vm_run            on_exit
  *     (none) ---------> STARTING -----------> SHELL ---------> RUNNING ---------> ENDED
@@ -231,6 +232,12 @@ struct hv_driver_ops {
      * the same snapshot_key, and nothing else. NULL when the driver cannot. After on_exit. -EINVAL
      * when the VM did not end so (it began from the image, or its snapshot was replaced): free it. */
     int (*vm_recycle)(struct hv_vm *vm, struct un_error *err);
+
+    /* Puts a shell where the snapshot of that key begins, ahead of any request: on_ready follows, then
+     * vm_run takes one run of the same key, and nothing else; what is slow about beginning is over by
+     * then. -ENOENT: there is no such snapshot (yet). NULL when the driver cannot. */
+    int (*vm_bind)(struct hv_vm *vm, const char *snapshot_key, uint64_t mem_bytes,
+                   struct un_error *err);
 
     /* What the VM has used so far. */
     void (*vm_usage)(struct hv_vm *vm, struct hv_usage *ret);

@@ -221,6 +221,8 @@ static void on_idle_timer(void *arg)
 static void entry_fail(struct entry *e, int rc, const struct un_error *err)
 {
     struct un_list waiters;
+    struct un_error why = UN_ERROR_INIT;
+    un_error_copy(&why, err); /* it may be the entry's own, of a job in it */
     un_list_init(&waiters);
     while (!un_list_empty(&e->waiters)) {
         struct waiter *w = un_list_first(&e->waiters, struct waiter, node);
@@ -231,7 +233,7 @@ static void entry_fail(struct entry *e, int rc, const struct un_error *err)
     while (!un_list_empty(&waiters)) {
         struct waiter *w = un_list_first(&waiters, struct waiter, node);
         un_list_remove(&w->node);
-        w->cb(w->arg, rc, NULL, err);
+        w->cb(w->arg, rc, NULL, &why);
         free(w);
     }
 }

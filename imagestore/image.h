@@ -47,7 +47,10 @@ enum image_kind {
 /* "sdk", "linux-static", ... as in JSON. */
 const char *image_kind_name(enum image_kind kind);
 /* Whether images of the kind are prepared before they run: the three of Linux programs. */
-bool image_kind_is_linux(enum image_kind kind);
+static inline bool image_kind_is_linux(enum image_kind kind)
+{
+    return kind == IMAGE_LINUX_STATIC || kind == IMAGE_LINUX_DYNAMIC || kind == IMAGE_LINUX_ROOTFS;
+}
 
 struct image_info {
     char digest[IMAGE_DIGEST_SIZE];

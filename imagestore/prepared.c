@@ -36,11 +36,6 @@ struct image_failure {
     char *report;
 };
 
-bool image_kind_is_linux(enum image_kind kind)
-{
-    return kind == IMAGE_LINUX_STATIC || kind == IMAGE_LINUX_DYNAMIC || kind == IMAGE_LINUX_ROOTFS;
-}
-
 int image_prepared_name(const char *digest, char ret[65], struct un_error *err)
 {
     char id[PREPARE_ID_SIZE], named[IMAGE_DIGEST_SIZE];

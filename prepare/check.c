@@ -85,10 +85,12 @@ static bool map_file(struct rootfs *fs, const struct unid_rootfs_inode *inode, s
     return true;
 }
 
-static const struct unid_rootfs_inode *find(struct rootfs *fs, const char *path)
+static const struct unid_rootfs_inode *find(struct job *j, const char *path)
 {
     const struct unid_rootfs_inode *inode;
-    return rootfs_find(fs, path, &inode, NULL) == 0 ? inode : NULL;
+    int rc = rootfs_find(j->fs, path, &inode, NULL);
+    j->out_of_memory |= rc == -ENOMEM;
+    return rc == 0 ? inode : NULL;
 }
 
 /* --- one ELF file ----------------------------------------------------------------------------- */
@@ -131,7 +133,8 @@ static void check_segments(struct job *j, const char *path, const struct un_elf 
     j->ret->load_bytes += elf->high - elf->low;
 }
 
-/* Functions of libc that a program may use, and the call that they end in. */
+/* Functions of libc that a program may use, and the call that they end in. fork() ends in clone() with
+ * arguments that no library OS of one process can offer. */
 static void note_imports(struct job *j, const char *path, const struct un_elf_dynamic *d)
 {
     static const struct {
@@ -235,12 +238,12 @@ static bool try_directory(struct job *j, const char *dir, size_t len, const char
         size_t token = strlen(tokens[i]);
         if (len >= token && memcmp(dir, tokens[i], token) == 0) {
             snprintf(ret, PATH_MAX, "%s%.*s/%s", origin, (int)(len - token), dir + token, name);
-            inode = find(j->fs, ret);
+            inode = find(j, ret);
             return inode && S_ISREG(inode->mode);
         }
     }
     snprintf(ret, PATH_MAX, "%.*s/%s", (int)len, dir, name);
-    inode = find(j->fs, ret);
+    inode = find(j, ret);
     return inode && S_ISREG(inode->mode);
 }
 
@@ -268,7 +271,7 @@ static void find_library(struct job *j, const char *who, const struct un_elf_dyn
     snprintf(origin, sizeof origin, "%.*s", slash ? (int)(slash - who) : 0, who);
     if (strchr(name, '/')) {
         snprintf(path, sizeof path, "%s", name);
-        inode = find(j->fs, path);
+        inode = find(j, path);
         if (inode && S_ISREG(inode->mode)) {
             add_library(j, name, path);
             return;
@@ -291,7 +294,7 @@ static void find_library(struct job *j, const char *who, const struct un_elf_dyn
 /* Looks at a program or library whose file is `path`. */
 static void check_elf(struct job *j, const char *path, bool library)
 {
-    const struct unid_rootfs_inode *inode = find(j->fs, path);
+    const struct unid_rootfs_inode *inode = find(j, path);
     struct un_error why = UN_ERROR_INIT;
     struct un_elf elf;
     struct view v;
@@ -325,7 +328,7 @@ static void check_elf(struct job *j, const char *path, bool library)
         }
         if (!library && elf.has_interp) {
             const char *interpreter = un_elf_interpreter(v.data, v.size, &elf);
-            snprintf(j->interpreter, PATH_MAX, "%s", interpreter ? interpreter : "?");
+            snprintf(j->interpreter, PATH_MAX, "%s", interpreter && *interpreter ? interpreter : "?");
         }
     }
     unmap(&v);
@@ -334,12 +337,12 @@ static void check_elf(struct job *j, const char *path, bool library)
 /* --- the program ------------------------------------------------------------------------------ */
 
 /* The interpreter of a script, "" when the file is none. */
-static void read_shebang(struct rootfs *fs, const char *path, char ret[SHEBANG_MAX + 1])
+static void read_shebang(struct job *j, const char *path, char ret[SHEBANG_MAX + 1])
 {
-    const struct unid_rootfs_inode *inode = find(fs, path);
+    const struct unid_rootfs_inode *inode = find(j, path);
     char head[SHEBANG_MAX + 1] = "";
     ret[0] = '\0';
-    if (!inode || rootfs_read(fs, inode, head, SHEBANG_MAX, NULL) < 2 || head[0] != '#' ||
+    if (!inode || rootfs_read(j->fs, inode, head, SHEBANG_MAX, NULL) < 2 || head[0] != '#' ||
         head[1] != '!') {
         return;
     }
@@ -351,7 +354,7 @@ static void read_shebang(struct rootfs *fs, const char *path, char ret[SHEBANG_M
 static void check_interpreter(struct job *j, const char *program)
 {
     j->ret->kind = "linux-dynamic";
-    if (!find(j->fs, j->interpreter)) {
+    if (!find(j, j->interpreter)) {
         say(j, j->ret->problems,
             "%s: is dynamically linked and needs its interpreter %s, which is not in the root file "
             "system; deploy with unictl, which collects it and the libraries",
@@ -367,7 +370,7 @@ static void check_all(struct job *j, const char *program)
     snprintf(path, sizeof path, "%s", program);
     j->ret->kind = "linux-static";
     for (int depth = 0;; depth++) {
-        if (!find(j->fs, path)) {
+        if (!find(j, path)) {
             say(j, j->ret->problems,
                 depth
                     ? "%s: is the interpreter of a script and is not in the root file system; add "
@@ -376,7 +379,7 @@ static void check_all(struct job *j, const char *program)
                 path);
             return;
         }
-        read_shebang(j->fs, path, script);
+        read_shebang(j, path, script);
         if (script[0] == '\0') {
             break;
         }
@@ -404,14 +407,14 @@ static void check_all(struct job *j, const char *program)
 
 static bool is_same(struct job *j, const struct unid_rootfs_inode *file, const char *path)
 {
-    return file && path[0] && find(j->fs, path) == file;
+    return file && path[0] && find(j, path) == file;
 }
 
 /* Whether an ELF file is what the program is made of: itself, or the interpreter of the script that
  * it is, the loader, a library that one of them names. */
 static bool is_needed(struct job *j, const char *program, const struct rootfs_elf *e)
 {
-    const struct unid_rootfs_inode *file = find(j->fs, e->path);
+    const struct unid_rootfs_inode *file = find(j, e->path);
     const char *base = strrchr(e->path, '/');
     base = base ? base + 1 : e->path;
     if (is_same(j, file, program) || is_same(j, file, j->interpreter) ||

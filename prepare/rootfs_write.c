@@ -15,11 +15,13 @@ static int add_mount_points(struct rootfs *fs, struct un_error *err)
     for (size_t i = 0; i < UN_ARRAY_SIZE(names); i++) {
         const struct unid_rootfs_inode *there;
         const struct rootfs_meta meta = {.mode = names[i][0] == 't' ? 01777 : 0755};
-        if (rootfs_find(fs, names[i], &there, NULL) == 0) {
-            continue;
+        struct un_error why = UN_ERROR_INIT;
+        int rc = rootfs_find(fs, names[i], &there, &why);
+        if (rc == -ENOENT) {
+            rc = rootfs_add_directory(fs, names[i], &meta, &why);
         }
-        int rc = rootfs_add_directory(fs, names[i], &meta, err);
-        if (rc < 0) {
+        if (rc < 0 && rc != -EINVAL && rc != -ELOOP) { /* a link that leads nowhere may stay */
+            un_error_copy(err, &why);
             return rc;
         }
     }

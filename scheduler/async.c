@@ -185,8 +185,9 @@ static void on_version(void *arg, int rc, struct function_version *v, const stru
 
 static int make_keys(struct offer *o, const struct async_spec *spec, struct un_error *err)
 {
-    const char *identity[3] = {spec->dedupe_scope ? spec->dedupe_scope : spec->function,
-                               spec->dedupe_key, NULL};
+    /* A scope and a function may have the same name. */
+    const char *identity[3] = {spec->dedupe_scope, spec->dedupe_scope ? NULL : spec->function,
+                               spec->dedupe_key};
     const char *order[3] = {spec->function, spec->trigger, spec->order_key};
     int rc = spec->dedupe_key ? async_key_make(&o->identity, "identity", identity, err) : 0;
 

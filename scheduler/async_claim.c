@@ -93,8 +93,8 @@ void async_entry_release(struct async_entry *e)
 static int read_number(sqlite3 *db, const char *sql, int64_t otherwise, int64_t *ret,
                        struct un_error *err)
 {
-    store_autostmt sqlite3_stmt *stmt = NULL;
-    int rc = store_prepare(db, &stmt, err, sql, "");
+    store_keptstmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare_kept(db, &stmt, err, sql, "");
 
     rc = rc == 0 ? store_step(stmt, err) : rc;
     if (rc >= 0) {
@@ -109,7 +109,7 @@ static int read_number(sqlite3 *db, const char *sql, int64_t otherwise, int64_t 
 static int interrupted_receipt(struct claim *cl, sqlite3 *db, const struct async_event *e,
                                struct un_error *err)
 {
-    store_autostmt sqlite3_stmt *insert = NULL;
+    store_keptstmt sqlite3_stmt *insert = NULL;
     struct receipt *r = &cl->receipt;
     int rc = receipt_row_insert_begin(db, &insert, err);
 
@@ -175,11 +175,12 @@ static int take_back(struct claim *cl, sqlite3 *db, struct un_error *err)
     int count, rc;
 
     do {
-        store_autostmt sqlite3_stmt *stmt = NULL;
+        store_keptstmt sqlite3_stmt *stmt = NULL;
 
         count = 0;
-        rc = store_prepare(db, &stmt, err, "SELECT seq FROM async_queue WHERE state = 1 LIMIT ?",
-                           "i", (int64_t)TAKE_BACK_STEP);
+        rc = store_prepare_kept(db, &stmt, err,
+                                "SELECT seq FROM async_queue WHERE state = 1 LIMIT ?", "i",
+                                (int64_t)TAKE_BACK_STEP);
         while (rc == 0 && (rc = store_step(stmt, err)) == 1) {
             seqs[count++] = sqlite3_column_int64(stmt, 0);
             rc = 0;
@@ -343,17 +344,18 @@ static int claim_kind(struct claim *cl, sqlite3 *db, struct statements *st, int 
 
 static int claim_all(struct claim *cl, sqlite3 *db, struct un_error *err)
 {
-    store_autostmt sqlite3_stmt *next = NULL, *claim = NULL;
+    store_keptstmt sqlite3_stmt *next = NULL, *claim = NULL;
     struct statements st;
-    int rc = store_prepare(db, &next, err,
+    int rc =
+        store_prepare_kept(db, &next, err,
                            "SELECT lane, seq, cost FROM async_queue INDEXED BY async_ready"
                            " WHERE state = 0 AND lane > ? AND lane < ? ORDER BY lane, seq LIMIT 1",
                            "");
 
-    rc = rc == 0 ? store_prepare(db, &claim, err,
-                                 "UPDATE async_queue SET state = 1, attempt = attempt + 1,"
-                                 " due_us = ? WHERE seq = ?",
-                                 "")
+    rc = rc == 0 ? store_prepare_kept(db, &claim, err,
+                                      "UPDATE async_queue SET state = 1, attempt = attempt + 1,"
+                                      " due_us = ? WHERE seq = ?",
+                                      "")
                  : rc;
     st = (struct statements){next, claim};
     rc = rc == 0 ? claim_kind(cl, db, &st, 0, err) : rc;

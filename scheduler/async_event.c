@@ -298,7 +298,7 @@ int async_event_insert(sqlite3 *db, struct async_event *e, uint64_t now_us, cons
                        struct un_error *err)
 {
     un_autobuf struct un_buf sql = {0};
-    store_autostmt sqlite3_stmt *stmt = NULL;
+    store_keptstmt sqlite3_stmt *stmt = NULL;
     int rc = insert_state(db, e, now_us, reason, err);
 
     if (rc < 0) {
@@ -309,7 +309,7 @@ int async_event_insert(sqlite3 *db, struct async_event *e, uint64_t now_us, cons
             0) {
         return un_error_set(err, -ENOMEM, "queue an event: out of memory");
     }
-    rc = store_prepare(db, &stmt, err, (const char *)sql.data, "");
+    rc = store_prepare_kept(db, &stmt, err, (const char *)sql.data, "");
     if (rc < 0) {
         return rc;
     }
@@ -356,10 +356,11 @@ static int read_event(sqlite3_stmt *stmt, struct async_event *e)
 
 static int read_state(sqlite3 *db, struct async_event *e, struct un_error *err)
 {
-    store_autostmt sqlite3_stmt *stmt = NULL;
+    store_keptstmt sqlite3_stmt *stmt = NULL;
     bool failed = false;
     const unsigned char *id;
-    int rc = store_prepare(db, &stmt, err,
+    int rc =
+        store_prepare_kept(db, &stmt, err,
                            "SELECT id, function, trigger_name, attempt, failures, interruptions,"
                            " accepted_us, due_us FROM async_queue WHERE seq = ?",
                            "i", e->seq);
@@ -383,14 +384,14 @@ static int read_state(sqlite3 *db, struct async_event *e, struct un_error *err)
 static int read_rest(sqlite3 *db, struct async_event *e, struct un_error *err)
 {
     un_autobuf struct un_buf sql = {0};
-    store_autostmt sqlite3_stmt *stmt = NULL;
+    store_keptstmt sqlite3_stmt *stmt = NULL;
     int rc;
 
     if (un_buf_append_str(&sql, "SELECT ") < 0 || append_columns(&sql) < 0 ||
         un_buf_append_str(&sql, " FROM async_events WHERE seq = ?") < 0) {
         return un_error_set(err, -ENOMEM, "read an event: out of memory");
     }
-    rc = store_prepare(db, &stmt, err, (const char *)sql.data, "i", e->seq);
+    rc = store_prepare_kept(db, &stmt, err, (const char *)sql.data, "i", e->seq);
     rc = rc == 0 ? store_step(stmt, err) : rc;
     if (rc <= 0) {
         return rc < 0 ? rc : un_error_set(err, -ENOENT, "no such event");

@@ -131,14 +131,14 @@ static void forget(struct async_recent *r, uint32_t f, uint32_t low)
 
 static int load(struct async_recent *r, sqlite3 *db, struct un_error *err)
 {
-    store_autostmt sqlite3_stmt *stmt = NULL;
+    store_keptstmt sqlite3_stmt *stmt = NULL;
     int rc;
 
     if (r->loaded) {
         return 0;
     }
     async_recent_done(r);
-    rc = store_prepare(db, &stmt, err, "SELECT seq, key FROM async_recent ORDER BY seq", "");
+    rc = store_prepare_kept(db, &stmt, err, "SELECT seq, key FROM async_recent ORDER BY seq", "");
     while (rc == 0 && (rc = store_step(stmt, err)) == 1) {
         r->newest = sqlite3_column_int64(stmt, 0);
         rc = grow(r, err);
@@ -157,15 +157,15 @@ static int check_row(sqlite3 *db, int64_t seq, const struct async_key *key, sqli
                      struct un_error *err)
 {
     sqlite3_stmt *stmt = NULL;
-    int rc = store_prepare(db, &stmt, err,
-                           "SELECT value, expires_us FROM async_recent WHERE seq = ? AND key = ?",
-                           "ib", seq, key->bytes, sizeof(key->bytes));
+    int rc = store_prepare_kept(
+        db, &stmt, err, "SELECT value, expires_us FROM async_recent WHERE seq = ? AND key = ?",
+        "ib", seq, key->bytes, sizeof(key->bytes));
 
     rc = rc == 0 ? store_step(stmt, err) : rc;
     if (rc == 1) {
         *ret = stmt;
     } else {
-        sqlite3_finalize(stmt);
+        store_release(stmt);
     }
     return rc;
 }
@@ -198,7 +198,7 @@ static int find_row(struct async_recent *r, sqlite3 *db, const struct async_key 
 int async_recent_find(struct async_recent *r, sqlite3 *db, const struct async_key *key,
                       uint64_t now_us, char *ret_value, size_t size, struct un_error *err)
 {
-    store_autostmt sqlite3_stmt *stmt = NULL;
+    store_keptstmt sqlite3_stmt *stmt = NULL;
     const unsigned char *value;
     int64_t seq;
     int rc = find_row(r, db, key, &stmt, &seq, err);
@@ -214,10 +214,10 @@ int async_recent_find(struct async_recent *r, sqlite3 *db, const struct async_ke
 /* Removes the oldest row when it has expired or there are too many. 1 when it did. */
 static int prune_one(struct async_recent *r, sqlite3 *db, uint64_t now_us, struct un_error *err)
 {
-    store_autostmt sqlite3_stmt *stmt = NULL;
+    store_keptstmt sqlite3_stmt *stmt = NULL;
     uint32_t f = 1;
     int64_t seq;
-    int rc = store_prepare(
+    int rc = store_prepare_kept(
         db, &stmt, err, "SELECT seq, expires_us, key FROM async_recent ORDER BY seq LIMIT 1", "");
 
     rc = rc == 0 ? store_step(stmt, err) : rc;
@@ -266,7 +266,7 @@ int async_recent_put(struct async_recent *r, sqlite3 *db, const struct async_key
     int64_t seq;
     int rc = find_row(r, db, key, &stmt, &seq, err);
 
-    sqlite3_finalize(stmt);
+    store_release(stmt);
     if (rc == 1) {
         return store_exec(db, err,
                           "UPDATE async_recent SET value = ?, expires_us = ? WHERE seq = ?", "tii",

@@ -329,6 +329,7 @@ static void body_is_whole(void *arg)
 void call_length_known(struct sched_call *c)
 {
     c->length_wanted = false;
+    un_timer_cancel(&c->timer);
     c->content_length = (int64_t)c->record->receipt.bytes_in;
     c->post = (struct un_post){.fn = body_is_whole, .arg = c};
     un_loop_post(c->s->loop, &c->post);
@@ -345,6 +346,7 @@ static void have_image(struct sched_call *c)
         call_refuse_length(c);
     } else {
         c->length_wanted = true;
+        (void)un_timer_arm_in(&c->timer, (uint64_t)c->version->config.timeout_ms * 1000);
     }
 }
 
@@ -584,6 +586,11 @@ static void on_timer(void *arg)
     } else if (c->state == CALL_BOUND || c->state == CALL_RUNNING) {
         call_finish(c, SCHED_TIMED_OUT, "the function did not end within its time limit of %u ms",
                     c->version->config.timeout_ms);
+    } else if (c->length_wanted) {
+        call_finish(c, SCHED_LENGTH_REQUIRED,
+                    "a cgi program is told the length of its request's body, and this one came "
+                    "without Content-Length and did not end within %u ms; send Content-Length",
+                    c->version->config.timeout_ms);
     }
 }
 
@@ -697,6 +704,9 @@ static void release_instance(struct sched_call *c, struct record *record)
     struct instance *i = un_steal(&c->instance);
     struct warm_set *set = NULL;
 
+    if (c->kind == SCHED_OK) {
+        warm_ahead(c);
+    }
     if (c->kind == SCHED_OK && i->state == INSTANCE_RUNNING && hv_vm_ops(i->vm)->vm_recycle) {
         set = warm_set_for(c);
     }

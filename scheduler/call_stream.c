@@ -90,6 +90,9 @@ static int append(struct sched_call *c, const void *data, size_t len)
     return 0;
 }
 
+_Static_assert(LIMIT_CGI_BODY_BYTES == LIMIT_BODY_BUFFER_BYTES,
+               "what is held for its length is the body's buffer");
+
 void call_refuse_length(struct sched_call *c)
 {
     call_finish(c, SCHED_LENGTH_REQUIRED,

@@ -115,7 +115,7 @@ static void recycled(struct instance *i, int rc, const struct un_error *err)
         instance_end(i, NULL);
     } else {
         submit_record(i);
-        s->stats.recycled++;
+        s->stats.recycled += i->runs > 0;
         set_state(i, INSTANCE_WARM);
         warm_ready(i);
     }
@@ -341,6 +341,20 @@ void instance_recycle(struct instance *i, struct warm_set *set, struct record *r
     i->call = NULL;
     i->record = record;
     i->ended_us = un_loop_now_us(i->s->loop);
+    i->set = set;
+    set_state(i, INSTANCE_RECYCLING);
+}
+
+void instance_bind_ahead(struct instance *i, struct warm_set *set)
+{
+    const struct function_version *v = set->version;
+    struct un_error err = UN_ERROR_INIT;
+
+    if (hv_vm_ops(i->vm)->vm_bind(i->vm, v->snapshot_key, (uint64_t)v->config.memory_mib << 20,
+                                  &err) < 0) {
+        warm_set_unref(set);
+        return;
+    }
     i->set = set;
     set_state(i, INSTANCE_RECYCLING);
 }

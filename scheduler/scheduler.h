@@ -134,9 +134,9 @@ struct sched_phases {
 struct sched_outcome {
     enum sched_outcome_kind kind;
     unsigned retry_after_s;
-    bool responded;       /* on_response has been called: a status line may be on its way already */
-    struct hv_exit exit;  /* for SCHED_FAILED */
-    const char *detail;   /* one sentence for people */
+    bool responded;      /* on_response has been called: a status line may be on its way already */
+    struct hv_exit exit; /* for SCHED_FAILED */
+    const char *detail;  /* one sentence for people */
     const struct unid_report *report; /* what the library OS counted; all zero without one */
     const char *log_tail; /* the end of what the guest logged, at most 2 KiB, valid UTF-8 */
     struct sched_phases phases;
@@ -172,10 +172,10 @@ struct sched_call_spec {
     const char *method, *target; /* of the request that the function sees */
     const struct hv_field *fields;
     size_t field_count;
-    int64_t content_length;                 /* -1: not known */
-    const char *uri;  /* the request target as the client sent it; NULL: there was none */
-    const char *peer; /* the client's IP address; NULL: not known */
-    bool http10;      /* the client speaks HTTP/1.0 */
+    int64_t content_length; /* -1: not known */
+    const char *uri;        /* the request target as the client sent it; NULL: there was none */
+    const char *peer;       /* the client's IP address; NULL: not known */
+    bool http10;            /* the client speaks HTTP/1.0 */
     const struct sched_call_events *events; /* kept */
     void *arg;
 };

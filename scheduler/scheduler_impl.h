@@ -11,8 +11,8 @@
 #include "common/limits.h"
 #include "common/list.h"
 #include "scheduler/admission.h"
-#include "scheduler/egress.h"
 #include "scheduler/async.h"
+#include "scheduler/egress.h"
 #include "scheduler/guest_log.h"
 #include "scheduler/interface.h"
 #include "scheduler/metrics.h"
@@ -218,6 +218,8 @@ void warm_done(struct scheduler *s);
  * VM is not to be kept. */
 struct warm_set *warm_set_for(struct sched_call *c);
 void warm_set_unref(struct warm_set *set);
+/* The call has ended with success: where each gets a VM of its own, the next one's is bound ahead. */
+void warm_ahead(struct sched_call *c);
 /* Whether a VM is there for this call, or is being put back and not promised to another. */
 bool warm_has(const struct sched_call *c);
 /* An admitted call takes a warm VM, or waits for one being put back. False: there is none. */
@@ -259,6 +261,9 @@ void instance_end(struct instance *i, struct record *record);
 /* RUNNING, and its guest has ended with success: puts the VM back for another run of its version.
  * Takes the set's reference and the record. When the driver refuses, it is instance_end. */
 void instance_recycle(struct instance *i, struct warm_set *set, struct record *record);
+/* IDLE: binds it to the set's version, ahead of a call. Takes the set's reference. When the driver refuses
+ * it is as before, and the reference is given back. */
+void instance_bind_ahead(struct instance *i, struct warm_set *set);
 /* What the run of this call has used. */
 void instance_usage(const struct instance *i, struct hv_usage *ret);
 
@@ -305,7 +310,8 @@ struct sched_call {
     char *uri, *peer;
     bool http10;
     bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
-    struct un_buf head; /* the request head as abi.h says; once there is a version, by its interface */
+    struct un_buf
+        head; /* the request head as abi.h says; once there is a version, by its interface */
 
     struct function_version *version; /* a reference, once resolved */
     struct image_mapping *image;      /* a reference, once open */
@@ -340,7 +346,7 @@ struct sched_call {
     struct sched_phases response_phases;
     bool responded, output_held, last_sent;
     struct egress *egress; /* once the guest has asked for time or a connection */
-    bool guest_done; /* it has ended with success; its VM awaits no answer */
+    bool guest_done;       /* it has ended with success; its VM awaits no answer */
 
     enum sched_outcome_kind kind;
     unsigned retry_after_s;

@@ -1,5 +1,6 @@
-/* warm.c - VMs that have served a call of a function with isolation "reset", were put back to their
- * snapshot, and wait for the next call of the same version.
+/* warm.c - VMs that stand at a version's snapshot and wait for its next call. With isolation "reset" they
+ * have served a call and were put back; with "vm" they are new, and were bound ahead, as long as the
+ * function is in use: then a call does not wait for that.
  *
  * They are kept by version in a struct warm_set, which hangs on the function's line. A call takes the
  * one that was used last (its memory is the likeliest to be in the caches). One that is being put back
@@ -35,9 +36,6 @@ void warm_done(struct scheduler *s)
 
 static struct warm_set *find(const struct sched_call *c)
 {
-    if (c->version->config.isolation != FUNCTION_RESET) {
-        return NULL;
-    }
     un_list_for_each (it, &c->line->warm_sets) {
         struct warm_set *set = un_list_entry(it, struct warm_set, node);
 
@@ -89,6 +87,35 @@ void warm_set_unref(struct warm_set *set)
     function_unref(set->version);
     line_put(set->s, set->line);
     free(set);
+}
+
+/* As many as are called at once, and one more. */
+static unsigned wanted_ahead(const struct sched_call *c)
+{
+    enum { AHEAD_MOST = 4 };
+    unsigned n = c->line->running + 1;
+
+    n = n < c->version->config.concurrency ? n : c->version->config.concurrency;
+    return n < AHEAD_MOST ? n : AHEAD_MOST;
+}
+
+void warm_ahead(struct sched_call *c)
+{
+    struct shell_class *cls = c->cls;
+    struct warm_set *set = find(c);
+    unsigned there = set ? set->idle_count + set->recycling_count : 0;
+
+    if (c->version->config.isolation != FUNCTION_VM || !cls->driver->ops->vm_bind ||
+        c->s->draining || c->generation != c->line->generation || cls->claim_count > 0 ||
+        there >= wanted_ahead(c) || cls->idle_count == 0) {
+        return;
+    }
+    set = set ? set : set_new(c);
+    if (set) {
+        set->refs++;
+        instance_bind_ahead(un_list_first(&cls->idle, struct instance, node), set);
+        pool_update(cls);
+    }
 }
 
 /* --- calls ------------------------------------------------------------------------------------ */

@@ -77,6 +77,26 @@ int store_simple_sql(sqlite3 *db, const char *sql, struct un_error *err);
 /* The first column of the first row, as a number. */
 int store_query_int(sqlite3 *db, const char *sql, int64_t *ret, struct un_error *err);
 
+/* cache.c: the statements that a thread keeps for its one connection. */
+enum { STORE_CACHE_MAX = 48 };
+struct store_cache_entry {
+    sqlite3_stmt *stmt;
+    bool taken;
+    uint64_t used;
+};
+struct store_cache {
+    struct store_cache_entry entries[STORE_CACHE_MAX];
+    unsigned count;
+    uint64_t clock;
+};
+/* This thread keeps its statements in `cache` until store_cache_drop, before its connection is closed. */
+void store_cache_use(struct store_cache *cache);
+void store_cache_drop(void);
+/* A kept statement that is not taken, or NULL. */
+sqlite3_stmt *store_cache_take(sqlite3 *db, const char *sql);
+/* Keeps a new statement, as taken; where there is no room for it store_release finalizes it. */
+void store_cache_add(sqlite3_stmt *stmt);
+
 /* migrate.c */
 int store_migrate(sqlite3 *db, const struct store_schema *const *schemas, struct un_error *err);
 

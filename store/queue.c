@@ -170,6 +170,8 @@ static void *writer_main(void *arg)
     struct store *s = arg;
     bool tidy = true;
     struct store_job *group;
+    struct store_cache cache = {0};
+    store_cache_use(&cache);
     while ((group = next_group(s, &tidy))) {
         bool lazy = group->access == STORE_WRITE_LAZY;
         uint64_t begun_us = un_clock_mono_us();
@@ -179,6 +181,7 @@ static void *writer_main(void *arg)
         store_maybe_checkpoint(s, lazy);
         tidy = false;
     }
+    store_cache_drop();
     return NULL;
 }
 

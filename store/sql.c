@@ -91,17 +91,24 @@ static int bind_one(sqlite3_stmt *stmt, int at, char type, va_list *ap)
     }
 }
 
-static int prepare_bound(sqlite3 *db, sqlite3_stmt **ret, struct un_error *err, const char *sql,
-                         const char *binds, va_list *ap)
+/* To be given to store_release; with `keep` it may be one that is used again. */
+static int prepare_bound(sqlite3 *db, sqlite3_stmt **ret, struct un_error *err, bool keep,
+                         const char *sql, const char *binds, va_list *ap)
 {
-    sqlite3_stmt *stmt = NULL;
-    int rc = sqlite3_prepare_v2(db, sql, -1, &stmt, NULL);
+    sqlite3_stmt *stmt = keep ? store_cache_take(db, sql) : NULL;
+    int rc = SQLITE_OK;
+    if (!stmt) {
+        rc = sqlite3_prepare_v3(db, sql, -1, keep ? SQLITE_PREPARE_PERSISTENT : 0, &stmt, NULL);
+        if (rc == SQLITE_OK && keep) {
+            store_cache_add(stmt);
+        }
+    }
     for (int i = 0; rc == SQLITE_OK && binds && binds[i]; i++) {
         rc = bind_one(stmt, i + 1, binds[i], ap);
     }
     if (rc != SQLITE_OK) {
         rc = store_sql_error(db, rc, "database", err);
-        sqlite3_finalize(stmt);
+        store_release(stmt);
         return rc;
     }
     *ret = stmt;
@@ -113,7 +120,17 @@ int store_prepare(sqlite3 *db, sqlite3_stmt **ret, struct un_error *err, const c
 {
     va_list ap;
     va_start(ap, binds);
-    int rc = prepare_bound(db, ret, err, sql, binds, &ap);
+    int rc = prepare_bound(db, ret, err, false, sql, binds, &ap);
+    va_end(ap);
+    return rc;
+}
+
+int store_prepare_kept(sqlite3 *db, sqlite3_stmt **ret, struct un_error *err, const char *sql,
+                       const char *binds, ...)
+{
+    va_list ap;
+    va_start(ap, binds);
+    int rc = prepare_bound(db, ret, err, true, sql, binds, &ap);
     va_end(ap);
     return rc;
 }
@@ -133,10 +150,10 @@ int store_step(sqlite3_stmt *stmt, struct un_error *err)
 
 int store_exec(sqlite3 *db, struct un_error *err, const char *sql, const char *binds, ...)
 {
-    store_autostmt sqlite3_stmt *stmt = NULL;
+    store_keptstmt sqlite3_stmt *stmt = NULL;
     va_list ap;
     va_start(ap, binds);
-    int rc = prepare_bound(db, &stmt, err, sql, binds, &ap);
+    int rc = prepare_bound(db, &stmt, err, true, sql, binds, &ap);
     va_end(ap);
     if (rc == 0) {
         do {

@@ -9,7 +9,7 @@
  * The store knows no tables. A folder that keeps data registers its migrations before store_open.
  *
  * Where things are: store.c opening and closing, queue.c jobs and their threads, commit.c the
- * writer's transactions and checkpoints, migrate.c schemas, sql.c the helpers for jobs.
+ * writer's transactions and checkpoints, cache.c its statements, migrate.c schemas, sql.c the helpers for jobs.
  */
 #ifndef UNID_STORE_STORE_H
 #define UNID_STORE_STORE_H
@@ -92,6 +92,13 @@ int store_sql_error(sqlite3 *db, int rc, const char *what, struct un_error *err)
 int store_prepare(sqlite3 *db, sqlite3_stmt **ret, struct un_error *err, const char *sql,
                   const char *binds, ...);
 
+/* As store_prepare, for statements that are run again and again: in a write job the statement is kept
+ * from job to job. It goes back with store_release (store_keptstmt), never with sqlite3_finalize. */
+int store_prepare_kept(sqlite3 *db, sqlite3_stmt **ret, struct un_error *err, const char *sql,
+                       const char *binds, ...);
+/* NULL is allowed. */
+void store_release(sqlite3_stmt *stmt);
+
 /* 1 a row, 0 done, negative errno. */
 int store_step(sqlite3_stmt *stmt, struct un_error *err);
 
@@ -109,6 +116,13 @@ static inline void store_finalizep(sqlite3_stmt **stmt)
     sqlite3_finalize(*stmt);
 }
 #define store_autostmt __attribute__((cleanup(store_finalizep)))
+
+/* The same for store_prepare_kept. */
+static inline void store_releasep(sqlite3_stmt **stmt)
+{
+    store_release(*stmt);
+}
+#define store_keptstmt __attribute__((cleanup(store_releasep)))
 
 struct store_stats {
     uint64_t commits, jobs; /* since opening; jobs / commits is the mean size of a group */

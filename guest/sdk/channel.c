@@ -93,6 +93,10 @@ void unid_sdk_start(void)
     if (b->magic != UNID_ABI_MAGIC || b->major != UNID_ABI_MAJOR) {
         __builtin_trap();
     }
+    if (b->interface == UNID_INTERFACE_CGI || b->interface == UNID_INTERFACE_HTTP) {
+        unid_log("this program is linked with the guest SDK; deploy it with --interface sdk");
+        __builtin_trap(); /* rather than abort(), which would end with the first request */
+    }
     run_constructors();
     exit(main((int)b->argc, make_argv(b)));
 }

@@ -475,6 +475,29 @@ static int fake_vm_recycle(struct hv_vm *base, struct un_error *err)
     return 0;
 }
 
+static int fake_vm_bind(struct hv_vm *base, const char *snapshot_key, uint64_t mem_bytes,
+                        struct un_error *err)
+{
+    struct fake_vm *vm = (struct fake_vm *)base;
+    const struct fake_script *script = &vm->drv->script;
+
+    if (vm->state != FAKE_SHELL || vm->exit_pending || vm->recycling || vm->snapshot_key[0]) {
+        return un_error_set(err, -EINVAL, "this VM is no shell");
+    }
+    if (mem_bytes > vm->mem_bytes) {
+        return un_error_set(err, -ENOMEM, "the shell has less memory than the function");
+    }
+    if (!script->bind) {
+        return un_error_set(err, -ENOENT, "there is no snapshot of that key");
+    }
+    snprintf(vm->snapshot_key, sizeof(vm->snapshot_key), "%s", snapshot_key);
+    vm->drv->stats.bound++;
+    vm->recycling = true;
+    vm->ready_rc = script->recycle_ready_rc;
+    (void)un_timer_arm_in(&vm->timer, script->recycle_us);
+    return 0;
+}
+
 static void fake_vm_usage(struct hv_vm *base, struct hv_usage *ret)
 {
     struct fake_vm *vm = (struct fake_vm *)base;
@@ -542,7 +565,7 @@ static void become_shell(struct fake_vm *vm)
         vm->events->on_ready(vm->arg, vm->ready_rc, &err);
         return;
     }
-    vm->drv->stats.recycled += vm->recycling;
+    vm->drv->stats.recycled += vm->recycling && vm->runs > 0;
     vm->recycling = false;
     set_state(vm, FAKE_SHELL);
     vm->events->on_ready(vm->arg, 0, &err);
@@ -587,6 +610,7 @@ const struct hv_driver_ops fake_driver_ops = {
     .vm_answer = fake_vm_answer,
     .vm_net_ready = fake_vm_net_ready,
     .vm_recycle = fake_vm_recycle,
+    .vm_bind = fake_vm_bind,
     .vm_usage = fake_vm_usage,
     .vm_pid = fake_vm_pid,
     .vm_free = fake_vm_free,

@@ -72,7 +72,8 @@ struct fake_script {
     const char *prepare_log;    /* what the guest logs then; kept until replaced */
     uint64_t recycle_us;        /* vm_recycle to on_ready */
     int recycle_rc;             /* not 0: vm_recycle fails with it */
-    int recycle_ready_rc;       /* not 0: on_ready reports it */
+    int recycle_ready_rc;       /* not 0: on_ready reports it, also after vm_bind */
+    bool bind;                  /* vm_bind works (in recycle_us); else there is no snapshot */
 };
 
 /* Applies to VMs made, run and freed from now on. NULL: back to the start. Loop thread. */
@@ -84,7 +85,7 @@ struct fake_stats {
     unsigned most_starting, most_live;
     uint64_t inputs, input_bytes; /* vm_input, and the bytes that came with it and with vm_run */
     uint64_t outputs;             /* pieces handed out */
-    unsigned prepared, recycled;  /* since opening */
+    unsigned prepared, recycled, bound; /* since opening */
     char prepared_key[HV_SNAPSHOT_KEY_MAX + 1]; /* of the last one */
 };
 void fake_driver_stats(struct hv_driver *drv, struct fake_stats *ret);

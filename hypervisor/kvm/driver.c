@@ -290,6 +290,7 @@ const struct hv_driver_ops hv_kvm_driver = {
     .vm_answer = kvm_vm_answer,
     .vm_net_ready = kvm_vm_net_ready,
     .vm_recycle = kvm_vm_recycle,
+    .vm_bind = kvm_vm_bind,
     .vm_usage = kvm_vm_usage,
     .vm_pid = kvm_vm_pid,
     .vm_free = kvm_vm_free,

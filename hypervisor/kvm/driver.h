@@ -67,7 +67,7 @@ struct kvm_vm {
     bool yielded;
     bool standing;       /* the monitor waits for an order */
     bool begun;          /* the order to run was sent */
-    bool done, recycled; /* ended with DONE; put back, waits for another run */
+    bool done, recycled; /* ended with DONE; stands at its snapshot, and waits for a run of that */
     struct un_post started_post, exit_post, gone_post, ready_post;
     struct snapshot *snapshot; /* that it began from; a reference */
     struct hv_usage usage;
@@ -109,6 +109,8 @@ void kvm_vm_begin(struct kvm_vm *v, struct vmm_order *order, uint64_t cpu_us, in
 /* run.c */
 int kvm_vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
 int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err);
+int kvm_vm_bind(struct hv_vm *vm, const char *snapshot_key, uint64_t mem_bytes,
+                struct un_error *err);
 /* To start an image without a request, to be snapshotted. First kvm_vm_place_prepare; then
  * kvm_vm_place, which copies the image, tens of MiB perhaps, and may be called on a worker while the
  * VM is kept; then kvm_vm_build, which takes the placement's descriptor: `on_saved` is called, with
@@ -156,8 +158,12 @@ bool snapshot_is(const struct snapshot *s, const char *key);
 bool snapshot_dropped(const struct snapshot *s);
 /* Copies the snapshot's channel into an empty one. */
 void snapshot_fill_channel(const struct snapshot *s, uint8_t *base);
-/* Fills what BIND says of it; returns the descriptor, borrowed. */
-int snapshot_order(const struct snapshot *s, struct vmm_order *ret);
+/* Fills what BIND says of it; returns the descriptor, borrowed. The first runs are learned from. */
+int snapshot_order(struct snapshot *s, struct vmm_order *ret);
+/* The pages that runs from here wrote, for BIND; borrowed. */
+const struct vmm_range *snapshot_ranges(const struct snapshot *s, size_t *ret_count);
+/* What a run that is learned from has written so far (proto.h); from a monitor, so of any content. */
+void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len);
 /* snapshot_build.c */
 void snapshot_prepare(struct hv_driver *drv, const struct hv_run_spec *spec, hv_prepare_cb *cb,
                       void *arg);

@@ -32,6 +32,9 @@ struct machine {
     struct vmm_state start;          /* what bind loaded, when has_state */
     uint64_t exits;
     const char *step;
+    struct vmm_range ranges[VMM_RANGES_MAX]; /* written by earlier runs: copied ahead */
+    size_t range_count;
+    bool learning; /* the memory slot logs what is written */
 };
 
 /* Makes VM, memory slot and vCPU. `channel_fd` is the memory of the channel (VMM_CHANNEL_SIZE), -1
@@ -44,8 +47,13 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
  * bind to the first exit). */
 int machine_warm(struct machine *m);
 
-/* Puts the guest's memory (`fd`, borrowed) and registers in place. */
-int machine_bind(struct machine *m, const struct vmm_order *order, int fd);
+/* Puts the guest's memory (`fd`, borrowed) and registers in place. The ranges are copied. */
+int machine_bind(struct machine *m, const struct vmm_order *order, const struct vmm_range *ranges,
+                 size_t range_count, int fd);
+
+/* Adds the pages that the guest has written since the last time to `bitmap` (proto.h); returns its
+ * length in bytes, 0 when nothing is learned. */
+size_t machine_written(struct machine *m, uint8_t bitmap[VMM_WRITTEN_BYTES]);
 
 /* Runs the guest to the next thing that the driver has to know. Writes kind, and what belongs to
  * it, exits included. */

@@ -28,7 +28,7 @@
 #include "hypervisor/fault.h"
 #include "unid/abi.h"
 
-enum { VMM_PROTO_VERSION = 3 };
+enum { VMM_PROTO_VERSION = 4 };
 
 /* Descriptor numbers that unid-vmm starts with. */
 enum { VMM_FD_CONTROL = 0 };
@@ -113,8 +113,22 @@ enum vmm_order_op {
 };
 enum {
     VMM_BIND_SHARED = 1, /* map the guest's memory shared: what the guest writes is kept */
-    VMM_BIND_STATE = 2   /* the descriptor holds a struct vmm_state at offset state_at */
+    VMM_BIND_STATE = 2,  /* the descriptor holds a struct vmm_state at offset state_at */
+    VMM_BIND_LEARN = 4,  /* with STATE: tell with the RINGs which pages the guest has written */
+    VMM_BIND_STAND = 8   /* with STATE: wait for GO before the guest runs */
 };
+
+/* Pages of guest memory. BIND may be followed, in the same packet, by up to VMM_RANGES_MAX of them, in
+ * ascending order: pages that earlier runs wrote, and that this one is given copies of at once. */
+struct vmm_range {
+    uint32_t page, count;
+};
+enum { VMM_RANGES_MAX = 512 };
+
+/* A RING of a guest that is learned from is followed by a bitmap in the same packet: bit n of byte n / 8
+ * is set when page n was written so far. As long as the memory; at most VMM_LEARN_MAX of it is. */
+#define VMM_LEARN_MAX (UINT64_C(512) << 20)
+enum { VMM_WRITTEN_BYTES = 512 << 20 >> 12 >> 3, VMM_LEARN_RINGS = 64 /* then it is enough */ };
 
 struct vmm_order {
     uint32_t op;
@@ -156,15 +170,23 @@ struct vmm_state {
 };
 
 /* Checks a packet of a monitor; `len` is its length. False when it is none that a monitor of this
- * build sends. `state` is set to where SAVED's state begins, else to NULL. Pure. */
+ * build sends. `tail` is set to where SAVED's state or RING's bitmap begins, and its length to
+ * `tail_len`, 0 when there is none. Pure. */
 bool vmm_report_parse(const void *packet, size_t len, struct vmm_report *ret,
-                      const uint8_t **ret_state);
+                      const uint8_t **ret_tail, size_t *ret_tail_len);
 
 /* Checks a packet of the control socket. Pure. */
 bool vmm_event_parse(const void *packet, size_t len, struct vmm_event *ret);
 
-/* Checks an order, on the monitor's side. `mem_max` is what the shell has room for. Pure. */
-bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vmm_order *ret);
+/* Checks an order, on the monitor's side. `mem_max` is what the shell has room for. `ret_ranges` and
+ * their number are what stands behind it, in the packet. Pure. */
+bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vmm_order *ret,
+                     const struct vmm_range **ret_ranges, size_t *ret_count);
+
+/* Makes ranges of a bitmap of written pages (proto.h) for memory of this size: pages close to each other
+ * are one range, as a call costs as much as a page. The channel is left out, and so is what is more than a
+ * request should wait for. Returns their number, at most VMM_RANGES_MAX. Pure. */
+size_t vmm_ranges_make(const uint8_t *bitmap, uint64_t mem_bytes, struct vmm_range *ret);
 
 /* "user namespace" and the like. */
 const char *vmm_layer_name(enum vmm_layer layer);

@@ -139,7 +139,7 @@ static int check_run(const struct kvm_vm *v, const struct hv_run_spec *spec, str
     return 0;
 }
 
-/* The VM was put back already, and waits where its snapshot was taken. */
+/* The VM was put back or bound already, and waits where its snapshot was taken. */
 static int run_again(struct kvm_vm *v, const struct hv_run_spec *spec, struct un_error *err)
 {
     kvm_vm_open_channel(v);
@@ -208,6 +208,30 @@ int kvm_vm_build(struct kvm_vm *v, const struct hv_run_spec *spec, struct kvm_pl
     v->on_saved = on_saved;
     v->asks.net_result = -ENETUNREACH; /* a connection could not be snapshotted */
     kvm_vm_begin(v, &p->order, spec->deadline_us, v->ram_fd);
+    return 0;
+}
+
+int kvm_vm_bind(struct hv_vm *vm, const char *snapshot_key, uint64_t mem_bytes,
+                struct un_error *err)
+{
+    struct kvm_vm *v = vm_of(vm);
+    const struct hv_run_spec spec = {.snapshot_key = snapshot_key, .mem_bytes = mem_bytes};
+    struct vmm_order order = {.op = VMM_ORDER_BIND, .mem_bytes = mem_bytes};
+    int rc = v->recycled ? un_error_set(err, -EINVAL, "the VM is bound already")
+                         : check_run(v, &spec, err);
+    if (rc < 0) {
+        return rc;
+    }
+    v->snapshot = snapshot_get(v->drv->snapshots, snapshot_key, mem_bytes);
+    if (!v->snapshot) {
+        return un_error_set(err, -ENOENT, "there is no snapshot of that key");
+    }
+    snapshot_fill_channel(v->snapshot, v->link->base);
+    int fd = snapshot_order(v->snapshot, &order);
+    order.flags |= VMM_BIND_STAND;
+    v->recycled = true;
+    kvm_vm_order(v, &order, fd); /* one that was not sent ends the monitor, and that is told */
+    un_loop_post(v->drv->loop, &v->ready_post);
     return 0;
 }
 

@@ -22,6 +22,10 @@ struct snapshot {
     struct snapshot_file file;
     struct stat seen;
     uint16_t used[SNAPSHOT_CHANNEL_PAGES]; /* bytes of each of file.pages up to the last not zero */
+    unsigned lessons;                      /* runs that were or are learned from */
+    uint8_t *written; /* bitmap of pages, of all lessons; NULL before the first */
+    struct vmm_range *ranges;
+    size_t range_count;
 };
 
 bool snapshot_key_valid(const char *key)
@@ -42,6 +46,8 @@ void snapshot_unref(struct snapshot *s)
 {
     if (s && --s->refs == 0) {
         snapshot_file_release(&s->file);
+        free(s->written);
+        free(s->ranges);
         free(s);
     }
 }
@@ -130,9 +136,40 @@ void snapshot_fill_channel(const struct snapshot *s, uint8_t *base)
     }
 }
 
-int snapshot_order(const struct snapshot *s, struct vmm_order *ret)
+enum { LESSONS = 2 /* the second tells what differs from run to run */ };
+
+void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len)
+{
+    size_t size = s->file.mem_bytes / 4096 / 8;
+    if (len != size) {
+        return;
+    }
+    if (!s->written) {
+        s->written = calloc(1, size);
+        s->ranges = calloc(VMM_RANGES_MAX, sizeof(*s->ranges));
+    }
+    if (!s->written || !s->ranges) {
+        return;
+    }
+    for (size_t i = 0; i < size; i++) {
+        s->written[i] |= bitmap[i];
+    }
+    s->range_count = vmm_ranges_make(s->written, s->file.mem_bytes, s->ranges);
+}
+
+const struct vmm_range *snapshot_ranges(const struct snapshot *s, size_t *ret_count)
+{
+    *ret_count = s->range_count;
+    return s->ranges;
+}
+
+int snapshot_order(struct snapshot *s, struct vmm_order *ret)
 {
     ret->flags = VMM_BIND_STATE;
+    if (s->lessons < LESSONS && s->file.mem_bytes <= VMM_LEARN_MAX) {
+        s->lessons++;
+        ret->flags |= VMM_BIND_LEARN;
+    }
     ret->mem_at = SNAPSHOT_MEM_AT;
     ret->state_at = SNAPSHOT_STATE_AT;
     return s->file.fd;

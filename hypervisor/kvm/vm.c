@@ -178,8 +178,15 @@ bool kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
         struct cmsghdr align;
         char space[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct iovec io = {.iov_base = (void *)(uintptr_t)order, .iov_len = sizeof(*order)};
-    struct msghdr msg = {.msg_iov = &io, .msg_iovlen = 1};
+    struct iovec io[2] = {{.iov_base = (void *)(uintptr_t)order, .iov_len = sizeof(*order)}};
+    struct msghdr msg = {.msg_iov = io, .msg_iovlen = 1};
+    if (order->op == VMM_ORDER_BIND && v->snapshot) {
+        size_t count;
+        const struct vmm_range *ranges = snapshot_ranges(v->snapshot, &count);
+        io[1] = (struct iovec){.iov_base = (void *)(uintptr_t)ranges,
+                               .iov_len = count * sizeof(*ranges)};
+        msg.msg_iovlen = count > 0 ? 2 : 1;
+    }
     if (fd >= 0) {
         msg.msg_control = &control;
         msg.msg_controllen = sizeof(control);
@@ -241,7 +248,8 @@ static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
     end(v, &why);
 }
 
-static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint8_t *state)
+static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint8_t *tail,
+                        size_t tail_len)
 {
     v->usage.cpu_us = r->cpu_us;
     v->usage.peak_rss_kib = r->rss_kib;
@@ -253,11 +261,14 @@ static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint
     switch ((enum vmm_report_kind)r->kind) {
     case VMM_REPORT_RING:
         v->standing = true;
+        if (tail_len > 0 && v->snapshot) {
+            snapshot_learn(v->snapshot, tail, tail_len);
+        }
         hv_channel_ring(&v->channel);
         break;
     case VMM_REPORT_SAVED:
         if (v->on_saved) {
-            v->on_saved(v->arg, state);
+            v->on_saved(v->arg, tail);
         }
         break;
     case VMM_REPORT_FAULT:
@@ -273,19 +284,21 @@ static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint
  * when there is none now. */
 static bool take_packet(struct kvm_vm *v)
 {
-    uint8_t packet[sizeof(struct vmm_report) + sizeof(struct vmm_state)];
+    _Static_assert(sizeof(struct vmm_state) <= VMM_WRITTEN_BYTES, "the longest tail is the bitmap");
+    uint8_t packet[sizeof(struct vmm_report) + VMM_WRITTEN_BYTES];
     struct vmm_report r;
-    const uint8_t *state;
+    const uint8_t *tail;
+    size_t tail_len;
     ssize_t n = recv(v->link->sock, packet, sizeof(packet), MSG_DONTWAIT);
     if (n < 0 || v->freed || v->state == KVM_VM_STARTING) {
         return false;
     }
-    if (!vmm_report_parse(packet, (size_t)n, &r, &state)) {
+    if (!vmm_report_parse(packet, (size_t)n, &r, &tail, &tail_len)) {
         command(v, VMM_OP_KILL);
         lost(v, "the monitor sent nonsense");
         return false;
     }
-    take_report(v, &r, state);
+    take_report(v, &r, tail, tail_len);
     return !v->freed;
 }
 

@@ -86,21 +86,17 @@ static _Noreturn void monitor_give_up(uint32_t id, int rc, const char *step)
     _exit(1);
 }
 
-static void send_report(int sock, struct vmm_report *r, const struct vmm_state *state)
+static void send_report(int sock, struct vmm_report *r, const void *tail, size_t tail_len)
 {
-    static uint8_t packet[sizeof(*r) + sizeof(*state)];
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
     r->cpu_us = (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000 +
                 (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
     r->rss_kib = (uint64_t)used.ru_maxrss;
-    size_t len = sizeof(*r);
-    memcpy(packet, r, len);
-    if (state) {
-        memcpy(packet + len, state, sizeof(*state));
-        len += sizeof(*state);
-    }
-    if (send(sock, packet, len, MSG_NOSIGNAL) < 0) {
+    struct iovec io[] = {{.iov_base = r, .iov_len = sizeof(*r)},
+                         {.iov_base = (void *)(uintptr_t)tail, .iov_len = tail_len}};
+    struct msghdr msg = {.msg_iov = io, .msg_iovlen = tail_len > 0 ? 2 : 1};
+    if (sendmsg(sock, &msg, MSG_NOSIGNAL) < 0) {
         _exit(0);
     }
 }
@@ -109,7 +105,7 @@ static _Noreturn void end_with_error(int sock, struct machine *m, int rc)
 {
     struct vmm_report r = {.kind = VMM_REPORT_ERROR, .error = rc, .exits = m->exits};
     put_step(r.step, sizeof(r.step), m->step);
-    send_report(sock, &r, NULL);
+    send_report(sock, &r, NULL, 0);
     _exit(1);
 }
 
@@ -124,7 +120,10 @@ static void run_guest(int sock, struct machine *m, uint64_t order_ns)
         r.run_ns = machine_now_ns() - start;
     }
     put_step(r.step, sizeof(r.step), m->step);
-    send_report(sock, &r, NULL);
+    static uint8_t written[VMM_WRITTEN_BYTES];
+    size_t len =
+        r.kind == VMM_REPORT_RING && m->exits <= VMM_LEARN_RINGS ? machine_written(m, written) : 0;
+    send_report(sock, &r, written, len);
     if (r.kind != VMM_REPORT_RING) {
         _exit(0);
     }
@@ -132,9 +131,14 @@ static void run_guest(int sock, struct machine *m, uint64_t order_ns)
 
 /* Takes the next order and the descriptor that came along (-1: none). Ends when unid's end
  * closed. */
-static struct vmm_order next_order(int sock, struct machine *m, int *ret_fd)
+static struct vmm_order next_order(int sock, struct machine *m, int *ret_fd,
+                                   const struct vmm_range **ret_ranges, size_t *ret_count)
 {
-    struct vmm_order raw, order;
+    static struct {
+        struct vmm_order order;
+        struct vmm_range ranges[VMM_RANGES_MAX];
+    } raw;
+    struct vmm_order order;
     union {
         struct cmsghdr align;
         char space[CMSG_SPACE(sizeof(int))];
@@ -157,7 +161,7 @@ static struct vmm_order next_order(int sock, struct machine *m, int *ret_fd)
         c->cmsg_len == CMSG_LEN(sizeof(int))) {
         memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
     }
-    if (!vmm_order_parse(&raw, (size_t)n, m->mem_max, &order)) {
+    if (!vmm_order_parse(&raw, (size_t)n, m->mem_max, &order, ret_ranges, ret_count)) {
         m->step = "understand an order";
         end_with_error(sock, m, -EPROTO);
     }
@@ -175,12 +179,17 @@ static _Noreturn void monitor_serve(int sock, struct machine *m)
     static struct vmm_state state;
     for (;;) {
         int fd, rc = 0;
-        struct vmm_order o = next_order(sock, m, &fd);
+        const struct vmm_range *ranges;
+        size_t range_count;
+        struct vmm_order o = next_order(sock, m, &fd, &ranges, &range_count);
         uint64_t now = o.cpu_us > 0 || o.op == VMM_ORDER_BIND ? machine_now_ns() : 0;
         switch ((enum vmm_order_op)o.op) {
         case VMM_ORDER_BIND:
-            rc = machine_bind(m, &o, fd);
+            rc = machine_bind(m, &o, ranges, range_count, fd);
             close(fd);
+            if (o.flags & VMM_BIND_STAND) {
+                break;
+            }
             rc = rc < 0 ? rc : limit_cpu(m, o.cpu_us);
             if (rc == 0) {
                 run_guest(sock, m, now);
@@ -196,7 +205,7 @@ static _Noreturn void monitor_serve(int sock, struct machine *m)
             rc = machine_save(m, &state);
             if (rc == 0) {
                 struct vmm_report r = {.kind = VMM_REPORT_SAVED, .exits = m->exits};
-                send_report(sock, &r, &state);
+                send_report(sock, &r, &state, sizeof(state));
             }
             break;
         case VMM_ORDER_RESET:

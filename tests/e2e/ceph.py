@@ -19,7 +19,8 @@ import urllib.error
 import urllib.request
 import uuid
 
-PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool", "aws")
+AWS = "/usr/bin/aws"  # Debian's, whatever else is in the path
+PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool", AWS)
 ACCESS, SECRET = "test-access", "test-secret-of-the-store"
 
 CONFIG = """\
@@ -190,7 +191,7 @@ class Store:
 
     def aws(self, *words):
         """Runs Debian's AWS CLI against the store, and gives what it prints."""
-        return self.run("aws", "--endpoint-url", self.endpoint, "--output", "json", *words, env={
+        return self.run(AWS, "--endpoint-url", self.endpoint, "--output", "json", *words, env={
             "AWS_ACCESS_KEY_ID": ACCESS,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "default",
@@ -199,13 +200,15 @@ class Store:
             "AWS_EC2_METADATA_DISABLED": "true",
         })
 
-    def notify(self, bucket, *urls):
-        """Has the store tell each URL of all that happens in the bucket."""
+    def notify(self, bucket, *urls, persistent=False):
+        """Has the store tell each URL of all that happens in the bucket; with `persistent` it keeps trying
+        until it is answered with 2xx."""
         topics = []
         for i, url in enumerate(urls):
             name = f"{bucket}-{i}"
             arn = json.loads(self.aws("sns", "create-topic", "--name", name, "--attributes",
-                                      json.dumps({"push-endpoint": url})))["TopicArn"]
+                                      json.dumps({"push-endpoint": url,
+                                                  "persistent": str(persistent).lower()})))["TopicArn"]
             topics.append({"Id": name, "TopicArn": arn,
                            "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]})
         self.aws("s3api", "put-bucket-notification-configuration", "--bucket", bucket,

@@ -64,6 +64,11 @@ def sdk_image(salt=b"", size=0):
     return image + b"\0" * (total - len(image))
 
 
+def disk_image(salt=b""):
+    """A raw disk of one sector, by its boot signature: no driver runs it."""
+    return salt + b"\0" * (510 - len(salt)) + b"\x55\xaa"
+
+
 def without_url(value):
     """A JSON value without what depends on the port that the daemon has got."""
     if isinstance(value, list):

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import harness
-from harness import sdk_image, wait_for
+from harness import disk_image, sdk_image, wait_for
 
 
 @pytest.fixture
@@ -113,9 +113,16 @@ def test_images_are_tagged_untagged_and_named_by_a_beginning(unid, program, tmp_
 
 
 def test_deploy_of_what_cannot_run_says_what_to_do(unid, tmp_path):
+    (tmp_path / "disk").write_bytes(disk_image())
+    done = unid.unictl("deploy", "f", tmp_path / "disk")
+    assert done.status == 1 and "disk" in done.err and "unid-cc" in done.err
     (tmp_path / "prog").write_bytes(sdk_image().replace(b"unid\0", b"none\0"))
     done = unid.unictl("deploy", "f", tmp_path / "prog")
-    assert done.status == 1 and "linux-static" in done.err and "unid-cc" in done.err
+    assert done.status == 1 and "0x200000" in done.err and "library OS" in done.err
+    done = unid.unictl("check", tmp_path / "prog")
+    assert done.status == 1 and "problem: " in done.text and "it cannot run" in done.text
+    done = unid.unictl("check", tmp_path / "prog", "--json")
+    assert done.status == 1 and done.json["runs"] is False and done.json["report"]["problems"]
     assert unid.unictl("ls", "--json").ok().json["items"] == []
 
 

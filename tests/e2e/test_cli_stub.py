@@ -564,6 +564,7 @@ def test_wrong_usage_is_2_and_says_why(words, hint, tmp_path):
 
 VERBS = [
     "deploy",
+    "check",
     "invoke",
     "ls",
     "describe",
@@ -584,6 +585,10 @@ VERBS = [
     "image rm",
     "image tag",
     "image untag",
+    "trigger add",
+    "trigger ls",
+    "trigger show",
+    "trigger rm",
     "doctor",
     "version",
     "help",

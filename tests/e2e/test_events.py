@@ -3,7 +3,10 @@
 import base64
 import http.server
 import json
+import os
+import re
 import sqlite3
+import subprocess
 import threading
 import time
 
@@ -652,6 +655,31 @@ def test_unictl_says_what_is_wrong(unid, tmp_path):
     made = unid.unictl("trigger", "add", "s3", "a", "-f", "f", "--endpoint", "http://127.0.0.1:9",
                        "--access-key", "AK", "--secret-key-file", secret, "--json").ok()
     assert made.json["has_credentials"] and b"the-secret-key" not in made.out
+
+
+def test_the_commands_of_the_documentation(unid, tmp_path):
+    """docs/events.md, as far as unid alone can run it: each block of unictl and curl, one after the other."""
+    unid.deploy("thumb", "echo")
+    text = (harness.ROOT / "docs/events.md").read_text().split("## Delivery")[0]
+    env = {**os.environ, "UNID_HOST": f"unix://{unid.socket}", "AWS_ACCESS_KEY_ID": "a",
+           "AWS_SECRET_ACCESS_KEY": "b", "PATH": f"{harness.UNICTL.parent}:{os.environ['PATH']}"}
+    ran = 0
+    for block in re.findall(r"(?:^    .*\n)+", text, re.M):
+        command = "\n".join(line[4:] for line in block.splitlines())
+        if not re.match(r"unictl trigger add (s3|cloud|dynamo|cron)|curl", command):
+            continue
+        command = command.split("\naws ")[0].replace("127.0.0.1:7070", f"127.0.0.1:{unid.port}")
+        command = command.replace("curl ", "curl -sS --fail-with-body ")
+        done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=60,
+                              env=env, check=False)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        if "curl" in command:
+            answer = json.loads(done.stdout[done.stdout.index('{"events"'):])
+            assert answer["accepted"] == 1, (command, answer)
+        if token := re.search(r"^Token: +(\S{20,})$", done.stdout, re.M):
+            env.setdefault("TOKEN", token.group(1))  # of the store's trigger, which comes first
+        ran += 1
+    assert ran == 6
 
 
 # --- what is below fails --------------------------------------------------------------------------

@@ -215,3 +215,14 @@ def test_allowed_connections_are_made_and_others_are_not(real, compiled, name):
         assert real.call(f"{name}no", b"x").ok().body.startswith(b"connect: ")
     log = harness.wait_for(lambda: log_text(real, f"{name}no"), "the log is there")
     assert f"--egress 127.0.0.1:{port}" in log
+
+
+def test_program_of_the_sdk_says_that_it_is_one(real, name):
+    if not (harness.EXAMPLES / "hello").exists():
+        pytest.skip(f"there are no examples in {harness.EXAMPLES}")
+    for interface in ("cgi", "http"):
+        refused = real.unictl("deploy", name, harness.EXAMPLES / "hello", "-i", interface)
+        assert refused.status == 1
+        assert "deploy it with --interface sdk" in refused.err
+    real.unictl("deploy", name, harness.EXAMPLES / "hello", "-i", "filter").ok()
+    real.get(f"/fn/{name}").ok()

@@ -176,6 +176,22 @@ def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, 
     assert set(outcomes) == {"ok", "interrupted"}, outcomes
 
 
+def test_what_is_uploaded_while_unid_is_away_comes_later(make_unid, store, tmp_path):
+    port = ceph.free_port()
+    unid = make_unid(flags=["--listen", f"127.0.0.1:{port}"]).start()
+    unid.deploy("thumb", FUNCTION)
+    bucket = Bucket(store, unid, "away")
+    url = bucket.add_trigger("thumb", "--fetch", "--put", "away/out/")
+    url = urllib.parse.urlsplit(url)._replace(netloc=f"127.0.0.1:{port}").geturl()
+    store.notify("away", url, persistent=True)
+    unid.kill()
+    pictures = {f"{i}.jpg": jpeg(200 + i) for i in range(3)}
+    bucket.upload("in/", pictures, tmp_path)
+    unid.start()
+    bucket.ran(len(pictures), 90)  # the gateway looks at what is left every half a minute
+    assert bucket.download("out/", tmp_path) == {n: made_of(d) for n, d in pictures.items()}
+
+
 def test_an_object_that_is_gone_becomes_a_dead_letter(unid, store, tmp_path):
     unid.deploy("thumb", FUNCTION)
     bucket = Bucket(store, unid, "gone")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 import harness
-from harness import sdk_image, wait_for
+from harness import disk_image, sdk_image, wait_for
 
 ULID = re.compile(r"^[0-9A-HJKMNP-TV-Z]{26}$")
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")
@@ -371,10 +371,12 @@ def test_image_of_a_function_may_be_a_tag_and_stays_what_it_was(shared, name):
 
 
 def test_image_that_no_driver_runs_is_422_and_changes_nothing(shared, name):
-    linux = shared.push(sdk_image(b"no note").replace(b"unid\0", b"none\0"))
-    assert shared.get(f"/api/v1/images/{linux}").ok().json["kind"] == "linux-static"
+    linux = shared.push(disk_image(name.encode()))
+    assert shared.get(f"/api/v1/images/{linux}").ok().json["kind"] == "disk"
     detail = shared.put(f"/api/v1/functions/{name}", {"image": linux}).problem(422)["detail"]
-    assert "linux-static" in detail and "kind sdk" in detail and "unid-cc" in detail
+    assert "disk" in detail and "kind sdk" in detail and "unid-cc" in detail
+    check = shared.post(f"/api/v1/images/{linux}/check").ok().json
+    assert check["runs"] is False and check["error"] == detail and check["report"] is None
     shared.get(f"/api/v1/functions/{name}").problem(404)
     first = shared.deploy(name, "hello")
     shared.put(f"/api/v1/functions/{name}", {"image": linux}).problem(422)
@@ -383,11 +385,34 @@ def test_image_that_no_driver_runs_is_422_and_changes_nothing(shared, name):
     shared.delete(f"/api/v1/images/{linux}").ok(204)
 
 
+def test_linux_program_that_cannot_be_prepared_is_422_with_the_report(shared, name):
+    linux = shared.push(sdk_image(name.encode()).replace(b"unid\0", b"none\0"))
+    assert shared.get(f"/api/v1/images/{linux}").ok().json["kind"] == "linux-static"
+    problem = shared.put(f"/api/v1/functions/{name}", {"image": linux}).problem(422)
+    assert problem["type"] == "/problems/program-refused" and "0x200000" in problem["detail"]
+    assert problem["report"]["problems"] == [problem["detail"]]
+    shared.get(f"/api/v1/functions/{name}").problem(404)
+    check = shared.post(f"/api/v1/images/{linux}/check").ok().json
+    assert (check["runs"], check["error"], check["report"]) == (False, problem["detail"], problem["report"])
+    shared.post(f"/api/v1/images/{'sha256:' + '0' * 64}/check").problem(404)
+    shared.delete(f"/api/v1/images/{linux}").ok(204)
+
+
+def test_program_is_for_images_with_a_root_file_system(shared, name):
+    problem = shared.put(f"/api/v1/functions/{name}",
+                         {"image": shared.push(sdk_image(b"hello")), "program": "/bin/x"}).problem(400)
+    assert "program: an image of kind sdk" in problem["detail"]
+    for bad in ("bin/x", "", 1):
+        assert "program: must be" in shared.put(
+            f"/api/v1/functions/{name}",
+            {"image": shared.push(sdk_image(b"hello")), "program": bad}).problem(400)["detail"]
+
+
 def test_version_that_an_older_daemon_took_answers_503_with_advice(unid):
     unid.deploy("f", "hello")
     unid.stop()
     with contextlib.closing(sqlite3.connect(unid.state / "unid.db")) as db, db:
-        db.execute("UPDATE images SET kind = 'linux-static'")
+        db.execute("UPDATE images SET kind = 'pvh'")
     unid.start()
     problem = unid.call("f").problem(503)
     assert problem["outcome"] == "cannot-run" and "unid-cc" in problem["detail"]

@@ -20,14 +20,18 @@ static void must(bool holds)
 static void report(const uint8_t *data, size_t size)
 {
     struct vmm_report r;
-    const uint8_t *state;
-    if (!vmm_report_parse(data, size, &r, &state)) {
+    const uint8_t *tail;
+    size_t tail_len;
+    if (!vmm_report_parse(data, size, &r, &tail, &tail_len)) {
         return;
     }
     must(r.kind >= VMM_REPORT_RING && r.kind <= VMM_REPORT_ERROR && r.error <= 0);
     must(memchr(r.step, '\0', sizeof(r.step)) != NULL);
-    must((state != NULL) == (r.kind == VMM_REPORT_SAVED));
-    must(!state || state + sizeof(struct vmm_state) == data + size);
+    must((tail != NULL) == (tail_len > 0));
+    must(!tail || tail + tail_len == data + size);
+    must(r.kind != VMM_REPORT_SAVED || tail_len == sizeof(struct vmm_state));
+    must(tail_len == 0 || r.kind == VMM_REPORT_SAVED ||
+         (r.kind == VMM_REPORT_RING && tail_len <= VMM_WRITTEN_BYTES));
 }
 
 static void event(const uint8_t *data, size_t size)
@@ -42,8 +46,25 @@ static void event(const uint8_t *data, size_t size)
 static void order(const uint8_t *data, size_t size)
 {
     const uint64_t mem_max = UINT64_C(64) << 20;
+    static struct {
+        struct vmm_order order;
+        struct vmm_range ranges[VMM_RANGES_MAX + 1];
+    } packet; /* aligned, as a monitor's is */
+    const struct vmm_range *ranges;
+    size_t count;
     struct vmm_order o;
-    if (vmm_order_parse(data, size, mem_max, &o) && o.op == VMM_ORDER_BIND) {
+    size = size < sizeof(packet) ? size : sizeof(packet);
+    memcpy(&packet, data, size);
+    if (!vmm_order_parse(&packet, size, mem_max, &o, &ranges, &count)) {
+        return;
+    }
+    must(count <= VMM_RANGES_MAX && (count == 0 || o.op == VMM_ORDER_BIND));
+    for (size_t i = 0; i < count; i++) {
+        uint64_t from = (uint64_t)ranges[i].page * 4096, len = (uint64_t)ranges[i].count * 4096;
+        must(len > 0 && from >= UNID_CHANNEL_END && from + len <= o.mem_bytes);
+        must(i == 0 || ranges[i].page >= ranges[i - 1].page + ranges[i - 1].count);
+    }
+    if (o.op == VMM_ORDER_BIND) {
         must(o.mem_bytes >= UNID_IMAGE_MIN && o.mem_bytes <= mem_max && o.mem_bytes % 4096 == 0);
         must(o.mem_at % 4096 == 0 && o.mem_at + o.mem_bytes > o.mem_at);
     }

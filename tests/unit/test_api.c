@@ -580,6 +580,59 @@ static void program_that_fails_to_begin_is_not_deployed(void **state)
     assert_int_equal(below.deploys, 0);
 }
 
+static void program_that_cannot_be_prepared_is_refused_with_the_report(void **state)
+{
+    (void)state;
+    below.kind = IMAGE_LINUX_ROOTFS;
+    below.open_rc = -EINVAL;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\"}");
+    expect_status(422);
+    expect("application/problem+json");
+    expect("\"report\":{\"problems\":[\"no libx.so\"]}");
+    below.open_rc = -ENOSPC;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\"}");
+    expect_status(507);
+    below.open_rc = 0;
+    below.settle_rc = -EINVAL;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\"}");
+    expect_status(400);
+    expect("memory_mib: too little");
+    assert_int_equal(below.deploys, 0);
+    below.settle_rc = 0;
+    ask("PUT", "/api/v1/functions/hello", "{\"image\":\"" BELOW_DIGEST "\"}");
+    expect_status(201);
+    assert_int_equal(below.deploys, 1);
+    assert_int_equal(below.mappings, 0);
+    below.kind = IMAGE_SDK;
+}
+
+static void check_tells_what_preparing_finds(void **state)
+{
+    (void)state;
+    ask("POST", "/api/v1/images/my%2Ftag:1/check", NULL);
+    expect_status(200);
+    expect("\"runs\":true");
+    expect("\"report\":null");
+    below.kind = IMAGE_DISK;
+    ask("POST", "/api/v1/images/my%2Ftag:1/check", NULL);
+    expect("\"runs\":false,\"error\":\"link it with the guest SDK\"");
+    below.kind = IMAGE_LINUX_ROOTFS;
+    ask("POST", "/api/v1/images/my%2Ftag:1/check", NULL);
+    expect("\"runs\":true,\"error\":null,\"report\":{\"problems\"");
+    below.open_rc = -EINVAL;
+    ask("POST", "/api/v1/images/my%2Ftag:1/check", NULL);
+    expect_status(200);
+    expect("\"runs\":false,\"error\":\"it went wrong\",\"report\":{\"problems\"");
+    below.open_rc = -EIO;
+    ask("POST", "/api/v1/images/my%2Ftag:1/check", NULL);
+    expect_status(500);
+    ask("POST", "/api/v1/images/unknown/check", NULL);
+    expect_status(404);
+    assert_int_equal(below.mappings, 0);
+    below.open_rc = 0;
+    below.kind = IMAGE_SDK;
+}
+
 static void functions_are_read_and_removed(void **state)
 {
     (void)state;
@@ -825,6 +878,8 @@ int main(void)
         TEST(function_is_deployed_from_a_digest_or_a_tag),
         TEST(image_that_cannot_run_is_not_deployed),
         TEST(program_that_fails_to_begin_is_not_deployed),
+        TEST(program_that_cannot_be_prepared_is_refused_with_the_report),
+        TEST(check_tells_what_preparing_finds),
         TEST(functions_are_read_and_removed),
         TEST(rollback_moves_to_the_version_before),
         TEST(json_bodies_are_bounded),

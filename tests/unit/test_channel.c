@@ -658,6 +658,19 @@ static void a_report_is_cut_to_its_bounds(void **state)
 
 /* --- hostile guests --------------------------------------------------------------------------- */
 
+/* A program that fails at its start is told by its status, not as a broken guest. */
+static void a_failure_before_the_request_is_an_end(void **state)
+{
+    struct fixture *f = *state;
+    call_of(f)->status = 3;
+    ring(f, UNID_OP_DONE);
+    assert_trace(f, "due");
+    hv_channel_exit(&f->ch);
+    assert_trace(f, "exit");
+    assert_int_equal(f->why.kind, HV_EXIT_DONE);
+    assert_int_equal(f->why.status, 3);
+}
+
 static void hostile_calls_end_the_guest(void **state)
 {
     static const struct {
@@ -884,6 +897,7 @@ int main(void)
         TEST(an_answer_after_the_end_is_ignored),
         cmocka_unit_test(a_net_length_behind_its_window_ends_the_guest),
         TEST(a_report_is_cut_to_its_bounds),
+        TEST(a_failure_before_the_request_is_an_end),
         cmocka_unit_test(hostile_calls_end_the_guest),
         TEST(a_second_head_ends_the_guest),
         TEST(a_call_before_the_answer_ends_the_guest),

@@ -450,6 +450,28 @@ static void a_vm_is_put_back_for_its_own_function_only(void **state)
     contract_free(&v);
 }
 
+static void a_shell_bound_ahead_runs_its_function_only(void **state)
+{
+    struct contract_vm v;
+    struct un_error err = UN_ERROR_INIT;
+    struct run r = {.function = "hello", .key = "ahead"},
+               other = {.function = "echo", .key = "other-ahead"};
+    prepare_ok(r);
+    prepare_ok(other);
+    contract_shell(&contract, &v);
+    assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "unknown", contract.mem_bytes, &err), -ENOENT);
+    assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", 2 * contract.mem_bytes, &err), -ENOMEM);
+    v.ready = false;
+    assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), 0);
+    assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), -EINVAL);
+    assert_true(contract_wait(&contract, &v.ready, 5000));
+    assert_int_equal(run_start(&v, other, &err), -EINVAL);
+    assert_int_equal(run_start(&v, r, &err), 0);
+    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_int_equal(v.why.kind, HV_EXIT_DONE);
+    contract_free(&v);
+}
+
 static void a_vm_that_failed_is_not_put_back(void **state)
 {
     struct contract_vm v;
@@ -740,6 +762,7 @@ int main(int argc, char **argv)
         TEST(nothing_is_left_behind_in_new_vms),
         TEST(vector_registers_are_put_back_where_they_can_be_used),
         TEST(a_vm_is_put_back_for_its_own_function_only),
+        TEST(a_shell_bound_ahead_runs_its_function_only),
         TEST(a_vm_that_failed_is_not_put_back),
         TEST(a_killed_monitor_is_a_lost_vm),
         TEST(a_vm_whose_monitor_did_not_take_its_order_is_unbegun),

@@ -113,9 +113,9 @@ static void image_of_another_kind_is_refused_with_advice(void **state)
 {
     struct client c = {0};
 
-    world_function(&w, "busybox", "hello")->kind = IMAGE_LINUX_STATIC;
+    world_function(&w, "kernel", "hello")->kind = IMAGE_PVH;
     world_open(&w);
-    client_get(&w, &c, "busybox");
+    client_get(&w, &c, "kernel");
     world_run(&w);
     assert_ended(c, SCHED_CANNOT_RUN);
     assert_non_null(strstr(c.detail, "guest SDK"));
@@ -127,8 +127,10 @@ static void only_kinds_that_a_driver_runs_can_run(void **state)
     struct un_error err = UN_ERROR_INIT;
 
     world_open(&w); /* for the teardown */
-    assert_int_equal(sched_can_run(IMAGE_SDK, &err), 0);
-    for (int kind = IMAGE_SDK + 1; kind <= IMAGE_DISK; kind++) {
+    for (int kind = IMAGE_SDK; kind <= IMAGE_LINUX_ROOTFS; kind++) {
+        assert_int_equal(sched_can_run((enum image_kind)kind, &err), 0);
+    }
+    for (int kind = IMAGE_LINUX_ROOTFS + 1; kind <= IMAGE_DISK; kind++) {
         assert_int_equal(sched_can_run((enum image_kind)kind, &err), -ENOTSUP);
         assert_non_null(strstr(err.text, "of kind sdk"));
         assert_non_null(strstr(err.text, "unid-cc"));

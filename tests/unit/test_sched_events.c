@@ -93,7 +93,9 @@ static void identity_counts_within_its_scope(void **state)
     assert_int_equal(result_of(&spec), ASYNC_ACCEPTED);
     spec.function = "other"; /* a fan-out */
     assert_int_equal(result_of(&spec), ASYNC_ACCEPTED);
-    spec.dedupe_scope = "hello";
+    spec.dedupe_scope = "hello"; /* is not the function of that name */
+    assert_int_equal(result_of(&spec), ASYNC_ACCEPTED);
+    spec.function = "hello";
     assert_int_equal(result_of(&spec), ASYNC_DUPLICATE);
     spec.dedupe_scope = "hell";
     spec.dedupe_key = "oidentity";

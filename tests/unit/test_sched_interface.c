@@ -353,6 +353,20 @@ static void cgi_refuses_a_long_body_without_a_length(void **state)
     assert_int_equal(world_fake(&w).ran, 0);
 }
 
+static void wait_for_a_length_has_an_end(void **state)
+{
+    struct client c = {0};
+
+    PROGRAM("f", FUNCTION_CGI, "cgi")->config.timeout_ms = 5000;
+    world_open(&w);
+    client_post(&w, &c, "f", -1);
+    world_advance(&w, 4999 * MS);
+    assert_int_equal(c.ends, 0);
+    world_advance(&w, 1 * MS);
+    assert_ended(c, SCHED_LENGTH_REQUIRED);
+    assert_non_null(strstr(c.detail, "5000 ms"));
+}
+
 static void cancelled_wait_for_a_length_is_clean(void **state)
 {
     struct client c = {0};
@@ -388,6 +402,7 @@ int main(void)
         T(server_that_says_nothing_times_out),
         T(cgi_waits_for_the_end_of_a_body_without_a_length),
         T(cgi_refuses_a_long_body_without_a_length),
+        T(wait_for_a_length_has_an_end),
         T(cancelled_wait_for_a_length_is_clean),
     };
 

@@ -89,6 +89,65 @@ static void calls_of_isolation_vm_never_share_a_vm(void **state)
     assert_int_equal(world_fake(&w).gone, 2);
 }
 
+/* --- VMs that are bound ahead ----------------------------------------------------------------- */
+
+static void next_call_of_isolation_vm_finds_a_vm_bound_ahead(void **state)
+{
+    struct fake_script bind = {.bind = true, .recycle_us = 10 * MS, .start_us = 0};
+    struct receipt r;
+
+    world_function(&w, "f", "hello");
+    w.set.pool_min = 2;
+    script(&bind);
+    world_open(&w);
+    assert_true(call("f").fresh);
+    world_advance(&w, 10 * MS);
+    assert_int_equal(warm(), 1);
+    assert_int_equal(world_fake(&w).bound, 1);
+    r = call("f");
+    assert_true(r.fresh); /* it has run nothing before */
+    assert_int_equal(world_fake(&w).gone, 2);
+    assert_int_equal(world_fake(&w).recycled, 0);
+    world_advance(&w, 10 * MS);
+    assert_int_equal(warm(), 1); /* and one for the next */
+    world_advance(&w, w.set.pool_idle_us);
+    assert_int_equal(warm(), 0);
+}
+
+static void a_vm_bound_ahead_goes_with_its_version(void **state)
+{
+    struct fake_script bind = {.bind = true};
+
+    world_function(&w, "f", "hello");
+    w.set.pool_min = 2;
+    script(&bind);
+    world_open(&w);
+    call("f");
+    world_run(&w);
+    assert_int_equal(warm(), 1);
+    world_change(&w, "f");
+    world_run(&w);
+    assert_int_equal(warm(), 0);
+}
+
+static void a_vm_that_cannot_be_bound_ahead_is_no_loss(void **state)
+{
+    struct fake_script bad = {.bind = true, .recycle_us = 10 * MS, .recycle_ready_rc = -EIO};
+    struct client c = {0};
+
+    world_function(&w, "f", "hello");
+    w.set.pool_min = 2;
+    script(&bad);
+    world_open(&w);
+    call("f");
+    client_get(&w, &c, "f"); /* expects the one that is being bound */
+    world_run(&w);
+    world_advance(&w, 20 * MS);
+    assert_ended(c, SCHED_OK);
+    assert_int_equal(warm(), 0);
+    client_done(&c);
+}
+
 static void vm_whose_function_failed_is_not_used_again(void **state)
 {
     struct client c = {0}, left = {0};
@@ -614,6 +673,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(reset_call_leaves_its_vm_to_the_next_one),
         T(calls_of_isolation_vm_never_share_a_vm),
+        T(next_call_of_isolation_vm_finds_a_vm_bound_ahead),
+        T(a_vm_bound_ahead_goes_with_its_version),
+        T(a_vm_that_cannot_be_bound_ahead_is_no_loss),
         T(vm_whose_function_failed_is_not_used_again),
         T(warm_vm_serves_its_own_function_only),
         T(last_used_is_taken_first_and_the_longest_unused_goes_first),

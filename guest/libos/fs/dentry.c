@@ -154,7 +154,7 @@ int dir_link(struct inode *dir, const char *name, size_t len, struct inode *inod
     } else if (d->inode) {
         struct inode *old = d->inode;
         d->inode = NULL;
-        if (inode_is(old, S_IFDIR)) {
+        if (inode_is(old, S_IFDIR) && old->d.self == d) { /* it may have another name by now */
             old->d.self = NULL;
         }
         inode_unref(old);

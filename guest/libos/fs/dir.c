@@ -115,7 +115,7 @@ static int add_name(struct walk *w, struct inode *i)
 /* Walks to a name that is to be made: 0 when it is free. */
 static int walk_new(struct walk *w, int dirfd, const char *path)
 {
-    int r = walk(w, dirfd, path, WALK_NOFOLLOW);
+    int r = walk(w, dirfd, path, WALK_NAME);
     if (r == 0 && (!w->dir || w->inode || w->file)) {
         walk_done(w);
         r = -EEXIST;
@@ -226,13 +226,15 @@ int64_t sys_linkat(int from_fd, const char *from, int to_fd, const char *to, int
         inode_ref(i);
     }
     walk_done(&w);
-    if (!i || i->dev != DEV_ROOT) {
-        inode_unref(i);
-        return -EXDEV;
-    }
-    r = inode_is(i, S_IFDIR) ? -EPERM : walk_new(&w, to_fd, to);
+    r = walk_new(&w, to_fd, to);
     if (r == 0) {
-        r = w.slash ? -ENOENT : add_name(&w, inode_ref(i));
+        if (w.slash) {
+            r = -ENOENT;
+        } else if (!i || i->dev != DEV_ROOT) {
+            r = -EXDEV;
+        } else {
+            r = inode_is(i, S_IFDIR) ? -EPERM : add_name(&w, inode_ref(i));
+        }
         walk_done(&w);
     }
     if (r == 0) {
@@ -260,8 +262,8 @@ static int may_remove(const struct walk *w)
 
 static int remove_dir(struct walk *w)
 {
-    if (!w->dir) { /* ".", ".." or "/" */
-        return w->inode == dir_root() ? -EBUSY : -EINVAL;
+    if (!w->dir) {
+        return w->last == LAST_DOT ? -EINVAL : w->last == LAST_DOTDOT ? -ENOTEMPTY : -EBUSY;
     }
     if (!inode_is(w->inode, S_IFDIR)) {
         return -ENOTDIR;
@@ -284,7 +286,7 @@ static int remove_file(struct walk *w)
     if (!w->dir || inode_is(w->inode, S_IFDIR)) {
         return -EISDIR;
     }
-    int r = may_remove(w);
+    int r = w->slash ? -ENOTDIR : may_remove(w);
     if (r == 0) {
         w->inode->links--;
         w->inode->ctime_ns = (int64_t)clock_realtime_ns();
@@ -300,7 +302,7 @@ int64_t sys_unlinkat(int dirfd, const char *path, int flags)
         return -EINVAL;
     }
     struct walk w;
-    int r = walk_existing(&w, dirfd, path, WALK_NOFOLLOW);
+    int r = walk_existing(&w, dirfd, path, WALK_NAME);
     if (r < 0) {
         return r;
     }
@@ -332,43 +334,50 @@ static bool is_inside(struct inode *dir, const struct inode *other)
     return false;
 }
 
+/* The order of the checks is Linux's, so that the same error wins. */
 static int may_rename(const struct walk *from, const struct walk *to, uint32_t flags)
 {
     if (!from->dir || !to->dir) {
-        return -EBUSY;
+        return !to->dir && (flags & RENAME_NOREPLACE) && from->dir ? -EEXIST : -EBUSY;
+    }
+    if (from->dir->dev != to->dir->dev) {
+        return -EXDEV;
+    }
+    if (!from->inode) {
+        return -ENOENT;
+    }
+    if (to->inode && (flags & RENAME_NOREPLACE)) {
+        return -EEXIST;
+    }
+    bool is_dir = inode_is(from->inode, S_IFDIR), exchanges = flags & RENAME_EXCHANGE;
+    bool onto_dir = to->inode && inode_is(to->inode, S_IFDIR);
+    if (exchanges && !to->inode) {
+        return -ENOENT;
+    }
+    if ((exchanges && to->slash && !onto_dir) || (!is_dir && from->slash) ||
+        (!is_dir && !exchanges && to->slash)) {
+        return -ENOTDIR;
+    }
+    if (is_dir && is_inside(to->dir, from->inode)) {
+        return -EINVAL;
+    }
+    if (onto_dir && is_inside(from->dir, to->inode)) {
+        return exchanges ? -EINVAL : -ENOTEMPTY;
+    }
+    if (to->inode == from->inode) {
+        return 0;
     }
     int r = may_remove(from);
     if (r == 0) {
         r = to->inode ? may_remove(to) : dir_may_change(to->dir);
     }
-    if (r < 0) {
+    if (r < 0 || exchanges || !to->inode) {
         return r;
     }
-    if (from->dir->dev != to->dir->dev) {
-        return -EXDEV;
+    if (is_dir != onto_dir) {
+        return is_dir ? -ENOTDIR : -EISDIR;
     }
-    bool is_dir = inode_is(from->inode, S_IFDIR);
-    if (to->slash && !is_dir) {
-        return -ENOTDIR;
-    }
-    if ((is_dir && is_inside(to->dir, from->inode)) ||
-        ((flags & RENAME_EXCHANGE) && to->inode && inode_is(to->inode, S_IFDIR) &&
-         is_inside(from->dir, to->inode))) {
-        return -EINVAL;
-    }
-    if (flags & RENAME_EXCHANGE) {
-        return to->inode ? 0 : -ENOENT;
-    }
-    if (!to->inode || to->inode == from->inode) {
-        return 0;
-    }
-    if (flags & RENAME_NOREPLACE) {
-        return -EEXIST;
-    }
-    if (inode_is(to->inode, S_IFDIR)) {
-        return !is_dir ? -EISDIR : to->inode->d.live ? -ENOTEMPTY : 0;
-    }
-    return is_dir ? -ENOTDIR : 0;
+    return onto_dir && to->inode->d.live ? -ENOTEMPTY : 0;
 }
 
 static int exchange(struct walk *from, struct walk *to)
@@ -414,17 +423,14 @@ int64_t sys_renameat2(int from_fd, const char *from_path, int to_fd, const char 
         return -EINVAL;
     }
     struct walk from, to;
-    int r = walk_existing(&from, from_fd, from_path, WALK_NOFOLLOW);
+    int r = walk(&from, from_fd, from_path, WALK_NAME);
     if (r < 0) {
         return r;
     }
-    r = walk(&to, to_fd, to_path, WALK_NOFOLLOW);
+    r = walk(&to, to_fd, to_path, WALK_NAME);
     if (r == 0) {
-        r = from.inode && !to.file ? may_rename(&from, &to, flags) : -EBUSY;
+        r = from.file || to.file ? -EBUSY : may_rename(&from, &to, flags);
         bool same = from.inode == to.inode; /* two names of one file: both stay */
-        if (r == 0 && same && (flags & RENAME_NOREPLACE)) {
-            r = -EEXIST;
-        }
         if (r == 0 && !same) {
             r = flags & RENAME_EXCHANGE ? exchange(&from, &to) : replace(&from, &to);
         }

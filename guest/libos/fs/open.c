@@ -22,7 +22,7 @@ int file_open_inode(struct inode *i, uint32_t flags, struct file **ret)
         ops = &path_ops;
         flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW;
     } else {
-        bool writes = (flags & O_ACCMODE) != O_RDONLY;
+        bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
         switch (i->mode & S_IFMT) {
         case S_IFDIR:
             if (writes) {
@@ -53,9 +53,6 @@ int file_open_inode(struct inode *i, uint32_t flags, struct file **ret)
 /* The new file that O_CREAT asks for. */
 static int create(struct walk *w, uint32_t mode)
 {
-    if (w->slash) {
-        return -EISDIR;
-    }
     int r = dir_may_change(w->dir);
     if (r < 0) {
         return r;
@@ -146,8 +143,7 @@ static int open_walked(struct walk *w, uint32_t flags, uint32_t mode, struct fil
     if (r < 0) {
         return r;
     }
-    if ((flags & O_TRUNC) && (*ret)->ops == &regular_ops && (flags & O_ACCMODE) != O_RDONLY &&
-        w->inode->size) {
+    if ((flags & O_TRUNC) && (*ret)->ops == &regular_ops && w->inode->size) {
         reg_truncate(w->inode, 0);
     }
     note_path(*ret, w);
@@ -178,7 +174,8 @@ int64_t sys_openat(int dirfd, const char *path, int flags, uint32_t mode)
     bool unnamed = (f & O_TMPFILE) == O_TMPFILE;
     bool nofollow = (f & O_NOFOLLOW) || ((f & O_CREAT) && (f & O_EXCL));
     struct walk w;
-    int r = walk(&w, dirfd, path, nofollow ? WALK_NOFOLLOW : 0);
+    int r = walk(&w, dirfd, path,
+                 (nofollow ? WALK_NOFOLLOW : 0) | (f & O_CREAT ? WALK_CREATE : 0));
     if (r < 0) {
         return r;
     }

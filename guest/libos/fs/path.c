@@ -74,12 +74,15 @@ static int walk_name(struct walk *w, const char *name, size_t len, bool last)
     if (len > NAME_LEN_MAX) {
         return -ENAMETOOLONG;
     }
+    if (last && w->slash && (w->flags & WALK_CREATE)) {
+        return -EISDIR;
+    }
     struct inode *temporary;
     struct inode *next = dir_lookup(w->inode, name, len, &temporary);
     if (!next && !last) {
         return -ENOENT;
     }
-    bool follows = !last || w->slash || !(w->flags & WALK_NOFOLLOW);
+    bool follows = !last || (!(w->flags & WALK_NAME) && (w->slash || !(w->flags & WALK_NOFOLLOW)));
     if (next && inode_is(next, S_IFLNK) && follows) {
         inode_ref(next);
         int r = follow(w, next, last);
@@ -91,6 +94,7 @@ static int walk_name(struct walk *w, const char *name, size_t len, bool last)
         set_dir(w, w->inode);
         w->name = name;
         w->len = len;
+        w->last = LAST_NAME;
     }
     step(w, next && !temporary ? inode_ref(next) : next);
     return 0;
@@ -107,6 +111,7 @@ static int walk_dot(struct walk *w, size_t dots, bool last)
     }
     if (last) {
         set_dir(w, NULL);
+        w->last = dots == 2 ? LAST_DOTDOT : LAST_DOT;
     }
     return 0;
 }
@@ -122,6 +127,7 @@ static int walk_text(struct walk *w, const char *p, size_t len, bool final)
         step(w, inode_ref(dir_root()));
         if (final) {
             set_dir(w, NULL);
+            w->last = LAST_ROOT;
         }
     }
     while (true) {
@@ -183,7 +189,8 @@ static int walk_from(struct walk *w, struct inode *start, const char *path, size
 {
     w->inode = start;
     int r = walk_text(w, path, len, true);
-    if (r == 0 && w->slash && w->inode && !inode_is(w->inode, S_IFDIR)) {
+    if (r == 0 && w->slash && !(w->flags & WALK_NAME) && w->inode &&
+        !inode_is(w->inode, S_IFDIR)) {
         r = -ENOTDIR;
     }
     if (r < 0) {

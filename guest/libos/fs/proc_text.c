@@ -142,12 +142,12 @@ static void self_comm(struct text *t)
 
 static void self_mounts(struct text *t)
 {
-    text_format(t, "rootfs / rootfs rw 0 0\nproc /proc proc rw 0 0\nsysfs /sys sysfs ro 0 0\n");
+    text_format(t, "tmpfs / tmpfs rw 0 0\nproc /proc proc rw 0 0\nsysfs /sys sysfs ro 0 0\n");
 }
 
 static void self_mountinfo(struct text *t)
 {
-    text_format(t, "1 1 0:1 / / rw - rootfs rootfs rw\n2 1 0:2 / /proc rw - proc proc rw\n"
+    text_format(t, "1 1 0:1 / / rw - tmpfs tmpfs rw\n2 1 0:2 / /proc rw - proc proc rw\n"
                    "3 1 0:2 / /sys ro - sysfs sysfs ro\n");
 }
 

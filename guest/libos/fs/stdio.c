@@ -8,6 +8,7 @@
 #include "fs/wait.h"
 #include "host.h"
 #include "mm.h"
+#include "sys_file.h"
 
 /* Reading waits in the host for body bytes, also with O_NONBLOCK: the client sends them, and nobody
  * but the host can tell when. */
@@ -105,5 +106,13 @@ void files_init(void)
     proc_mount();
     complete_root();
     synthesize_etc();
+    stdio_open();
+}
+
+void files_init_again(void)
+{
+    sys_close_range(0, ~0u, 0);
+    cwd_set(dir_root());
+    process_umask = 022;
     stdio_open();
 }

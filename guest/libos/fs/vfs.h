@@ -16,6 +16,16 @@
 
 #include "file.h"
 
+#ifndef S_IFMT /* <linux/stat.h> leaves them to the C library when there is one (LIBOS_HOSTED) */
+#define S_IFMT   0170000
+#define S_IFSOCK 0140000
+#define S_IFLNK  0120000
+#define S_IFREG  0100000
+#define S_IFDIR  0040000
+#define S_IFCHR  0020000
+#define S_IFIFO  0010000
+#endif
+
 #define NAME_LEN_MAX  255
 #define PATH_LEN_MAX  4096 /* with its NUL */
 #define LINKS_MAX     40   /* symbolic links in one walk, as in Linux */
@@ -152,6 +162,9 @@ const void *reg_span(const struct inode *i, uint64_t offset, uint64_t len, uint6
 /* path.c */
 #define WALK_NOFOLLOW 1 /* the last name, when it is a symbolic link */
 #define WALK_EMPTY    2 /* AT_EMPTY_PATH: an empty path is `dirfd` itself */
+#define WALK_NAME     4 /* the last name itself is meant, to make or remove: never followed */
+#define WALK_CREATE   8 /* O_CREAT: -EISDIR when a slash follows the last name */
+enum last { LAST_NAME, LAST_ROOT, LAST_DOT, LAST_DOTDOT };
 struct walk {
     struct inode *dir;   /* referenced: where `name` is; NULL: the path ends in ., .. or / */
     struct inode *inode; /* referenced: NULL when there is no such name */
@@ -159,6 +172,7 @@ struct walk {
     const char *name;    /* last component, borrowed from the path or a link's text */
     size_t len;
     bool slash; /* a slash follows it */
+    enum last last;
     unsigned flags;
     int links;
 };

@@ -8,6 +8,7 @@
 #define LOG_WINDOW      ((char *)UNID_LOG_ADDR)
 
 static bool has_request, body_ended;
+static bool used_early; /* host_note_use before the request */
 static uint32_t body_used, body_len; /* bytes of the window's body that were read; that there are */
 
 static void doorbell(void)
@@ -130,11 +131,30 @@ void host_response_write(const void *data, size_t len)
     }
 }
 
+void host_note_use(void)
+{
+    used_early |= !has_request;
+}
+
+/* What the program wrote is to go out, or to be all that it wrote. */
+static void request_for_output(void)
+{
+    if (has_request) {
+        return;
+    }
+    bool again = used_early && host_interface() == UNID_INTERFACE_FILTER;
+    host_next();
+    if (again) {
+        call_page()->response_len = 0;
+        exec_again();
+    }
+}
+
 void host_response_flush(void)
 {
     struct unid_call *c = call_page();
     if (c->response_len > 0) {
-        host_next();
+        request_for_output();
         host_call(UNID_OP_WRITE);
         c->response_len = 0;
     }
@@ -158,7 +178,11 @@ void host_log_write(const void *data, size_t len)
 
 void host_done(int status)
 {
-    host_next(); /* there is no end without a request (unid/abi.h) */
+    if (status == 0) {
+        request_for_output();
+    } else if (!has_request) {
+        call_page()->response_len = 0; /* a failure before the request: there is nobody to answer */
+    }
     call_page()->status = status;
     host_call(UNID_OP_DONE);
     __builtin_unreachable();
@@ -166,7 +190,9 @@ void host_done(int status)
 
 void host_wait(uint64_t ns)
 {
-    host_response_flush();
+    if (has_request) { /* else nobody is there who could be kept waiting */
+        host_response_flush();
+    }
     call_page()->wait_ns = ns;
     host_call(UNID_OP_WAIT);
 }

@@ -20,7 +20,13 @@ void random_seed(const uint8_t seed[UNID_ENTROPY_SIZE])
     memset(mixed, 0, sizeof(mixed));
 }
 
-void host_random(void *to, size_t len)
+void host_random_at_start(void *to, size_t len)
 {
     sdk_drbg_read(&generator, to, len);
+}
+
+void host_random(void *to, size_t len)
+{
+    host_note_use();
+    host_random_at_start(to, len);
 }

@@ -75,6 +75,9 @@ struct file *fd_get(int fd);                             /* borrowed; NULL: -EBA
 int fd_install(struct file *f, int least, bool cloexec); /* takes the reference on success; -EMFILE */
 int fd_close(int fd);
 void files_init(void); /* mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants */
+/* For a program that starts again: no open files but 0, 1, 2, the root as current directory. What it
+ * wrote into files stays. */
+void files_init_again(void);
 
 /* $PORT of an `http` program, 0: it has none. The listener there gets the request (net/listen.c). */
 void net_set_port(uint16_t port);

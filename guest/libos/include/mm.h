@@ -1,10 +1,15 @@
 /* mm.h - memory: frames, page tables, the program's address space (mm/).
  *
  * Frames are taken when memory becomes accessible, not when it is touched: there are no page
- * faults to handle. Reservations (PROT_NONE) cost nothing. What was mapped and shared read-only
- * stays so; private writable mappings of files are copies. A page of address space that once had a
- * frame keeps it until the frame is needed elsewhere, and is given no other one, since a stale TLB
- * entry cannot be flushed (abi.h, Paging images).
+ * faults to handle. Reservations (PROT_NONE) cost nothing.
+ *
+ * The TLB cannot be flushed (abi.h, Paging images), so a page of address space that was accessible
+ * once keeps its frame, or is not used again. Rights are changed in place (mm_internal.h says why that
+ * holds). Which frame a page of a private file mapping gets is therefore decided when it becomes
+ * accessible: the file's own, shared, unless the mapping is writable then; it gets a copy at once
+ * otherwise. A shared one never becomes a copy: mprotect(PROT_WRITE) of it is -ENOMEM. Unmapped
+ * anonymous memory is parked with its frames (space.c); what a loader maps only to put something else
+ * over it does not become accessible (elfmap.c).
  */
 #ifndef LIBOS_MM_H
 #define LIBOS_MM_H
@@ -34,6 +39,10 @@ int mm_map_stack(uint64_t from, uint64_t to);
 void mm_zero(uint64_t addr, uint64_t len);
 /* Where the heap of brk() begins. */
 void mm_set_brk(uint64_t start);
+
+/* Unmaps everything, for a program that is loaded anew. What lay where programs are linked keeps its
+ * frames for it. */
+void mm_unmap_all(void);
 
 /* What the program's addresses mean; system calls of memory. */
 int64_t mm_brk(uint64_t addr);

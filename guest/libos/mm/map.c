@@ -30,8 +30,7 @@ static bool range_ok(uint64_t addr, uint64_t len)
 /* Whether the area's pages may be given to somebody else as they are. */
 static bool parks(const struct area *a)
 {
-    return !a->file && !(a->flags & (AREA_SHARED | AREA_HEAP | AREA_STACK)) &&
-           a->from >= MMAP_BASE && a->to <= MMAP_END;
+    return !a->file && !(a->flags & (AREA_SHARED | AREA_HEAP | AREA_STACK));
 }
 
 static int unmap(uint64_t from, uint64_t to, bool keep_frames)
@@ -65,6 +64,21 @@ int64_t mm_munmap(uint64_t addr, uint64_t len)
     return unmap(addr, addr + len, false);
 }
 
+void mm_unmap_all(void)
+{
+    for (struct area *a = area_find(0); a; a = area_find(0)) {
+        pages_hide(a->from, a->to);
+        if (space_gave(a->from, a->to)) {
+            if (parks(a)) {
+                space_park(a->from, a->to);
+            } else {
+                pages_drop(a->from, a->to);
+            }
+        }
+        areas_remove(a->from, a->to);
+    }
+}
+
 /* --- mmap ------------------------------------------------------------------------------------- */
 
 struct request {
@@ -95,7 +109,7 @@ static uint64_t choose(const struct request *q)
 {
     uint64_t hint = page_down(q->addr);
     if (hint && range_ok(hint, q->len + q->room) && areas_free(hint, hint + q->len + q->room) &&
-        pages_untouched(hint, hint + q->len + q->room)) {
+        pages_usable(hint, hint + q->len + q->room)) {
         return hint;
     }
     if (!q->file && q->prot & PROT_ANY) {

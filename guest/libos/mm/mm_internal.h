@@ -69,6 +69,7 @@ void pages_clear(uint64_t from, uint64_t to); /* private frames become zero */
 /* Moves private frames to where nothing ever was. */
 int pages_move(uint64_t from, uint64_t to, uint64_t target);
 bool pages_untouched(uint64_t from, uint64_t to); /* nothing was ever here */
+bool pages_usable(uint64_t from, uint64_t to);    /* nothing, or private frames that can be taken over */
 
 /* --- area.c: the list of areas, ascending, without overlap */
 enum { AREA_SHARED = 1, AREA_STUBS = 2, AREA_STACK = 4, AREA_HEAP = 8 };
@@ -98,6 +99,7 @@ void areas_join(uint64_t from, uint64_t to); /* those that are alike, around and
 void space_init(void);
 /* An address for `len` bytes, `room` bytes of address space behind it left free as well. 0: none. */
 uint64_t space_pick(uint64_t len, uint64_t room);
+bool space_gave(uint64_t from, uint64_t to); /* these addresses are space_pick's */
 /* Anonymous memory that was unmapped stays with its frames, to be given again at the same place. */
 void space_park(uint64_t from, uint64_t to);
 uint64_t space_unpark(uint64_t len);             /* 0: nothing fits */

@@ -227,3 +227,15 @@ bool pages_untouched(uint64_t from, uint64_t to)
 {
     return pte_for_each(from, to, touched_page, NULL) == 0;
 }
+
+static int unusable_page(void *arg, uint64_t addr, uint64_t *pte)
+{
+    (void)arg;
+    (void)addr;
+    return *pte && !(*pte & PTE_PRIVATE) ? -EEXIST : 0;
+}
+
+bool pages_usable(uint64_t from, uint64_t to)
+{
+    return pte_for_each(from, to, unusable_page, NULL) == 0;
+}

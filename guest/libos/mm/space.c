@@ -46,6 +46,11 @@ uint64_t space_pick(uint64_t len, uint64_t room)
     return at;
 }
 
+bool space_gave(uint64_t from, uint64_t to)
+{
+    return from >= MMAP_BASE && to <= next_addr;
+}
+
 static void forget(unsigned i)
 {
     parked[i] = parked[--parked_count];

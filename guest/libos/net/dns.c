@@ -120,6 +120,7 @@ static enum rcode resolve(const struct question *q, uint8_t *ret, size_t *ret_le
         memcpy(ret, q->type == TYPE_A ? four : six, *ret_len);
         return NO_ERROR;
     }
+    egress_begin();
     int r = q->name[0] ? host_net_resolve(q->name, strlen(q->name)) : -ENOENT;
     if (r < 0) {
         return r == -EAGAIN || r == -ENOMEM ? SERVER_FAILURE : NAME_ERROR;

@@ -37,6 +37,13 @@ void net_poll_ready(void)
     }
 }
 
+void egress_begin(void)
+{
+    if (host_interface() != UNID_INTERFACE_HTTP) {
+        host_next();
+    }
+}
+
 /* "host:port", for the host. */
 static int where_of(const struct address *to, char *text, size_t size)
 {
@@ -124,6 +131,7 @@ int egress_connect(struct socket *s, const struct address *to, bool nonblocking)
     if (len < 0 || (size_t)len >= sizeof(where)) {
         return len < 0 ? len : -EHOSTUNREACH;
     }
+    egress_begin();
     int handle = host_net_open(where, (size_t)len);
     if (handle < 0) {
         return handle == -ENOSYS ? -ENETUNREACH : handle;

@@ -10,6 +10,13 @@ static struct list listeners = {&listeners, &listeners}; /* in the order of list
 static bool request_taken;
 static uint16_t wanted_port;
 
+#ifdef LIBOS_HOSTED
+void request_forget(void)
+{
+    request_taken = false;
+}
+#endif
+
 void net_set_port(uint16_t port)
 {
     wanted_port = port;

@@ -78,8 +78,9 @@ struct socket *socket_find(uint32_t type, const struct address *to, bool listeni
 {
     list_for(node, &all_sockets) {
         struct socket *s = container_of(node, struct socket, all);
-        if (s->type != type || s->local.family == AF_UNIX || !s->local.port ||
-            (listening && s->kind != &listener_kind)) {
+        bool holds = s->kind == &listener_kind || (!listening && s->kind == &plain_kind) ||
+                     s->kind == &datagram_kind; /* its address; connections are no hindrance */
+        if (s->type != type || s->local.family == AF_UNIX || !s->local.port || !holds) {
             continue;
         }
         if (address_matches(&s->local, to)) {

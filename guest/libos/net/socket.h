@@ -165,6 +165,9 @@ int socket_wait(struct socket *s, int flags, uint64_t deadline_ns);
 int listener_start(struct socket *s, int backlog);
 int listener_accept(struct socket *s, int flags, struct socket **ret); /* takes one */
 bool listener_wants_request(const struct socket *s);
+#ifdef LIBOS_HOSTED
+void request_forget(void); /* for tests: another one may come */
+#endif
 /* pair.c */
 void pair_join(struct socket *a, struct socket *b);
 int pair_connect(struct socket *s, struct socket *listener); /* a new socket waits there */
@@ -172,6 +175,9 @@ int pair_connect(struct socket *s, struct socket *listener); /* a new socket wai
 struct socket *request_accept(const struct socket *listener);
 /* egress.c */
 int egress_connect(struct socket *s, const struct address *to, bool nonblocking);
+/* The outside is there for an invocation only: a program that has not asked for its request, and does
+ * not wait for one to arrive, does so now. */
+void egress_begin(void);
 int egress_progress(struct socket *s); /* 0: connected; -EINPROGRESS; or why it failed */
 /* dns.c */
 size_t dns_answer(const uint8_t *query, size_t len, uint8_t *reply, size_t size);

@@ -1,6 +1,7 @@
 /* elf.c - see elf.h. Format: System V ABI, chapters 4 and 5, and its x86-64 supplement. */
 #include "task/elf.h"
 
+#include <linux/elf.h>
 #include <linux/mman.h>
 
 #include "mm.h"
@@ -160,6 +161,14 @@ static int map_all(struct load *l, int role, struct elf_image *ret)
     return 0;
 }
 
+/* Behind the last page, in the file's own terms; stubs stand behind the segments. */
+static uint64_t end_of(const struct load *l)
+{
+    struct file_stubs stubs;
+    uint64_t end = file_stubs(l->file, &stubs) ? stubs.vaddr + page_up(stubs.size) : 0;
+    return end > l->to ? end : l->to;
+}
+
 int elf_load(struct file *file, int role, struct elf_image *ret)
 {
     struct load *l = kalloc(sizeof(*l));
@@ -174,14 +183,14 @@ int elf_load(struct file *file, int role, struct elf_image *ret)
     if (r == 0 && l->header.e_type == ET_DYN) {
         uint64_t base = PROGRAM_BASE;
         if (role == ELF_INTERPRETER) {
-            base = mm_pick(l->to - l->from, 1ull << 20, l->align);
+            base = mm_pick(end_of(l) - l->from, 0, l->align);
         }
         ret->bias = ((base + l->align - 1) & ~(l->align - 1)) - (l->from & ~(l->align - 1));
     }
     if (r == 0) {
         r = map_all(l, role, ret);
         ret->entry = ret->bias + l->header.e_entry;
-        ret->end = ret->bias + l->to;
+        ret->end = ret->bias + end_of(l);
         ret->phnum = l->header.e_phnum;
         if (r == -ENOMEM) {
             klog("%s cannot be run: it does not fit into %lu MiB of memory", l->name,

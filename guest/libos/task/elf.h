@@ -2,12 +2,10 @@
 #ifndef LIBOS_TASK_ELF_H
 #define LIBOS_TASK_ELF_H
 
-#include <linux/elf.h>
-
 #include "file.h"
 
 struct elf_image {
-    uint64_t bias, entry, end; /* end: behind the last byte of memory */
+    uint64_t bias, entry, end; /* end: behind the last page of memory, stubs included */
     uint64_t phdrs, phnum;     /* address of the program headers in memory */
     bool has_interpreter;
     char interpreter[256];

@@ -14,6 +14,7 @@
  */
 #include <asm/unistd.h>
 #include <linux/auxvec.h>
+#include <linux/elf.h>
 #include <linux/mman.h>
 
 #include "host.h"
@@ -73,6 +74,8 @@ uint64_t process_start_ns(void)
 {
     return program.start_ns;
 }
+
+static const char *started; /* exec_start's path */
 
 _Noreturn static void give_up(int status)
 {
@@ -284,7 +287,7 @@ static void build_stack(struct exec *e)
     program.cmdline = (const char *)e->sp;
     e->platform = push_bytes(e, "x86_64", 7);
     uint64_t empty = push_bytes(e, "", 1);
-    host_random(random, sizeof(random));
+    host_random_at_start(random, sizeof(random));
     e->sp &= ~15ull;
     e->random = push_bytes(e, random, sizeof(random));
 
@@ -312,6 +315,7 @@ void exec_start(const char *path)
     if (!e) {
         kpanic("no memory to start a program");
     }
+    started = path;
     take_strings(e);
     e->path = (char *)(path ? path : e->argv[0]);
     load(e);
@@ -338,8 +342,22 @@ void exec_start(const char *path)
     kformat(current->name, sizeof(current->name), "%s", name);
     kfree(e->env);
     kfree(e);
-    __asm__ volatile("wrfsbase %0" : : "r"(0ull));
+    __asm__ volatile("wrfsbase %0; wrgsbase %0" : : "r"(0ull));
     enter_program(r);
+}
+
+void exec_again(void)
+{
+    tasks_end_others();
+    futex_init(); /* nobody waits any more */
+    itimers_reset();
+    signals_reset();
+    current->clear_child_tid = current->robust_head = 0;
+    files_init_again();
+    mm_unmap_all();
+    fpu_fresh(current->stack);
+    fpu_restore(current->stack);
+    exec_start(started);
 }
 
 /* The loader is done. What it handed to the libraries is the environment's place on the first stack;

@@ -90,6 +90,15 @@ void signal_task_done(struct task *t)
     }
 }
 
+void signals_reset(void)
+{
+    memset(actions, 0, sizeof(actions));
+    process_pending.set = current->pending.set = 0;
+    current->mask = current->awaited = 0;
+    current->mask_is_for_call = false;
+    current->alt_stack = (struct signal_stack){.flags = SS_DISABLE};
+}
+
 int signal_take(uint64_t set, struct signal_info *ret)
 {
     struct pending *p = &current->pending;

@@ -168,6 +168,22 @@ void task_exit(int status)
     sched_leave();
 }
 
+/* Their stacks stay: waiters on them may be in queues still. */
+void tasks_end_others(void)
+{
+    for (struct list *node = tasks.next, *next; node != &tasks; node = next) {
+        struct task *t = container_of(node, struct task, node);
+        next = node->next;
+        if (t != current) {
+            list_del(&t->node);
+            list_del(&t->run);
+            timer_disarm(&t->sleep);
+            t->state = TASK_DEAD;
+            task_count--;
+        }
+    }
+}
+
 void process_exit(int status)
 {
     host_done(status & 0xff);

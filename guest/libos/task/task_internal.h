@@ -85,6 +85,8 @@ static inline struct regs *regs_of(const struct task *t)
     return (struct regs *)(t->stack + TASK_PAGES * PAGE_SIZE - 16 - sizeof(struct regs));
 }
 
+void tasks_end_others(void); /* all but `current` are no more */
+
 /* --- sched.c */
 extern struct list runnable;
 void sched_init(struct task *first);
@@ -110,6 +112,7 @@ bool signal_pending(void);
 /* Before the return to the program: handles signals. */
 void signal_deliver(struct regs *r);
 void signal_task_done(struct task *t);
+void signals_reset(void); /* as at the start of a program */
 int signal_send(struct task *t, int signal, const struct signal_info *info); /* NULL t: process */
 int64_t signal_return(struct regs *r);
 
@@ -128,5 +131,6 @@ void timers_init(void);
 uint64_t timers_next(void); /* when the first goes off, or NO_DEADLINE */
 void timers_run(void);
 void itimers_init(void);
+void itimers_reset(void);
 
 #endif

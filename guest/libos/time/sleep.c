@@ -105,6 +105,20 @@ void itimers_init(void)
     }
 }
 
+void itimers_reset(void)
+{
+    for (int n = 0; n < 3; n++) {
+        timer_disarm(&itimers[n].timer);
+    }
+    for (int id = 0; id < POSIX_TIMERS; id++) {
+        if (posix_timers[id]) {
+            timer_disarm(&posix_timers[id]->timer);
+            kfree(posix_timers[id]);
+            posix_timers[id] = NULL;
+        }
+    }
+}
+
 static uint64_t remaining(const struct interval *i)
 {
     uint64_t now = clock_monotonic_ns();
