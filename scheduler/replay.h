@@ -3,7 +3,8 @@
  * While a call runs, its request and what it answers are kept in memory as far as the settings
  * allow; when it ends well they are dropped, else they go to the database together with the receipt,
  * bounded in bytes a request, bytes in all and age. Failed means: it ran in a VM, and did not end
- * with ok, or answered with 500 or above; clients that left are no failure.
+ * with ok, or answered with 500 or above; clients that left are no failure. A request of which a part
+ * had not come when its function failed is not kept.
  *
  * A replay is a new invocation of the same function (live, or a version or alias by choice) with the
  * same request; its receipt names the first one. Loop thread, but for replay_row_*.
