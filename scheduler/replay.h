@@ -7,7 +7,7 @@
  * had not come when its function failed is not kept.
  *
  * A replay is a new invocation of the same function (live, or a version or alias by choice) with the
- * same request; its receipt names the first one. Loop thread, but for replay_row_*.
+ * same request; its receipt names the first one, whose request is kept already. Loop thread, but for replay_row_*.
  */
 #ifndef UNID_SCHEDULER_REPLAY_H
 #define UNID_SCHEDULER_REPLAY_H
