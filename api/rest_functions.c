@@ -40,7 +40,7 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "name",
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
         v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
@@ -48,7 +48,8 @@ static json_t *function_json(const struct api *a, const struct function_version 
         "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
         "reserved_concurrency", (json_int_t)c->reserved_concurrency, "args",
         list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
-        c->program ? reply_text(c->program) : json_null(), "created_at",
+        c->program ? reply_text(c->program) : json_null(), "machine",
+        c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "created_at",
         reply_time(v->created_us));
 }
 
@@ -183,6 +184,7 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
         return;
     }
     rc = function_settle_interface(&d->config, info->kind, &own_err);
+    rc = rc < 0 ? rc : sched_check_machine(&d->config, &own_err);
     if (rc < 0) {
         deploy_free(d);
         reply_error(call, rc, &own_err);

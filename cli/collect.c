@@ -54,6 +54,7 @@ void collect_free(struct collect *c)
     for (size_t i = 0; i < c->warning_count; i++) {
         free(c->warnings[i]);
     }
+    free(c->warnings);
     for (size_t i = 0; i < UN_ARRAY_SIZE(c->arguments); i++) {
         free(c->arguments[i]);
     }

@@ -82,8 +82,8 @@ static void print_missing(struct un_buf *out, json_t *missing)
 static void print_report(struct un_buf *out, const json_t *check)
 {
     const json_t *report = json_object_get(check, "report");
-    un_buf_printf(out, "kind: %s\n", *api_str(report, "kind") ? api_str(report, "kind")
-                                                              : api_str(check, "kind"));
+    un_buf_printf(out, "kind: %s\n",
+                  *api_str(report, "kind") ? api_str(report, "kind") : api_str(check, "kind"));
     if (json_is_object(report)) {
         size_t i;
         json_t *library;

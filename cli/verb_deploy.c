@@ -166,10 +166,75 @@ static int read_args(const struct cli_call *call, json_t *config)
     return status;
 }
 
+static int read_count(const struct cli_call *call, const char *option, const char *key,
+                      uint64_t least, uint64_t most, json_t *machine)
+{
+    const char *text = args_get(&call->args, option);
+    uint64_t n = 0;
+    struct un_error err = UN_ERROR_INIT;
+    if (!text) {
+        return CLI_DONE;
+    }
+    if (args_count(text, least, most, &n, &err) < 0) {
+        return cli_usage(call, "--%s: %s", option, err.text);
+    }
+    return set_new(machine, key, json_integer((json_int_t)n));
+}
+
+static int read_time(const struct cli_call *call, const char *option, const char *key,
+                     json_t *machine)
+{
+    const char *text = args_get(&call->args, option);
+    uint64_t ms = 0;
+    struct un_error err = UN_ERROR_INIT;
+    if (!text) {
+        return CLI_DONE;
+    }
+    if (args_duration(text, &ms, &err) < 0) {
+        return cli_usage(call, "--%s: %s", option, err.text);
+    }
+    return set_new(machine, key, json_integer((json_int_t)ms));
+}
+
+/* Any of these options makes it a machine image. */
+static int read_machine(const struct cli_call *call, json_t *config)
+{
+    const char *append = args_get(&call->args, "append");
+    json_t *machine = json_object();
+    int status = machine ? CLI_DONE : cli_fail(CLI_REFUSED, "out of memory");
+    if (status == CLI_DONE && append) {
+        status = set_new(machine, "append", json_string(append));
+    }
+    status = status == CLI_DONE ? read_word(call, "flavor",
+                                            "plain, unikraft, solo5, osv, rumprun, nanos, linux",
+                                            machine)
+                                : status;
+    status = status == CLI_DONE ? read_count(call, "port", "port", 1, UINT16_MAX, machine) : status;
+    status = status == CLI_DONE
+                 ? read_count(call, "min-instances", "min_instances", 0, CONCURRENCY_MAX, machine)
+                 : status;
+    status = status == CLI_DONE
+                 ? read_count(call, "max-instances", "max_instances", 1, CONCURRENCY_MAX, machine)
+                 : status;
+    status = status == CLI_DONE ? read_time(call, "idle-timeout", "idle_timeout_ms", machine) : status;
+    status =
+        status == CLI_DONE ? read_time(call, "ready-timeout", "ready_timeout_ms", machine) : status;
+    if (status == CLI_DONE && args_has(&call->args, "service")) {
+        status = set_new(machine, "service", json_true());
+    }
+    bool said = args_has(&call->args, "machine") || json_object_size(machine) > 0;
+    if (status != CLI_DONE || !said) {
+        json_decref(machine);
+        return status;
+    }
+    return set_new(config, "machine", machine);
+}
+
 int deploy_read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
-        read_memory, read_timeout, read_concurrency, read_reserved, read_words, read_env, read_egress, read_args};
+        read_memory, read_timeout, read_concurrency, read_reserved, read_words,
+        read_env,    read_egress,  read_machine,     read_args};
     for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {
         int status = readers[i](call, config);
         if (status != CLI_DONE) {
@@ -207,7 +272,7 @@ int deploy_find_image(const struct cli_call *call, const char *what, json_t *con
     const char *program = args_get(&call->args, "program");
     bool named = !args_has(&call->args, "rootfs") && !args_has(&call->args, "with") &&
                  (push_is_digest(what) || access(what, F_OK) < 0);
-    if (!named && gather_wanted(call, what)) {
+    if (!named && !json_object_get(config, "machine") && gather_wanted(call, what)) {
         return gather(call, what, config, g);
     }
     if (program && set_new(config, "program", json_string(program)) != CLI_DONE) {

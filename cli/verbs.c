@@ -34,6 +34,18 @@ static const struct args_option deploy_options[] = {
     GATHER_OPTIONS,
     {"egress", 0, "HOST:PORT",
      "where the program may connect to; HOST may be *.DOMAIN, PORT *; may be repeated"},
+    {"machine", 0, NULL, "IMAGE is a machine image: a kernel, or a disk with one"},
+    {"port", 'p', "N", "machine images: the port that the guest listens on (default 80)"},
+    {"append", 0, "WORDS",
+     "machine images: for the command line; {ip} {prefix} {netmask} {gateway} {dns} {mac} {port} stand "
+     "for the guest's network"},
+    {"flavor", 0, "F",
+     "machine images: plain, unikraft, solo5, osv, rumprun, nanos or linux; else what the image says"},
+    {"service", 0, NULL, "machine images: keep the machine for more requests; stop it when idle"},
+    {"idle-timeout", 0, "TIME", "services: how long a machine runs without requests (default 60s)"},
+    {"ready-timeout", 0, "TIME", "machine images: how long the port may take to answer (default 30s)"},
+    {"min-instances", 0, "N", "services: machines that always run"},
+    {"max-instances", 0, "N", "services: machines at most (default 1)"},
     {NULL, 0, NULL, NULL},
 };
 

@@ -125,6 +125,11 @@
 #define LIMIT_OBJECT_MS           300000    /* for its transfer */
 
 /* Snapshots of the kvm driver */
+#define DEFAULT_MACHINE_IDLE_TIMEOUT_MS  60000
+#define DEFAULT_MACHINE_READY_TIMEOUT_MS 30000
+#define LIMIT_MACHINE_IDLE_TIMEOUT_MS    86400000
+#define LIMIT_MACHINES                   1000 /* of one service */
+#define LIMIT_CMDLINE_BYTES        2048         /* of a machine image; Linux on x86 takes as many */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */
 #define LIMIT_SNAPSHOT_BUILD_MS    10000        /* for a guest to ask for its first request */

@@ -83,6 +83,9 @@ static const struct setting settings[] = {
         "kept of a failed request, and of its answer; 0: none are kept"),
     INT("replay.total_bytes", replay_total_bytes, 0, INT64_MAX, NULL, "kept of all of them"),
     INT("replay.hours", replay_hours, 1, 24 * 3650, NULL, "age of those kept"),
+    STRING("machines.network", machines_network, NULL, "WORD",
+           "auto, tap (needs root), or user: how machine images are reached"),
+    STRING("machines.range", machines_range, NULL, "CIDR", "addresses of machine images on taps"),
     INT("http.max_head_bytes", http_max_head_bytes, 1024, 1 << 20, NULL, "request line and fields"),
     INT("http.max_connections", http_max_connections, 1, 1 << 20, NULL, "connections at once"),
     INT("http.idle_timeout_ms", http_idle_timeout_ms, 10, INT32_MAX, NULL, "between requests"),
@@ -457,6 +460,8 @@ int config_init(struct config *ret, struct un_error *err)
     rc = rc < 0 ? rc : replace(&ret->libvirt_uri, "qemu:///embed", err);
     rc = rc < 0 ? rc : replace(&ret->accelerator, "auto", err);
     rc = rc < 0 ? rc : replace(&ret->log_level, "info", err);
+    rc = rc < 0 ? rc : replace(&ret->machines_network, "auto", err);
+    rc = rc < 0 ? rc : replace(&ret->machines_range, "10.87.0.0/16", err);
     rc = rc < 0 ? rc : replace(&ret->log_format, "text", err);
     rc = rc < 0 ? rc : replace(&ret->token_file, "", err);
     return rc < 0 ? rc : replace(&ret->ready_file, "", err);
@@ -482,10 +487,12 @@ int config_validate(const struct config *c, struct un_error *err)
     static const char *const accelerators[] = {"auto", "kvm", "tcg", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
     static const char *const formats[] = {"text", "json", NULL};
+    static const char *const networks[] = {"auto", "tap", "user", NULL};
     int rc = check_word("driver", c->driver, drivers, err);
     rc = rc < 0 ? rc : check_word("accelerator", c->accelerator, accelerators, err);
     rc = rc < 0 ? rc : check_word("log.level", c->log_level, levels, err);
     rc = rc < 0 ? rc : check_word("log.format", c->log_format, formats, err);
+    rc = rc < 0 ? rc : check_word("machines.network", c->machines_network, networks, err);
     if (rc < 0) {
         return rc;
     }

@@ -21,6 +21,7 @@
 #include "common/workers.h"
 #include "daemon/doctor.h"
 #include "daemon/drivers.h"
+#include "daemon/machines.h"
 #include "daemon/notify.h"
 #include "events/events.h"
 #include "hypervisor/hv.h"
@@ -40,6 +41,7 @@ struct daemon {
     struct imagestore *images;
     struct registry *registry;
     struct drivers drivers;
+    struct machines *machines;
     struct scheduler *scheduler;
     struct events *events;
     struct doctor *doctor;
@@ -129,7 +131,11 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     s->replay_request_bytes = (uint64_t)c->replay_request_bytes;
     s->replay_total_bytes = (uint64_t)c->replay_total_bytes;
     s->replay_age_us = (uint64_t)c->replay_hours * 3600 * 1000000;
-    return sched_open(&spec, &d->scheduler, err);
+    int rc = sched_open(&spec, &d->scheduler, err);
+    if (rc == 0) {
+        machines_attach(d->machines, d->scheduler);
+    }
+    return rc;
 }
 
 static int open_events(struct daemon *d, struct un_error *err)
@@ -330,6 +336,7 @@ static int open_parts(struct daemon *d, struct un_error *err)
     un_timer_init(&d->readers_timer, d->loop, wait_for_readers, d);
     rc = open_stores(d, err);
     rc = rc < 0 ? rc : drivers_open(d->config, d->loop, &d->drivers, err);
+    rc = rc < 0 ? rc : machines_open(d->config, d->loop, &d->drivers, &d->machines, err);
     rc = rc < 0 ? rc : open_scheduler(d, err);
     rc = rc < 0 ? rc : open_events(d, err);
     rc = rc < 0 ? rc : doctor_new(&d->drivers, &d->doctor, err);
@@ -378,6 +385,7 @@ void daemon_close(struct daemon *d)
     events_drain(d->events);
     sched_close(d->scheduler);
     events_close(d->events);
+    machines_close(d->machines, &d->drivers);
     drivers_close(&d->drivers);
     registry_close(d->registry);
     imagestore_close(d->images);

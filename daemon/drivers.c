@@ -96,6 +96,13 @@ int drivers_open(const struct config *config, struct un_loop *loop, struct drive
     return open_one(config->driver, config, loop, ret, err);
 }
 
+int drivers_open_one(const char *name, const struct config *config, struct un_loop *loop,
+                     struct drivers *ret, struct un_error *err)
+{
+    *ret = (struct drivers){.count = 0};
+    return open_one(name, config, loop, ret, err);
+}
+
 void drivers_close(struct drivers *set)
 {
     while (set->count > 0) {

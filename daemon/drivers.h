@@ -12,7 +12,7 @@
 #include "daemon/config.h"
 #include "hypervisor/hv.h"
 
-enum { DRIVERS_MAX = 3 };
+enum { DRIVERS_MAX = 4 };
 
 struct drivers {
     struct hv_driver *items[DRIVERS_MAX]; /* items[0] is what a function gets that asks for none */
@@ -23,6 +23,10 @@ struct drivers {
  * is served; at most a few seconds, milliseconds as a rule. -ENOENT when no driver can be opened. */
 int drivers_open(const struct config *config, struct un_loop *loop, struct drivers *ret,
                  struct un_error *err);
+
+/* Opens one by name, in a set of its own. -ENOENT and the driver's own. */
+int drivers_open_one(const char *name, const struct config *config, struct un_loop *loop,
+                     struct drivers *ret, struct un_error *err);
 
 /* All VMs must be gone. A zeroed set is allowed. */
 void drivers_close(struct drivers *set);

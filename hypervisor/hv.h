@@ -34,6 +34,8 @@
 #include "common/loop.h"
 #include "unid/abi.h"
 
+struct hv_machine_ops;
+struct hv_machine_config;
 struct hv_driver; /* opaque; the first member of each driver's own struct is struct hv_driver_base
                    */
 struct hv_vm;
@@ -81,8 +83,9 @@ struct hv_ask {
     uint32_t op;     /* UNID_OP_WAIT, UNID_OP_NET_* */
     unsigned handle; /* SEND, RECV, SHUT, CLOSE: 0..63, whether it exists or not */
     uint64_t wait_ns;
-    const void *data; /* RESOLVE: the name, OPEN: "host:port", SEND: the bytes. Borrowed until answered */
-    size_t len;       /* of data; RECV: the most that may be given */
+    const void
+        *data;  /* RESOLVE: the name, OPEN: "host:port", SEND: the bytes. Borrowed until answered */
+    size_t len; /* of data; RECV: the most that may be given */
 };
 
 struct hv_answer {
@@ -146,6 +149,7 @@ struct hv_run_spec {
      * with a new version of the contract. 1..HV_SNAPSHOT_KEY_MAX of [A-Za-z0-9._-], not beginning
      * with a dot. NULL: the run starts from the image. Drivers without snapshots ignore it. */
     const char *snapshot_key;
+    const struct hv_machine_config *machine; /* for the driver of services only; else NULL */
 };
 
 #define HV_SNAPSHOT_KEY_MAX 127
@@ -177,6 +181,8 @@ typedef void hv_prepare_cb(void *arg, int rc, const struct un_error *err, const 
 
 struct hv_driver_ops {
     const char *name; /* "fake", "libvirt", "kvm" */
+
+    const struct hv_machine_ops *machine; /* machine images (machine.h); NULL: it runs none */
 
     /* Prepares the driver; cheap: no library is loaded and no process started before it is needed.
      * Removes what an earlier unid with this state_dir left behind (VMs, processes, files) - on a
@@ -232,6 +238,9 @@ struct hv_driver_ops {
      * the same snapshot_key, and nothing else. NULL when the driver cannot. After on_exit. -EINVAL
      * when the VM did not end so (it began from the image, or its snapshot was replaced): free it. */
     int (*vm_recycle)(struct hv_vm *vm, struct un_error *err);
+
+    /* Memory that the driver uses for machines of its own, beside VMs: the driver of services. NULL: none. */
+    uint64_t (*memory_bytes)(struct hv_driver *drv);
 
     /* Puts a shell where the snapshot of that key begins, ahead of any request: on_ready follows, then
      * vm_run takes one run of the same key, and nothing else; what is slow about beginning is over by

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "hypervisor/machine.h"
 
 /* --- finding the file ------------------------------------------------------------------------- */
 
@@ -179,6 +180,17 @@ static int proxy_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, st
     return rc < 0 ? rc : hv_driver_ops(p->real)->vm_new(p->real, spec, ret, err);
 }
 
+static int proxy_machine_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
+                             struct hv_machine **ret, struct un_error *err)
+{
+    struct proxy *p = (struct proxy *)drv;
+    int rc = ensure_open(p, err);
+    return rc < 0 ? rc : hv_driver_ops(p->real)->machine->new (p->real, spec, ret, err);
+}
+
+/* The rest is asked of the machine's own table. */
+static const struct hv_machine_ops proxy_machine_ops = {.new = proxy_machine_new};
+
 /* --- the modules ------------------------------------------------------------------------------ */
 
 static int libvirt_open(const struct hv_driver_spec *spec, struct hv_driver **ret,
@@ -189,6 +201,7 @@ static int libvirt_open(const struct hv_driver_spec *spec, struct hv_driver **re
 
 const struct hv_driver_ops module_libvirt_ops = {
     .name = "libvirt",
+    .machine = &proxy_machine_ops,
     .open = libvirt_open,
     .close = proxy_close,
     .probe = proxy_probe,

@@ -679,6 +679,13 @@ struct image_mapping *image_ref(struct image_mapping *m)
     return m;
 }
 
+int image_path(const struct image_mapping *m, char *ret, size_t size)
+{
+    const struct entry *e = un_container_of(m, struct entry, mapping);
+    int n = snprintf(ret, size, "%s/%s", e->is->dir, file_name(e));
+    return n >= 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
+}
+
 void image_unref(struct image_mapping *m)
 {
     if (!m) {

@@ -79,6 +79,7 @@ void function_config_init(struct function_config *c)
         .timeout_ms = DEFAULT_FUNCTION_TIMEOUT_MS,
         .concurrency = DEFAULT_FUNCTION_CONCURRENCY,
     };
+    machine_config_init(&c->machine);
 }
 
 static void free_strings(char **list)
@@ -95,6 +96,7 @@ void function_config_done(struct function_config *c)
     free_strings(c->env);
     free_strings(c->egress);
     free(c->program);
+    machine_config_done(&c->machine);
     c->args = c->env = c->egress = NULL;
     c->program = NULL;
 }
@@ -369,7 +371,8 @@ int function_config_parse(const void *json, size_t len, struct function_config *
 {
     static const char *const keys[] = {"image",      "interface",  "driver",      "isolation",
                                        "memory_mib", "timeout_ms", "concurrency", "args",
-                                       "env",        "egress",     "program",     "reserved_concurrency",
+                                       "env",        "egress",     "program",     "machine",
+                                       "reserved_concurrency",
                                        NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
@@ -402,6 +405,9 @@ int function_config_parse(const void *json, size_t len, struct function_config *
     }
     if (rc == 0) {
         rc = parse_program(root, &c, &room, err);
+    }
+    if (rc == 0) {
+        rc = machine_config_parse(json_object_get(root, "machine"), &c.machine, err);
     }
     if (rc < 0) {
         function_config_done(&c);
@@ -456,6 +462,8 @@ char *function_config_to_json(const struct function_config *c)
          json_object_set_new(root, "reserved_concurrency",
                              json_integer(c->reserved_concurrency)) < 0) ||
         (c->program && json_object_set_new(root, "program", json_string(c->program)) < 0) ||
+        (c->machine.set &&
+         json_object_set_new(root, "machine", machine_config_to_json(&c->machine)) < 0) ||
         (c->egress && json_object_set_new(root, "egress", list_to_json(c->egress)) < 0)) {
         return un_json_text(NULL); /* takes note that memory ran out here */
     }
@@ -475,6 +483,13 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
         return un_error_set(err, -EINVAL, "program: an image of kind %s has no root file system",
                             image_kind_name(kind));
     }
+    if (c->machine.set && (sdk || program)) {
+        return un_error_set(err, -EINVAL,
+                            "machine: an image of kind %s brings no kernel of its own; a machine image "
+                            "is a PVH or multiboot ELF file, a Linux bzImage or a disk",
+                            image_kind_name(kind));
+    }
+    c->machine.set = !sdk && !program;
     if (c->interface == FUNCTION_LAMBDA) {
         return un_error_set(err, -ENOTSUP,
                             "interface: lambda is not served by this unid; a program that speaks "

@@ -19,6 +19,7 @@
 
 #include "common/error.h"
 #include "imagestore/image.h"
+#include "imagestore/machine_config.h"
 
 enum function_interface {
     FUNCTION_FILTER,
@@ -59,6 +60,7 @@ struct function_config {
     char **env;           /* NULL-terminated "K=V", sorted by key */
     char **egress;        /* NULL-terminated "host:port" that the program may connect to, in the form
                              of un_endpoint_text (common/endpoint.h); NULL: none */
+    struct machine_config machine; /* of a machine image */
 };
 
 /* Defaults, and everything owned is NULL. */

@@ -200,6 +200,9 @@ void image_open(struct imagestore *is, const char *digest, image_open_cb cb, voi
  * Borrowed until the next image_open. */
 const char *image_failure_report(struct imagestore *is, const char *digest);
 struct image_mapping *image_ref(struct image_mapping *m);
+/* Path of the flat file, for who needs one (QEMU); the file stays as long as the mapping is referred to.
+ * -ENAMETOOLONG. */
+int image_path(const struct image_mapping *m, char *ret, size_t size);
 void image_unref(struct image_mapping *m);
 
 #endif

@@ -328,7 +328,8 @@ static void check_elf(struct job *j, const char *path, bool library)
         }
         if (!library && elf.has_interp) {
             const char *interpreter = un_elf_interpreter(v.data, v.size, &elf);
-            snprintf(j->interpreter, PATH_MAX, "%s", interpreter && *interpreter ? interpreter : "?");
+            snprintf(j->interpreter, PATH_MAX, "%s",
+                     interpreter && *interpreter ? interpreter : "?");
         }
     }
     unmap(&v);

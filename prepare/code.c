@@ -1,7 +1,7 @@
 /* code.c - what an ELF file's own tables say of its code (see code.h).
  *
- * Functions come from symbols (System V gABI chapter 4, "Symbol Table") and from unwind tables
- * (frames.c). Addresses that data hold are taken for possible jump targets: every aligned word of
+ * Functions come from symbols (System V gABI chapter 4, "Symbol Table"), from unwind tables (frames.c)
+ * and from Go's own table (gotable.c). Addresses that data hold are taken for possible jump targets: every aligned word of
  * 8 bytes outside of the code, which covers pointers to functions, absolute jump tables, and the
  * addends and places of relative relocations.
  */
@@ -328,6 +328,9 @@ static void read_tables(struct code *c)
                    (s.flags & SHF_ALLOC) && section_is(c, &s, ".eh_frame")) {
             code_read_frames(c, s.addr, s.offset, s.size);
             frames = true;
+        } else if (s.type == SHT_PROGBITS && (section_is(c, &s, ".gopclntab") ||
+                                              section_is(c, &s, ".data.rel.ro.gopclntab"))) {
+            code_read_go_table(c, s.offset, s.size);
         }
     }
     /* .eh_frame_hdr: version, three encodings, then the address of .eh_frame; Linux Standard Base

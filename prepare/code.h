@@ -92,4 +92,7 @@ void code_add_root(struct code *c, uint64_t addr);
 /* frames.c: functions and landing pads of .eh_frame at [offset, offset + size), address `vaddr`. */
 void code_read_frames(struct code *c, uint64_t vaddr, uint64_t offset, uint64_t size);
 
+/* gotable.c: functions of Go's own table at [offset, offset + size) of the file. */
+void code_read_go_table(struct code *c, uint64_t offset, uint64_t size);
+
 #endif

@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "hypervisor/machine.h"
 #include "common/syscall_name.h"
 #include "scheduler/scheduler_impl.h"
 
@@ -374,14 +375,7 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
 
 int sched_can_run(enum image_kind kind, struct un_error *err)
 {
-    if (kind == IMAGE_SDK || image_kind_is_linux(kind)) {
-        return 0;
-    }
-    return un_error_set(
-        err, -ENOTSUP,
-        "an image of kind %s cannot run here: this daemon's drivers run Linux programs "
-        "and images of kind %s; deploy the program itself, or link it with the guest SDK (unid-cc)",
-        image_kind_name(kind), image_kind_name(IMAGE_SDK));
+    return 0;
 }
 
 /* The names of the drivers, for people. */
@@ -406,7 +400,11 @@ static struct sched_driver *choose_driver(struct sched_call *c)
 
     snprintf(r->driver, sizeof(r->driver), "%s",
              driver ? driver->ops->name : function_driver_name(config->driver));
-    if (!driver) {
+    if (!driver && config->machine.set) {
+        call_finish(c, SCHED_CANNOT_RUN,
+                    "machine images need libvirt's QEMU driver, which this daemon has not (see unictl "
+                    "doctor)");
+    } else if (!driver) {
         call_finish(
             c, SCHED_CANNOT_RUN,
             "the function wants the driver %s, and this daemon has %s; deploy it with another "
@@ -441,7 +439,7 @@ static bool refuse_version(struct sched_call *c)
             v->config.memory_mib, (unsigned long long)set->memory_mib);
         return true;
     }
-    c->cls = &driver->classes[cls];
+    c->cls = &driver->classes[driver->ops->memory_bytes ? 0 : cls];
     if (c->cls->mib + reserve_of_others(c->s, v->name) > set->memory_mib) {
         call_finish(c, SCHED_CANNOT_RUN,
                     "the function wants %llu MiB, and other functions have reserved all but %llu of "
@@ -532,8 +530,10 @@ bool call_bind(struct sched_call *c, struct instance *i)
     un_autofree const char **envp = run_envp(config);
     struct un_error err = UN_ERROR_INIT;
     struct hv_run_spec run = run_spec_of(c->image, config, argv, envp);
+    struct hv_machine_config machine;
+    struct machine_words words;
     bool ready = argv && envp;
-    int rc;
+    int rc = 0;
 
     run.invocation_id = c->record->receipt.id;
     run.deadline_us = (uint64_t)config->timeout_ms * 1000;
@@ -543,7 +543,13 @@ bool call_bind(struct sched_call *c, struct instance *i)
     run.snapshot_key = i->cls->driver->ops->prepare ? c->version->snapshot_key : NULL;
     call_enter_phase(c, PHASE_BIND);
     call_body_first(c, &run);
-    rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
+    if (config->machine.set) {
+        rc = machine_config_of(c, &words, &machine, &err);
+        run.machine = &machine;
+    }
+    if (rc == 0) {
+        rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
+    }
     if (rc < 0 && ready && i->state == INSTANCE_WARM) {
         call_enter_phase(c, PHASE_SHELL); /* a shell may take what this one did not */
         instance_end(i, NULL);

@@ -36,9 +36,16 @@ void pool_init(struct scheduler *s)
 
         cls->s = s;
         cls->driver = &s->drivers[k / SHELL_CLASSES];
-        cls->mib = admission_class_mib(k % SHELL_CLASSES, s->set.shell_mib, s->set.memory_mib);
-        pool_policy_init(&cls->policy, k == 0 ? s->set.pool_min : 0,
-                         k == 0 ? s->set.pool_max : large, s->set.pool_idle_us);
+        /* What serves machine images makes machines of its own: its shells are connections. */
+        bool machines = cls->driver->ops->memory_bytes != NULL;
+        cls->mib = machines ? 0
+                            : admission_class_mib(k % SHELL_CLASSES, s->set.shell_mib,
+                                                  s->set.memory_mib);
+        pool_policy_init(&cls->policy, k == 0 && !machines ? s->set.pool_min : 0,
+                         machines ? 0
+                         : k == 0 ? s->set.pool_max
+                                  : large,
+                         s->set.pool_idle_us);
         un_list_init(&cls->idle);
         un_list_init(&cls->claims);
         un_timer_init(&cls->timer, s->loop, on_timer, cls);
@@ -47,6 +54,14 @@ void pool_init(struct scheduler *s)
 
 struct sched_driver *pool_driver(struct scheduler *s, const struct function_config *config)
 {
+    for (unsigned d = 0; config->machine.set && d < s->driver_count; d++) {
+        if (s->drivers[d].ops->memory_bytes) {
+            return &s->drivers[d];
+        }
+    }
+    if (config->machine.set) {
+        return NULL;
+    }
     if (config->driver == FUNCTION_AUTO) {
         return &s->drivers[0];
     }
@@ -65,9 +80,21 @@ void pool_done(struct scheduler *s)
     }
 }
 
+uint64_t pool_machines_mib(const struct scheduler *s)
+{
+    uint64_t mib = 0;
+
+    for (unsigned d = 0; d < s->driver_count; d++) {
+        if (s->drivers[d].ops->memory_bytes) {
+            mib += s->drivers[d].ops->memory_bytes(s->drivers[d].drv) >> 20;
+        }
+    }
+    return mib;
+}
+
 uint64_t pool_memory_used(const struct scheduler *s)
 {
-    uint64_t mib = s->instances_mib;
+    uint64_t mib = s->instances_mib + pool_machines_mib(s);
 
     for (unsigned k = 0; k < s->class_count; k++) {
         const struct shell_class *cls = &s->classes[k];
@@ -77,6 +104,20 @@ uint64_t pool_memory_used(const struct scheduler *s)
         }
     }
     return mib;
+}
+
+bool sched_may_use(struct scheduler *s, uint64_t bytes)
+{
+    uint64_t want = pool_memory_used(s) + (bytes >> 20);
+
+    if (!admission_leaves_reserved(s->set.memory_mib, s->committed_mib + pool_machines_mib(s),
+                                   bytes >> 20, s->reserved_unused_mib)) {
+        return false;
+    }
+    if (want > s->set.memory_mib) {
+        pool_evict(s, want - s->set.memory_mib);
+    }
+    return pool_memory_used(s) + (bytes >> 20) <= s->set.memory_mib;
 }
 
 void pool_claim(struct sched_call *c)

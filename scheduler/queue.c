@@ -123,7 +123,7 @@ static struct sched_call *line_first(const struct line *l)
 void line_settle(struct scheduler *s, struct line *l)
 {
     const struct sched_call *first = line_first(l);
-    bool ready = first && l->running < first->version->config.concurrency;
+    bool ready = first && l->running < config_places(&first->version->config);
     bool reserved = l->running < l->reserved;
 
     if (!first && l->refs == 0) {
@@ -168,7 +168,7 @@ void queue_leave_place(struct sched_call *c)
 static unsigned memory_places(const struct sched_call *c)
 {
     uint64_t others = reserve_of_others(c->s, c->line->name), limit = c->s->set.memory_mib;
-    uint64_t places = limit > others ? (limit - others) / c->cls->mib : 0;
+    uint64_t places = limit > others && c->cls->mib > 0 ? (limit - others) / c->cls->mib : 0;
 
     return places < UINT32_MAX ? (unsigned)places : UINT32_MAX;
 }
@@ -182,7 +182,7 @@ static struct admission_queue describe(const struct sched_call *c)
         .waiting_total = s->waiting_count,
         .limit_function = s->set.queue_per_function,
         .limit_total = s->set.queue_total,
-        .concurrency = c->version->config.concurrency,
+        .concurrency = config_places(&c->version->config),
         .memory_places = memory_places(c),
         .mean_us = admission_mean_get(&c->line->mean),
         .wait_us = s->set.queue_wait_us,
@@ -258,9 +258,9 @@ static bool refuse_broken(struct sched_call *c)
 
 static bool leaves_reserved(const struct scheduler *s, const struct sched_call *c)
 {
-    return c->line->running < c->line->reserved ||
-           admission_leaves_reserved(s->set.memory_mib, s->committed_mib, c->cls->mib,
-                                     s->reserved_unused_mib);
+    return c->line->running < c->line->reserved || c->cls->mib == 0 ||
+           admission_leaves_reserved(s->set.memory_mib, s->committed_mib + pool_machines_mib(s),
+                                     c->cls->mib, s->reserved_unused_mib);
 }
 
 void queue_dispatch(struct scheduler *s)

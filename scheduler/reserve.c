@@ -48,6 +48,11 @@ int sched_check_reserved(const struct scheduler *s, const char *name,
     if (config->reserved_concurrency == 0) {
         return 0;
     }
+    if (config->machine.set) {
+        return un_error_set(err, -EINVAL,
+                            "reserved_concurrency: is for programs; machine images keep machines "
+                            "of their own");
+    }
     if (__builtin_mul_overflow(config->reserved_concurrency, mib, &sum) ||
         __builtin_add_overflow(sum, others, &sum) || sum > s->set.memory_mib) {
         return un_error_set(err, -EINVAL,
@@ -103,7 +108,7 @@ static void set_reserved(struct scheduler *s, const char *name, unsigned places,
 
 static void take(struct scheduler *s, const struct function_version *v)
 {
-    set_reserved(s, v->name, v->config.reserved_concurrency, place_mib(s, v->config.memory_mib));
+    set_reserved(s, v->name, v->config.machine.set ? 0 : v->config.reserved_concurrency, place_mib(s, v->config.memory_mib));
 }
 
 struct lookup {

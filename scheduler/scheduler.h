@@ -89,6 +89,14 @@ int sched_can_run(enum image_kind kind, struct un_error *err);
 int sched_check_reserved(const struct scheduler *s, const char *name,
                          const struct function_config *config, struct un_error *err);
 
+/* Whether a machine image can be started as its configuration says: flavor and command line. -EINVAL with
+ * the choices, -E2BIG. Programs: 0. */
+int sched_check_machine(const struct function_config *config, struct un_error *err);
+
+/* Whether so much memory is free of what all VMs may have together; idle shells are let go for it, so
+ * asking again soon may help. */
+bool sched_may_use(struct scheduler *s, uint64_t bytes);
+
 /* --- a call ----------------------------------------------------------------------------------- */
 
 /* What a call came by: the gateway, REST, REST to be run later, a trigger, another function's

@@ -198,6 +198,8 @@ void pool_shell_failed(struct shell_class *cls, uint64_t round, const struct un_
 void pool_evict(struct scheduler *s, uint64_t mib);
 /* Memory of all instances, and of shells that are promised to claims but not begun. */
 uint64_t pool_memory_used(const struct scheduler *s);
+/* Of it, what drivers use for machines of their own. */
+uint64_t pool_machines_mib(const struct scheduler *s);
 
 /* --- VMs to be used again, by function version; warm.c ---------------------------------------- */
 
@@ -361,6 +363,15 @@ struct sched_call {
 const char **run_argv(const char *name, const struct function_config *config);
 /* The program's environment, likewise. */
 const char **run_envp(const struct function_config *config);
+/* The machine of a machine image, for hv_run_spec.machine; `words` holds what it points at, and has to
+ * live as long. */
+struct machine_words {
+    char key[96], path[4096];
+};
+int machine_config_of(const struct sched_call *c, struct machine_words *words,
+                      struct hv_machine_config *ret, struct un_error *err);
+/* Requests of a function at once. */
+unsigned config_places(const struct function_config *config);
 struct hv_run_spec run_spec_of(const struct image_mapping *image,
                                const struct function_config *config, const char *const *argv,
                                const char *const *envp);

@@ -16,8 +16,10 @@ struct lv_figures {
     char why_not[128];
 };
 
+enum { LV_ACCELERATOR_SIZE = 16 };
+
 struct lv_choice {
-    char accelerator[16];
+    char accelerator[LV_ACCELERATOR_SIZE];
     struct lv_figures tcg, kvm;
 };
 

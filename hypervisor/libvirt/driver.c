@@ -83,7 +83,10 @@ static void probe_done(struct un_job *job, int rc, const struct un_error *err)
     struct lv_probe_request *r = un_container_of(job, struct lv_probe_request, job);
     struct hv_probe p;
     if (rc == 0) {
+        pthread_mutex_lock(&r->drv->choice_lock);
         r->drv->choice = r->choice;
+        r->drv->chosen = true;
+        pthread_mutex_unlock(&r->drv->choice_lock);
     }
     probe_fill(&p, &r->choice, rc < 0 ? err : NULL);
     r->cb(r->arg, &p);
@@ -125,19 +128,24 @@ static void lv_probe(struct hv_driver *drv, void (*cb)(void *arg, const struct h
 static int open_run(struct un_job *job, struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, open_job);
-    int rc = lv_host_open(&drv->host, err);
-    if (rc < 0) {
-        return rc;
+    return lv_host_open(&drv->host, err);
+}
+
+int lv_driver_choose(struct hv_driver *drv, char ret[LV_ACCELERATOR_SIZE], struct un_error *err)
+{
+    int rc = 0;
+    pthread_mutex_lock(&drv->choice_lock);
+    if (!drv->chosen) {
+        if (drv->wanted_accelerator) {
+            snprintf(drv->choice.accelerator, sizeof(drv->choice.accelerator), "%s",
+                     drv->wanted_accelerator);
+        } else if (!lv_choice_load(&drv->host, &drv->choice)) {
+            rc = lv_choice_measure(&drv->host, &drv->choice, err);
+        }
+        drv->chosen = rc == 0;
     }
-    if (drv->wanted_accelerator) {
-        snprintf(drv->choice.accelerator, sizeof(drv->choice.accelerator), "%s",
-                 drv->wanted_accelerator);
-    } else if (!lv_choice_load(&drv->host, &drv->choice)) {
-        rc = lv_choice_measure(&drv->host, &drv->choice, err);
-    }
-    if (rc < 0) {
-        lv_host_close(&drv->host);
-    }
+    memcpy(ret, drv->choice.accelerator, LV_ACCELERATOR_SIZE);
+    pthread_mutex_unlock(&drv->choice_lock);
     return rc;
 }
 
@@ -153,29 +161,25 @@ static void measure_tsc(struct hv_driver *drv)
 static void open_done(struct un_job *job, int rc, const struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, open_job);
-    struct un_list vms, probes;
+    struct un_list wants, probes;
     drv->state = rc < 0 ? LV_HOST_IDLE : LV_HOST_READY;
     measure_tsc(drv);
-    un_list_init(&vms);
+    un_list_init(&wants);
     un_list_init(&probes);
-    while (!un_list_empty(&drv->waiting_vms)) {
-        struct un_list *node = drv->waiting_vms.next;
+    while (!un_list_empty(&drv->wants)) {
+        struct un_list *node = drv->wants.next;
         un_list_remove(node);
-        un_list_push(&vms, node);
+        un_list_push(&wants, node);
     }
     while (!un_list_empty(&drv->waiting_probes)) {
         struct un_list *node = drv->waiting_probes.next;
         un_list_remove(node);
         un_list_push(&probes, node);
     }
-    while (!un_list_empty(&vms)) {
-        struct hv_vm *vm = un_list_first(&vms, struct hv_vm, node);
-        un_list_remove(&vm->node);
-        if (rc < 0) {
-            lv_vm_fail(vm, rc, err);
-        } else {
-            lv_vm_make(vm);
-        }
+    while (!un_list_empty(&wants)) {
+        struct lv_want *want = un_list_first(&wants, struct lv_want, node);
+        un_list_remove(&want->node);
+        want->fn(want, rc, err);
     }
     while (!un_list_empty(&probes)) {
         struct lv_probe_request *r = un_list_first(&probes, struct lv_probe_request, node);
@@ -196,13 +200,13 @@ static void start_opening(struct hv_driver *drv)
     un_workers_submit(drv->makers, &drv->open_job);
 }
 
-void lv_driver_want(struct hv_driver *drv, struct hv_vm *vm)
+void lv_driver_want(struct hv_driver *drv, struct lv_want *want)
 {
     if (drv->state == LV_HOST_READY) {
-        lv_vm_make(vm);
+        want->fn(want, 0, NULL);
         return;
     }
-    un_list_push(&drv->waiting_vms, &vm->node);
+    un_list_push(&drv->wants, &want->node);
     if (drv->state == LV_HOST_IDLE) {
         start_opening(drv);
     }
@@ -228,7 +232,7 @@ static void clean_done(struct un_job *job, int rc, const struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, clean_job);
     drv->state = LV_HOST_IDLE;
-    if (!un_list_empty(&drv->waiting_vms) || !un_list_empty(&drv->waiting_probes)) {
+    if (!un_list_empty(&drv->wants) || !un_list_empty(&drv->waiting_probes)) {
         start_opening(drv);
     }
 }
@@ -241,6 +245,7 @@ static void driver_free(struct hv_driver *drv)
     un_workers_free(drv->makers);
     un_workers_free(drv->removers);
     lv_place_done(&drv->place);
+    pthread_mutex_destroy(&drv->choice_lock);
     free(drv->uri);
     free(drv->wanted_accelerator);
     free(drv);
@@ -281,10 +286,11 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     }
     drv->base.ops = &unid_hv_driver;
     drv->loop = spec->loop;
+    pthread_mutex_init(&drv->choice_lock, NULL);
     drv->place.lock = drv->place.owner = -1;
     drv->tsc_start = read_tsc();
     drv->mono_start_us = un_clock_mono_us();
-    un_list_init(&drv->waiting_vms);
+    un_list_init(&drv->wants);
     un_list_init(&drv->waiting_probes);
     int rc = copy_settings(drv, spec, err);
     rc = rc < 0 ? rc : lv_place_init(&drv->place, spec->state_dir, spec->runtime_dir, err);
@@ -320,6 +326,7 @@ static void lv_close(struct hv_driver *drv)
 
 const struct hv_driver_ops unid_hv_driver = {
     .name = "libvirt",
+    .machine = &lv_machine_ops,
     .open = lv_open,
     .close = lv_close,
     .probe = lv_probe,

@@ -4,6 +4,7 @@
 #define UNID_HYPERVISOR_LIBVIRT_DRIVER_H
 
 #include <event2/event.h>
+#include <pthread.h>
 
 #include "common/list.h"
 #include "common/workers.h"
@@ -12,6 +13,7 @@
 #include "hypervisor/layout.h"
 #include "hypervisor/libvirt/choice.h"
 #include "hypervisor/libvirt/host.h"
+#include "hypervisor/machine.h"
 
 /* The way of the host:
  *
@@ -21,7 +23,16 @@
  *
  * VMs and probes that come before READY wait in a list; when opening fails they are told so, and
  * the next one tries again. */
+enum { LV_MACHINE_DISKS = 4 }; /* of one machine */
+
 enum lv_host_state { LV_HOST_CLEANING, LV_HOST_IDLE, LV_HOST_OPENING, LV_HOST_READY };
+
+/* Somebody who needs the host READY. */
+struct lv_want {
+    struct un_list node;
+    /* rc 0: it is; else it could not be opened. */
+    void (*fn)(struct lv_want *want, int rc, const struct un_error *err);
+};
 
 struct hv_driver {
     struct hv_driver_base base;
@@ -30,14 +41,16 @@ struct hv_driver {
     struct lv_place place;
     struct lv_host host; /* workers read it once the state is READY */
     enum lv_host_state state;
-    struct lv_choice choice;
+    struct lv_choice choice; /* once `chosen`; both under the lock */
+    bool chosen;
+    pthread_mutex_t choice_lock;
     /* A request's resume must not stand behind a shell's making, nor that behind a removal. */
     struct un_workers *fast, *makers, *removers;
     struct un_job clean_job, open_job;
-    struct un_list waiting_vms;    /* struct hv_vm */
+    struct un_list wants;          /* struct lv_want */
     struct un_list waiting_probes; /* struct lv_probe_request */
     uint64_t tsc_start, mono_start_us, tsc_hz;
-    unsigned vms;
+    unsigned vms; /* and machines */
 };
 
 /* The way of a VM is in hv.h. At a worker it has at most one `job` (make, resume, remove) and, from
@@ -58,7 +71,7 @@ struct hv_vm {
     uint64_t mem_bytes;
     struct lv_shell shell;
     struct un_job job, reap_job;
-    struct un_list node; /* in waiting_vms */
+    struct lv_want want;
     struct event *bell;
     struct un_timer stop_timer;
     struct un_post exit_post;
@@ -68,12 +81,6 @@ struct hv_vm {
     uint64_t guard, cr3;
     struct hv_usage usage; /* as of the last look */
 };
-
-/* Starts making the shell, now that the host is READY. */
-void lv_vm_make(struct hv_vm *vm);
-
-/* The host could not be opened. */
-void lv_vm_fail(struct hv_vm *vm, int rc, const struct un_error *err);
 
 /* A connection was lost: open anew for the next VM. */
 void lv_driver_check(struct hv_driver *drv);
@@ -89,7 +96,14 @@ void lv_vm_usage(struct hv_vm *vm, struct hv_usage *ret);
 int lv_vm_pid(struct hv_vm *vm);
 void lv_vm_free(struct hv_vm *vm);
 
-/* Queues the VM until the host is READY, opening it when nobody has. */
-void lv_driver_want(struct hv_driver *drv, struct hv_vm *vm);
+/* Calls want->fn when the host is READY, now or later, opening it when nobody has. To take it back,
+ * remove the node from its list. */
+void lv_driver_want(struct hv_driver *drv, struct lv_want *want);
+
+/* What runs our shells best: measured once, by whoever comes first; the others wait. Seconds then. Worker,
+ * host READY. */
+int lv_driver_choose(struct hv_driver *drv, char ret[LV_ACCELERATOR_SIZE], struct un_error *err);
+
+extern const struct hv_machine_ops lv_machine_ops; /* machine.c */
 
 #endif

@@ -14,7 +14,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -207,6 +209,16 @@ static void file_path(const struct lv_shell *s, const char *dir, const char *suf
     snprintf(out, FILE_SIZE, "%s/%s/%s%s", s->host->place->work, dir, s->name, suffix);
 }
 
+static int create_domain(struct lv_shell *s, const struct un_buf *xml, struct un_error *err)
+{
+    /* The embedded driver knows no automatic destruction; leftovers are found by name. */
+    unsigned flags = VIR_DOMAIN_START_PAUSED | (s->host->uri ? VIR_DOMAIN_START_AUTODESTROY : 0);
+    reaper_get();
+    s->domain = virDomainCreateXML(s->host->conn, (const char *)xml->data, flags);
+    reaper_put();
+    return s->domain ? 0 : virt_error(err, -EIO, "create domain");
+}
+
 static int start_domain(struct lv_shell *s, const char *accelerator, struct un_error *err)
 {
     char rom[LV_PATH_SIZE + 16], socket_path[FILE_SIZE];
@@ -223,15 +235,7 @@ static int start_domain(struct lv_shell *s, const char *accelerator, struct un_e
     if (rc == 0) {
         rc = un_fault("libvirt.create");
     }
-    if (rc < 0) {
-        return un_error_errno(err, rc, "describe domain");
-    }
-    /* The embedded driver knows no automatic destruction; leftovers are found by name. */
-    unsigned flags = VIR_DOMAIN_START_PAUSED | (s->host->uri ? VIR_DOMAIN_START_AUTODESTROY : 0);
-    reaper_get();
-    s->domain = virDomainCreateXML(s->host->conn, (const char *)xml.data, flags);
-    reaper_put();
-    return s->domain ? 0 : virt_error(err, -EIO, "create domain");
+    return rc < 0 ? un_error_errno(err, rc, "describe domain") : create_domain(s, &xml, err);
 }
 
 static bool found_one(void *arg, pid_t pid)
@@ -311,6 +315,80 @@ int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_byt
     return 0;
 }
 
+/* A copy of `from` that QEMU's user can read, as <work>/s/<domain><suffix>; hard links would need the
+ * same file system. */
+static int copy_for_qemu(const struct lv_shell *s, const char *from, const char *suffix, char *out,
+                         struct un_error *err)
+{
+    file_path(s, "s", suffix, out);
+    un_autoclose int in = open(from, O_RDONLY | O_CLOEXEC);
+    if (in < 0) {
+        return un_error_errno(err, -errno, "open %s", from);
+    }
+    un_autoclose int to = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (to < 0 || fchmod(to, 0644) < 0) {
+        return un_error_errno(err, -errno, "create %s", out);
+    }
+    for (;;) {
+        ssize_t n = sendfile(to, in, NULL, 1 << 30);
+        if (n < 0) {
+            return un_error_errno(err, -errno, "copy %s", from);
+        }
+        if (n == 0) {
+            return 0;
+        }
+    }
+}
+
+static int start_machine(struct lv_shell *s, const char *accelerator,
+                         const struct hv_machine_spec *spec, struct un_error *err)
+{
+    char kernel[FILE_SIZE], initrd[FILE_SIZE], console[FILE_SIZE];
+    struct hv_machine_spec seen = *spec;
+    int rc = 0;
+    if (spec->kernel) {
+        rc = copy_for_qemu(s, spec->kernel, ".kernel", kernel, err);
+        seen.kernel = kernel;
+    }
+    if (rc == 0 && spec->initrd) {
+        rc = copy_for_qemu(s, spec->initrd, ".initrd", initrd, err);
+        seen.initrd = initrd;
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    file_path(s, "s", "", console);
+    struct lv_machine_xml_spec xml_spec = {.name = s->name,
+                                           .accelerator = accelerator,
+                                           .emulator = s->host->emulator,
+                                           .console_path = console,
+                                           .machine = &seen};
+    un_autobuf struct un_buf xml = {0};
+    rc = lv_xml_build_machine(&xml_spec, &xml);
+    if (rc == 0) {
+        rc = un_fault("libvirt.create");
+    }
+    return rc < 0 ? un_error_errno(err, rc, "describe machine") : create_domain(s, &xml, err);
+}
+
+int lv_shell_create_machine(struct lv_host *h, const char *accelerator,
+                            const struct hv_machine_spec *spec, struct lv_shell *ret,
+                            struct un_error *err)
+{
+    struct lv_shell s = {.host = h, .pidfd = -1, .sock = -1};
+    snprintf(s.name, sizeof(s.name), "%s%u", h->place->prefix, atomic_fetch_add(&domain_serial, 1));
+    int rc = start_machine(&s, accelerator, spec, err);
+    rc = rc < 0 ? rc : find_process(&s, err);
+    rc = rc < 0 ? rc : connect_doorbell(&s, err);
+    if (rc < 0) {
+        lv_shell_destroy(&s);
+        return rc;
+    }
+    s.base_cpu_us = lv_proc_cpu_us(s.pid);
+    *ret = s;
+    return 0;
+}
+
 int lv_shell_resume(struct lv_shell *s, struct un_error *err)
 {
     int rc = un_fault("libvirt.resume");
@@ -363,8 +441,11 @@ void lv_shell_destroy(struct lv_shell *s)
     if (s->host) {
         file_path(s, "root/log/qemu", ".log", path);
         unlink(path);
-        file_path(s, "s", "", path);
-        unlink(path);
+        static const char *const suffixes[] = {"", ".kernel", ".initrd"};
+        for (size_t i = 0; i < UN_ARRAY_SIZE(suffixes); i++) {
+            file_path(s, "s", suffixes[i], path);
+            unlink(path);
+        }
     }
     *s = (struct lv_shell){.pidfd = -1, .sock = -1};
 }

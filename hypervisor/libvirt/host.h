@@ -12,6 +12,7 @@
 
 #include "common/error.h"
 #include "hypervisor/libvirt/place.h"
+#include "hypervisor/machine.h"
 
 struct lv_host {
     struct lv_place *place;
@@ -43,6 +44,12 @@ bool lv_host_alive(struct lv_host *h);
 /* Makes a shell; on failure nothing is left of it. Some 300 ms. */
 int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_bytes,
                     struct lv_shell *ret, struct un_error *err);
+
+/* Makes a machine's domain, paused, and connects its console (`sock`). `mem` stays NULL: its memory is
+ * its own. On failure nothing is left of it. The rest is as for shells. */
+int lv_shell_create_machine(struct lv_host *h, const char *accelerator,
+                            const struct hv_machine_spec *spec, struct lv_shell *ret,
+                            struct un_error *err);
 
 /* Lets the CPU run. 2 ms. */
 int lv_shell_resume(struct lv_shell *s, struct un_error *err);

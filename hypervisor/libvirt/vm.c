@@ -108,7 +108,7 @@ static void close_bell(struct hv_vm *vm)
 void lv_vm_free(struct hv_vm *vm)
 {
     vm->freed = true;
-    un_list_remove(&vm->node);
+    un_list_remove(&vm->want.node);
     close_bell(vm);
     un_timer_cancel(&vm->stop_timer);
     un_loop_unpost(vm->drv->loop, &vm->exit_post);
@@ -385,11 +385,13 @@ int lv_vm_pid(struct hv_vm *vm)
 static int make_run(struct un_job *job, struct un_error *err)
 {
     struct hv_vm *vm = vm_of(job);
-    return lv_shell_create(&vm->drv->host, vm->drv->choice.accelerator, vm->mem_bytes, &vm->shell,
-                           err);
+    char accelerator[LV_ACCELERATOR_SIZE];
+    int rc = lv_driver_choose(vm->drv, accelerator, err);
+    return rc < 0 ? rc
+                  : lv_shell_create(&vm->drv->host, accelerator, vm->mem_bytes, &vm->shell, err);
 }
 
-void lv_vm_fail(struct hv_vm *vm, int rc, const struct un_error *err)
+static void vm_fail(struct hv_vm *vm, int rc, const struct un_error *err)
 {
     vm->state = LV_VM_ENDED;
     vm->events->on_ready(vm->arg, rc, err);
@@ -407,23 +409,28 @@ static void make_done(struct un_job *job, int rc, const struct un_error *err)
     }
     if (rc < 0) {
         lv_driver_check(vm->drv);
-        lv_vm_fail(vm, rc, err);
+        vm_fail(vm, rc, err);
         return;
     }
     vm->bell =
         event_new(un_loop_base(vm->drv->loop), vm->shell.sock, EV_READ | EV_PERSIST, on_bell, vm);
     if (!vm->bell || event_add(vm->bell, NULL) < 0) {
         un_error_set(&mine, -ENOMEM, "out of memory");
-        lv_vm_fail(vm, -ENOMEM, &mine);
+        vm_fail(vm, -ENOMEM, &mine);
         return;
     }
     vm->state = LV_VM_SHELL;
     vm->events->on_ready(vm->arg, 0, NULL);
 }
 
-void lv_vm_make(struct hv_vm *vm)
+static void on_host(struct lv_want *want, int rc, const struct un_error *err)
 {
-    submit(vm, vm->drv->makers, make_run, make_done);
+    struct hv_vm *vm = un_container_of(want, struct hv_vm, want);
+    if (rc < 0) {
+        vm_fail(vm, rc, err);
+    } else {
+        submit(vm, vm->drv->makers, make_run, make_done);
+    }
 }
 
 int lv_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
@@ -445,11 +452,12 @@ int lv_vm_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm
     vm->arg = spec->arg;
     vm->mem_bytes = spec->mem_bytes;
     vm->shell = (struct lv_shell){.pidfd = -1, .sock = -1};
-    un_list_init(&vm->node);
+    un_list_init(&vm->want.node);
+    vm->want.fn = on_host;
     un_timer_init(&vm->stop_timer, drv->loop, stop_waiting_guest, vm);
     hv_asks_init(&vm->asks, drv->loop, &vm->channel);
     drv->vms++;
-    lv_driver_want(drv, vm);
+    lv_driver_want(drv, &vm->want);
     *ret = vm;
     return 0;
 }

@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-static int append_escaped(struct un_buf *out, const char *s)
+int lv_xml_append_escaped(struct un_buf *out, const char *s)
 {
     for (; *s; s++) {
         const char *entity = NULL;
@@ -49,7 +49,7 @@ static int append_escaped(struct un_buf *out, const char *s)
 static int append_pair(struct un_buf *out, const char *text, const char *foreign)
 {
     int rc = un_buf_append_str(out, text);
-    return rc < 0 ? rc : append_escaped(out, foreign);
+    return rc < 0 ? rc : lv_xml_append_escaped(out, foreign);
 }
 
 int lv_xml_build(const struct lv_xml_spec *spec, struct un_buf *out)
@@ -68,14 +68,13 @@ int lv_xml_build(const struct lv_xml_spec *spec, struct un_buf *out)
                              "<vcpu>1</vcpu><os><type arch='x86_64' machine='microvm'>hvm</type>",
                              spec->mem_bytes / 1024);
     rc = rc < 0 ? rc : append_pair(out, "<loader readonly='yes' type='rom'>", spec->rom_path);
-    rc = rc < 0
-             ? rc
-             : un_buf_append_str(out, "</loader></os><cpu mode='custom' match='exact' "
-                                      "check='none'><model fallback='forbid'>qemu64</model>"
-                                      "<feature policy='require' name='fsgsbase'/></cpu>"
-                                      "<on_poweroff>destroy</on_poweroff>"
-                                      "<on_reboot>destroy</on_reboot>"
-                                      "<on_crash>destroy</on_crash><devices>");
+    rc = rc < 0 ? rc
+                : un_buf_append_str(out, "</loader></os><cpu mode='custom' match='exact' "
+                                         "check='none'><model fallback='forbid'>qemu64</model>"
+                                         "<feature policy='require' name='fsgsbase'/></cpu>"
+                                         "<on_poweroff>destroy</on_poweroff>"
+                                         "<on_reboot>destroy</on_reboot>"
+                                         "<on_crash>destroy</on_crash><devices>");
     rc = rc < 0 ? rc : append_pair(out, "<emulator>", spec->emulator);
     rc = rc < 0 ? rc
                 : append_pair(out,

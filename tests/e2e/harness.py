@@ -45,14 +45,13 @@ def wait_for(condition, what, seconds=ANSWER_S):
         time.sleep(0.005)
 
 
-def sdk_image(salt=b"", size=0):
+def sdk_image(salt=b"", size=0, base=0x200000):
     """An SDK image (guest/include/unid/abi.h) as small as can be: one segment, our note, an endless
     loop. The fake driver never runs its code; `salt` and `size` make images differ."""
     code = b"\xeb\xfe" + salt
     note = struct.pack("<III", 5, 8, 1) + b"unid\0\0\0\0" + struct.pack("<HHI", 1, 0, 0)
     code_at = 64 + 2 * 56 + len(note)
     total = max(code_at + len(code), size)
-    base = 0x200000
     head = b"\x7fELF" + bytes([2, 1, 1, 0]) + bytes(8)
     head += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + code_at, 64, 0, 0, 64, 56, 2, 64, 0, 0)
     load = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, total, total, 4096)
@@ -62,6 +61,11 @@ def sdk_image(salt=b"", size=0):
     )
     image = head + load + notes + note + code
     return image + b"\0" * (total - len(image))
+
+
+def linux_image(salt=b""):
+    """A static Linux program, likewise."""
+    return sdk_image(salt, base=0x400000).replace(b"unid\0", b"none\0")
 
 
 def disk_image(salt=b""):
@@ -116,13 +120,14 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Daemon:
-    def __init__(self, directory, driver="fake", flags=(), env=None):
+    def __init__(self, directory, driver="fake", flags=(), env=None, prefix=()):
         self.directory = pathlib.Path(directory)
         self.state = self.directory / "state"
         self.socket = self.directory / "unid.sock"
         self.ready_file = self.directory / "ready.json"
         self.log_file = self.directory / "log"
         self.driver, self.flags, self.env = driver, list(flags), dict(env or {})
+        self.prefix = list(prefix)  # ends in an exec of what follows it
         self.process = None
         self.port = None
         self.may_log_errors = False
@@ -132,6 +137,7 @@ class Daemon:
 
     def command(self):
         return [
+            *self.prefix,
             str(UNID),
             "--listen",
             "127.0.0.1:0",

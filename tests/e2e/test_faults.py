@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import harness
-from harness import read_answer, sdk_image
+from harness import linux_image, read_answer, sdk_image
 
 
 def has_fault_points():
@@ -55,6 +55,23 @@ def test_failed_commit_is_told_and_changes_nothing(unid, fault, status):
     assert state(unid) == before
     unid.put("/api/v1/functions/f", {"image": digest, "args": ["count"]}).ok()
     unid.call("f", b"abc").ok()
+
+
+@needs_fault_points
+def test_program_that_cannot_be_prepared_for_want_of_room_is_not_deployed(unid):
+    unid.may_log_errors = True
+    digest = unid.push(linux_image())
+    restart(unid, "image.prepare=ENOSPC@1+")
+    for _ in range(2):
+        unid.put("/api/v1/functions/f", {"image": digest}).problem(507)
+        unid.post(f"/api/v1/images/{digest}/check").problem(507)
+    unid.get("/api/v1/functions/f").problem(404)
+    assert list((unid.state / "cache/images").iterdir()) == []
+    restart(unid)
+    assert unid.post(f"/api/v1/images/{digest}/check").ok().json["runs"] is True
+    deployed = unid.put("/api/v1/functions/f", {"image": digest}).ok(201).json
+    assert deployed["kind"] == "linux-static" and deployed["interface"] == "filter"
+    assert deployed["memory_mib"] > 128 and deployed["program"] is None
 
 
 @needs_fault_points

@@ -1,11 +1,12 @@
-/* fuzz_libos_dns.c - the library OS's answers to DNS queries: any bytes get a well-formed reply or none.
- * The first byte says what the host answers: bit 0, the name is allowed; bit 1, it is short of memory. */
+/* fuzz_libos_dns.c - the library OS's answers to DNS queries: any bytes get a well-formed reply or
+ * none. The first byte says what the host answers: bit 0, the name is allowed; bit 1, it is short
+ * of memory. */
 #include <stdlib.h>
 
+#include "fs/text.h"
 #include "host.h"
 #include "mm.h"
 #include "net/socket.h"
-#include "fs/text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static int answer;
@@ -50,7 +51,8 @@ struct inode *dir_make(struct inode *dir, const char *name, uint32_t mode, uint6
     return NULL;
 }
 
-struct inode *dir_lookup(struct inode *dir, const char *name, size_t len, struct inode **ret_temporary)
+struct inode *dir_lookup(struct inode *dir, const char *name, size_t len,
+                         struct inode **ret_temporary)
 {
     (void)dir, (void)name, (void)len, (void)ret_temporary;
     return NULL;
@@ -76,7 +78,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     answer = data[0] & 1 ? 0 : data[0] & 2 ? -EAGAIN : -EACCES;
     size_t len = dns_answer(data + 1, size - 1, reply, sizeof(reply));
-    if (len > sizeof(reply) || (len && (len < 12 || !(reply[2] & 0x80) || reply[5] > 1 || reply[7] > 1))) {
+    if (len > sizeof(reply) ||
+        (len && (len < 12 || !(reply[2] & 0x80) || reply[5] > 1 || reply[7] > 1))) {
         abort();
     }
     /* An address that was told is one that leads back to its name. */

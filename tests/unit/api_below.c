@@ -436,6 +436,16 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
     return statuses[k];
 }
 
+int sched_check_machine(const struct function_config *config, struct un_error *err)
+{
+    return 0;
+}
+
+json_t *machine_config_to_json(const struct machine_config *m)
+{
+    return json_object();
+}
+
 int sched_can_run(enum image_kind kind, struct un_error *err)
 {
     return kind == IMAGE_SDK || kind == IMAGE_LINUX_ROOTFS

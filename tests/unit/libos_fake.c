@@ -11,7 +11,7 @@ struct fake fake;
 struct task *current;
 unsigned request_waiters;
 
-/* --- memory ------------------------------------------------------------------------------------ */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 struct frame_uses {
     uint32_t uses;
@@ -85,7 +85,7 @@ void mm_for_each_area(void (*line)(void *arg, const struct mm_area_info *area), 
     }
 }
 
-/* --- tasks and time ---------------------------------------------------------------------------- */
+/* --- tasks and time --------------------------------------------------------------------------- */
 
 void waitq_add(struct waitq *q, struct waiter *w)
 {
@@ -198,7 +198,7 @@ void process_for_each_task(void (*each)(void *arg, const struct task *t), void *
     each(arg, (struct task *)&fake);
 }
 
-/* --- the host ---------------------------------------------------------------------------------- */
+/* --- the host --------------------------------------------------------------------------------- */
 
 uint32_t host_interface(void)
 {
@@ -291,6 +291,11 @@ void host_random(void *to, size_t len)
     }
 }
 
+void host_random_at_start(void *to, size_t len)
+{
+    host_random(to, len);
+}
+
 void host_wait(uint64_t ns)
 {
     fake.waits++;
@@ -299,7 +304,9 @@ void host_wait(uint64_t ns)
 
 int host_net_resolve(const char *name, size_t len)
 {
-    return fake.allowed && strlen(fake.allowed) == len && !memcmp(fake.allowed, name, len) ? 0 : -EACCES;
+    return fake.allowed && strlen(fake.allowed) == len && !memcmp(fake.allowed, name, len)
+               ? 0
+               : -EACCES;
 }
 
 int host_net_open(const char *where, size_t len)
@@ -357,7 +364,7 @@ uint64_t host_net_writable(void)
     return fake.writable;
 }
 
-/* --- the root file system ---------------------------------------------------------------------- */
+/* --- the root file system --------------------------------------------------------------------- */
 
 struct image {
     struct unid_rootfs head;

@@ -17,8 +17,8 @@
 struct fake {
     uint32_t interface;
     uint64_t now_ns;
-    /* Called when the task would block: does what others would do meanwhile. NULL: time passes up to
-     * the deadline; without one the test fails. */
+    /* Called when the task would block: does what others would do meanwhile. NULL: time passes up
+     * to the deadline; without one the test fails. */
     void (*on_block)(void);
     unsigned blocked; /* so often */
     int signal;       /* the last raised */
@@ -61,8 +61,9 @@ int fake_group_setup(void **state); /* files_init, once */
 bool fake_until_done(void (*f)(void *arg), void *arg);
 
 /* A root file system in memory, mounted by fake_group_setup:
- *   /bin/tool (0755, "#!tool\n"), /bin/alias -> tool, /data/big (10000 bytes, i % 251), /data/hard1 and
- *   hard2 (one inode), /data/sub/deep (0644, "deep\n"), /loop -> loop, /up -> data/../bin, /etc/empty */
+ *   /bin/tool (0755, "#!tool\n"), /bin/alias -> tool, /data/big (10000 bytes, i % 251),
+ *   /data/hard1 and hard2 (one inode), /data/sub/deep (0644, "deep\n"), /loop -> loop, /up ->
+ *   data/../bin, /etc/empty */
 int fake_mount(void);
 
 #endif

@@ -155,8 +155,8 @@ uint64_t file_frame_shared(struct file *file, uint64_t index)
 bool file_stubs(const struct file *file, struct file_stubs *ret)
 {
     const struct world_file *f = world_of(file);
-    *ret = (struct file_stubs){
-        .phys = f->stubs_phys, .size = f->stubs_size, .vaddr = f->stubs_vaddr};
+    *ret =
+        (struct file_stubs){.phys = f->stubs_phys, .size = f->stubs_size, .vaddr = f->stubs_vaddr};
     return f->stubs_size > 0;
 }
 

@@ -252,6 +252,12 @@ struct image_mapping *image_ref(struct image_mapping *m)
     return m;
 }
 
+int image_path(const struct image_mapping *m, char *ret, size_t size)
+{
+    snprintf(ret, size, "/cache/%s", m->digest);
+    return 0;
+}
+
 void image_unref(struct image_mapping *m)
 {
     unsigned refs = (unsigned)m->kind;

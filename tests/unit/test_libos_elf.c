@@ -39,14 +39,26 @@ static struct elf_maker program(void)
     struct elf_maker m = elf_maker_default();
     m.no_note = true;
     m.entry = 0x401010;
-    m.segments[0] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R, .p_offset = 0,
-                                 .p_vaddr = 0x400000, .p_filesz = 0x1000, .p_memsz = 0x1000,
+    m.segments[0] = (Elf64_Phdr){.p_type = PT_LOAD,
+                                 .p_flags = PF_R,
+                                 .p_offset = 0,
+                                 .p_vaddr = 0x400000,
+                                 .p_filesz = 0x1000,
+                                 .p_memsz = 0x1000,
                                  .p_align = 0x1000};
-    m.segments[1] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_offset = 0x1000,
-                                 .p_vaddr = 0x401000, .p_filesz = 0x800, .p_memsz = 0x800,
+    m.segments[1] = (Elf64_Phdr){.p_type = PT_LOAD,
+                                 .p_flags = PF_R | PF_X,
+                                 .p_offset = 0x1000,
+                                 .p_vaddr = 0x401000,
+                                 .p_filesz = 0x800,
+                                 .p_memsz = 0x800,
                                  .p_align = 0x1000};
-    m.segments[2] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_offset = 0x2000,
-                                 .p_vaddr = 0x402000, .p_filesz = 0x10, .p_memsz = 0x1800,
+    m.segments[2] = (Elf64_Phdr){.p_type = PT_LOAD,
+                                 .p_flags = PF_R | PF_W,
+                                 .p_offset = 0x2000,
+                                 .p_vaddr = 0x402000,
+                                 .p_filesz = 0x10,
+                                 .p_memsz = 0x1800,
                                  .p_align = 0x1000};
     return m;
 }
@@ -182,20 +194,23 @@ static void a_loader_maps_a_library(void **state)
     uint64_t base = (uint64_t)r;
     assert_int_equal(world_peek(base), bytes[0]);
     assert_int_equal(world_peek(base + 0x1000), -1); /* nothing that would have to change */
-    int64_t other = mm_mmap(0, 0x1000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, NULL, 0);
+    int64_t other =
+        mm_mmap(0, 0x1000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, NULL, 0);
     assert_true(other > 0 && (uint64_t)other >= base + 0x7000); /* room for the stubs */
     int fixed = MAP_PRIVATE | MAP_FIXED;
-    assert_int_equal(mm_mmap(base + 0x1000, 0x1000, PROT_READ | PROT_EXEC, fixed, &file.file, 0x1000),
-                     base + 0x1000);
+    assert_int_equal(
+        mm_mmap(base + 0x1000, 0x1000, PROT_READ | PROT_EXEC, fixed, &file.file, 0x1000),
+        base + 0x1000);
     assert_int_equal(world_frame(base + 0x6000), file.stubs_phys);
     assert_int_equal(area_find(base + 0x6000)->prot, PROT_READ | PROT_EXEC);
-    assert_int_equal(mm_mmap(base + 0x2000, 0x1000, PROT_READ | PROT_WRITE, fixed, &file.file, 0x2000),
-                     base + 0x2000);
+    assert_int_equal(
+        mm_mmap(base + 0x2000, 0x1000, PROT_READ | PROT_WRITE, fixed, &file.file, 0x2000),
+        base + 0x2000);
     assert_true(world_can_write(base + 0x2000));
     assert_int_equal(world_peek(base + 0x2005), bytes[0x2005]);
-    assert_int_equal(mm_mmap(base + 0x3000, 0x1000, PROT_READ | PROT_WRITE, fixed | MAP_ANONYMOUS,
-                             NULL, 0),
-                     base + 0x3000);
+    assert_int_equal(
+        mm_mmap(base + 0x3000, 0x1000, PROT_READ | PROT_WRITE, fixed | MAP_ANONYMOUS, NULL, 0),
+        base + 0x3000);
     assert_int_equal(world_peek(base + 0x3000), 0);
 }
 
@@ -209,7 +224,8 @@ static void no_room_for_stubs_is_an_error(void **state)
     file.stubs_size = PAGE_SIZE;
     file.stubs_vaddr = 0x406000;
     int fixed = MAP_PRIVATE | MAP_FIXED;
-    assert_int_equal(mm_mmap(0x10006000, 0x1000, PROT_READ, fixed | MAP_ANONYMOUS, NULL, 0), 0x10006000);
+    assert_int_equal(mm_mmap(0x10006000, 0x1000, PROT_READ, fixed | MAP_ANONYMOUS, NULL, 0),
+                     0x10006000);
     assert_int_equal(mm_mmap(0x10001000, 0x1000, PROT_READ | PROT_EXEC, fixed, &file.file, 0x1000),
                      -ENOMEM);
     assert_non_null(strstr(world_log, "no room for its stubs"));

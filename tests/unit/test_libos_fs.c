@@ -1,4 +1,5 @@
-/* test_libos_fs.c - the library OS's files: the image, what is written over it, names, /dev and /proc. */
+/* test_libos_fs.c - the library OS's files: the image, what is written over it, names, /dev and
+ * /proc. */
 #include "libos_fake.h"
 
 #include <asm/ioctls.h>
@@ -190,6 +191,8 @@ static void holes_take_no_memory(void **state)
     char buf[8];
     int fd = (int)sys_open("/tmp/h", O_RDWR | O_CREAT, 0644);
     uint64_t left = fake.frames_left;
+    assert_int_equal(sys_ftruncate(fd, 10), 0);
+    assert_int_equal(sys_read(fd, buf, 0), 0); /* of a file without any page */
     assert_int_equal(sys_pwrite64(fd, "end", 3, 3ll << 30), 3);
     assert_in_range(left - fake.frames_left, 2, 3);
     assert_int_equal(sys_pread64(fd, buf, 8, 1 << 20), 8);
@@ -215,7 +218,7 @@ static void appending_goes_to_the_end(void **state)
     assert_int_equal(sys_lseek(fd, 0, SEEK_SET), 0);
     assert_int_equal(sys_write(fd, "two\n", 4), 4);
     assert_string_equal(slurp("/tmp/a"), "one\ntwo\n");
-    struct iovec parts[2] = {{"a", 1}, {"bc", 2}};
+    struct iovec parts[2] = {{(void *)(uintptr_t) "a", 1}, {(void *)(uintptr_t) "bc", 2}};
     assert_int_equal(sys_writev(fd, parts, 2), 3);
     assert_string_equal(slurp("/tmp/a"), "one\ntwo\nabc");
     assert_int_equal(sys_writev(fd, parts, 1025), -EINVAL);
@@ -602,7 +605,8 @@ static void proc_tells_of_the_process(void **state)
     assert_non_null(strstr(slurp("/proc/self/maps"), "[stack]\n"));
     assert_int_equal(strncmp(slurp("/proc/self/stat"), "1 (tool) R 0 1 1 0 -1 ", 22), 0);
     int fields = 0;
-    for (char *p = strtok((char *)(uintptr_t)slurp("/proc/1/stat"), " \n"); p; p = strtok(NULL, " \n")) {
+    for (char *p = strtok((char *)(uintptr_t)slurp("/proc/1/stat"), " \n"); p;
+         p = strtok(NULL, " \n")) {
         fields++;
     }
     assert_int_equal(fields, 52);
@@ -650,6 +654,36 @@ static void unnamed_files(void **state)
     assert_memory_equal(buf, "MEM", 3);
 }
 
+static void a_new_start_finds_the_image(void **state)
+{
+    (void)state;
+    files_init_again(); /* what the tests before left */
+    uint64_t left = fake.frames_left;
+    int fd = (int)sys_open("/data/hard1", O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    struct file *mapped = file_ref(fd_get(fd)); /* as memory keeps it */
+    assert_int_equal(sys_write(fd, "changed", 7), 7);
+    spit("/tmp/lock", "pid");
+    assert_int_equal(sys_unlink("/data/big"), 0);
+    assert_int_equal(sys_mkdir("/tmp/dir", 0755), 0);
+    assert_int_equal(sys_chdir("/tmp/dir"), 0);
+    for (int n = 0; n < 20000; n++) { /* a tree too deep to walk by recursion */
+        assert_int_equal(sys_mkdir("d", 0755), 0);
+        assert_int_equal(sys_chdir("d"), 0);
+    }
+    files_init_again();
+    assert_int_equal(sys_fcntl(3, F_GETFD, 0), -EBADF);
+    assert_int_equal(sys_fcntl(1, F_GETFD, 0), 0);
+    char cwd[8];
+    assert_int_equal(sys_getcwd(cwd, sizeof(cwd)), 2);
+    assert_int_equal(error_of_stat("/tmp/lock"), -ENOENT);
+    assert_int_equal(mode_of("/data/big"), S_IFREG | 0644);
+    assert_string_equal(slurp("/data/hard1"), "hard");
+    assert_string_equal(slurp("/data/hard2"), "hard");
+    assert_string_equal(slurp("/proc/self/exe"), "#!tool\n");
+    file_unref(mapped);
+    assert_int_equal(fake.frames_left, left);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup(name, setup)
@@ -677,6 +711,7 @@ int main(void)
         T(sendfile_takes_pages),
         T(proc_tells_of_the_process),
         T(unnamed_files),
+        T(a_new_start_finds_the_image),
     };
     return cmocka_run_group_tests(tests, fake_group_setup, NULL);
 }

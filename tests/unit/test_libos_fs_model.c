@@ -1,5 +1,6 @@
-/* test_libos_fs_model.c - the library OS's file calls against the host's own: the same random calls on
- * a small tree are made to both, and must give the same numbers, errors, bytes and listings. */
+/* test_libos_fs_model.c - the library OS's file calls against the host's own: the same random
+ * calls on a small tree are made to both, and must give the same numbers, errors, bytes and
+ * listings. */
 #include "libos_fake.h"
 
 #include <asm/unistd.h>
@@ -16,9 +17,10 @@ extern int *__errno_location(void);
 #define FDS   6
 #define DEPTH 12
 
-static const char *const names[] = {"a", "b", "c", "d", "d/a", "d/b", "d/c", "d/e", "d/e/a", "d/e/b",
-                                    "./d/../a", "d/", "a/", ".", "..x", "d/e/../e/a", "l", "d/l", "x/y",
-                                    "d/.", "d/e/..", "l/", "d//a", "d/e/"};
+static const char *const names[] = {"a",   "b",   "c",      "d",          "d/a",      "d/b",
+                                    "d/c", "d/e", "d/e/a",  "d/e/b",      "./d/../a", "d/",
+                                    "a/",  ".",   "..x",    "d/e/../e/a", "l",        "d/l",
+                                    "x/y", "d/.", "d/e/..", "l/",         "d//a",     "d/e/"};
 static int own_fds[FDS], host_fds[FDS]; /* open in both, or -1 */
 static uint64_t seed;
 
@@ -114,7 +116,8 @@ static void file_both(uint32_t op)
         }
         break;
     default:
-        same("ftruncate", "", sys_ftruncate(fd, offset), host(syscall(__NR_ftruncate, host_fd, offset)));
+        same("ftruncate", "", sys_ftruncate(fd, offset),
+             host(syscall(__NR_ftruncate, host_fd, offset)));
         break;
     }
 }
@@ -123,7 +126,8 @@ static void stat_both(const char *name, bool follow)
 {
     struct stat own = {0}, theirs = {0};
     int64_t r = follow ? sys_stat(name, &own) : sys_lstat(name, &own);
-    same(follow ? "stat" : "lstat", name, r, host(syscall(follow ? __NR_stat : __NR_lstat, name, &theirs)));
+    same(follow ? "stat" : "lstat", name, r,
+         host(syscall(follow ? __NR_stat : __NR_lstat, name, &theirs)));
     if (r == 0) {
         same("mode", name, own.st_mode, (long)theirs.st_mode);
         same("links", name, (int64_t)own.st_nlink, (long)theirs.st_nlink);
@@ -282,6 +286,7 @@ static void calls_do_what_the_hosts_do(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_teardown(calls_do_what_the_hosts_do, remove_dir)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(calls_do_what_the_hosts_do, remove_dir)};
     return cmocka_run_group_tests(tests, fake_group_setup, NULL);
 }

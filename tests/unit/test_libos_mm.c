@@ -97,6 +97,18 @@ static void unmapped_memory_is_given_again_with_its_frames(void **state)
     assert_int_equal(world_peek(a + PAGE_SIZE), 0);
 }
 
+static void a_place_that_the_program_chose_stays_its_own(void **state)
+{
+    (void)state;
+    uint64_t hint = 0xc000000000;
+    assert_int_equal(mm_mmap(hint, 4 * PAGE_SIZE, RW, ANON, NULL, 0), hint);
+    world_poke(hint, 1);
+    assert_int_equal(mm_munmap(hint, 4 * PAGE_SIZE), 0);
+    assert_true(map(4 * PAGE_SIZE, RW) != hint);
+    assert_int_equal(mm_mmap(hint, 4 * PAGE_SIZE, RW, ANON, NULL, 0), hint);
+    assert_int_equal(world_peek(hint), 0);
+}
+
 static void a_page_whose_frame_is_gone_is_not_used_again(void **state)
 {
     (void)state;
@@ -239,8 +251,8 @@ static void areas_are_split_and_joined(void **state)
 #define MODEL_PAGES 64
 
 struct model {
-    int prot;    /* -1: not mapped */
-    int value;   /* of the first byte */
+    int prot;  /* -1: not mapped */
+    int value; /* of the first byte */
     uint64_t frame;
 };
 
@@ -328,6 +340,7 @@ int main(void)
         T(reservations_cost_nothing),
         T(a_page_keeps_its_frame_while_it_is_hidden),
         T(unmapped_memory_is_given_again_with_its_frames),
+        T(a_place_that_the_program_chose_stays_its_own),
         T(a_page_whose_frame_is_gone_is_not_used_again),
         T(too_much_changes_nothing),
         T(noreplace_finds_what_is_there),

@@ -224,7 +224,7 @@ static void pairs_are_two_pipes(void **state)
     assert_int_equal(sys_recvfrom(fds[1], buf, 32, MSG_PEEK, NULL, NULL), 4);
     assert_int_equal(sys_read(fds[1], buf, 32), 4);
     assert_int_equal(sys_read(fds[1], buf, 32), -EAGAIN);
-    struct iovec parts[2] = {{"po", 2}, {"ng", 2}};
+    struct iovec parts[2] = {{(void *)(uintptr_t) "po", 2}, {(void *)(uintptr_t) "ng", 2}};
     struct user_msghdr m = {.iov = parts, .iov_len = 2};
     assert_int_equal(sys_sendmsg(fds[1], &m, 0), 4);
     struct iovec into[2] = {{buf, 1}, {buf + 1, 30}};
@@ -394,6 +394,11 @@ static void refusals_are_told(void **state)
     int v;
     uint32_t len = sizeof(v);
     fake.open_result = -EACCES;
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = net16(80)};
+    memcpy(&six.sin6_addr, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x1", 16);
+    client = (int)sys_socket(AF_INET6, SOCK_STREAM, 0);
+    assert_int_equal(sys_connect(client, &six, sizeof(six)), -EACCES);
+    assert_string_equal(fake.opened, "[2001:db8:0:0:0:0:0:1]:80");
     client = (int)sys_socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(connect_to(client, 192, 0, 2, 1, 80), -EACCES);
     fake.open_result = 3;
@@ -543,7 +548,7 @@ static void datagrams_stay_in_the_guest(void **state)
     assert_int_equal(sys_recvfrom(b, buf, 8, 0, NULL, NULL), 1);
     assert_int_equal(sys_sendto(b, "x", 1, 0, &far, sizeof(far)), -ENETUNREACH);
     assert_int_equal(sys_write(b, "x", 1), -EDESTADDRREQ);
-    struct iovec parts[2] = {{"ab", 2}, {"cd", 2}};
+    struct iovec parts[2] = {{(void *)(uintptr_t) "ab", 2}, {(void *)(uintptr_t) "cd", 2}};
     assert_int_equal(sys_connect(b, &self, sizeof(self)), 0);
     assert_int_equal(sys_writev(b, parts, 2), 4); /* one message */
     assert_int_equal(sys_read(a, buf, 8), 4);

@@ -1,17 +1,17 @@
 /* test_libos_poll.c - pipes, eventfd, timerfd, and waiting for them: poll, select, epoll. */
 #include "libos_fake.h"
 
+#include "fs/ring.h"
 #include <asm/ioctls.h>
 #include <asm/signal.h>
 #include <linux/eventpoll.h>
 #include <linux/time.h>
-#include "fs/ring.h"
 
 #include <string.h>
 
 #define MS 1000000ull
 
-static int ends[2];  /* of a pipe, for the hooks */
+static int ends[2]; /* of a pipe, for the hooks */
 static int event_fd, epoll_fd;
 
 static int setup(void **state)

@@ -47,8 +47,8 @@ static void tar_open(struct tar *t, const char *filter)
     assert_int_equal(archive_write_open(t->a, t, NULL, take, NULL), ARCHIVE_OK);
 }
 
-static void tar_add(struct tar *t, const char *path, mode_t mode, const char *link, const void *data,
-                    size_t len)
+static void tar_add(struct tar *t, const char *path, mode_t mode, const char *link,
+                    const void *data, size_t len)
 {
     struct archive_entry *e = archive_entry_new();
     archive_entry_set_pathname(e, path);
@@ -110,8 +110,7 @@ static void prepare_bytes(const void *data, size_t len, struct prepared *p)
     }
     p->image = mmap(NULL, p->result.size, PROT_READ, MAP_SHARED, fd, 0);
     assert_ptr_not_equal(p->image, MAP_FAILED);
-    assert_int_equal(
-        un_elf_parse(p->image, p->result.size, p->result.size, &elf, &p->err), 0);
+    assert_int_equal(un_elf_parse(p->image, p->result.size, p->result.size, &elf, &p->err), 0);
     const struct un_elf_segment *s = &elf.segments[elf.segment_count - 1];
     struct unid_rootfs_where where;
     uint64_t at;
@@ -349,7 +348,11 @@ static void the_configuration_names_the_program(void **state)
 {
     struct tar_result r = {.program = ""};
     struct un_error err = UN_ERROR_INIT;
-    const char *const bad[] = {"", "[]", "{\"program\":1}", "{\"program\":\"jq\"}", "{\"x\":1}",
+    const char *const bad[] = {"",
+                               "[]",
+                               "{\"program\":1}",
+                               "{\"program\":\"jq\"}",
+                               "{\"x\":1}",
                                "{\"program\":\"/a\\u0000b\"}"};
     assert_int_equal(tar_read_config("{\"program\":\"/a\"}", 16, &r, &err), 0);
     assert_string_equal(r.program, "/a");
@@ -408,8 +411,7 @@ static void bad_programs_are_refused_with_the_reason(void **state)
         (Elf64_Phdr){.p_type = PT_TLS, .p_memsz = (uint64_t)LIMIT_PROGRAM_TLS_BYTES + 1};
     refuse_program(&f, "thread-local storage");
     elf_make(&f);
-    *elf_program(&f, ELF_PH_NOTE) =
-        (Elf64_Phdr){.p_type = PT_TLS, .p_filesz = 64, .p_memsz = 32};
+    *elf_program(&f, ELF_PH_NOTE) = (Elf64_Phdr){.p_type = PT_TLS, .p_filesz = 64, .p_memsz = 32};
     refuse_program(&f, "thread-local storage");
     elf_make(&f);
     elf_add_interp(&f);
@@ -453,7 +455,8 @@ static void what_does_not_run_is_named_whatever_runs_beside_it(void **state)
 static void a_site_that_cannot_be_rewritten_refuses_the_program(void **state)
 {
     /* Both neighbours are jumped to, and there is no padding. */
-    static const uint8_t text[] = {0x31, 0xc0, 0x74, 0x00, 0x0f, 0x05, 0x74, 0xfc, 0x74, 0xfc, 0xc3};
+    static const uint8_t text[] = {0x31, 0xc0, 0x74, 0x00, 0x0f, 0x05,
+                                   0x74, 0xfc, 0x74, 0xfc, 0xc3};
     struct prepared p;
     struct elf_file f;
     struct tar t;
@@ -486,12 +489,21 @@ static void a_site_that_cannot_be_rewritten_refuses_the_program(void **state)
 
 static void programs_of_this_machine_are_rewritten_in_full(void **state)
 {
-    static const char *const paths[] = {
-        "/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2",
-        "/lib/x86_64-linux-gnu/libpthread.so.0", "/lib/x86_64-linux-gnu/libcrypto.so.3",
-        "/lib/x86_64-linux-gnu/libstdc++.so.6", "/usr/bin/python3", "/usr/bin/perl", "/bin/busybox",
-        "/usr/bin/php-cgi", "/usr/sbin/nginx", "/usr/bin/jq", "/lib/ld-musl-x86_64.so.1",
-        "/usr/bin/gcc", "/usr/bin/bash", "/usr/bin/qemu-system-x86_64"};
+    static const char *const paths[] = {"/lib/x86_64-linux-gnu/libc.so.6",
+                                        "/lib64/ld-linux-x86-64.so.2",
+                                        "/lib/x86_64-linux-gnu/libpthread.so.0",
+                                        "/lib/x86_64-linux-gnu/libcrypto.so.3",
+                                        "/lib/x86_64-linux-gnu/libstdc++.so.6",
+                                        "/usr/bin/python3",
+                                        "/usr/bin/perl",
+                                        "/bin/busybox",
+                                        "/usr/bin/php-cgi",
+                                        "/usr/sbin/nginx",
+                                        "/usr/bin/jq",
+                                        "/lib/ld-musl-x86_64.so.1",
+                                        "/usr/bin/gcc",
+                                        "/usr/bin/bash",
+                                        "/usr/bin/qemu-system-x86_64"};
     size_t files = 0, sites = 0;
     for (size_t i = 0; i < UN_ARRAY_SIZE(paths); i++) {
         struct un_error err = UN_ERROR_INIT;

@@ -146,7 +146,8 @@ static void put_rip(struct gen *g, uint8_t opcode, unsigned reg)
 /* op reg, -off(%rsp): the red zone */
 static void put_red(struct gen *g, uint8_t opcode, unsigned reg)
 {
-    PUT(g, rex(reg, 0), opcode, modrm(1, reg, 4), 0x24, (uint8_t) - (8 + 8 * (int)random_below(16)));
+    PUT(g, rex(reg, 0), opcode, modrm(1, reg, 4), 0x24,
+        (uint8_t) - (8 + 8 * (int)random_below(16)));
 }
 
 /* One harmless instruction, flags included; never touches rax, rcx, rsp, r11. */
@@ -155,20 +156,42 @@ static void put_any(struct gen *g)
     unsigned a = some_register(), b = some_register();
     static const uint8_t alu[] = {0x01, 0x09, 0x11, 0x19, 0x21, 0x29, 0x31, 0x39, 0x85, 0x89};
     switch (random_below(13)) {
-    case 0: PUT(g, rex(a, b), alu[random_below(sizeof(alu))], modrm(3, a, b)); break;
-    case 1: put_red(g, 0x89, a); break;
-    case 2: put_red(g, 0x8b, a); break;
-    case 3: put_rip(g, 0x8b, a); break;
-    case 4: put_rip(g, 0x89, a); break;
-    case 5: put_rip(g, 0x8d, a); break;
-    case 6: put_rip(g, 0x03, a); break;
+    case 0:
+        PUT(g, rex(a, b), alu[random_below(sizeof(alu))], modrm(3, a, b));
+        break;
+    case 1:
+        put_red(g, 0x89, a);
+        break;
+    case 2:
+        put_red(g, 0x8b, a);
+        break;
+    case 3:
+        put_rip(g, 0x8b, a);
+        break;
+    case 4:
+        put_rip(g, 0x89, a);
+        break;
+    case 5:
+        put_rip(g, 0x8d, a);
+        break;
+    case 6:
+        put_rip(g, 0x03, a);
+        break;
     case 7: /* an immediate with the bytes of SYSCALL in it */
         PUT(g, rex(0, a), 0xc7, modrm(3, 0, a), 0x0f, 0x05, 0x0f, 0x05);
         break;
-    case 8: PUT(g, rex(0, a), 0x83, modrm(3, random_below(8), a), (uint8_t)random_below(256)); break;
-    case 9: PUT(g, (uint8_t)(rex(a, b)), 0x0f, (uint8_t)(0x40 + random_below(16)), modrm(3, a, b)); break;
-    case 10: PUT(g, 0x90); break;
-    case 11: PUT(g, 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x05); break;
+    case 8:
+        PUT(g, rex(0, a), 0x83, modrm(3, random_below(8), a), (uint8_t)random_below(256));
+        break;
+    case 9:
+        PUT(g, (uint8_t)(rex(a, b)), 0x0f, (uint8_t)(0x40 + random_below(16)), modrm(3, a, b));
+        break;
+    case 10:
+        PUT(g, 0x90);
+        break;
+    case 11:
+        PUT(g, 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x05);
+        break;
     case 12: /* movabs */
         PUT(g, rex(0, a), (uint8_t)(0xb8 + (a & 7)), 1, 0x0f, 0x05, 3, 4, 0x0f, 0x05, 8);
         break;
@@ -180,9 +203,15 @@ static void put_number(struct gen *g)
     static const uint32_t safe[] = {39, 102, 104, 107, 108, 110, 111, 186, 1000, 0xfff, 0x50f};
     uint32_t nr = safe[random_below(sizeof(safe) / 4)];
     switch (random_below(3)) {
-    case 0: PUT(g, 0x48, 0xc7, 0xc0); break; /* mov $nr, %rax */
-    case 1: PUT(g, 0x31, 0xc0, 0x05); break; /* xor %eax, %eax; add $nr, %eax */
-    default: PUT(g, 0xb8); break;            /* mov $nr, %eax */
+    case 0:
+        PUT(g, 0x48, 0xc7, 0xc0);
+        break; /* mov $nr, %rax */
+    case 1:
+        PUT(g, 0x31, 0xc0, 0x05);
+        break; /* xor %eax, %eax; add $nr, %eax */
+    default:
+        PUT(g, 0xb8);
+        break; /* mov $nr, %eax */
     }
     put32(g, nr);
 }
@@ -284,24 +313,44 @@ static void generate(struct gen *g)
 static size_t link_file(const struct gen *g, bool symbols, uint8_t *file)
 {
     memset(file, 0, FILE_MAX);
-    Elf64_Ehdr eh = {.e_type = ET_EXEC, .e_machine = EM_X86_64, .e_version = 1,
-                     .e_entry = CODE_ADDR + TEXT_AT, .e_phoff = sizeof(eh), .e_ehsize = sizeof(eh),
-                     .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 2,
+    Elf64_Ehdr eh = {.e_type = ET_EXEC,
+                     .e_machine = EM_X86_64,
+                     .e_version = 1,
+                     .e_entry = CODE_ADDR + TEXT_AT,
+                     .e_phoff = sizeof(eh),
+                     .e_ehsize = sizeof(eh),
+                     .e_phentsize = sizeof(Elf64_Phdr),
+                     .e_phnum = 2,
                      .e_shentsize = sizeof(Elf64_Shdr)};
     memcpy(eh.e_ident, "\177ELF\2\1\1", 7);
-    Elf64_Phdr ph[2] = {{.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_offset = TEXT_AT,
-                         .p_vaddr = CODE_ADDR + TEXT_AT, .p_filesz = g->len, .p_memsz = g->len},
-                        {.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_offset = 0x6000,
-                         .p_vaddr = DATA_ADDR, .p_memsz = DATA_SIZE}};
+    Elf64_Phdr ph[2] = {{.p_type = PT_LOAD,
+                         .p_flags = PF_R | PF_X,
+                         .p_offset = TEXT_AT,
+                         .p_vaddr = CODE_ADDR + TEXT_AT,
+                         .p_filesz = g->len,
+                         .p_memsz = g->len},
+                        {.p_type = PT_LOAD,
+                         .p_flags = PF_R | PF_W,
+                         .p_offset = 0x6000,
+                         .p_vaddr = DATA_ADDR,
+                         .p_memsz = DATA_SIZE}};
     size_t at = TEXT_AT + TEXT_MAX;
     memcpy(file + TEXT_AT, g->text, g->len);
     if (symbols) {
-        Elf64_Sym sym[2] = {{0}, {.st_info = ELF64_ST_INFO(STB_GLOBAL, STT_FUNC), .st_shndx = 1,
-                                  .st_value = CODE_ADDR + TEXT_AT, .st_size = g->end}};
+        Elf64_Sym sym[2] = {{0},
+                            {.st_info = ELF64_ST_INFO(STB_GLOBAL, STT_FUNC),
+                             .st_shndx = 1,
+                             .st_value = CODE_ADDR + TEXT_AT,
+                             .st_size = g->end}};
         Elf64_Shdr sh[3] = {{0},
-                            {.sh_type = SHT_PROGBITS, .sh_flags = SHF_ALLOC | SHF_EXECINSTR,
-                             .sh_addr = CODE_ADDR + TEXT_AT, .sh_offset = TEXT_AT, .sh_size = g->len},
-                            {.sh_type = SHT_SYMTAB, .sh_offset = at, .sh_size = sizeof(sym),
+                            {.sh_type = SHT_PROGBITS,
+                             .sh_flags = SHF_ALLOC | SHF_EXECINSTR,
+                             .sh_addr = CODE_ADDR + TEXT_AT,
+                             .sh_offset = TEXT_AT,
+                             .sh_size = g->len},
+                            {.sh_type = SHT_SYMTAB,
+                             .sh_offset = at,
+                             .sh_size = sizeof(sym),
                              .sh_entsize = sizeof(sym[0])}};
         memcpy(file + at, sym, sizeof(sym));
         memcpy(file + at + sizeof(sym), sh, sizeof(sh));
@@ -495,8 +544,8 @@ static void calls_are_not_displaced(void **state)
     static uint8_t file[FILE_MAX];
     struct rewrite rw;
     /* call; syscall; call: what returns from the stub would be no place that unwinders know. */
-    const uint8_t text[] = {0xe8, 10, 0, 0, 0, 0x0f, 0x05, 0xe8, 3, 0, 0, 0,
-                            0xc3, 0x90, 0x90, 0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc};
+    const uint8_t text[] = {0xe8, 10,   0,    0,    0,    0x0f, 0x05, 0xe8, 3,    0,    0,
+                            0,    0xc3, 0x90, 0x90, 0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc};
     rewrite_text(text, sizeof(text), false, file, &rw);
     assert_int_equal(rw.rewritten, 1);
     assert_int_equal(rw.relayed, 1);
@@ -506,13 +555,47 @@ static void calls_are_not_displaced(void **state)
     rewrite_done(&rw);
 }
 
+static void indirect_calls_are_not_displaced(void **state)
+{
+    static uint8_t file[FILE_MAX];
+    struct rewrite rw;
+    const uint8_t text[] = {0xff, 0xd3, 0x0f, 0x05, 0xff, 0xd3, 0xc3, 0x90, 0x90, 0x90, 0x90};
+    rewrite_text(text, sizeof(text), true, file, &rw);
+    assert_int_equal(rw.refused, 1);
+    assert_memory_equal(file + TEXT_AT, text, sizeof(text));
+    rewrite_done(&rw);
+}
+
+static void bytes_inside_of_code_that_nobody_refers_to_stay_without_doubt(void **state)
+{
+    static uint8_t file[FILE_MAX];
+    struct gen g = {.len = 0};
+    struct rewrite rw;
+    struct un_error err = UN_ERROR_INIT;
+    PUT(&g, 0xc3);
+    g.end = g.len;
+    PUT(&g, 0xb8, 0x0f, 0x05, 0, 0, 0xc3); /* mov $0x50f, %eax; ret */
+    size_t size = link_file(&g, true, file);
+    assert_int_equal(rewrite_elf(file, size, &rw, &err), 0);
+    assert_int_equal(rw.site_count, 0);
+    rewrite_done(&rw);
+    g.len = g.end;
+    PUT(&g, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3); /* but an instruction there is in doubt */
+    size = link_file(&g, true, file);
+    assert_int_equal(rewrite_elf(file, size, &rw, &err), 0);
+    assert_int_equal(rw.refused, 1);
+    assert_int_equal(file[TEXT_AT + 6], 0x0f);
+    rewrite_done(&rw);
+}
+
 static void the_number_of_a_call_is_known_where_the_code_says_it(void **state)
 {
     static uint8_t file[FILE_MAX];
     struct rewrite rw;
-    const uint8_t text[] = {0xb8, 57, 0, 0, 0, 0x48, 0x89, 0xf7, 0x0f, 0x05, /* mov $57, %eax; mov */
-                            0x31, 0xc0, 0x0f, 0x05,                         /* xor %eax, %eax */
-                            0x48, 0x89, 0xf8, 0x0f, 0x05, 0x90, 0x90, 0x90, 0xc3}; /* mov %rdi, %rax */
+    const uint8_t text[] = {
+        0xb8, 57,   0,    0,    0,    0x48, 0x89, 0xf7, 0x0f, 0x05, /* mov $57, %eax; mov */
+        0x31, 0xc0, 0x0f, 0x05,                                     /* xor %eax, %eax */
+        0x48, 0x89, 0xf8, 0x0f, 0x05, 0x90, 0x90, 0x90, 0xc3};      /* mov %rdi, %rax */
     rewrite_text(text, sizeof(text), true, file, &rw);
     assert_int_equal(rw.site_count, 3);
     assert_int_equal(rw.sites[0].number, 57);
@@ -531,6 +614,8 @@ int main(void)
         cmocka_unit_test(a_site_without_room_is_refused_with_its_address),
         cmocka_unit_test(sysenter_and_int80_are_told_and_stay),
         cmocka_unit_test(calls_are_not_displaced),
+        cmocka_unit_test(indirect_calls_are_not_displaced),
+        cmocka_unit_test(bytes_inside_of_code_that_nobody_refers_to_stay_without_doubt),
         cmocka_unit_test(the_number_of_a_call_is_known_where_the_code_says_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

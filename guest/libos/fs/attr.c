@@ -9,7 +9,7 @@
 #define UTIME_NOW  ((1l << 30) - 1l)
 #define UTIME_OMIT ((1l << 30) - 2l)
 #endif
-#define NS_PER_S 1000000000ll
+#define NS_PER_S        1000000000ll
 #define XATTR_NAME_MAX_ 255
 
 /* The inode at `path`, referenced. */

@@ -1,7 +1,7 @@
 /* dentry.c - the names in directories: one hash table for all of them (vfs.h). */
 #include "fs/vfs.h"
 
-#define DIRENT_TYPE(mode) (((mode) & S_IFMT) >> 12) /* DT_* */
+#define DIRENT_TYPE(mode) (((mode)&S_IFMT) >> 12) /* DT_* */
 
 static struct dentry **table;
 static uint32_t table_size; /* a power of two */
@@ -189,6 +189,15 @@ void dir_forget(struct inode *dir)
         struct dentry *d = container_of(dir->d.children.next, struct dentry, sibling);
         struct inode *i = d->inode;
         dentry_free(d);
+        if (i && inode_is(i, S_IFDIR)) {
+            i->d.self = NULL;
+            /* Its names are taken over rather than left to a recursion as deep as the tree. */
+            while (i->refs == 1 && !list_empty(&i->d.children)) {
+                struct list *node = i->d.children.next;
+                list_del(node);
+                list_add_tail(&dir->d.children, node);
+            }
+        }
         inode_unref(i);
     }
 }
@@ -244,8 +253,7 @@ int dir_path(struct inode *dir, const char *name, size_t len, char *to, size_t s
 static bool next_of_image(struct inode *dir, uint64_t place, uint64_t count, struct dir_item *ret)
 {
     for (; place < count; place++) {
-        ret->name =
-            rootfs_dir_entry(dir, (uint32_t)place, &ret->len, &ret->type, &ret->ino);
+        ret->name = rootfs_dir_entry(dir, (uint32_t)place, &ret->len, &ret->type, &ret->ino);
         struct dentry *d = find(dir, ret->name, ret->len);
         if (d && !d->inode) {
             continue;
@@ -277,7 +285,7 @@ bool dir_next(struct inode *dir, uint64_t place, struct dir_item *ret)
         return true;
     }
     uint64_t cookie = place < count ? 1 : place - count + 1;
-    list_for(node, &dir->d.children) {
+    list_for (node, &dir->d.children) {
         struct dentry *d = container_of(node, struct dentry, sibling);
         if (!d->image && d->inode && d->cookie >= cookie) {
             ret->name = d->name;

@@ -102,11 +102,7 @@ void dev_mount(void)
 
 int64_t sys_getrandom(void *buf, size_t len, uint32_t flags)
 {
-    enum {
-        NONBLOCK = 1,
-        RANDOM = 2,
-        INSECURE = 4
-    };
+    enum { NONBLOCK = 1, RANDOM = 2, INSECURE = 4 };
     if ((flags & ~(uint32_t)(NONBLOCK | RANDOM | INSECURE)) ||
         (flags & (RANDOM | INSECURE)) == (RANDOM | INSECURE)) {
         return -EINVAL;
@@ -115,6 +111,11 @@ int64_t sys_getrandom(void *buf, size_t len, uint32_t flags)
     if (!user_writable(buf, len)) {
         return -EFAULT;
     }
-    host_random(buf, len);
+    /* Who takes what there is wants to scatter hashes or heap checks, not a secret. */
+    if (flags & (NONBLOCK | INSECURE)) {
+        host_random_at_start(buf, len);
+    } else {
+        host_random(buf, len);
+    }
     return (int64_t)len;
 }

@@ -1,8 +1,8 @@
 /* epoll.c - sets of open files to wait for: level, edge (EPOLLET), and one-shot.
  *
- * A wait looks at every file of the set: there are few, as there is one request. Edge: a file is told
- * of again when a bit is new, or its count of changes went on (file.h, struct readiness), which
- * includes the program's own reads and writes: once too often rather than once too seldom.
+ * A wait looks at every file of the set: there are few, as there is one request. Edge: a file is
+ * told of again when a bit is new, or its count of changes went on (file.h, struct readiness),
+ * which includes the program's own reads and writes: once too often rather than once too seldom.
  */
 #include <linux/eventpoll.h>
 
@@ -82,7 +82,7 @@ static uint32_t item_take(struct item *i)
 static uint32_t epoll_poll(struct file *f)
 {
     struct epoll *e = f->priv;
-    list_for(node, &e->items) {
+    list_for (node, &e->items) {
         if (item_ready(container_of(node, struct item, in_epoll))) {
             return POLLIN | POLLRDNORM;
         }
@@ -99,7 +99,7 @@ static uint64_t epoll_deadline(struct file *f)
 {
     struct epoll *e = f->priv;
     uint64_t first = NO_DEADLINE;
-    list_for(node, &e->items) {
+    list_for (node, &e->items) {
         struct item *i = container_of(node, struct item, in_epoll);
         if (i->file->ops->deadline) {
             uint64_t at = i->file->ops->deadline(i->file);
@@ -112,7 +112,7 @@ static uint64_t epoll_deadline(struct file *f)
 static bool epoll_wants_request(struct file *f)
 {
     struct epoll *e = f->priv;
-    list_for(node, &e->items) {
+    list_for (node, &e->items) {
         struct item *i = container_of(node, struct item, in_epoll);
         if (!i->disabled && (i->events & EPOLLIN) && file_wants_request(i->file)) {
             return true;
@@ -143,7 +143,7 @@ int epoll_pollwait_add(struct pollwait *w, struct file *f)
 {
     struct epoll *e = f->priv;
     int r = pollwait_queue(w, &e->ready.q);
-    list_for(node, &e->items) {
+    list_for (node, &e->items) {
         struct item *i = container_of(node, struct item, in_epoll);
         if (r < 0) {
             break;
@@ -186,7 +186,7 @@ static bool nests_badly(struct file *f, const struct epoll *into, int depth)
     if (e == into || depth >= NESTING_MAX) {
         return true;
     }
-    list_for(node, &e->items) {
+    list_for (node, &e->items) {
         if (nests_badly(container_of(node, struct item, in_epoll)->file, into, depth + 1)) {
             return true;
         }
@@ -196,7 +196,7 @@ static bool nests_badly(struct file *f, const struct epoll *into, int depth)
 
 static struct item *find_item(struct epoll *e, const struct file *f, int fd)
 {
-    list_for(node, &e->items) {
+    list_for (node, &e->items) {
         struct item *i = container_of(node, struct item, in_epoll);
         if (i->file == f && i->fd == fd) {
             return i;

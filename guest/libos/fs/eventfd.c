@@ -58,8 +58,7 @@ static int64_t eventfd_write(struct file *f, const void *from, size_t len, uint6
 static uint32_t eventfd_poll(struct file *f)
 {
     struct eventfd *e = f->priv;
-    return (e->count ? POLLIN | POLLRDNORM : 0) |
-           (e->count < COUNT_MAX ? POLLOUT | POLLWRNORM : 0);
+    return (e->count ? POLLIN | POLLRDNORM : 0) | (e->count < COUNT_MAX ? POLLOUT | POLLWRNORM : 0);
 }
 
 static struct readiness *eventfd_readiness(struct file *f)

@@ -90,12 +90,7 @@ int64_t sys_fcntl(int fd, int command, uint64_t arg)
 
 int64_t sys_flock(int fd, int operation)
 {
-    enum {
-        SHARED = 1,
-        EXCLUSIVE = 2,
-        NONBLOCKING = 4,
-        UNLOCK = 8
-    };
+    enum { SHARED = 1, EXCLUSIVE = 2, NONBLOCKING = 4, UNLOCK = 8 };
     if (!fd_get(fd)) {
         return -EBADF;
     }

@@ -174,8 +174,7 @@ int64_t sys_openat(int dirfd, const char *path, int flags, uint32_t mode)
     bool unnamed = (f & O_TMPFILE) == O_TMPFILE;
     bool nofollow = (f & O_NOFOLLOW) || ((f & O_CREAT) && (f & O_EXCL));
     struct walk w;
-    int r = walk(&w, dirfd, path,
-                 (nofollow ? WALK_NOFOLLOW : 0) | (f & O_CREAT ? WALK_CREATE : 0));
+    int r = walk(&w, dirfd, path, (nofollow ? WALK_NOFOLLOW : 0) | (f & O_CREAT ? WALK_CREATE : 0));
     if (r < 0) {
         return r;
     }

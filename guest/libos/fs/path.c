@@ -189,8 +189,7 @@ static int walk_from(struct walk *w, struct inode *start, const char *path, size
 {
     w->inode = start;
     int r = walk_text(w, path, len, true);
-    if (r == 0 && w->slash && !(w->flags & WALK_NAME) && w->inode &&
-        !inode_is(w->inode, S_IFDIR)) {
+    if (r == 0 && w->slash && !(w->flags & WALK_NAME) && w->inode && !inode_is(w->inode, S_IFDIR)) {
         r = -ENOTDIR;
     }
     if (r < 0) {

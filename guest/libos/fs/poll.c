@@ -88,8 +88,8 @@ bool file_wants_request(struct file *f)
 
 int deadline_of_ms(int timeout_ms, uint64_t *ret_ns)
 {
-    *ret_ns = timeout_ms < 0 ? NO_DEADLINE
-                             : clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000ull;
+    *ret_ns =
+        timeout_ms < 0 ? NO_DEADLINE : clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000ull;
     return 0;
 }
 

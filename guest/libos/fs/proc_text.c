@@ -89,7 +89,8 @@ static void self_stat(struct text *t)
                 process_pid(), 15, command_name(), (unsigned long)(used / (NS_PER_S / TICKS_PER_S)),
                 task_count(), (unsigned long)(process_start_ns() / (NS_PER_S / TICKS_PER_S)),
                 (unsigned long)m.size, (unsigned long)resident_pages());
-    text_format(t, " 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
+    text_format(t,
+                " 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
 }
 
 static void self_statm(struct text *t)
@@ -153,8 +154,9 @@ static void self_mountinfo(struct text *t)
 
 static void self_limits(struct text *t)
 {
-    text_format(t, "Limit                     Soft Limit           Hard Limit           Units     \n"
-                   "Max open files            %u                 %u                 files     \n",
+    text_format(t,
+                "Limit                     Soft Limit           Hard Limit           Units     \n"
+                "Max open files            %u                 %u                 files     \n",
                 FD_MAX, FD_MAX);
 }
 
@@ -185,18 +187,21 @@ const struct proc_text proc_process_texts[] = {
 };
 
 static const char *const cpu_flag_names_edx[32] = {
-    "fpu",   "vme",  "de",  "pse",  "tsc",     "msr",  "pae", "mce",  "cx8", "apic", NULL,
-    "sep",   "mtrr", "pge", "mca",  "cmov",    "pat",  "pse36", "pn", "clflush", NULL, "dts",
-    "acpi",  "mmx",  "fxsr", "sse", "sse2",    "ss",   "ht",  "tm",   "ia64", "pbe"};
+    "fpu",  "vme",  "de",   "pse", "tsc",  "msr", "pae",   "mce", "cx8",     "apic", NULL,
+    "sep",  "mtrr", "pge",  "mca", "cmov", "pat", "pse36", "pn",  "clflush", NULL,   "dts",
+    "acpi", "mmx",  "fxsr", "sse", "sse2", "ss",  "ht",    "tm",  "ia64",    "pbe"};
 static const char *const cpu_flag_names_ecx[32] = {
-    "pni",    "pclmulqdq", "dtes64", "monitor", "ds_cpl", "vmx",   "smx",    "est",
-    "tm2",    "ssse3",     "cid",    "sdbg",    "fma",    "cx16",  "xtpr",   "pdcm",
-    NULL,     "pcid",      "dca",    "sse4_1",  "sse4_2", "x2apic", "movbe", "popcnt",
-    "tsc_deadline_timer", "aes", "xsave", NULL, "avx",    "f16c",  "rdrand", "hypervisor"};
+    "pni",    "pclmulqdq", "dtes64", "monitor", "ds_cpl",
+    "vmx",    "smx",       "est",    "tm2",     "ssse3",
+    "cid",    "sdbg",      "fma",    "cx16",    "xtpr",
+    "pdcm",   NULL,        "pcid",   "dca",     "sse4_1",
+    "sse4_2", "x2apic",    "movbe",  "popcnt",  "tsc_deadline_timer",
+    "aes",    "xsave",     NULL,     "avx",     "f16c",
+    "rdrand", "hypervisor"};
 static const char *const cpu_flag_names_7[32] = {
-    [0] = "fsgsbase", [3] = "bmi1",    [5] = "avx2",    [7] = "smep",     [8] = "bmi2",
-    [9] = "erms",     [16] = "avx512f", [17] = "avx512dq", [18] = "rdseed", [19] = "adx",
-    [28] = "avx512cd", [29] = "sha_ni", [30] = "avx512bw", [31] = "avx512vl"};
+    [0] = "fsgsbase",  [3] = "bmi1",     [5] = "avx2",      [7] = "smep",     [8] = "bmi2",
+    [9] = "erms",      [16] = "avx512f", [17] = "avx512dq", [18] = "rdseed",  [19] = "adx",
+    [28] = "avx512cd", [29] = "sha_ni",  [30] = "avx512bw", [31] = "avx512vl"};
 
 static void add_flags(struct text *t, uint32_t bits, const char *const names[32])
 {

@@ -1,7 +1,7 @@
 /* reg.c - the bytes of regular files: pages of the image, shared until written, and own ones.
  *
- * A page is an own one (a frame in `chunks`), else one of the image (below base_pages), else a hole.
- * Bytes behind the file's end in its last page are zero.
+ * A page is an own one (a frame in `chunks`), else one of the image (below base_pages), else a
+ * hole. Bytes behind the file's end in its last page are zero.
  */
 #include "fs/vfs.h"
 #include "mm.h"
@@ -94,7 +94,7 @@ uint64_t reg_frame_writable(struct inode *i, uint64_t index)
 
 int64_t reg_read(struct inode *i, void *to, size_t len, uint64_t offset)
 {
-    if (offset >= i->size) {
+    if (offset >= i->size || !len) {
         return 0;
     }
     if (len > i->size - offset) {

@@ -1,4 +1,4 @@
-/* ring.h - a bounded queue of bytes in pages which are taken as it fills: pipes and byte sockets. */
+/* ring.h - a bounded queue of bytes in pages taken as it fills: pipes and byte sockets. */
 #ifndef LIBOS_RING_H
 #define LIBOS_RING_H
 

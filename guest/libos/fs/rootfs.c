@@ -35,7 +35,7 @@ static struct inode *instantiate(uint32_t number)
     const struct unid_rootfs_inode *from = image_inode(number);
     bool shared = from->links > 1 && (from->mode & S_IFMT) != S_IFDIR;
     if (shared) {
-        list_for(node, &several_names) {
+        list_for (node, &several_names) {
             struct inode *i = container_of(node, struct inode, linked);
             if (i->image == number + 1) {
                 return inode_ref(i);
@@ -83,7 +83,15 @@ int rootfs_mount(uint64_t phys, uint64_t size)
     }
     image = r;
     image_phys = phys;
-    struct inode *root = instantiate(0);
+    return rootfs_mount_again();
+}
+
+int rootfs_mount_again(void)
+{
+    while (!list_empty(&several_names)) {
+        list_del(several_names.next); /* who still has one, has the old tree's */
+    }
+    struct inode *root = image ? instantiate(0) : inode_new(S_IFDIR | 0755, DEV_ROOT);
     if (!root) {
         return -ENOMEM;
     }
@@ -135,8 +143,7 @@ uint32_t rootfs_dir_count(const struct inode *dir)
 const char *rootfs_dir_entry(const struct inode *dir, uint32_t index, size_t *ret_len,
                              uint32_t *ret_type, uint64_t *ret_ino)
 {
-    const struct unid_rootfs_dirent *e =
-        image_dirent(image_inode(dir->image - 1)->dirents + index);
+    const struct unid_rootfs_dirent *e = image_dirent(image_inode(dir->image - 1)->dirents + index);
     *ret_len = e->name_len;
     *ret_type = e->type;
     *ret_ino = e->inode + 1;

@@ -1,4 +1,4 @@
-/* rw.c - reading and writing by descriptors: plain, at an offset, in vectors; sizes and positions. */
+/* rw.c - reading and writing by descriptors: plain, at an offset, in vectors; sizes, positions. */
 #include <linux/fs.h>
 #include <linux/uio.h>
 
@@ -6,7 +6,7 @@
 #include "mm.h"
 #include "sys_file.h"
 
-#define COUNT_MAX 0x7ffff000ull /* as Linux: MAX_RW_COUNT */
+#define COUNT_MAX     0x7ffff000ull /* as Linux: MAX_RW_COUNT */
 #define IOV_COUNT_MAX 1024
 
 static int64_t do_read(struct file *f, void *buf, size_t len, uint64_t *pos)
@@ -54,7 +54,7 @@ int64_t sys_pread64(int fd, void *buf, size_t len, int64_t offset)
     }
     uint64_t pos = (uint64_t)offset;
     len = len < COUNT_MAX ? len : COUNT_MAX;
-    int64_t n = !f->ops->seekable         ? -ESPIPE
+    int64_t n = !f->ops->seekable          ? -ESPIPE
                 : !user_writable(buf, len) ? -EFAULT
                                            : do_read(f, buf, len, &pos);
     file_unref(f);
@@ -70,7 +70,7 @@ int64_t sys_pwrite64(int fd, const void *buf, size_t len, int64_t offset)
     }
     uint64_t pos = (uint64_t)offset;
     len = len < COUNT_MAX ? len : COUNT_MAX;
-    int64_t n = !f->ops->seekable         ? -ESPIPE
+    int64_t n = !f->ops->seekable          ? -ESPIPE
                 : !user_readable(buf, len) ? -EFAULT
                                            : do_write(f, buf, len, &pos);
     file_unref(f);
@@ -137,7 +137,8 @@ static int64_t vector_message(struct file *f, const struct iovec *iov, int count
 }
 
 /* Takes the reference to `f`. */
-static int64_t vector(struct file *f, const struct iovec *iov, int count, uint64_t *pos, bool writing)
+static int64_t vector(struct file *f, const struct iovec *iov, int count, uint64_t *pos,
+                      bool writing)
 {
     int64_t total = check_vector(iov, count, !writing);
     int64_t done = total < 0 ? total : 0;
@@ -415,11 +416,7 @@ int64_t sys_truncate(const char *path, int64_t length)
 
 int64_t sys_fallocate(int fd, int mode, int64_t offset, int64_t len)
 {
-    enum {
-        KEEP_SIZE = 1,
-        PUNCH_HOLE = 2,
-        ZERO_RANGE = 16
-    };
+    enum { KEEP_SIZE = 1, PUNCH_HOLE = 2, ZERO_RANGE = 16 };
     struct file *f = fd_get(fd);
     if (!f || (f->flags & O_PATH) || (f->flags & O_ACCMODE) == O_RDONLY) {
         return -EBADF;

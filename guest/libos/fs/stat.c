@@ -5,11 +5,11 @@
 #include "mm.h"
 #include "sys_file.h"
 
-#define TMPFS_MAGIC     0x01021994
-#define PROC_MAGIC      0x9fa0
-#define PIPEFS_MAGIC    0x50495045
-#define R_OK_W_OK_X_OK  7
-#define X_OK            1
+#define TMPFS_MAGIC    0x01021994
+#define PROC_MAGIC     0x9fa0
+#define PIPEFS_MAGIC   0x50495045
+#define R_OK_W_OK_X_OK 7
+#define X_OK           1
 
 int file_stat(struct file *f, struct stat *ret)
 {

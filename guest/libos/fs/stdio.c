@@ -85,15 +85,8 @@ static void complete_root(void)
     }
 }
 
-void files_init(void)
+static void mount_all(void)
 {
-#ifndef LIBOS_HOSTED
-    const struct unid_rootfs_where *where =
-        (const struct unid_rootfs_where *)(uintptr_t)UNID_ROOTFS_WHERE_ADDR;
-    if (where->size && rootfs_mount(where->phys, where->size) < 0) {
-        kpanic("the image's root file system is not one");
-    }
-#endif
     if (!dir_root()) {
         struct inode *root = inode_new(S_IFDIR | 0755, DEV_ROOT);
         if (!root) {
@@ -109,10 +102,25 @@ void files_init(void)
     stdio_open();
 }
 
+void files_init(void)
+{
+#ifndef LIBOS_HOSTED
+    const struct unid_rootfs_where *where =
+        (const struct unid_rootfs_where *)(uintptr_t)UNID_ROOTFS_WHERE_ADDR;
+    if (where->size && rootfs_mount(where->phys, where->size) < 0) {
+        kpanic("the image's root file system is not one");
+    }
+#endif
+    mount_all();
+}
+
 void files_init_again(void)
 {
     sys_close_range(0, ~0u, 0);
+    if (rootfs_mount_again() < 0) {
+        kpanic("no memory to mount the root file system again");
+    }
     cwd_set(dir_root());
     process_umask = 022;
-    stdio_open();
+    mount_all();
 }

@@ -119,7 +119,7 @@ static void put_timer(struct __kernel_timespec *to, const struct timerfd *t)
 {
     uint64_t now = clock_monotonic_ns(), left = 0;
     if (t->at_ns != NO_DEADLINE) {
-        left = t->at_ns > now                ? t->at_ns - now
+        left = t->at_ns > now   ? t->at_ns - now
                : t->interval_ns ? t->interval_ns - (now - t->at_ns) % t->interval_ns
                                 : 0;
     }
@@ -149,7 +149,8 @@ int64_t sys_timerfd_settime(int fd, int flags, const struct __kernel_timespec *v
     }
     uint64_t interval, first;
     int r = flags & ~(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET) ? -EINVAL : timer_of_fd(fd, &t);
-    if (r < 0 || (r = get_span(&value[0], &interval)) < 0 || (r = get_span(&value[1], &first)) < 0) {
+    if (r < 0 || (r = get_span(&value[0], &interval)) < 0 ||
+        (r = get_span(&value[1], &first)) < 0) {
         return r;
     }
     if (ret_old) {

@@ -108,7 +108,7 @@ static inline bool inode_is(const struct inode *i, uint32_t type)
 /* dentry.c. Directories only; names without slash. */
 struct inode *dir_root(void);
 void dir_set_root(struct inode *root);
-/* Borrowed, NULL: not there; for directories with dir_ops a reference is handed to *ret_temporary. */
+/* Borrowed, NULL: not there; for directories with dir_ops, *ret_temporary has a reference to it. */
 struct inode *dir_lookup(struct inode *dir, const char *name, size_t len,
                          struct inode **ret_temporary);
 /* Gives `inode` a name, in place of another when there is one. Takes a reference of its own. */
@@ -133,6 +133,8 @@ int dir_may_change(const struct inode *dir); /* 0; /proc: -EPERM; a removed dire
 
 /* rootfs.c */
 int rootfs_mount(uint64_t phys, uint64_t size); /* makes it the root; -EINVAL: not such an image */
+int rootfs_mount_again(
+    void); /* a root as the image has it, for the one that was changed; -ENOMEM */
 struct inode *rootfs_lookup(struct inode *dir, const char *name, size_t len); /* referenced */
 bool rootfs_has(const struct inode *dir, const char *name, size_t len);
 uint32_t rootfs_dir_count(const struct inode *dir);
@@ -195,7 +197,7 @@ extern const struct file_ops path_ops; /* O_PATH */
 extern const struct file_ops dir_file_ops;
 
 /* fdtable.c */
-int fd_get_for_read(int fd, struct file **ret);  /* referenced; -EBADF */
+int fd_get_for_read(int fd, struct file **ret); /* referenced; -EBADF */
 int fd_get_for_write(int fd, struct file **ret);
 struct file *fd_get_ref(int fd); /* NULL: -EBADF */
 bool fd_cloexec(int fd);
@@ -205,11 +207,12 @@ int fd_count(void);                                      /* size of the table */
 int fd_install_flags(struct file *f, uint32_t flags);    /* by O_CLOEXEC; frees the file if full */
 
 /* Files of the kernel's making. */
-struct inode *dir_make(struct inode *dir, const char *name, uint32_t mode, uint64_t dev); /* borrowed */
+struct inode *dir_make(struct inode *dir, const char *name, uint32_t mode,
+                       uint64_t dev); /* borrowed */
 struct inode *link_make(struct inode *dir, const char *name, const char *text);
-void dev_mount(void);   /* dev.c */
-void proc_mount(void);  /* proc.c */
-void stdio_open(void);  /* stdio.c */
+void dev_mount(void);  /* dev.c */
+void proc_mount(void); /* proc.c */
+void stdio_open(void); /* stdio.c */
 struct inode *dev_make(struct inode *dir, const char *name, uint32_t number,
                        int (*open)(struct inode *inode, uint32_t flags, struct file **ret));
 struct file *dev_null_open(uint32_t flags);

@@ -8,7 +8,17 @@
 #define LOG_WINDOW      ((char *)UNID_LOG_ADDR)
 
 static bool has_request, body_ended;
-static bool used_early; /* host_note_use before the request */
+
+/* Before the request: what the program used (host.h), how often it has come to its end, and what it had
+ * written the first time. */
+#define EARLY_RUNS     6
+#define OTHER_CLOCK_NS 900000000123456789ull /* 28 years from run to run */
+static struct {
+    bool random, clock;
+    unsigned runs;
+    uint64_t output;
+} early;
+
 static uint32_t body_used, body_len; /* bytes of the window's body that were read; that there are */
 
 static void doorbell(void)
@@ -131,22 +141,53 @@ void host_response_write(const void *data, size_t len)
     }
 }
 
-void host_note_use(void)
+void host_note_random(void)
 {
-    used_early |= !has_request;
+    early.random |= !has_request;
 }
 
-/* What the program wrote is to go out, or to be all that it wrote. */
-static void request_for_output(void)
+void host_note_clock(void)
+{
+    early.clock |= !has_request;
+}
+
+static _Noreturn void run_again(void)
+{
+    call_page()->response_len = 0;
+    exec_again();
+}
+
+/* FNV-1a of what stands in the response window. */
+static uint64_t output_hash(void)
+{
+    uint64_t h = 14695981039346656037ull;
+    for (uint32_t i = 0; i < call_page()->response_len; i++) {
+        h = (h ^ (uint8_t)RESPONSE_WINDOW[i]) * 1099511628211ull;
+    }
+    return h;
+}
+
+/* What the program wrote is to go out, or to be `all` that it wrote with success. See host.h. */
+static void request_for_output(bool all)
 {
     if (has_request) {
         return;
     }
-    bool again = used_early && host_interface() == UNID_INTERFACE_FILTER;
+    bool again = early.random || (early.clock && !all);
+    if (host_interface() == UNID_INTERFACE_FILTER && early.clock && !again) {
+        uint64_t output = output_hash();
+        if (early.runs == 0) {
+            early.output = output;
+        }
+        again = output != early.output;
+        if (!again && ++early.runs < EARLY_RUNS) {
+            clock_resume(clock_monotonic_ns(), early.runs * OTHER_CLOCK_NS);
+            run_again();
+        }
+    }
     host_next();
-    if (again) {
-        call_page()->response_len = 0;
-        exec_again();
+    if (again && host_interface() == UNID_INTERFACE_FILTER) {
+        run_again();
     }
 }
 
@@ -154,7 +195,7 @@ void host_response_flush(void)
 {
     struct unid_call *c = call_page();
     if (c->response_len > 0) {
-        request_for_output();
+        request_for_output(false);
         host_call(UNID_OP_WRITE);
         c->response_len = 0;
     }
@@ -179,7 +220,10 @@ void host_log_write(const void *data, size_t len)
 void host_done(int status)
 {
     if (status == 0) {
-        request_for_output();
+        request_for_output(true);
+    } else if (early.runs > 0 && !has_request) {
+        host_next(); /* it fails, but not under every clock */
+        run_again();
     } else if (!has_request) {
         call_page()->response_len = 0; /* a failure before the request: there is nobody to answer */
     }

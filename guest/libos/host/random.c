@@ -27,6 +27,6 @@ void host_random_at_start(void *to, size_t len)
 
 void host_random(void *to, size_t len)
 {
-    host_note_use();
+    host_note_random();
     host_random_at_start(to, len);
 }

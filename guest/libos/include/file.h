@@ -33,7 +33,7 @@ struct file_ops {
     bool (*wants_request)(struct file *f);
     int64_t (*ioctl)(struct file *f, uint32_t request, uint64_t arg);
     int (*stat)(struct file *f, struct stat *ret); /* NULL: by the inode */
-    void (*release)(struct file *f);                /* last reference gone */
+    void (*release)(struct file *f);               /* last reference gone */
 };
 
 /* A queue with a count of the changes, by which an edge-triggered epoll knows something new. */
@@ -69,17 +69,18 @@ struct file *file_new(const struct file_ops *ops, struct inode *inode, uint32_t 
 struct file *file_ref(struct file *f);
 void file_unref(struct file *f); /* NULL allowed */
 
-/* Descriptors. */
-#define FD_MAX 4096                                      /* RLIMIT_NOFILE */
-struct file *fd_get(int fd);                             /* borrowed; NULL: -EBADF */
-int fd_install(struct file *f, int least, bool cloexec); /* takes the reference on success; -EMFILE */
+/* Descriptors. fd_get: borrowed, NULL is -EBADF. fd_install: takes the reference on success;
+ * -EMFILE. */
+#define FD_MAX 4096 /* RLIMIT_NOFILE */
+struct file *fd_get(int fd);
+int fd_install(struct file *f, int least, bool cloexec);
 int fd_close(int fd);
-void files_init(void); /* mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants */
-/* For a program that starts again: no open files but 0, 1, 2, the root as current directory. What it
- * wrote into files stays. */
+/* Mounts the root, /dev, /proc, /tmp; opens 0, 1, 2 as the interface wants. */
+void files_init(void);
+/* For a program that starts again: all that is open is closed, and files are as in the image. */
 void files_init_again(void);
 
-/* $PORT of an `http` program, 0: it has none. The listener there gets the request (net/listen.c). */
+/* $PORT of an `http` program, 0: none. The listener there gets the request (net/listen.c). */
 void net_set_port(uint16_t port);
 
 /* For mm and exec: bytes and pages of a regular file. */
@@ -93,12 +94,13 @@ bool file_is_zero(const struct file *f);    /* /dev/zero: maps as anonymous memo
  * image, or one that counts users (frame_get) as the file gives it up when truncated. */
 uint64_t file_frame(struct file *f, uint64_t index);
 /* The same for a MAP_SHARED mapping: a frame of the file's own when the file is open for writing,
- * made when there is none, so that the mapping and write() see the same bytes. 0 also when memory is
- * used up. */
+ * made when there is none, so that the mapping and write() see the same bytes. 0 also when memory
+ * is used up. */
 uint64_t file_frame_shared(struct file *f, uint64_t index);
 /* Stubs of a rewritten ELF file (rootfs.h): false when it has none. */
 struct file_stubs {
-    uint64_t phys, size, vaddr; /* page-aligned frames of the image; address in the file's own space */
+    uint64_t phys, size,
+        vaddr; /* page-aligned frames of the image; address in the file's own space */
 };
 bool file_stubs(const struct file *f, struct file_stubs *ret);
 const char *file_path(const struct file *f); /* absolute, borrowed; "" when it has none */

@@ -22,11 +22,16 @@ int64_t host_content_length(void); /* -1: unknown */
 int64_t host_body_read(void *to, size_t len, bool block);
 bool host_body_ready(void); /* host_body_read would not ask the host */
 
-/* The program was told the wall clock's time, or given random bytes. A `filter` program that ends, or
- * has to send what it wrote, without ever having read its input is snapshotted there, and what it
- * computed would be every request's answer: if it had used either, it is started again behind
- * host_next (exec_again), and only what it writes then counts. */
-void host_note_use(void);
+/* The program was told the wall clock's time, or given random bytes that may be meant as a secret.
+ *
+ * A `filter` program that comes to its end, or has more output than fits into the window, without ever
+ * having read its input, is snapshotted there; what it computed would be every request's answer. If it
+ * had random bytes for it, it is started again behind host_next (exec_again), and only what it writes
+ * then counts. If it looked at the clock, it is first started again a few times under other clocks: when
+ * that changes nothing of what it writes, it did not matter (run times look at the clock as they begin);
+ * else as with random bytes. */
+void host_note_random(void);
+void host_note_clock(void);
 
 /* The response: bytes are collected in the response window and sent when it is full, at
  * host_response_flush, and at the end. */
@@ -36,7 +41,7 @@ void host_log_write(const void *data, size_t len); /* standard error */
 _Noreturn void host_done(int status);              /* the end of the machine */
 
 void host_random(void *to, size_t len); /* ChaCha20, seeded by the host's entropy; notes the use */
-void host_random_at_start(void *to, size_t len); /* the same, for AT_RANDOM: does not note it */
+void host_random_at_start(void *to, size_t len); /* the same for AT_RANDOM, hash seeds: does not note it */
 
 /* Lets `ns` pass, or less when a connection's readiness changed. Flushes the response first. */
 void host_wait(uint64_t ns);

@@ -17,7 +17,7 @@ struct statx;
 struct statfs;
 struct __kernel_timespec;
 struct __kernel_old_timeval;
-struct user_msghdr;  /* net/socket.h */
+struct user_msghdr; /* net/socket.h */
 struct user_mmsghdr;
 
 /* fs/open.c */
@@ -78,7 +78,8 @@ int64_t sys_chown(const char *path, uint32_t uid, uint32_t gid);
 int64_t sys_lchown(const char *path, uint32_t uid, uint32_t gid);
 int64_t sys_fchown(int fd, uint32_t uid, uint32_t gid);
 int64_t sys_fchownat(int dirfd, const char *path, uint32_t uid, uint32_t gid, int flags);
-int64_t sys_utimensat(int dirfd, const char *path, const struct __kernel_timespec *times, int flags);
+int64_t sys_utimensat(int dirfd, const char *path, const struct __kernel_timespec *times,
+                      int flags);
 int64_t sys_futimesat(int dirfd, const char *path, const struct __kernel_old_timeval *times);
 int64_t sys_utimes(const char *path, const struct __kernel_old_timeval *times);
 int64_t sys_utime(const char *path, const int64_t *times);

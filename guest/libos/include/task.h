@@ -85,7 +85,7 @@ int32_t task_tid(const struct task *t);
 int32_t process_pid(void); /* 1 */
 _Noreturn void process_exit(int status);      /* exit_group: flushes, host_done */
 _Noreturn void process_killed(int signal);    /* status 128 + signal, with a log line */
-_Noreturn void exec_again(void);              /* the program starts anew; see host_note_use */
+_Noreturn void exec_again(void);              /* the program starts anew; see host_note_clock */
 int signal_raise(int signal);                 /* to the process: SIGPIPE and its kin */
 
 /* time/ */

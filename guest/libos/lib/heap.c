@@ -18,8 +18,8 @@ void kfree(void *p)
 }
 #else
 
-#define CLASS_MIN 5  /* 32 bytes */
-#define CLASS_MAX 11 /* 2048 bytes */
+#define CLASS_MIN  5  /* 32 bytes */
+#define CLASS_MAX  11 /* 2048 bytes */
 #define HEAD_MAGIC 0x6b616c6cu
 
 struct head {

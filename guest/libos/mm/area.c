@@ -16,7 +16,8 @@ void areas_init(void)
 
 struct area *area_find(uint64_t addr)
 {
-    list_for (node, &areas) {
+    list_for(node, &areas)
+    {
         if (area_of(node)->to > addr) {
             return area_of(node);
         }
@@ -128,14 +129,15 @@ void areas_remove(uint64_t from, uint64_t to)
 
 void mm_for_each_area(void (*line)(void *arg, const struct mm_area_info *area), void *arg)
 {
-    list_for (node, &areas) {
+    list_for(node, &areas)
+    {
         const struct area *a = area_of(node);
         struct mm_area_info info = {.from = a->from,
                                     .to = a->to,
                                     .offset = a->offset,
                                     .prot = a->prot,
                                     .shared = a->flags & AREA_SHARED,
-                                    .name = a->file                ? file_path(a->file)
+                                    .name = a->file                 ? file_path(a->file)
                                             : a->flags & AREA_HEAP  ? "[heap]"
                                             : a->flags & AREA_STACK ? "[stack]"
                                                                     : ""};

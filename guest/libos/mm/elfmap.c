@@ -67,7 +67,8 @@ int elf_map_stubs(struct file *file, uint64_t addr, uint64_t offset)
         i++;
     }
     if (i == count) {
-        klog("%s: what is executable at offset %lx is in no executable segment", file_path(file), offset);
+        klog("%s: what is executable at offset %lx is in no executable segment", file_path(file),
+             offset);
         return -ENOMEM;
     }
     uint64_t at = addr - (phdrs[i].p_vaddr - phdrs[i].p_offset + offset) + stubs.vaddr;

@@ -48,8 +48,8 @@ void pagetable_init(uint64_t root);
  * `create`, `ret_next` (may be NULL) becomes the address where the next table may be. */
 uint64_t *pte_find(uint64_t addr, bool create, uint64_t *ret_next);
 /* Calls `each` for all leaf entries of tables that exist in [from, to); stops at an error. */
-int pte_for_each(uint64_t from, uint64_t to,
-                 int (*each)(void *arg, uint64_t addr, uint64_t *pte), void *arg);
+int pte_for_each(uint64_t from, uint64_t to, int (*each)(void *arg, uint64_t addr, uint64_t *pte),
+                 void *arg);
 uint64_t pte_bits(int prot); /* P, W, U and NX */
 
 /* --- page.c: pages of an area */
@@ -69,7 +69,8 @@ void pages_clear(uint64_t from, uint64_t to); /* private frames become zero */
 /* Moves private frames to where nothing ever was. */
 int pages_move(uint64_t from, uint64_t to, uint64_t target);
 bool pages_untouched(uint64_t from, uint64_t to); /* nothing was ever here */
-bool pages_usable(uint64_t from, uint64_t to);    /* nothing, or private frames that can be taken over */
+bool pages_usable(uint64_t from,
+                  uint64_t to); /* nothing, or private frames that can be taken over */
 
 /* --- area.c: the list of areas, ascending, without overlap */
 enum { AREA_SHARED = 1, AREA_STUBS = 2, AREA_STACK = 4, AREA_HEAP = 8 };
@@ -102,9 +103,9 @@ uint64_t space_pick(uint64_t len, uint64_t room);
 bool space_gave(uint64_t from, uint64_t to); /* these addresses are space_pick's */
 /* Anonymous memory that was unmapped stays with its frames, to be given again at the same place. */
 void space_park(uint64_t from, uint64_t to);
-uint64_t space_unpark(uint64_t len);             /* 0: nothing fits */
-void space_claim(uint64_t from, uint64_t to);    /* these addresses are not parked any more */
-bool mm_reclaim(void);                           /* parked frames are given back; false: none */
+uint64_t space_unpark(uint64_t len);          /* 0: nothing fits */
+void space_claim(uint64_t from, uint64_t to); /* these addresses are not parked any more */
+bool mm_reclaim(void);                        /* parked frames are given back; false: none */
 
 /* --- elfmap.c: mappings of ELF files */
 struct elf_shape {

@@ -2,8 +2,8 @@
  *
  * Anonymous memory that is unmapped is parked: it keeps its frames, and the next mapping that fits is
  * given the same place, so that a program that maps and unmaps does not walk through the address
- * space and fill it with page tables. When frames run out, parked ones are given back, and their
- * addresses are spent. */
+ * space and fill it with page tables. Where the program chose the place, only its asking for that
+ * place again does. When frames run out, parked ones are given back, and their addresses are spent. */
 #include "mm/mm_internal.h"
 
 #define PARKED_MAX 64
@@ -83,7 +83,8 @@ uint64_t space_unpark(uint64_t len)
     struct parked *best = NULL;
     for (unsigned i = 0; i < parked_count; i++) {
         uint64_t size = parked[i].to - parked[i].from;
-        if (size >= len && (!best || size < best->to - best->from)) {
+        bool ours = space_gave(parked[i].from, parked[i].to); /* else the program chose the place */
+        if (ours && size >= len && (!best || size < best->to - best->from)) {
             best = &parked[i];
         }
     }

@@ -1,7 +1,7 @@
 /* datagram.c - sockets of messages: UDP, and AF_UNIX datagrams and packets.
  *
- * UDP reaches the guest's own sockets, and port 53 of any address: there dns.c answers, at once. The
- * host carries no other UDP.
+ * UDP reaches the guest's own sockets, and port 53 of any address: there dns.c answers, at once.
+ * The host carries no other UDP.
  */
 #include <asm/signal.h>
 
@@ -144,7 +144,8 @@ static int64_t datagram_recv(struct socket *s, void *to, size_t len, int flags,
             s->error = 0;
             return error;
         }
-        if (s->shut_read || (s->type == SOCK_SEQPACKET && (s->ended || (s->other && s->other->shut_write)))) {
+        if (s->shut_read ||
+            (s->type == SOCK_SEQPACKET && (s->ended || (s->other && s->other->shut_write)))) {
             return 0;
         }
         int r = socket_wait(s, flags, deadline);
@@ -187,8 +188,7 @@ static uint32_t datagram_poll(struct socket *s)
 
 static size_t datagram_readable(struct socket *s)
 {
-    return list_empty(&s->messages) ? 0
-                                    : container_of(s->messages.next, struct message, node)->len;
+    return list_empty(&s->messages) ? 0 : container_of(s->messages.next, struct message, node)->len;
 }
 
 static int datagram_shut(struct socket *s, bool reading, bool writing)

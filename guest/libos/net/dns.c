@@ -109,7 +109,7 @@ const char *dns_name_of(const uint8_t ip[4])
     return n >= FIRST_ADDRESS && n - FIRST_ADDRESS < name_count ? names[n - FIRST_ADDRESS] : NULL;
 }
 
-/* The address of an allowed name, 4 or 16 bytes: their number; 0: the name has none of that type. */
+/* The address of an allowed name, 4 or 16 bytes: their number; 0: none of that type. */
 static enum rcode resolve(const struct question *q, uint8_t *ret, size_t *ret_len)
 {
     *ret_len = 0;
@@ -142,8 +142,8 @@ static enum rcode resolve(const struct question *q, uint8_t *ret, size_t *ret_le
 
 static size_t put_answer(uint8_t *to, uint16_t type, const uint8_t *address, size_t len)
 {
-    const uint8_t head[12] = {0xc0, HEADER_SIZE, 0, (uint8_t)type, 0, CLASS_IN, 0, 0, 0, TTL_S,
-                              0,    (uint8_t)len};
+    const uint8_t head[12] = {0xc0, HEADER_SIZE, 0, (uint8_t)type, 0, CLASS_IN,
+                              0,    0,           0, TTL_S,         0, (uint8_t)len};
     memcpy(to, head, sizeof(head)); /* the name: a pointer to the question's */
     memcpy(to + sizeof(head), address, len);
     return sizeof(head) + len;
@@ -168,7 +168,7 @@ size_t dns_answer(const uint8_t *query, size_t len, uint8_t *reply, size_t size)
     memset(reply, 0, HEADER_SIZE);
     reply[0] = query[0];
     reply[1] = query[1];
-    reply[2] = 0x80 | (query[2] & 0x79);      /* a response; opcode and RD as asked */
+    reply[2] = 0x80 | (query[2] & 0x79);     /* a response; opcode and RD as asked */
     reply[3] = (uint8_t)(0x80 | (int)rcode); /* recursion is available */
     if (has_question) {
         memcpy(reply + HEADER_SIZE, query + HEADER_SIZE, q.end - HEADER_SIZE);

@@ -27,7 +27,7 @@ static uint64_t bits(const struct socket *s)
 
 void net_poll_ready(void)
 {
-    list_for(node, &sockets) {
+    list_for (node, &sockets) {
         struct socket *s = container_of(node, struct socket, in_listen);
         uint64_t now = bits(s);
         if (now & ~s->seen) {
@@ -50,9 +50,9 @@ static int where_of(const struct address *to, char *text, size_t size)
     uint8_t ip4[4];
     if (!address_ip4(to, ip4)) {
         const uint8_t *a = to->ip;
-        return kformat(text, size, "[%x:%x:%x:%x:%x:%x:%x:%x]:%u", a[0] << 8 | a[1], a[2] << 8 | a[3],
-                       a[4] << 8 | a[5], a[6] << 8 | a[7], a[8] << 8 | a[9], a[10] << 8 | a[11],
-                       a[12] << 8 | a[13], a[14] << 8 | a[15], to->port);
+        return kformat(text, size, "[%x:%x:%x:%x:%x:%x:%x:%x]:%u", a[0] << 8 | a[1],
+                       a[2] << 8 | a[3], a[4] << 8 | a[5], a[6] << 8 | a[7], a[8] << 8 | a[9],
+                       a[10] << 8 | a[11], a[12] << 8 | a[13], a[14] << 8 | a[15], to->port);
     }
     const char *name = dns_name_of(ip4);
     if (name) {
@@ -122,7 +122,7 @@ static int finish_connect(struct socket *s, bool nonblocking)
 int egress_connect(struct socket *s, const struct address *to, bool nonblocking)
 {
     if (s->kind == &egress_kind) {
-        return !s->connecting && !s->error ? -EISCONN
+        return !s->connecting && !s->error                         ? -EISCONN
                : nonblocking && egress_progress(s) == -EINPROGRESS ? -EALREADY
                                                                    : finish_connect(s, nonblocking);
     }

@@ -1,7 +1,7 @@
 /* listen.c - listening sockets, and which of them gets the request.
  *
- * The one request of an `http` program comes to the listener on port $PORT, or else to the first one.
- * Connections of the program to itself (pair.c) come to every listener.
+ * The one request of an `http` program comes to the listener on port $PORT, or else to the first
+ * one. Connections of the program to itself (pair.c) come to every listener.
  */
 #include "host.h"
 #include "net/socket.h"
@@ -26,7 +26,7 @@ void net_set_port(uint16_t port)
 static const struct socket *chosen(void)
 {
     const struct socket *first = NULL;
-    list_for(node, &listeners) {
+    list_for (node, &listeners) {
         const struct socket *s = container_of(node, struct socket, in_listen);
         if (s->family == AF_UNIX) {
             continue;
@@ -53,7 +53,7 @@ static bool has_request(const struct socket *s)
 
 void request_arrived(void)
 {
-    list_for(node, &listeners) {
+    list_for (node, &listeners) {
         readiness_changed(&container_of(node, struct socket, in_listen)->ready);
     }
 }

@@ -12,8 +12,8 @@
 static int check_flags(int flags, bool sending)
 {
     /* MSG_CMSG_CLOEXEC, MSG_MORE, MSG_EOR, MSG_DONTROUTE, MSG_CONFIRM mean nothing here. */
-    const int known = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | 0x40000000 |
-                      0x8000 | 0x80 | 4 | 0x800 | 0x10000;
+    const int known = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_TRUNC |
+                      0x40000000 | 0x8000 | 0x80 | 4 | 0x800 | 0x10000;
     if (flags & MSG_OOB) {
         return sending ? -EOPNOTSUPP : -EINVAL;
     }
@@ -147,7 +147,8 @@ int64_t sys_sendto(int fd, const void *buf, size_t len, int flags, const void *a
         return r;
     }
     len = len < COUNT_MAX ? len : COUNT_MAX;
-    r = user_readable(buf, len) ? (addr && addr_len ? address_get(addr, addr_len, &to) : 0) : -EFAULT;
+    r = user_readable(buf, len) ? (addr && addr_len ? address_get(addr, addr_len, &to) : 0)
+                                : -EFAULT;
     if (r == 0) {
         flags |= file_nonblocking(f) ? MSG_DONTWAIT : 0;
         r = s->kind->send(s, buf, len, flags, addr && addr_len ? &to : NULL);
@@ -181,7 +182,8 @@ int64_t sys_recvfrom(int fd, void *buf, size_t len, int flags, void *addr, uint3
     return r;
 }
 
-static int64_t send_message(struct file *f, struct socket *s, const struct user_msghdr *m, int flags)
+static int64_t send_message(struct file *f, struct socket *s, const struct user_msghdr *m,
+                            int flags)
 {
     struct address to;
     int64_t total = check_iov(m->iov, m->iov_len, false);
@@ -231,8 +233,8 @@ static int64_t recv_message(struct file *f, struct socket *s, struct user_msghdr
     }
     bool messages = s->type != SOCK_STREAM;
     flags |= file_nonblocking(f) ? MSG_DONTWAIT : 0;
-    int64_t r = recv_iov(s, m->iov, m->iov_len, (size_t)total, flags | (messages ? MSG_TRUNC : 0),
-                         &from);
+    int64_t r =
+        recv_iov(s, m->iov, m->iov_len, (size_t)total, flags | (messages ? MSG_TRUNC : 0), &from);
     if (r < 0) {
         return r;
     }
@@ -288,9 +290,7 @@ int64_t sys_sendmmsg(int fd, struct user_mmsghdr *msgs, uint32_t count, int flag
 int64_t sys_recvmmsg(int fd, struct user_mmsghdr *msgs, uint32_t count, int flags,
                      struct __kernel_timespec *timeout)
 {
-    enum {
-        MSG_WAITFORONE = 0x10000
-    };
+    enum { MSG_WAITFORONE = 0x10000 };
     uint64_t deadline;
     int r = deadline_of_timespec(timeout, &deadline);
     if (r < 0) {

@@ -16,8 +16,8 @@ static struct {
     const char *head;
     size_t head_len, head_at;
     bool chunked;
-    bool ended;        /* nothing more comes from the host */
-    int64_t remaining; /* of the body when its length is known */
+    bool ended;             /* nothing more comes from the host */
+    int64_t remaining;      /* of the body when its length is known */
     char stage[STAGE_SIZE]; /* goes before what the host has: ends of chunks, what was peeked at */
     size_t stage_len, stage_at;
 } in;
@@ -127,7 +127,8 @@ static int64_t request_recv(struct socket *s, void *to, size_t len, int flags, s
         }
         int64_t n;
         if (in.head_at < in.head_len) {
-            n = (int64_t)take((char *)to + done, len - done, in.head, in.head_len, &in.head_at, peek);
+            n = (int64_t)take((char *)to + done, len - done, in.head, in.head_len, &in.head_at,
+                              peek);
         } else if (in.stage_at < in.stage_len) {
             n = (int64_t)take((char *)to + done, len - done, in.stage, in.stage_len, &in.stage_at,
                               peek);

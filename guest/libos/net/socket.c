@@ -7,7 +7,7 @@
 
 static struct list all_sockets = {&all_sockets, &all_sockets};
 
-/* --- kind plain -------------------------------------------------------------------------------- */
+/* --- kind plain ------------------------------------------------------------------------------- */
 
 static int64_t plain_recv(struct socket *s, void *to, size_t len, int flags, struct address *from)
 {
@@ -40,7 +40,7 @@ const struct socket_kind plain_kind = {
     .shut = plain_shut,
 };
 
-/* --- objects ----------------------------------------------------------------------------------- */
+/* --- objects ---------------------------------------------------------------------------------- */
 
 struct socket *socket_new(uint32_t family, uint32_t type, uint32_t protocol)
 {
@@ -76,7 +76,7 @@ void socket_free(struct socket *s)
 
 struct socket *socket_find(uint32_t type, const struct address *to, bool listening)
 {
-    list_for(node, &all_sockets) {
+    list_for (node, &all_sockets) {
         struct socket *s = container_of(node, struct socket, all);
         bool holds = s->kind == &listener_kind || (!listening && s->kind == &plain_kind) ||
                      s->kind == &datagram_kind; /* its address; connections are no hindrance */
@@ -109,7 +109,7 @@ int socket_wait(struct socket *s, int flags, uint64_t deadline_ns)
     return r == -ETIMEDOUT ? -EAGAIN : r;
 }
 
-/* --- as open files ----------------------------------------------------------------------------- */
+/* --- as open files ---------------------------------------------------------------------------- */
 
 static int64_t socket_read(struct file *f, void *to, size_t len, uint64_t *pos)
 {
@@ -216,7 +216,7 @@ static int socket_install(struct socket *s, int flags)
     return fd_install_flags(f, (uint32_t)flags);
 }
 
-/* --- calls ------------------------------------------------------------------------------------- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 static int check_type(int family, int type, int protocol)
 {
@@ -340,7 +340,7 @@ int socket_find_unix(const struct address *a, uint32_t type, struct socket **ret
         }
     }
     int r = -ECONNREFUSED;
-    list_for(node, &all_sockets) {
+    list_for (node, &all_sockets) {
         struct socket *s = container_of(node, struct socket, all);
         if (s->local.family != AF_UNIX || !s->local.path_len) {
             continue;
@@ -379,13 +379,14 @@ static int bind_unix(struct socket *s, const struct address *a)
         return -EINVAL;
     }
     if (!a->path_len) { /* autobind: unix(7) */
-        s->local.path_len = (uint16_t)(1 + kformat(s->local.path + 1, 16, "%x", 0x10000 + next_name++));
+        s->local.path_len =
+            (uint16_t)(1 + kformat(s->local.path + 1, 16, "%x", 0x10000 + next_name++));
         return 0;
     }
     struct socket *other;
-    int r = a->path[0] ? bind_path(s, a)
+    int r = a->path[0]                                              ? bind_path(s, a)
             : socket_find_unix(a, s->type, &other) == -ECONNREFUSED ? 0
-                                                             : -EADDRINUSE;
+                                                                    : -EADDRINUSE;
     if (r == 0) {
         s->local = *a;
     }

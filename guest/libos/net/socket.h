@@ -20,12 +20,7 @@
 #include "fs/wait.h"
 
 /* <sys/socket.h> is the C library's; the kernel's ABI has these values. */
-enum {
-    AF_UNSPEC = 0,
-    AF_UNIX = 1,
-    AF_INET = 2,
-    AF_INET6 = 10
-};
+enum { AF_UNSPEC = 0, AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10 };
 enum {
     SOCK_STREAM = 1,
     SOCK_DGRAM = 2,
@@ -43,15 +38,8 @@ enum {
     MSG_WAITALL = 0x100,
     MSG_NOSIGNAL = 0x4000
 };
-enum {
-    SHUT_RD = 0,
-    SHUT_WR = 1,
-    SHUT_RDWR = 2
-};
-enum {
-    PROTO_TCP = 6,
-    PROTO_UDP = 17
-};
+enum { SHUT_RD = 0, SHUT_WR = 1, SHUT_RDWR = 2 };
+enum { PROTO_TCP = 6, PROTO_UDP = 17 };
 
 #define UNIX_PATH_MAX_ 108
 #define EPHEMERAL_MIN  32768
@@ -71,8 +59,8 @@ struct user_mmsghdr {
     uint32_t len;
 };
 
-/* An address without its encoding. IPv4 in IPv6 (::ffff:a.b.c.d) is an IPv6 address here; address_ip4
- * sees through it. */
+/* An address without its encoding. IPv4 in IPv6 (::ffff:a.b.c.d) is an IPv6 address here;
+ * address_ip4 sees through it. */
 struct address {
     uint16_t family; /* AF_UNSPEC: none */
     uint16_t port;
@@ -83,8 +71,8 @@ struct address {
 
 struct socket;
 struct socket_kind {
-    /* At most `len` bytes (one message) under MSG_PEEK, MSG_DONTWAIT, MSG_WAITALL. *ret_from is set by
-     * datagrams only. */
+    /* At most `len` bytes (one message) under MSG_PEEK, MSG_DONTWAIT, MSG_WAITALL. *ret_from is
+     * set by datagrams only. */
     int64_t (*recv)(struct socket *s, void *to, size_t len, int flags, struct address *ret_from);
     int64_t (*send)(struct socket *s, const void *from, size_t len, int flags,
                     const struct address *to);
@@ -107,11 +95,11 @@ struct socket {
     const struct socket_kind *kind;
     uint32_t family, type, protocol;
     struct readiness ready;
-    struct list all;        /* socket.c: every socket */
-    struct list in_listen;  /* listeners in order, or on a listener's `pending` */
+    struct list all;       /* socket.c: every socket */
+    struct list in_listen; /* listeners in order, or on a listener's `pending` */
     struct address local, peer;
-    struct inode *inode;    /* AF_UNIX, bound to a path: referenced */
-    int error;              /* SO_ERROR, negative */
+    struct inode *inode; /* AF_UNIX, bound to a path: referenced */
+    int error;           /* SO_ERROR, negative */
     bool shut_read, shut_write;
     bool nonblocking_connect;
     /* options that are remembered */
@@ -149,9 +137,9 @@ struct address address_loopback(const struct address *like, uint16_t port);
 /* socket.c */
 struct socket *socket_new(uint32_t family, uint32_t type, uint32_t protocol); /* one owner */
 void socket_free(struct socket *s);
-struct file *socket_file(struct socket *s, uint32_t flags); /* takes it on success */
+struct file *socket_file(struct socket *s, uint32_t flags);            /* takes it on success */
 int socket_of_fd(int fd, struct socket **ret, struct file **ret_file); /* referenced file */
-struct socket *socket_of_file(const struct file *f); /* NULL: is none */
+struct socket *socket_of_file(const struct file *f);                   /* NULL: is none */
 /* The socket of that type which is bound so that `to` means it; NULL. */
 struct socket *socket_find(uint32_t type, const struct address *to, bool listening);
 int socket_find_unix(const struct address *to, uint32_t type, struct socket **ret);
@@ -175,8 +163,8 @@ int pair_connect(struct socket *s, struct socket *listener); /* a new socket wai
 struct socket *request_accept(const struct socket *listener);
 /* egress.c */
 int egress_connect(struct socket *s, const struct address *to, bool nonblocking);
-/* The outside is there for an invocation only: a program that has not asked for its request, and does
- * not wait for one to arrive, does so now. */
+/* The outside is there for an invocation only: a program that has not asked for its request, and
+ * does not wait for one to arrive, does so now. */
 void egress_begin(void);
 int egress_progress(struct socket *s); /* 0: connected; -EINPROGRESS; or why it failed */
 /* dns.c */

@@ -1,5 +1,5 @@
-/* sockopt.c - options of sockets. What has a meaning here is done; what steers a network that is not
- * there is remembered; the rest is -ENOPROTOOPT. */
+/* sockopt.c - options of sockets. What has a meaning here is done; what steers a network that is
+ * not there is remembered; the rest is -ENOPROTOOPT. */
 #include <linux/time_types.h>
 
 #include "mm.h"
@@ -12,16 +12,17 @@
 
 #define BIT(n) (1u << (n))
 #define REMEMBERED                                                                                 \
-    (BIT(SO_DEBUG) | BIT(SO_REUSEADDR) | BIT(SO_DONTROUTE) | BIT(SO_BROADCAST) |                    \
-     BIT(SO_KEEPALIVE) | BIT(SO_OOBINLINE) | BIT(SO_REUSEPORT) | BIT(SO_PASSCRED) |                 \
+    (BIT(SO_DEBUG) | BIT(SO_REUSEADDR) | BIT(SO_DONTROUTE) | BIT(SO_BROADCAST) |                   \
+     BIT(SO_KEEPALIVE) | BIT(SO_OOBINLINE) | BIT(SO_REUSEPORT) | BIT(SO_PASSCRED) |                \
      BIT(SO_PRIORITY) | BIT(SO_NO_CHECK))
 /* TCP_NODELAY, MAXSEG, CORK, KEEPIDLE, KEEPINTVL, KEEPCNT, SYNCNT, LINGER2, DEFER_ACCEPT, QUICKACK,
  * USER_TIMEOUT, FASTOPEN, FASTOPEN_CONNECT: <linux/tcp.h>. */
 #define REMEMBERED_TCP                                                                             \
-    (BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(12) |     \
+    (BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(12) |    \
      BIT(18) | BIT(23) | BIT(30))
 /* IP_TOS, TTL, PKTINFO, MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, FREEBIND, BIND_ADDRESS_NO_PORT. */
-#define REMEMBERED_IP (BIT(1) | BIT(2) | BIT(8) | BIT(10) | BIT(11) | BIT(12) | BIT(13) | BIT(15) | BIT(24))
+#define REMEMBERED_IP                                                                              \
+    (BIT(1) | BIT(2) | BIT(8) | BIT(10) | BIT(11) | BIT(12) | BIT(13) | BIT(15) | BIT(24))
 /* IPV6_UNICAST_HOPS, MULTICAST_HOPS, MTU_DISCOVER, RECVERR, V6ONLY. */
 #define REMEMBERED_IPV6 (BIT(16) | BIT(18) | BIT(23) | BIT(25) | BIT(26))
 

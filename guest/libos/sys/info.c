@@ -12,6 +12,7 @@
 #include "host.h"
 #include "mm.h"
 #include "sys/info.h"
+#include "sys_core.h"
 #include "task/task_internal.h"
 #include "time/time.h"
 

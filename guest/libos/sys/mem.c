@@ -4,6 +4,7 @@
 
 #include "file.h"
 #include "mm.h"
+#include "sys_core.h"
 #include "task.h"
 
 int64_t sys_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t offset)

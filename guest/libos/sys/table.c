@@ -26,7 +26,7 @@ static const void *const calls[SYSCALLS] = {
 #define FAST(name) [__NR_##name] = sys_##name
 extern const void *const fast_calls[FAST_CALLS];
 const void *const fast_calls[FAST_CALLS] = {
-    FAST(getpid), FAST(gettid),        FAST(getuid),       FAST(geteuid), FAST(getgid),
+    FAST(getpid),  FAST(gettid),        FAST(getuid),       FAST(geteuid), FAST(getgid),
     FAST(getegid), FAST(clock_gettime), FAST(gettimeofday), FAST(time),    FAST(getppid),
 };
 

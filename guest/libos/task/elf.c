@@ -6,9 +6,10 @@
 
 #include "mm.h"
 
-#define PROGRAM_BASE 0x0000555555554000ull /* of position-independent programs, as Linux without chance */
-#define PHDRS_MAX    64
-#define ADDR_MAX     0x00007ffffffff000ull
+#define PROGRAM_BASE                                                                               \
+    0x0000555555554000ull /* of position-independent programs, as Linux without chance */
+#define PHDRS_MAX 64
+#define ADDR_MAX  0x00007ffffffff000ull
 
 struct load {
     struct file *file;

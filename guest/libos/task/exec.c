@@ -368,8 +368,8 @@ void program_hooked(struct regs *r)
     size_t len, count = 0;
     host_next();
     const char *head = host_request_head(&len);
-    char *strings = (char *)mm_mmap(0, len + 1, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, NULL, 0);
+    char *strings =
+        (char *)mm_mmap(0, len + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, NULL, 0);
     if ((int64_t)strings < 0) {
         kpanic("no memory for the request's variables");
     }

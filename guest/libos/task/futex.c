@@ -2,6 +2,7 @@
  * address space, so shared and private futexes are the same. */
 #include <linux/futex.h>
 
+#include "sys_core.h"
 #include "task/task_internal.h"
 #include "time/time.h"
 
@@ -122,7 +123,7 @@ static int64_t wake_op(uint64_t addr, uint32_t count, uint32_t count2, uint64_t 
         return -ENOSYS;
     }
     int32_t v = (int32_t)old;
-    bool holds[] = {v == than, v != than, v < than, v <= than, v > than, v >= than};
+    bool holds[] = {v == than, v != than, v<than, v <= than, v> than, v >= than};
     uint32_t cmp = op >> 24 & 15;
     int64_t woken = futex_wake_at(addr, count);
     if (cmp < ARRAY_SIZE(holds) && holds[cmp]) {

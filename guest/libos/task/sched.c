@@ -3,7 +3,7 @@
 
 #include "host.h"
 
-#define SLICE_NS       10000000ull    /* after which a task that makes calls lets others go */
+#define SLICE_NS       10000000ull /* after which a task that makes calls lets others go */
 #define WAIT_LONGEST   3600000000000ull
 #define STACK_GUARD    0x6b636174736b6fffull
 #define STACK_GUARD_AT (PAGE_SIZE - 8)
@@ -61,19 +61,29 @@ static void bury(void)
     }
 }
 
-static uint64_t read_fs(void)
+#ifdef LIBOS_HOSTED /* the host's own thread-local storage hangs on them */
+static void save_bases(struct task *t)
 {
-    uint64_t v;
-    __asm__ volatile("rdfsbase %0" : "=r"(v));
-    return v;
+    (void)t;
 }
 
-static uint64_t read_gs(void)
+static void load_bases(const struct task *t)
 {
-    uint64_t v;
-    __asm__ volatile("rdgsbase %0" : "=r"(v));
-    return v;
+    (void)t;
 }
+#else
+static void save_bases(struct task *t)
+{
+    __asm__ volatile("rdfsbase %0" : "=r"(t->fs_base));
+    __asm__ volatile("rdgsbase %0" : "=r"(t->gs_base));
+}
+
+static void load_bases(const struct task *t)
+{
+    __asm__ volatile("wrfsbase %0" : : "r"(t->fs_base));
+    __asm__ volatile("wrgsbase %0" : : "r"(t->gs_base));
+}
+#endif
 
 static void switch_to(struct task *next)
 {
@@ -84,8 +94,7 @@ static void switch_to(struct task *next)
     }
     *guard_of(next) = STACK_GUARD;
     if (was->state != TASK_DEAD) {
-        was->fs_base = read_fs();
-        was->gs_base = read_gs();
+        save_bases(was);
         fpu_save(was->stack);
     }
     next->state = TASK_RUNNING;
@@ -93,8 +102,7 @@ static void switch_to(struct task *next)
     kernel_stack = (uint64_t)(regs_of(next) + 1);
     slice_end_ns = clock_monotonic_ns() + SLICE_NS;
     fpu_restore(next->stack);
-    __asm__ volatile("wrfsbase %0" : : "r"(next->fs_base));
-    __asm__ volatile("wrgsbase %0" : : "r"(next->gs_base));
+    load_bases(next);
     switch_stacks(&was->saved_rsp, next->saved_rsp);
     bury(); /* here is whoever runs now */
 }

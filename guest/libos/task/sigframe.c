@@ -11,6 +11,7 @@
 #include <linux/signal.h>
 
 #include "mm.h"
+#include "sys_core.h"
 #include "task/signal_internal.h"
 
 #define RED_ZONE  128

@@ -7,6 +7,7 @@
 #include "task/task_internal.h"
 
 #include "mm.h"
+#include "sys_core.h"
 #include "task/signal_internal.h"
 #include "time/time.h"
 
@@ -41,7 +42,8 @@ static struct task *receiver(int signal)
     if (!(current->mask & SIG_BIT(signal)) && current->state != TASK_DEAD) {
         return current;
     }
-    list_for (node, &tasks) {
+    list_for(node, &tasks)
+    {
         struct task *t = container_of(node, struct task, node);
         if (!(t->mask & SIG_BIT(signal)) || t->awaited & SIG_BIT(signal)) {
             return t;

@@ -5,6 +5,7 @@
 
 #include "host.h"
 #include "mm.h"
+#include "sys_core.h"
 
 struct list tasks;
 unsigned task_count;
@@ -39,7 +40,8 @@ struct task *task_new(void)
 
 struct task *task_by_tid(int32_t tid)
 {
-    list_for (node, &tasks) {
+    list_for(node, &tasks)
+    {
         struct task *t = container_of(node, struct task, node);
         if (t->tid == tid) {
             return t;
@@ -65,7 +67,8 @@ int32_t process_pid(void)
 
 void process_for_each_task(void (*each)(void *arg, const struct task *t), void *arg)
 {
-    list_for (node, &tasks) {
+    list_for(node, &tasks)
+    {
         each(arg, container_of(node, struct task, node));
     }
 }

@@ -55,15 +55,16 @@ struct task {
     struct list run;  /* on the run queue */
     enum task_state state;
     int32_t tid;
-    bool woken;        /* by a wait queue, since task_block began to look */
-    char *stack;       /* TASK_PAGES frames: FPU state, a guard value, stack */
+    bool woken;  /* by a wait queue, since task_block began to look */
+    char *stack; /* TASK_PAGES frames: FPU state, a guard value, stack */
     uint64_t saved_rsp;
     uint64_t fs_base, gs_base;
     struct timer sleep;
     /* signals */
     struct pending pending;
-    uint64_t mask, mask_after; /* mask_after: comes back when the call returns, if mask_is_for_call */
-    uint64_t awaited;          /* rt_sigtimedwait */
+    uint64_t mask,
+        mask_after;   /* mask_after: comes back when the call returns, if mask_is_for_call */
+    uint64_t awaited; /* rt_sigtimedwait */
     bool mask_is_for_call;
     struct signal_stack alt_stack;
     /* ends */
@@ -91,12 +92,12 @@ void tasks_end_others(void); /* all but `current` are no more */
 extern struct list runnable;
 void sched_init(struct task *first);
 void task_wake(struct task *t);
-void sched_slice(void);               /* yields when others wait and this one had its time */
-_Noreturn void sched_leave(void);     /* `current` is DEAD */
+void sched_slice(void);           /* yields when others wait and this one had its time */
+_Noreturn void sched_leave(void); /* `current` is DEAD */
 
 /* --- switch.S */
 void switch_stacks(uint64_t *save_rsp, uint64_t load_rsp);
-void task_begin(void);                               /* where a new task starts; returns to the program */
+void task_begin(void); /* where a new task starts; returns to the program */
 _Noreturn void enter_program(struct regs *regs);
 extern char syscall_entry[];
 void fpu_init(void);

@@ -5,8 +5,11 @@
  * goes on where it stood, the wall clock is the host's. */
 #include "time/time.h"
 
+#include <linux/time.h>
+
 #include "host.h"
 #include "mm.h"
+#include "sys_core.h"
 
 #define SHIFT 32
 
@@ -98,7 +101,7 @@ static bool clock_read(int clock, uint64_t *ret_ns)
     case CLOCK_REALTIME:
     case CLOCK_REALTIME_COARSE:
     case CLOCK_TAI:
-        host_note_use();
+        host_note_clock();
         *ret_ns = clock_realtime_ns();
         return true;
     case CLOCK_MONOTONIC:
@@ -127,7 +130,7 @@ int64_t sys_clock_gettime(int clock, struct __kernel_timespec *ret)
 int64_t sys_gettimeofday(struct __kernel_old_timeval *ret, uint64_t *ret_zone)
 {
     uint64_t ns = clock_realtime_ns();
-    host_note_use();
+    host_note_clock();
     if (ret) {
         if (!user_writable(ret, sizeof(*ret))) {
             return -EFAULT;
@@ -147,7 +150,7 @@ int64_t sys_gettimeofday(struct __kernel_old_timeval *ret, uint64_t *ret_zone)
 int64_t sys_time(int64_t *ret)
 {
     int64_t s = (int64_t)(clock_realtime_ns() / NS_PER_S);
-    host_note_use();
+    host_note_clock();
     if (ret) {
         if (!user_writable(ret, sizeof(*ret))) {
             return -EFAULT;

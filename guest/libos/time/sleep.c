@@ -1,7 +1,10 @@
 /* sleep.c - the system calls that let time pass, and timers that send signals. */
+#include <linux/time.h>
+
 #include "task/task_internal.h"
 
 #include "mm.h"
+#include "sys_core.h"
 #include "time/time.h"
 
 #define SIG_ALRM     14

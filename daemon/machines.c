@@ -1,0 +1,159 @@
+/* machines.c - see machines.h. */
+#include "daemon/machines.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "netplumb/net.h"
+#include "scheduler/scheduler.h"
+#include "service/service.h"
+
+struct machines {
+    struct un_loop *loop;
+    struct hv_driver *own; /* a libvirt driver of ours, when no other is open */
+    struct netplumb *net;
+    struct hv_driver *services;
+    struct scheduler *scheduler;
+    bool drained;
+};
+
+static bool may_use(void *arg, uint64_t bytes)
+{
+    struct machines *m = arg;
+    return !m->scheduler || sched_may_use(m->scheduler, bytes);
+}
+
+static void on_console(void *arg, const char *service, const char *line, size_t len)
+{
+    char text[256];
+    snprintf(text, sizeof(text), "%.*s", (int)(len < 255 ? len : 255), line);
+    un_log(UN_LOG_INFO, "console", "function", service, "line", text);
+}
+
+static void on_reconciled(void *arg)
+{
+}
+
+static int open_net(struct machines *m, const struct config *c, struct un_error *err)
+{
+    struct un_error why = UN_ERROR_INIT;
+    struct netplumb_spec spec = {.loop = m->loop,
+                                 .state_dir = c->state_dir,
+                                 .range = c->machines_range,
+                                 .tap_owner = geteuid()};
+    if (strcmp(c->machines_network, "user") == 0) {
+        return 0;
+    }
+    if (!net_available(&why)) {
+        if (strcmp(c->machines_network, "tap") == 0) {
+            un_error_copy(err, &why);
+            return un_error_context(err, "machines.network");
+        }
+        un_log(UN_LOG_INFO, "machine images get QEMU's user network", "reason", why.text);
+        return 0;
+    }
+    int rc = net_open(&spec, &m->net, err);
+    if (rc < 0) {
+        return un_error_context(err, "machines.range");
+    }
+    net_reconcile(m->net, on_reconciled, NULL);
+    return 0;
+}
+
+static struct hv_driver *find_driver(const struct drivers *set)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        if (hv_driver_ops(set->items[i])->machine) {
+            return set->items[i];
+        }
+    }
+    return NULL;
+}
+
+static int open_services(struct machines *m, struct drivers *set, struct un_error *err)
+{
+    struct service_driver_spec spec = {.loop = m->loop,
+                                       .machines = m->own ? m->own : find_driver(set),
+                                       .net = m->net,
+                                       .may_use = may_use,
+                                       .on_console = on_console,
+                                       .arg = m};
+    int rc = service_driver_open(&spec, &m->services, err);
+    if (rc == 0) {
+        set->items[set->count++] = m->services;
+    }
+    return rc;
+}
+
+int machines_open(const struct config *config, struct un_loop *loop, struct drivers *set,
+                  struct machines **ret, struct un_error *err)
+{
+    struct machines *m = calloc(1, sizeof(*m));
+    *ret = NULL;
+    if (!m) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    m->loop = loop;
+    if (!find_driver(set)) {
+        struct drivers one;
+        struct un_error why = UN_ERROR_INIT;
+        if (drivers_open_one("libvirt", config, loop, &one, &why) < 0) {
+            un_log(UN_LOG_INFO, "machine images cannot run", "reason", why.text);
+            free(m);
+            return 0;
+        }
+        m->own = one.items[0];
+    }
+    int rc = open_net(m, config, err);
+    rc = rc < 0 ? rc : open_services(m, set, err);
+    if (rc < 0) {
+        machines_close(m, set);
+        return rc;
+    }
+    *ret = m;
+    return 0;
+}
+
+void machines_attach(struct machines *m, struct scheduler *scheduler)
+{
+    if (m) {
+        m->scheduler = scheduler;
+    }
+}
+
+static void on_drained(void *arg)
+{
+    struct machines *m = arg;
+    m->drained = true;
+    un_loop_stop(m->loop);
+}
+
+void machines_close(struct machines *m, struct drivers *set)
+{
+    if (!m) {
+        return;
+    }
+    if (m->services) {
+        m->scheduler = NULL;
+        service_driver_drain(m->services, on_drained, m);
+        while (!m->drained) {
+            un_loop_run(m->loop);
+        }
+        for (size_t i = 0; i < set->count; i++) {
+            if (set->items[i] == m->services) {
+                set->items[i] = set->items[--set->count];
+                break;
+            }
+        }
+        hv_driver_ops(m->services)->close(m->services);
+    }
+    net_close(m->net);
+    if (m->own) {
+        hv_driver_ops(m->own)->close(m->own);
+    }
+    free(m);
+}

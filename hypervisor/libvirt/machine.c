@@ -1,0 +1,338 @@
+/* machine.c - one machine of the libvirt driver: from making to removal, on the loop thread.
+ *
+ * As vm.c, without a channel: what it writes to its console is its log, and the end of that
+ * connection is the end of QEMU. Whether the guest stopped by itself or crashed is not told by QEMU's
+ * end; `-no-reboot` and destroy for every kind of end make them look alike, so the one who uses the
+ * machine judges by what it was doing.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "hypervisor/libvirt/driver.h"
+#include "hypervisor/libvirt/proc.h"
+#include "hypervisor/libvirt/ring0.h"
+#include "hypervisor/machine.h"
+
+enum { READ_AT_ONCE = 4096, READS_A_TURN = 16 };
+
+struct hv_machine {
+    struct hv_machine_base base;
+    struct hv_driver *drv;
+    const struct hv_machine_events *events;
+    void *arg;
+    enum lv_vm_state state;
+    bool freed, busy, reaping;
+    struct hv_machine_spec spec; /* its strings are our own */
+    struct hv_machine_disk disks[LV_MACHINE_DISKS];
+    struct lv_shell shell;
+    struct lv_want want;
+    struct un_job job, reap_job;
+    struct event *console;
+    struct hv_usage usage;
+};
+
+static void submit(struct hv_machine *m, struct un_workers *lane,
+                   int (*run)(struct un_job *, struct un_error *),
+                   void (*done)(struct un_job *, int, const struct un_error *))
+{
+    m->busy = true;
+    m->job.run = run;
+    m->job.done = done;
+    un_workers_submit(lane, &m->job);
+}
+
+static struct hv_machine *machine_of(struct un_job *job)
+{
+    return un_container_of(job, struct hv_machine, job);
+}
+
+/* --- removal ------------------------------------------------------------------------------------ */
+
+static void machine_free(struct hv_machine *m)
+{
+    const struct hv_machine_spec *s = &m->spec;
+    const void *const owned[] = {s->name, s->kernel, s->initrd, s->cmdline, s->tap, s->mac};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(owned); i++) {
+        free((void *)owned[i]);
+    }
+    for (size_t i = 0; i < LV_MACHINE_DISKS; i++) {
+        free((char *)m->disks[i].path);
+        free((char *)m->disks[i].format);
+    }
+    free(m);
+}
+
+static int remove_run(struct un_job *job, struct un_error *err)
+{
+    lv_shell_destroy(&machine_of(job)->shell);
+    return 0;
+}
+
+static void remove_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct hv_machine *m = machine_of(job);
+    const struct hv_machine_events *events = m->events;
+    void *arg = m->arg;
+    m->drv->vms--;
+    lv_driver_check(m->drv);
+    machine_free(m);
+    events->on_gone(arg);
+}
+
+static void remove_when_idle(struct hv_machine *m)
+{
+    if (m->freed && !m->busy && !m->reaping) {
+        submit(m, m->drv->removers, remove_run, remove_done);
+    }
+}
+
+static int reap_run(struct un_job *job, struct un_error *err)
+{
+    lv_shell_reap(&un_container_of(job, struct hv_machine, reap_job)->shell);
+    return 0;
+}
+
+static void reap_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct hv_machine *m = un_container_of(job, struct hv_machine, reap_job);
+    m->reaping = false;
+    remove_when_idle(m);
+}
+
+/* As in vm.c: the exit status is taken at once. */
+static void kill_guest(struct hv_machine *m)
+{
+    lv_shell_kill(&m->shell);
+    if (!m->reaping) {
+        m->reaping = true;
+        m->reap_job.run = reap_run;
+        m->reap_job.done = reap_done;
+        un_workers_submit(m->drv->removers, &m->reap_job);
+    }
+}
+
+static void close_console(struct hv_machine *m)
+{
+    if (m->console) {
+        event_free(m->console);
+        m->console = NULL;
+    }
+}
+
+static void lv_machine_free(struct hv_machine *m)
+{
+    m->freed = true;
+    un_list_remove(&m->want.node);
+    close_console(m);
+    if (m->state == LV_VM_RUNNING) {
+        kill_guest(m);
+    }
+    remove_when_idle(m);
+}
+
+/* --- the end ------------------------------------------------------------------------------------ */
+
+static void measure_usage(struct hv_machine *m)
+{
+    uint64_t cpu = lv_proc_cpu_us(m->shell.pid), rss = lv_proc_peak_rss_kib(m->shell.pid);
+    if (cpu > m->shell.base_cpu_us) {
+        m->usage.cpu_us = cpu - m->shell.base_cpu_us;
+    }
+    if (rss > m->usage.peak_rss_kib) {
+        m->usage.peak_rss_kib = rss;
+    }
+}
+
+/* Once, from an event of the loop. */
+static void end(struct hv_machine *m, const struct hv_exit *why)
+{
+    measure_usage(m);
+    m->state = LV_VM_ENDED;
+    close_console(m);
+    kill_guest(m);
+    m->events->on_exit(m->arg, why);
+}
+
+static void on_console(evutil_socket_t fd, short what, void *arg)
+{
+    struct hv_machine *m = arg;
+    char text[READ_AT_ONCE];
+    for (int i = 0; i < READS_A_TURN; i++) {
+        ssize_t n = recv(fd, text, sizeof(text), MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return;
+        }
+        if (n <= 0) {
+            struct hv_exit why = {.kind = HV_EXIT_LOST,
+                                  .fault_vector = ~0u,
+                                  .detail = "the machine ended: it shut down, reset or crashed"};
+            end(m, &why);
+            return;
+        }
+        m->events->on_log(m->arg, text, (size_t)n);
+        if (m->freed) {
+            return;
+        }
+    }
+}
+
+/* --- making and starting ------------------------------------------------------------------------ */
+
+static int make_run(struct un_job *job, struct un_error *err)
+{
+    struct hv_machine *m = machine_of(job);
+    /* What runs programs fast may emulate kernels. */
+    const char *accelerator = m->drv->wanted_accelerator ? m->drv->wanted_accelerator
+                              : lv_ring0_is_fast()       ? "kvm"
+                                                         : "tcg";
+    return lv_shell_create_machine(&m->drv->host, accelerator, &m->spec, &m->shell, err);
+}
+
+static void tell_failed(struct hv_machine *m, int rc, const struct un_error *err)
+{
+    m->state = LV_VM_ENDED;
+    m->events->on_made(m->arg, rc, err);
+}
+
+static void make_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct hv_machine *m = machine_of(job);
+    struct un_error mine = UN_ERROR_INIT;
+    m->busy = false;
+    if (m->freed) {
+        remove_when_idle(m);
+        return;
+    }
+    if (rc < 0) {
+        tell_failed(m, rc, err);
+        return;
+    }
+    m->console =
+        event_new(un_loop_base(m->drv->loop), m->shell.sock, EV_READ | EV_PERSIST, on_console, m);
+    if (!m->console || event_add(m->console, NULL) < 0) {
+        un_error_set(&mine, -ENOMEM, "out of memory");
+        tell_failed(m, -ENOMEM, &mine);
+        return;
+    }
+    m->state = LV_VM_SHELL;
+    m->events->on_made(m->arg, 0, NULL);
+}
+
+static void on_host(struct lv_want *want, int rc, const struct un_error *err)
+{
+    struct hv_machine *m = un_container_of(want, struct hv_machine, want);
+    if (rc < 0) {
+        tell_failed(m, rc, err);
+    } else {
+        submit(m, m->drv->makers, make_run, make_done);
+    }
+}
+
+/* strdup that lets NULL through; false when out of memory. */
+static bool copy(const char **s)
+{
+    if (*s) {
+        *s = strdup(*s);
+        return *s != NULL;
+    }
+    return true;
+}
+
+/* Every string is copied or NULL afterwards, so that machine_free may follow in any case. */
+static int copy_spec(struct hv_machine *m, const struct hv_machine_spec *spec)
+{
+    bool good = true;
+    m->spec = *spec;
+    const char **const strings[] = {&m->spec.name,    &m->spec.kernel, &m->spec.initrd,
+                                    &m->spec.cmdline, &m->spec.tap,    &m->spec.mac};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(strings); i++) {
+        good = copy(strings[i]) && good;
+    }
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        m->disks[i] = spec->disks[i];
+        good = copy(&m->disks[i].path) && good;
+        good = copy(&m->disks[i].format) && good;
+    }
+    m->spec.disks = m->disks;
+    return good ? 0 : -ENOMEM;
+}
+
+static int lv_machine_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
+                          struct hv_machine **ret, struct un_error *err)
+{
+    if (spec->disk_count > LV_MACHINE_DISKS || spec->mem_bytes < UINT64_C(1) << 20 ||
+        spec->mem_bytes % 4096) {
+        return un_error_set(
+            err, -EINVAL, "a machine has at most %d disks and whole pages of memory, 1 MiB or more",
+            LV_MACHINE_DISKS);
+    }
+    struct hv_machine *m = calloc(1, sizeof(*m));
+    if (!m) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    if (copy_spec(m, spec) < 0) {
+        machine_free(m);
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    m->base.ops = &lv_machine_ops;
+    m->drv = drv;
+    m->events = spec->events;
+    m->arg = spec->arg;
+    m->shell = (struct lv_shell){.pidfd = -1, .sock = -1};
+    un_list_init(&m->want.node);
+    m->want.fn = on_host;
+    drv->vms++;
+    lv_driver_want(drv, &m->want);
+    *ret = m;
+    return 0;
+}
+
+static int resume_run(struct un_job *job, struct un_error *err)
+{
+    return lv_shell_resume(&machine_of(job)->shell, err);
+}
+
+static void resume_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct hv_machine *m = machine_of(job);
+    m->busy = false;
+    if (m->freed) {
+        remove_when_idle(m);
+    } else if (rc < 0 && m->state == LV_VM_RUNNING) {
+        struct hv_exit why = {.kind = HV_EXIT_LOST, .fault_vector = ~0u};
+        snprintf(why.detail, sizeof(why.detail), "%.150s", err->text);
+        end(m, &why);
+    }
+}
+
+static void lv_machine_start(struct hv_machine *m)
+{
+    if (m->state == LV_VM_SHELL) {
+        m->state = LV_VM_RUNNING;
+        submit(m, m->drv->fast, resume_run, resume_done);
+    }
+}
+
+static void lv_machine_usage(struct hv_machine *m, struct hv_usage *ret)
+{
+    if (m->state == LV_VM_RUNNING || m->state == LV_VM_SHELL) {
+        measure_usage(m);
+    }
+    *ret = m->usage;
+}
+
+static int lv_machine_pid(struct hv_machine *m)
+{
+    return m->state == LV_VM_STARTING ? 0 : m->shell.pid;
+}
+
+const struct hv_machine_ops lv_machine_ops = {
+    .new = lv_machine_new,
+    .start = lv_machine_start,
+    .usage = lv_machine_usage,
+    .pid = lv_machine_pid,
+    .free = lv_machine_free,
+};

@@ -1,0 +1,116 @@
+/* machine.h - the second half of the driver contract: machine images, unikernels with a kernel and
+ * drivers of their own, which are reached over a network.
+ *
+ *             hv_machine_new         on_made(0)         start          on_exit
+ *     (none) ---------------> MAKING ----------> PAUSED ------> RUNNING -------> ENDED
+ *                               |                   |              |               |
+ *                               +-------------------+--- free -----+---------------+--> GONE
+ *
+ * A machine is made ahead of time, paused, with its network (the bound pool), and started when the
+ * first request is there. It is not known from here when it is ready: its user asks its port, or reads
+ * its console.
+ *
+ * As in hv.h: loop thread, nothing blocks, no callback from inside the function that caused it, after
+ * free only on_gone comes, once.
+ */
+#ifndef UNID_HYPERVISOR_MACHINE_H
+#define UNID_HYPERVISOR_MACHINE_H
+
+#include "hypervisor/hv.h"
+
+enum hv_machine_boot {
+    HV_BOOT_KERNEL, /* what QEMU's -kernel takes: PVH, multiboot 1 and 2, bzImage */
+    HV_BOOT_DISK    /* the first disk, by firmware */
+};
+
+/* What the guest's drivers want to find. */
+enum hv_machine_type {
+    HV_MACHINE_MICROVM, /* virtio-mmio, no PCI, no firmware tables */
+    HV_MACHINE_Q35,
+    HV_MACHINE_PC
+};
+
+struct hv_machine_disk {
+    const char *path;
+    const char *format; /* "raw", "qcow2" */
+    bool read_only;     /* an image: what is written is lost with the machine. Else a volume */
+};
+
+/* How the guest is reached. */
+enum hv_machine_net {
+    HV_NET_NONE,
+    HV_NET_TAP, /* a tap that exists: see netplumb/net.h */
+    HV_NET_USER /* QEMU's user network; TCP connections to 127.0.0.1:host_port reach the guest */
+};
+
+struct hv_machine_events {
+    void (*on_made)(void *arg, int rc, const struct un_error *err);
+    void (*on_log)(void *arg, const void *data, size_t len); /* console; any bytes */
+    /* DONE: it shut itself down; FAULT: it crashed or its watchdog fired; LOST: QEMU went away. */
+    void (*on_exit)(void *arg, const struct hv_exit *why);
+    void (*on_gone)(void *arg);
+};
+
+/* All borrowed until hv_machine_new returns, but `events`. */
+struct hv_machine_spec {
+    const char *name; /* for people: [a-z0-9-], at most 40 */
+    enum hv_machine_boot boot;
+    enum hv_machine_type type;
+    const char *kernel, *initrd; /* paths; NULL: none. Kept unchanged until on_gone */
+    const char *cmdline;         /* expanded already; "" for none */
+    uint64_t mem_bytes;
+    const struct hv_machine_disk *disks; /* at most 4 */
+    size_t disk_count;
+    enum hv_machine_net net;
+    const char *tap, *mac;                  /* HV_NET_TAP; mac also for USER, or NULL */
+    uint16_t host_port, guest_port;         /* HV_NET_USER */
+    const struct hv_machine_events *events; /* kept until on_gone */
+    void *arg;
+};
+
+struct hv_machine; /* its first member is struct hv_machine_base */
+
+struct hv_machine_ops {
+    /* Gives the machine (free). -EINVAL what cannot be put together. What goes wrong later comes by
+     * on_made. */
+    int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
+               struct un_error *err);
+    void (*start)(struct hv_machine *m); /* after on_made(0); once */
+    void (*usage)(struct hv_machine *m, struct hv_usage *ret);
+    int (*pid)(struct hv_machine *m); /* 0: none yet */
+    void (*free)(struct hv_machine *m);
+};
+
+struct hv_machine_base {
+    const struct hv_machine_ops *ops;
+};
+/* Those of a machine; of a driver, hv_driver_ops(drv)->machine, NULL when it runs none. */
+static inline const struct hv_machine_ops *hv_machine_ops(const struct hv_machine *m)
+{
+    return ((const struct hv_machine_base *)m)->ops;
+}
+
+/* A function's machine, for the driver that runs services (service/service.h). Borrowed during vm_run;
+ * what it points at is copied. */
+struct hv_machine_config {
+    const char *key;  /* the same key: the same machine; changes with every version of a function */
+    const char *name; /* the function's */
+    const char *image_path;
+    const void *image; /* its bytes, to see what it says of itself; borrowed during vm_run */
+    size_t image_len;
+    bool disk;          /* the image is a disk, else a kernel */
+    const char *format; /* of a disk image: "raw", "qcow2" */
+    const char *initrd_path; /* or NULL */
+    const char *flavor;      /* flavor.h; NULL: what the image says of itself */
+    const char *append;      /* for the command line; NULL: nothing */
+    uint64_t mem_bytes;
+    uint16_t port;        /* that the guest listens on */
+    bool per_request;     /* a machine of its own for each request */
+    uint32_t concurrency; /* requests at once for one machine */
+    uint32_t min_instances, max_instances;
+    uint32_t idle_timeout_ms, ready_timeout_ms;
+    const struct hv_machine_disk *volumes;
+    size_t volume_count;
+};
+
+#endif

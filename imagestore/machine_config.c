@@ -1,0 +1,106 @@
+/* machine_config.c - see machine_config.h. */
+#include "imagestore/machine_config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/limits.h"
+
+void machine_config_init(struct machine_config *m)
+{
+    *m = (struct machine_config){.port = 80,
+                                 .max_instances = 1,
+                                 .idle_timeout_ms = DEFAULT_MACHINE_IDLE_TIMEOUT_MS,
+                                 .ready_timeout_ms = DEFAULT_MACHINE_READY_TIMEOUT_MS};
+}
+
+void machine_config_done(struct machine_config *m)
+{
+    free(m->append);
+    m->append = NULL;
+}
+
+static int parse_numbers(const json_t *object, struct machine_config *m, struct un_error *err)
+{
+    int64_t port = m->port, min = m->min_instances, max = m->max_instances;
+    int64_t idle = m->idle_timeout_ms, ready = m->ready_timeout_ms;
+    int rc = un_json_get_int(object, "port", 1, UINT16_MAX, &port, err);
+    rc = rc < 0 ? rc : un_json_get_int(object, "min_instances", 0, LIMIT_MACHINES, &min, err);
+    rc = rc < 0 ? rc : un_json_get_int(object, "max_instances", 1, LIMIT_MACHINES, &max, err);
+    rc = rc < 0 ? rc
+                : un_json_get_int(object, "idle_timeout_ms", 100, LIMIT_MACHINE_IDLE_TIMEOUT_MS, &idle,
+                                  err);
+    rc = rc < 0 ? rc
+                : un_json_get_int(object, "ready_timeout_ms", 100, LIMIT_FUNCTION_TIMEOUT_MS, &ready,
+                                  err);
+    if (rc < 0) {
+        return rc;
+    }
+    if (min > max) {
+        return un_error_set(err, -EINVAL, "min_instances: %lld is more than max_instances, %lld",
+                            (long long)min, (long long)max);
+    }
+    m->port = (uint16_t)port;
+    m->min_instances = (uint32_t)min;
+    m->max_instances = (uint32_t)max;
+    m->idle_timeout_ms = (uint32_t)idle;
+    m->ready_timeout_ms = (uint32_t)ready;
+    return 0;
+}
+
+static int parse_words(const json_t *object, struct machine_config *m, struct un_error *err)
+{
+    const char *flavor = NULL, *append = NULL;
+    int rc = un_json_get_str(object, "flavor", &flavor, err);
+    rc = rc < 0 ? rc : un_json_get_str(object, "append", &append, err);
+    rc = rc < 0 ? rc : un_json_get_bool(object, "service", &m->service, err);
+    if (rc < 0) {
+        return rc;
+    }
+    if (flavor && strlen(flavor) >= sizeof(m->flavor)) {
+        return un_error_set(err, -EINVAL, "flavor: \"%.40s\" is not known", flavor);
+    }
+    if (append && strlen(append) > LIMIT_CMDLINE_BYTES) {
+        return un_error_set(err, -EINVAL, "append: longer than %d bytes", LIMIT_CMDLINE_BYTES);
+    }
+    snprintf(m->flavor, sizeof(m->flavor), "%s", flavor ? flavor : "");
+    if (append && *append && !(m->append = strdup(append))) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+int machine_config_parse(const json_t *object, struct machine_config *ret, struct un_error *err)
+{
+    static const char *const keys[] = {"port",          "flavor",          "append",
+                                       "service",       "min_instances",   "max_instances",
+                                       "idle_timeout_ms", "ready_timeout_ms", NULL};
+    struct machine_config m;
+    machine_config_init(&m);
+    if (object) {
+        m.set = true;
+        int rc = json_is_object(object) ? un_json_only_keys(object, keys, err)
+                                        : un_error_set(err, -EINVAL, "must be an object");
+        rc = rc < 0 ? rc : parse_numbers(object, &m, err);
+        rc = rc < 0 ? rc : parse_words(object, &m, err);
+        if (rc < 0) {
+            machine_config_done(&m);
+            un_error_context(err, "machine");
+            return rc;
+        }
+    }
+    *ret = m;
+    return 0;
+}
+
+json_t *machine_config_to_json(const struct machine_config *m)
+{
+    return json_pack("{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i}", "port", (int)m->port, "flavor",
+                     m->flavor, "append", m->append ? m->append : "", "service", m->service,
+                     "min_instances", (int)m->min_instances, "max_instances", (int)m->max_instances,
+                     "idle_timeout_ms", (int)m->idle_timeout_ms, "ready_timeout_ms",
+                     (int)m->ready_timeout_ms);
+}

@@ -1,0 +1,94 @@
+/* addr.c - see addr.h. */
+#include "netplumb/addr.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void dotted(uint32_t addr, char ret[NET_IP_SIZE])
+{
+    struct in_addr in = {.s_addr = htonl(addr)};
+    inet_ntop(AF_INET, &in, ret, NET_IP_SIZE);
+}
+
+static uint32_t mask_of(unsigned prefix)
+{
+    return ~UINT32_C(0) << (32 - prefix);
+}
+
+int net_range_init(struct net_range *r, const char *text, struct un_error *err)
+{
+    char ip[NET_IP_SIZE];
+    unsigned prefix = 0;
+    int end = 0;
+    struct in_addr in;
+    if (sscanf(text, "%15[0-9.]/%2u%n", ip, &prefix, &end) != 2 || text[end] != '\0' ||
+        inet_pton(AF_INET, ip, &in) != 1 || prefix < 8 || prefix > 29) {
+        return un_error_set(
+            err, -EINVAL,
+            "the range of guest addresses '%s' is not ADDRESS/8 to ADDRESS/29, as in "
+            "10.87.0.0/16",
+            text);
+    }
+    uint32_t base = ntohl(in.s_addr);
+    if (base & ~mask_of(prefix)) {
+        return un_error_set(err, -EINVAL,
+                            "the range of guest addresses '%s' does not begin at a /%u network",
+                            text, prefix);
+    }
+    /* Without network, gateway and broadcast address. */
+    uint32_t size = (UINT32_C(1) << (32 - prefix)) - 3;
+    if (size > NET_GUESTS_MAX) {
+        size = NET_GUESTS_MAX;
+    }
+    uint64_t *used = calloc((size + 63) / 64, sizeof(*used));
+    if (!used) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    *r = (struct net_range){.base = base, .prefix = prefix, .size = size, .used = used};
+    return 0;
+}
+
+void net_range_done(struct net_range *r)
+{
+    free(r->used);
+    r->used = NULL;
+}
+
+int64_t net_range_take(struct net_range *r)
+{
+    for (uint32_t tried = 0; tried < r->size; tried++) {
+        uint32_t n = r->next;
+        r->next = n + 1 == r->size ? 0 : n + 1;
+        uint64_t bit = UINT64_C(1) << (n % 64);
+        if (!(r->used[n / 64] & bit)) {
+            r->used[n / 64] |= bit;
+            return n;
+        }
+    }
+    return -1;
+}
+
+void net_range_give(struct net_range *r, uint32_t guest)
+{
+    r->used[guest / 64] &= ~(UINT64_C(1) << (guest % 64));
+}
+
+void net_range_describe(const struct net_range *r, uint32_t guest, struct net_link *ret)
+{
+    uint32_t ip = r->base + 2 + guest;
+    dotted(ip, ret->ip);
+    dotted(mask_of(r->prefix), ret->netmask);
+    dotted(r->base + 1, ret->gateway);
+    dotted(r->base + 1, ret->dns);
+    ret->prefix = r->prefix;
+    snprintf(ret->mac, sizeof(ret->mac), "02:75:%02x:%02x:%02x:%02x", ip >> 24, ip >> 16 & 255,
+             ip >> 8 & 255, ip & 255);
+}
+
+void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE])
+{
+    dotted(r->base + 1, ret);
+}

@@ -1,0 +1,34 @@
+/* addr.h - the addresses of guests: an IPv4 range, handed out one by one. Pure; private. */
+#ifndef UNID_NETPLUMB_ADDR_H
+#define UNID_NETPLUMB_ADDR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "netplumb/net.h"
+
+struct net_range {
+    uint32_t base; /* network address, host byte order */
+    unsigned prefix;
+    uint32_t size; /* guests that fit, at most NET_GUESTS_MAX */
+    uint64_t *used;
+    uint32_t next; /* where to look first, so that an address rests after use */
+};
+
+enum { NET_GUESTS_MAX = 65536 };
+
+/* "a.b.c.d/n" with n in 8..29 and no host bits. -EINVAL, -ENOMEM. */
+int net_range_init(struct net_range *r, const char *text, struct un_error *err);
+void net_range_done(struct net_range *r);
+
+/* The number of a free guest address, or -1. */
+int64_t net_range_take(struct net_range *r);
+void net_range_give(struct net_range *r, uint32_t guest);
+
+/* Fills all but `tap`. The gateway is base + 1, guest n is base + 2 + n; the MAC is locally administered
+ * and has the address's last four bytes, so that it is as unique as that. */
+void net_range_describe(const struct net_range *r, uint32_t guest, struct net_link *ret);
+void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE]);
+
+#endif

@@ -1,0 +1,300 @@
+/* link.c - see link.h. */
+#include "netplumb/link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_bridge.h>
+#include <linux/if_tun.h>
+#include <linux/neighbour.h>
+#include <net/if.h>
+#include <netlink/msg.h>
+#include <netlink/route/addr.h>
+#include <netlink/route/link.h>
+#include <netlink/route/link/bridge.h>
+#include <netlink/route/link/inet6.h>
+#include <netlink/route/neighbour.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "common/cleanup.h"
+
+static inline void link_putp(struct rtnl_link **l)
+{
+    if (*l) {
+        rtnl_link_put(*l);
+    }
+}
+#define autolink __attribute__((cleanup(link_putp))) struct rtnl_link
+
+/* libnl's own codes as negative errnos, with its text. */
+static int nl_fail(struct un_error *err, int code, const char *what, const char *name)
+{
+    static const struct {
+        int code, err;
+    } codes[] = {
+        {NLE_PERM, -EPERM},        {NLE_EXIST, -EEXIST},    {NLE_NOMEM, -ENOMEM},
+        {NLE_NODEV, -ENODEV},      {NLE_BUSY, -EBUSY},      {NLE_OBJ_NOTFOUND, -ENOENT},
+        {NLE_OPNOTSUPP, -ENOTSUP}, {NLE_NOACCESS, -EACCES},
+    };
+    int rc = -EIO;
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        if (codes[i].code == -code) {
+            rc = codes[i].err;
+        }
+    }
+    return un_error_set(err, rc, "%s %s: %s", what, name, nl_geterror(code));
+}
+
+/* FNV-1a, 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/): a name, not a secret. */
+static uint32_t hash(const char *s)
+{
+    uint32_t h = UINT32_C(2166136261);
+    for (; *s; s++) {
+        h = (h ^ (unsigned char)*s) * UINT32_C(16777619);
+    }
+    return h;
+}
+
+void net_names_init(struct net_names *n, const char *state_dir)
+{
+    snprintf(n->tag, sizeof(n->tag), "%08x", hash(state_dir));
+    snprintf(n->bridge, sizeof(n->bridge), "ub-%s", n->tag);
+    snprintf(n->mark, sizeof(n->mark), "unid %s", n->tag);
+}
+
+void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_SIZE])
+{
+    snprintf(ret, NET_NAME_SIZE, "ut%s%x", n->tag, guest & 0xfffff);
+}
+
+int net_socket_new(struct nl_sock **ret, struct un_error *err)
+{
+    struct nl_sock *nl = nl_socket_alloc();
+    if (!nl) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    int rc = nl_connect(nl, NETLINK_ROUTE);
+    if (rc < 0) {
+        nl_socket_free(nl);
+        return nl_fail(err, rc, "connect to", "rtnetlink");
+    }
+    *ret = nl;
+    return 0;
+}
+
+static int link_change(struct nl_sock *nl, const char *name, struct rtnl_link *change,
+                       struct un_error *err)
+{
+    autolink *orig = rtnl_link_alloc();
+    if (!orig) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    rtnl_link_set_name(orig, name);
+    rtnl_link_set_name(change, name);
+    int rc = rtnl_link_change(nl, orig, change, 0);
+    return rc < 0 ? nl_fail(err, rc, "set up", name) : 0;
+}
+
+/* Marks a link as ours, gives it its master (0: none) and keeps IPv6 addresses from it; then it may go
+ * up. */
+static int link_start(struct nl_sock *nl, const char *name, const char *mark, int master,
+                      struct un_error *err)
+{
+    autolink *claim = rtnl_link_alloc(), *up = rtnl_link_alloc();
+    if (!claim || !up ||
+        rtnl_link_inet6_set_addr_gen_mode(claim, rtnl_link_inet6_str2addrgenmode("none")) < 0) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    rtnl_link_set_ifalias(claim, mark);
+    if (master) {
+        rtnl_link_set_master(claim, master);
+    }
+    rtnl_link_set_flags(up, IFF_UP);
+    int rc = link_change(nl, name, claim, err);
+    return rc < 0 ? rc : link_change(nl, name, up, err);
+}
+
+static int add_address(struct nl_sock *nl, int index, const char *ip, unsigned prefix,
+                       struct un_error *err)
+{
+    struct rtnl_addr *addr = rtnl_addr_alloc();
+    struct nl_addr *local = NULL;
+    int rc = addr ? nl_addr_parse(ip, AF_INET, &local) : -NLE_NOMEM;
+    if (rc == 0) {
+        nl_addr_set_prefixlen(local, (int)prefix);
+        rtnl_addr_set_ifindex(addr, index);
+        rc = rtnl_addr_set_local(addr, local);
+    }
+    if (rc == 0) {
+        rc = rtnl_addr_add(nl, addr, 0);
+    }
+    nl_addr_put(local);
+    if (addr) {
+        rtnl_addr_put(addr);
+    }
+    return rc < 0 ? nl_fail(err, rc, "give the bridge the address", ip) : 0;
+}
+
+int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *gateway,
+                    unsigned prefix, int *ret_index, struct un_error *err)
+{
+    autolink *bridge = rtnl_link_bridge_alloc();
+    if (!bridge) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    rtnl_link_set_name(bridge, n->bridge);
+    int rc = rtnl_link_add(nl, bridge, NLM_F_CREATE | NLM_F_EXCL);
+    if (rc < 0) {
+        return nl_fail(err, rc, "make the bridge", n->bridge);
+    }
+    int index = (int)if_nametoindex(n->bridge);
+    rc = link_start(nl, n->bridge, n->mark, 0, err);
+    if (rc == 0) {
+        rc = add_address(nl, index, gateway, prefix, err);
+    }
+    if (rc < 0) {
+        net_link_remove(nl, n->bridge, NULL);
+        return rc;
+    }
+    *ret_index = index;
+    return 0;
+}
+
+/* Makes the port isolated: it sees the bridge itself, no other isolated port (IFLA_BRPORT_ISOLATED,
+ * linux/if_link.h). libnl 3.7 has no call for it. */
+static int port_isolate(struct nl_sock *nl, const char *tap, struct un_error *err)
+{
+    struct nl_msg *msg = nlmsg_alloc_simple(RTM_SETLINK, 0);
+    struct ifinfomsg info = {.ifi_family = AF_BRIDGE, .ifi_index = (int)if_nametoindex(tap)};
+    int rc = msg ? nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO) : -NLE_NOMEM;
+    struct nlattr *port = rc == 0 ? nla_nest_start(msg, IFLA_PROTINFO | NLA_F_NESTED) : NULL;
+    if (!port || nla_put_u8(msg, IFLA_BRPORT_ISOLATED, 1) < 0 ||
+        nla_put_u8(msg, IFLA_BRPORT_LEARNING, 1) < 0) {
+        nlmsg_free(msg);
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    nla_nest_end(msg, port);
+    rc = nl_send_sync(nl, msg); /* frees it */
+    return rc < 0 ? nl_fail(err, rc, "isolate", tap) : 0;
+}
+
+/* Gives the tap's descriptor; the tap goes with it unless it was made persistent. */
+static int tun_open(const char *tap, uid_t owner, int *ret_fd, struct un_error *err)
+{
+    un_autoclose int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        return un_error_errno(err, -errno, "open /dev/net/tun");
+    }
+    struct ifreq req = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)};
+    snprintf(req.ifr_name, sizeof(req.ifr_name), "%s", tap);
+    if (ioctl(fd, TUNSETIFF, &req) < 0 || ioctl(fd, TUNSETOWNER, (unsigned long)owner) < 0) {
+        return un_error_errno(err, -errno, "make the tap %s", tap);
+    }
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
+int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap, uid_t owner,
+                 int bridge, struct un_error *err)
+{
+    un_autoclose int fd = -1;
+    int rc = tun_open(tap, owner, &fd, err);
+    if (rc == 0) {
+        rc = link_start(nl, tap, n->mark, bridge, err);
+    }
+    if (rc == 0) {
+        rc = port_isolate(nl, tap, err);
+    }
+    if (rc == 0 && ioctl(fd, TUNSETPERSIST, 1UL) < 0) {
+        rc = un_error_errno(err, -errno, "keep the tap %s", tap);
+    }
+    return rc;
+}
+
+static struct rtnl_neigh *neighbour_of(int bridge, const struct net_link *link)
+{
+    struct rtnl_neigh *neigh = rtnl_neigh_alloc();
+    struct nl_addr *ip = NULL, *mac = NULL;
+    if (neigh && nl_addr_parse(link->ip, AF_INET, &ip) == 0 &&
+        nl_addr_parse(link->mac, AF_LLC, &mac) == 0) {
+        rtnl_neigh_set_ifindex(neigh, bridge);
+        rtnl_neigh_set_dst(neigh, ip);
+        rtnl_neigh_set_lladdr(neigh, mac);
+        rtnl_neigh_set_state(neigh, NUD_PERMANENT);
+    } else if (neigh) {
+        rtnl_neigh_put(neigh);
+        neigh = NULL;
+    }
+    nl_addr_put(ip);
+    nl_addr_put(mac);
+    return neigh;
+}
+
+int net_neighbour_add(struct nl_sock *nl, int bridge, const struct net_link *link,
+                      struct un_error *err)
+{
+    struct rtnl_neigh *neigh = neighbour_of(bridge, link);
+    if (!neigh) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    int rc = rtnl_neigh_add(nl, neigh, NLM_F_CREATE | NLM_F_REPLACE);
+    rtnl_neigh_put(neigh);
+    return rc < 0 ? nl_fail(err, rc, "make known", link->ip) : 0;
+}
+
+int net_neighbour_remove(struct nl_sock *nl, int bridge, const struct net_link *link,
+                         struct un_error *err)
+{
+    struct rtnl_neigh *neigh = neighbour_of(bridge, link);
+    if (!neigh) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    int rc = rtnl_neigh_delete(nl, neigh, 0);
+    rtnl_neigh_put(neigh);
+    return rc < 0 && rc != -NLE_OBJ_NOTFOUND ? nl_fail(err, rc, "forget", link->ip) : 0;
+}
+
+int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
+{
+    autolink *link = rtnl_link_alloc();
+    if (!link) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    rtnl_link_set_name(link, name);
+    int rc = rtnl_link_delete(nl, link);
+    if (rc == -NLE_NODEV || rc == -NLE_OBJ_NOTFOUND) {
+        return 0;
+    }
+    return rc < 0 ? nl_fail(err, rc, "remove", name) : 0;
+}
+
+/* By name; the mark is set right after a link is made, so a link without any may be ours as well. */
+static bool is_ours(const struct net_names *n, const char *name, const char *alias)
+{
+    size_t tag_len = strlen(n->tag);
+    bool named = strcmp(name, n->bridge) == 0 ||
+                 (strncmp(name, "ut", 2) == 0 && strncmp(name + 2, n->tag, tag_len) == 0);
+    return named && (!alias || !*alias || strcmp(alias, n->mark) == 0);
+}
+
+int net_link_remove_all(struct nl_sock *nl, const struct net_names *n, struct un_error *err)
+{
+    struct nl_cache *cache = NULL;
+    int rc = rtnl_link_alloc_cache(nl, AF_UNSPEC, &cache), removed = 0;
+    if (rc < 0) {
+        return nl_fail(err, rc, "list", "links");
+    }
+    rc = 0;
+    for (struct nl_object *o = nl_cache_get_first(cache); o && rc == 0; o = nl_cache_get_next(o)) {
+        struct rtnl_link *link = (struct rtnl_link *)o;
+        const char *name = rtnl_link_get_name(link), *alias = rtnl_link_get_ifalias(link);
+        if (name && is_ours(n, name, alias)) {
+            rc = net_link_remove(nl, name, err);
+            removed += rc == 0;
+        }
+    }
+    nl_cache_free(cache);
+    return rc < 0 ? rc : removed;
+}

@@ -1,0 +1,48 @@
+/* link.h - the bridge and the taps, by rtnetlink and /dev/net/tun. Private; the worker thread.
+ *
+ * A link is ours when its name has our prefix and its alias is our mark: a foreign link that happens
+ * to have such a name is left alone, and is an error when the name is needed.
+ */
+#ifndef UNID_NETPLUMB_LINK_H
+#define UNID_NETPLUMB_LINK_H
+
+#include <netlink/socket.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/error.h"
+#include "netplumb/net.h"
+
+struct net_names {
+    char tag[9];                /* 8 hex digits of the state directory's hash */
+    char bridge[NET_NAME_SIZE]; /* "ub-<tag>" */
+    char mark[32];              /* alias of our links: "unid <tag>" */
+};
+void net_names_init(struct net_names *n, const char *state_dir);
+/* "ut<tag>.<hex>": at most 15 characters. */
+void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_SIZE]);
+
+int net_socket_new(struct nl_sock **ret, struct un_error *err);
+
+/* Makes the bridge with its address, up. Gives its index. -EEXIST: a foreign link has the name. */
+int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *gateway,
+                    unsigned prefix, int *ret_index, struct un_error *err);
+
+/* Makes a persistent tap of `owner` as an isolated port of the bridge, up. */
+int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap, uid_t owner,
+                 int bridge, struct un_error *err);
+
+/* Tells the kernel a guest's MAC, for good: a question by ARP that nobody answers while the guest boots
+ * is repeated after a second only. */
+int net_neighbour_add(struct nl_sock *nl, int bridge, const struct net_link *link,
+                      struct un_error *err);
+int net_neighbour_remove(struct nl_sock *nl, int bridge, const struct net_link *link,
+                         struct un_error *err);
+
+/* Removes one of our links; 0 also when it is not there. */
+int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err);
+
+/* Removes all links that are ours, gives their number, or a negative errno. */
+int net_link_remove_all(struct nl_sock *nl, const struct net_names *n, struct un_error *err);
+
+#endif

@@ -1,0 +1,32 @@
+/* rules.h - the firewall: what guests may send, by nftables. Private; the worker thread.
+ *
+ * Two tables of our own, made and removed as a whole: in the family bridge what leaves a tap, in
+ * the family inet what reaches the host or would be forwarded. A guest is an element of a set, so
+ * attaching one is one element, whatever the number of guests.
+ */
+#ifndef UNID_NETPLUMB_RULES_H
+#define UNID_NETPLUMB_RULES_H
+
+#include "common/bytes.h"
+#include "common/error.h"
+#include "netplumb/link.h"
+
+struct net_rules; /* a libnftables context */
+
+int net_rules_new(struct net_rules **ret, struct un_error *err);
+void net_rules_free(struct net_rules *r); /* NULL allowed; the tables stay */
+
+/* The tables' text; pure. -ENOMEM. */
+int net_rules_text(const struct net_names *n, const char *gateway, struct un_buf *out);
+
+/* In one transaction: replaces the tables by fresh ones. -EPERM, -ENOTSUP (no nftables here). */
+int net_rules_install(struct net_rules *r, const struct net_names *n, const char *gateway,
+                      struct un_error *err);
+int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_error *err);
+
+int net_rules_add_guest(struct net_rules *r, const struct net_names *n, const struct net_link *link,
+                        struct un_error *err);
+int net_rules_remove_guest(struct net_rules *r, const struct net_names *n,
+                           const struct net_link *link, struct un_error *err);
+
+#endif

@@ -1,0 +1,332 @@
+/* connection.c - one request at one machine, in the dress of a VM (see service.h).
+ *
+ * The request's head and first body bytes are kept until the machine has answered: where a machine
+ * turns out not to listen yet, or goes away without a byte, another connection can be tried. What came
+ * later cannot be repeated; then the request is lost. The response is handed on as it comes, one piece
+ * at a time; reading stops meanwhile.
+ */
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "service/service_impl.h"
+
+enum { INPUT_ROOM = 64 * 1024, RETRY_BYTES = 512 * 1024 };
+
+static void tell_ready(void *arg)
+{
+    struct hv_vm *vm = arg;
+    vm->events->on_ready(vm->arg, 0, NULL);
+}
+
+int connection_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
+                   struct un_error *err)
+{
+    struct hv_vm *vm = calloc(1, sizeof(*vm));
+    if (!vm) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    vm->base.ops = drv->base.ops;
+    vm->drv = drv;
+    vm->events = spec->events;
+    vm->arg = spec->arg;
+    un_list_init(&vm->node);
+    vm->post = (struct un_post){.fn = tell_ready, .arg = vm};
+    un_loop_post(drv->loop, &vm->post);
+    *ret = vm;
+    return 0;
+}
+
+/* --- the end ------------------------------------------------------------------------------------ */
+
+static void leave_machine(struct hv_vm *vm)
+{
+    struct machine *mc = vm->mc;
+    if (vm->bev) {
+        bufferevent_free(vm->bev);
+        vm->bev = NULL;
+    }
+    vm->mc = NULL;
+    if (mc) {
+        un_list_remove(&vm->node);
+        machine_release(mc);
+    }
+}
+
+static void leave_service(struct hv_vm *vm)
+{
+    struct service *sv = vm->sv;
+    if (!sv) {
+        return;
+    }
+    if (un_list_linked(&vm->node)) {
+        un_list_remove(&vm->node);
+        sv->waiting_count--;
+    }
+    vm->sv = NULL;
+    sv->connections--;
+    service_changed(sv);
+}
+
+static void tell_exit(void *arg)
+{
+    struct hv_vm *vm = arg;
+    vm->events->on_exit(vm->arg, &vm->why);
+}
+
+static void end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail)
+{
+    if (vm->ended || vm->freed) {
+        return;
+    }
+    vm->ended = true;
+    vm->why = (struct hv_exit){.kind = kind, .fault_vector = ~0u};
+    snprintf(vm->why.detail, sizeof(vm->why.detail), "%.159s", detail);
+    leave_machine(vm);
+    leave_service(vm);
+    vm->post = (struct un_post){.fn = tell_exit, .arg = vm};
+    un_loop_post(vm->drv->loop, &vm->post);
+}
+
+void connection_lost(struct hv_vm *vm, const char *why)
+{
+    end(vm, HV_EXIT_LOST, why);
+}
+
+static void tell_gone(void *arg)
+{
+    struct hv_vm *vm = arg;
+    const struct hv_vm_events *events = vm->events;
+    void *user = vm->arg;
+    un_buf_done(&vm->request);
+    free(vm);
+    events->on_gone(user);
+}
+
+void connection_free(struct hv_vm *vm)
+{
+    vm->freed = true;
+    un_loop_unpost(vm->drv->loop, &vm->post);
+    leave_machine(vm);
+    leave_service(vm);
+    vm->post = (struct un_post){.fn = tell_gone, .arg = vm};
+    un_loop_post(vm->drv->loop, &vm->post);
+}
+
+/* --- the request -------------------------------------------------------------------------------- */
+
+/* Appends body bytes as they go over the wire. */
+static int put_body(struct hv_vm *vm, struct un_buf *out, const void *data, size_t len, bool eof)
+{
+    int rc = 0;
+    if (!vm->chunked) {
+        return len ? un_buf_append(out, data, len) : 0;
+    }
+    if (len) {
+        rc = un_buf_printf(out, "%zx\r\n", len);
+        rc = rc < 0 ? rc : un_buf_append(out, data, len);
+        rc = rc < 0 ? rc : un_buf_append_str(out, "\r\n");
+    }
+    return rc < 0 || !eof ? rc : un_buf_append_str(out, "0\r\n\r\n");
+}
+
+int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err)
+{
+    if (!spec->machine) {
+        return un_error_set(err, -EINVAL, "a program image cannot be run as a machine");
+    }
+    vm->chunked = spec->content_length < 0;
+    vm->eof = spec->body_eof;
+    int rc = un_buf_append(&vm->request, spec->request_head, spec->request_head_len);
+    rc = rc < 0 ? rc : put_body(vm, &vm->request, spec->body, spec->body_len, spec->body_eof);
+    if (rc < 0) {
+        un_buf_reset(&vm->request);
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    rc = service_get(vm->drv, spec->machine, &vm->sv, err);
+    if (rc < 0) {
+        return rc;
+    }
+    vm->sv->connections++;
+    vm->sv->used_us = un_loop_now_us(vm->drv->loop);
+    un_list_push(&vm->sv->waiting, &vm->node);
+    vm->sv->waiting_count++;
+    service_changed(vm->sv);
+    return 0;
+}
+
+static void want_input(struct hv_vm *vm)
+{
+    if (!vm->eof && !vm->input_wanted && !vm->ended && !vm->freed) {
+        vm->input_wanted = true;
+        vm->events->on_input_wanted(vm->arg, INPUT_ROOM);
+    }
+}
+
+void connection_input(struct hv_vm *vm, const void *data, size_t len, bool eof)
+{
+    struct un_buf bytes = {0};
+    if (vm->ended || !vm->bev || !vm->input_wanted) {
+        return;
+    }
+    vm->input_wanted = false;
+    vm->eof = eof;
+    int rc = put_body(vm, &bytes, data, len, eof);
+    if (rc == 0 && bytes.len) {
+        rc = bufferevent_write(vm->bev, bytes.data, bytes.len);
+    }
+    /* Kept for another attempt as long as that is possible at all. */
+    if (rc == 0 && bytes.len && !vm->answered && vm->request.len) {
+        if (vm->request.len + bytes.len > RETRY_BYTES ||
+            un_buf_append(&vm->request, bytes.data, bytes.len) < 0) {
+            un_buf_done(&vm->request);
+        }
+    }
+    un_buf_done(&bytes);
+    if (rc < 0) {
+        end(vm, HV_EXIT_LOST, "out of memory");
+    }
+}
+
+/* --- the machine's side ------------------------------------------------------------------------- */
+
+static void deliver(struct hv_vm *vm);
+
+static void on_read(struct bufferevent *bev, void *arg)
+{
+    deliver(arg);
+}
+
+static void on_write(struct bufferevent *bev, void *arg)
+{
+    want_input(arg);
+}
+
+/* Without a byte of an answer: as if it had not been tried, where that can be. */
+static void try_again_or_lose(struct hv_vm *vm, const char *why)
+{
+    struct service *sv = vm->sv;
+    struct machine *mc = vm->mc;
+    if (mc->proven || vm->request.len == 0 || mc->state != MACHINE_READY) {
+        end(vm, HV_EXIT_LOST, why);
+        return;
+    }
+    bufferevent_free(vm->bev);
+    vm->bev = NULL;
+    vm->mc = NULL;
+    un_list_remove(&vm->node);
+    vm->input_wanted = vm->peer_closed = false;
+    un_list_push_front(&sv->waiting, &vm->node);
+    sv->waiting_count++;
+    machine_doubt(mc);
+}
+
+static void on_event(struct bufferevent *bev, short what, void *arg)
+{
+    struct hv_vm *vm = arg;
+    if (what & BEV_EVENT_CONNECTED) {
+        return;
+    }
+    vm->peer_closed = true;
+    if (!vm->answered && evbuffer_get_length(bufferevent_get_input(bev)) == 0) {
+        try_again_or_lose(vm, what & BEV_EVENT_EOF
+                                  ? "the machine closed the connection without an answer"
+                                  : "the connection to the machine broke");
+        return;
+    }
+    deliver(vm);
+}
+
+/* Hands out what has come, or the end behind it. */
+static void deliver(struct hv_vm *vm)
+{
+    struct evbuffer *in = vm->bev ? bufferevent_get_input(vm->bev) : NULL;
+    if (!in || vm->output_out || vm->ended) {
+        return;
+    }
+    size_t len = evbuffer_get_contiguous_space(in);
+    if (len == 0) {
+        if (vm->peer_closed) {
+            end(vm, HV_EXIT_DONE, "");
+        }
+        return;
+    }
+    if (!vm->answered) {
+        vm->answered = vm->mc->proven = true;
+        vm->sv->failures = 0;
+        un_buf_done(&vm->request);
+        service_changed(vm->sv);
+    }
+    vm->output_out = true;
+    bufferevent_disable(vm->bev, EV_READ);
+    vm->events->on_output(vm->arg, evbuffer_pullup(in, (ev_ssize_t)len), len, NULL);
+}
+
+void connection_output_done(struct hv_vm *vm)
+{
+    struct evbuffer *in = vm->bev ? bufferevent_get_input(vm->bev) : NULL;
+    if (!in || !vm->output_out || vm->ended) {
+        return;
+    }
+    vm->output_out = false;
+    evbuffer_drain(in, evbuffer_get_contiguous_space(in));
+    if (!vm->peer_closed) {
+        bufferevent_enable(vm->bev, EV_READ);
+    }
+    /* More may stand there already: from the loop, not from inside. */
+    bufferevent_trigger(vm->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+}
+
+void connection_assign(struct hv_vm *vm, struct machine *mc)
+{
+    int one = 1;
+    bool first = mc->probe_open;
+    vm->mc = mc;
+    mc->in_flight++;
+    un_list_push(&mc->connections, &vm->node);
+    vm->bev = first
+                  ? mc->probe
+                  : bufferevent_socket_new(un_loop_base(vm->drv->loop), -1, BEV_OPT_CLOSE_ON_FREE);
+    if (first) {
+        mc->probe = NULL;
+        mc->probe_open = false;
+    }
+    if (!vm->bev) {
+        end(vm, HV_EXIT_LOST, "out of memory");
+        return;
+    }
+    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm);
+    bufferevent_setwatermark(vm->bev, EV_WRITE, INPUT_ROOM, 0);
+    bufferevent_setwatermark(vm->bev, EV_READ, 0, INPUT_ROOM);
+    if ((!first &&
+         bufferevent_socket_connect(vm->bev, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) ||
+        bufferevent_write(vm->bev, vm->request.data, vm->request.len) < 0 ||
+        bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
+        end(vm, HV_EXIT_LOST, "no connection to the machine");
+        return;
+    }
+    setsockopt(bufferevent_getfd(vm->bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (!vm->started) {
+        vm->started = true;
+        vm->events->on_started(vm->arg);
+    }
+    want_input(vm);
+}
+
+void connection_usage(struct hv_vm *vm, struct hv_usage *ret)
+{
+    *ret = (struct hv_usage){.exits = 0};
+    if (vm->mc && vm->mc->m && vm->sv->limits.per_request) {
+        hv_machine_ops(vm->mc->m)->usage(vm->mc->m, ret);
+    }
+}
+
+int connection_pid(struct hv_vm *vm)
+{
+    return vm->mc && vm->mc->m ? hv_machine_ops(vm->mc->m)->pid(vm->mc->m) : 0;
+}

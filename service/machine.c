@@ -1,0 +1,342 @@
+/* machine.c - one machine of a service: its network, its life, whether its port answers.
+ *
+ * With a tap the gateway's kernel answers for the guest's readiness: an attempt to connect succeeds
+ * when the port is open. With QEMU's user network every connection is taken at once, by QEMU, which
+ * holds it until the guest's TCP answers; so such a machine gets one request at a time until it has
+ * answered one.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "hypervisor/flavor.h"
+#include "service/service_impl.h"
+
+enum { PROBE_FIRST_US = 4000, PROBE_MOST_US = 50000, LINE_MAX_BYTES = 1024 };
+
+static void on_timer(void *arg);
+
+/* --- the end ------------------------------------------------------------------------------------ */
+
+static void machine_free(struct machine *mc)
+{
+    struct service *sv = mc->sv;
+    struct hv_driver *drv = sv->drv;
+    un_list_remove(&mc->node);
+    un_timer_cancel(&mc->timer);
+    un_buf_done(&mc->line);
+    free(mc);
+    drv->machine_count--;
+    service_changed(sv);
+    if (drv->drained && drv->machine_count == 0) {
+        un_loop_post(drv->loop, &drv->drained_post);
+    }
+}
+
+static void close_probe(struct machine *mc)
+{
+    if (mc->probe) {
+        bufferevent_free(mc->probe);
+        mc->probe = NULL;
+        mc->probe_open = false;
+    }
+}
+
+void machine_end(struct machine *mc)
+{
+    if (mc->state == MACHINE_ENDING) {
+        return;
+    }
+    mc->state = MACHINE_ENDING;
+    un_timer_cancel(&mc->timer);
+    close_probe(mc);
+    while (!un_list_empty(&mc->connections)) {
+        connection_lost(un_list_first(&mc->connections, struct hv_vm, node), "the machine ended");
+    }
+    if (mc->m) {
+        hv_machine_ops(mc->m)->free(mc->m); /* on_gone follows */
+    } else if (!mc->linking) {
+        machine_free(mc);
+    }
+}
+
+static void on_gone(void *arg)
+{
+    struct machine *mc = arg;
+    if (mc->link) {
+        net_detach(mc->link); /* QEMU has closed the tap */
+    }
+    machine_free(mc);
+}
+
+static void fail(struct machine *mc, const char *why)
+{
+    struct service *sv = mc->sv;
+    bool counts = mc->state != MACHINE_READY || !mc->spent;
+    machine_end(mc);
+    if (counts) {
+        service_failed(sv, why);
+    }
+}
+
+/* --- readiness ---------------------------------------------------------------------------------- */
+
+static void ready(struct machine *mc)
+{
+    mc->state = MACHINE_READY;
+    mc->proven = mc->link != NULL;
+    mc->idle_us = un_loop_now_us(mc->sv->drv->loop);
+    un_timer_cancel(&mc->timer);
+    if (mc->proven) {
+        mc->sv->failures = 0;
+    }
+    service_changed(mc->sv);
+}
+
+static void on_probe(struct bufferevent *bev, short what, void *arg)
+{
+    struct machine *mc = arg;
+    if (what & BEV_EVENT_CONNECTED) {
+        mc->probe_open = true;
+        if (mc->state == MACHINE_STARTING) {
+            ready(mc);
+        }
+    } else {
+        close_probe(mc); /* the timer tries again */
+    }
+}
+
+/* Each attempt has a socket of its own: a SYN that was lost is repeated by the kernel after a second
+ * only. */
+static void try_connect(struct machine *mc)
+{
+    close_probe(mc);
+    mc->probe = bufferevent_socket_new(un_loop_base(mc->sv->drv->loop), -1, BEV_OPT_CLOSE_ON_FREE);
+    if (!mc->probe) {
+        return;
+    }
+    bufferevent_setcb(mc->probe, NULL, NULL, on_probe, mc);
+    if (bufferevent_socket_connect(mc->probe, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) {
+        close_probe(mc);
+    }
+}
+
+static void on_timer(void *arg)
+{
+    struct machine *mc = arg;
+    struct un_loop *loop = mc->sv->drv->loop;
+    uint64_t age = un_loop_now_us(loop) - mc->started_us;
+    if (age >= mc->sv->ready_timeout_us) {
+        char why[128];
+        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", mc->sv->port,
+                 (unsigned long long)(mc->sv->ready_timeout_us / 1000));
+        fail(mc, why);
+        return;
+    }
+    try_connect(mc);
+    uint64_t pause = age / 4 < PROBE_FIRST_US  ? PROBE_FIRST_US
+                     : age / 4 > PROBE_MOST_US ? PROBE_MOST_US
+                                               : age / 4;
+    if (un_timer_arm_in(&mc->timer, pause) < 0) {
+        fail(mc, "out of memory");
+    }
+}
+
+void machine_start(struct machine *mc)
+{
+    mc->state = MACHINE_STARTING;
+    mc->started_us = un_loop_now_us(mc->sv->drv->loop);
+    mc->sv->drv->started++;
+    hv_machine_ops(mc->m)->start(mc->m);
+    on_timer(mc);
+}
+
+void machine_doubt(struct machine *mc)
+{
+    mc->in_flight--;
+    if (mc->state == MACHINE_READY) {
+        mc->state = MACHINE_STARTING;
+        if (un_timer_arm_in(&mc->timer, PROBE_FIRST_US) < 0) {
+            fail(mc, "out of memory");
+        }
+    }
+}
+
+void machine_release(struct machine *mc)
+{
+    mc->in_flight--;
+    mc->idle_us = mc->sv->used_us = un_loop_now_us(mc->sv->drv->loop);
+    if (mc->sv->limits.per_request) {
+        mc->spent = true;
+        machine_end(mc);
+    }
+    service_changed(mc->sv);
+}
+
+/* --- making ------------------------------------------------------------------------------------- */
+
+static void on_made(void *arg, int rc, const struct un_error *err)
+{
+    struct machine *mc = arg;
+    if (rc < 0) {
+        fail(mc, err->text);
+        return;
+    }
+    mc->state = MACHINE_PAUSED;
+    service_changed(mc->sv);
+}
+
+static void tell_line(struct machine *mc)
+{
+    struct hv_driver *drv = mc->sv->drv;
+    if (drv->on_console && mc->line.len > 0) {
+        drv->on_console(drv->arg, mc->sv->name, (const char *)mc->line.data, mc->line.len);
+    }
+    un_buf_reset(&mc->line);
+}
+
+static void on_log(void *arg, const void *data, size_t len)
+{
+    struct machine *mc = arg;
+    const char *text = data;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] == '\n' || mc->line.len == LINE_MAX_BYTES) {
+            tell_line(mc);
+        }
+        if (text[i] != '\n' && text[i] != '\r') {
+            (void)un_buf_append(&mc->line, &text[i], 1); /* a log may have gaps */
+        }
+    }
+}
+
+static void on_exit_(void *arg, const struct hv_exit *why)
+{
+    struct machine *mc = arg;
+    char text[200];
+    snprintf(text, sizeof(text), "%s%s%.*s", why->detail, mc->line.len ? "; its last words: " : "",
+             (int)(mc->line.len > 60 ? 60 : mc->line.len),
+             mc->line.len ? (const char *)mc->line.data : "");
+    tell_line(mc);
+    fail(mc, text);
+}
+
+static const struct hv_machine_events events = {
+    .on_made = on_made, .on_log = on_log, .on_exit = on_exit_, .on_gone = on_gone};
+
+/* A port of loopback that was free a moment ago. */
+static int free_port(uint16_t *ret)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(a);
+    un_autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, len) < 0 ||
+        getsockname(fd, (struct sockaddr *)&a, &len) < 0) {
+        return -errno;
+    }
+    *ret = ntohs(a.sin_port);
+    return 0;
+}
+
+static int make(struct machine *mc, struct un_error *err)
+{
+    struct service *sv = mc->sv;
+    char prefix[4] = "24", port[8];
+    struct hv_net_words words = {.ip = "10.0.2.15", /* QEMU's user network, as it always is */
+                                 .prefix = prefix,
+                                 .netmask = "255.255.255.0",
+                                 .gateway = "10.0.2.2",
+                                 .dns = "10.0.2.3",
+                                 .port = port};
+    struct hv_machine_spec spec = sv->spec;
+    spec.name = sv->name;
+    spec.events = &events;
+    spec.arg = mc;
+    mc->addr = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(sv->port)};
+    snprintf(port, sizeof(port), "%u", sv->port);
+    if (mc->link) {
+        snprintf(prefix, sizeof(prefix), "%u", mc->link->prefix);
+        words = (struct hv_net_words){.ip = mc->link->ip,
+                                      .prefix = prefix,
+                                      .netmask = mc->link->netmask,
+                                      .gateway = mc->link->gateway,
+                                      .dns = mc->link->dns,
+                                      .mac = mc->link->mac,
+                                      .port = port};
+        spec.net = HV_NET_TAP;
+        spec.tap = mc->link->tap;
+        spec.mac = mc->link->mac;
+        inet_pton(AF_INET, mc->link->ip, &mc->addr.sin_addr);
+    } else {
+        spec.net = HV_NET_USER;
+        spec.guest_port = sv->port;
+        int rc = free_port(&spec.host_port);
+        if (rc < 0) {
+            return un_error_errno(err, rc, "find a free port");
+        }
+        mc->addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        mc->addr.sin_port = htons(spec.host_port);
+    }
+    un_autobuf struct un_buf cmdline = {0};
+    int rc = hv_cmdline_expand(sv->flavor, sv->append, &words, &cmdline, err);
+    if (rc < 0) {
+        return rc;
+    }
+    spec.cmdline = cmdline.len ? (const char *)cmdline.data : "";
+    return hv_driver_ops(sv->drv->machines)->machine->new (sv->drv->machines, &spec, &mc->m, err);
+}
+
+static void on_attach(void *arg, int rc, struct net_link *link, const struct un_error *err)
+{
+    struct machine *mc = arg;
+    struct un_error mine = UN_ERROR_INIT;
+    mc->linking = false;
+    mc->link = link;
+    if (mc->state == MACHINE_ENDING) {
+        if (link) {
+            net_detach(link);
+        }
+        machine_free(mc);
+        return;
+    }
+    if (rc == 0 && make(mc, &mine) == 0) {
+        return;
+    }
+    if (link) {
+        net_detach(link);
+        mc->link = NULL;
+    }
+    fail(mc, rc < 0 ? err->text : mine.text);
+}
+
+int machine_begin(struct service *sv)
+{
+    struct machine *mc = calloc(1, sizeof(*mc));
+    struct un_error err = UN_ERROR_INIT;
+    if (!mc) {
+        return -ENOMEM;
+    }
+    mc->sv = sv;
+    mc->state = MACHINE_MAKING;
+    un_list_init(&mc->connections);
+    un_timer_init(&mc->timer, sv->drv->loop, on_timer, mc);
+    un_list_push(&sv->machines, &mc->node);
+    sv->drv->machine_count++;
+    if (!sv->drv->net) {
+        if (make(mc, &err) < 0) {
+            fail(mc, err.text);
+        }
+        return 0;
+    }
+    mc->linking = true;
+    if (net_attach(sv->drv->net, on_attach, mc, &err) < 0) {
+        mc->linking = false;
+        fail(mc, err.text);
+    }
+    return 0;
+}

@@ -1,0 +1,378 @@
+/* service.c - the driver and its services (see service.h). */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "hypervisor/flavor.h"
+#include "service/service_impl.h"
+
+enum {
+    FAILURES_MOST = 3, /* in a row, then those who wait are told */
+    MEMORY_RETRY_US = 100000
+};
+
+static void decide(void *arg);
+
+/* --- services ----------------------------------------------------------------------------------- */
+
+static void service_free(struct service *sv)
+{
+    un_list_remove(&sv->node);
+    un_timer_cancel(&sv->timer);
+    un_loop_unpost(sv->drv->loop, &sv->post);
+    for (size_t i = 0; i < sv->spec.disk_count && sv->disks; i++) {
+        free((char *)sv->disks[i].path);
+        free((char *)sv->disks[i].format);
+    }
+    free(sv->disks);
+    free((char *)sv->spec.kernel);
+    free((char *)sv->spec.initrd);
+    free(sv->key);
+    free(sv->name);
+    free(sv->append);
+    free(sv);
+}
+
+static bool copy(const char *from, char **to)
+{
+    *to = from ? strdup(from) : NULL;
+    return !from || *to;
+}
+
+static bool copy_disk(struct service *sv, const char *path, const char *format, bool read_only)
+{
+    struct hv_machine_disk *d = &sv->disks[sv->spec.disk_count++];
+    d->read_only = read_only;
+    return copy(path, (char **)&d->path) && copy(format, (char **)&d->format);
+}
+
+static bool copy_config(struct service *sv, const struct hv_machine_config *config)
+{
+    bool good = copy(config->key, &sv->key) && copy(config->name, &sv->name) &&
+                copy(config->append, &sv->append);
+    sv->disks = calloc(config->volume_count + 1, sizeof(*sv->disks));
+    good = good && sv->disks;
+    if (good && config->disk) {
+        good = copy_disk(sv, config->image_path, config->format, true);
+    } else if (good) {
+        good = copy(config->image_path, (char **)&sv->spec.kernel) &&
+               copy(config->initrd_path, (char **)&sv->spec.initrd);
+    }
+    for (size_t i = 0; good && i < config->volume_count; i++) {
+        good = copy_disk(sv, config->volumes[i].path, config->volumes[i].format, false);
+    }
+    sv->spec.disks = sv->disks;
+    return good;
+}
+
+static struct service *service_find(struct hv_driver *drv, const char *key)
+{
+    un_list_for_each (it, &drv->services) {
+        struct service *sv = un_list_entry(it, struct service, node);
+        if (strcmp(sv->key, key) == 0) {
+            return sv;
+        }
+    }
+    return NULL;
+}
+
+int service_get(struct hv_driver *drv, const struct hv_machine_config *config, struct service **ret,
+                struct un_error *err)
+{
+    struct service *sv = service_find(drv, config->key);
+    if (sv) {
+        *ret = sv;
+        return 0;
+    }
+    const struct hv_flavor *flavor = config->flavor
+                                         ? hv_flavor_find(config->flavor)
+                                         : hv_flavor_detect(config->image, config->image_len);
+    if (!flavor) {
+        return un_error_set(err, -EINVAL, "flavor \"%s\" is not known; there are %s",
+                            config->flavor, hv_flavor_names());
+    }
+    sv = calloc(1, sizeof(*sv));
+    if (!sv) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    sv->drv = drv;
+    sv->flavor = flavor;
+    sv->port = config->port;
+    sv->limits =
+        (struct service_limits){.concurrency = config->per_request ? 1 : config->concurrency,
+                                .min_machines = config->min_instances,
+                                .max_machines = config->max_instances,
+                                .idle_ms = config->idle_timeout_ms,
+                                .per_request = config->per_request};
+    sv->ready_timeout_us = (uint64_t)config->ready_timeout_ms * 1000;
+    sv->spec = (struct hv_machine_spec){.boot = config->disk ? HV_BOOT_DISK : HV_BOOT_KERNEL,
+                                        .type = flavor->type,
+                                        .mem_bytes = config->mem_bytes};
+    if (config->disk && sv->spec.type == HV_MACHINE_MICROVM) {
+        sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
+    }
+    un_list_init(&sv->node);
+    un_list_init(&sv->machines);
+    un_list_init(&sv->waiting);
+    un_timer_init(&sv->timer, drv->loop, decide, sv);
+    if (!copy_config(sv, config)) {
+        service_free(sv);
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    un_list_push(&drv->services, &sv->node);
+    *ret = sv;
+    return 0;
+}
+
+/* --- decisions ---------------------------------------------------------------------------------- */
+
+static void count(const struct service *sv, struct service_counts *c)
+{
+    *c = (struct service_counts){
+        .waiting = sv->waiting_count, .used_us = sv->used_us, .retry_us = sv->retry_us};
+    un_list_for_each (it, &sv->machines) {
+        const struct machine *mc = un_list_entry(it, struct machine, node);
+        c->in_flight += mc->in_flight;
+        switch (mc->state) {
+        case MACHINE_MAKING:
+            c->making++;
+            break;
+        case MACHINE_PAUSED:
+            c->paused++;
+            break;
+        case MACHINE_STARTING:
+            c->starting++;
+            break;
+        case MACHINE_READY:
+            c->ready++;
+            c->idle += mc->in_flight == 0 && !mc->spent;
+            break;
+        case MACHINE_ENDING:
+            break;
+        }
+    }
+}
+
+/* A ready machine with a free place; the one that has most in flight already, so that the others can
+ * fall idle. One that has not proven itself gets one request at a time. */
+static struct machine *free_place(const struct service *sv)
+{
+    struct machine *best = NULL;
+    un_list_for_each (it, &sv->machines) {
+        struct machine *mc = un_list_entry(it, struct machine, node);
+        unsigned places = mc->proven ? sv->limits.concurrency : 1;
+        if (mc->state == MACHINE_READY && !mc->spent && mc->in_flight < places &&
+            (!best || mc->in_flight > best->in_flight)) {
+            best = mc;
+        }
+    }
+    return best;
+}
+
+static void assign_waiting(struct service *sv)
+{
+    struct machine *mc;
+    while (!un_list_empty(&sv->waiting) && (mc = free_place(sv))) {
+        struct hv_vm *vm = un_list_first(&sv->waiting, struct hv_vm, node);
+        un_list_remove(&vm->node);
+        sv->waiting_count--;
+        connection_assign(vm, mc);
+    }
+}
+
+/* The first machine in a state; of the ready ones only idle ones, the longest idle. */
+static struct machine *pick(const struct service *sv, enum machine_state state)
+{
+    struct machine *found = NULL;
+    un_list_for_each (it, &sv->machines) {
+        struct machine *mc = un_list_entry(it, struct machine, node);
+        if (mc->state == state && (state != MACHINE_READY || (mc->in_flight == 0 && !mc->spent)) &&
+            (!found || mc->idle_us < found->idle_us)) {
+            found = mc;
+        }
+    }
+    return found;
+}
+
+static void carry_out(struct service *sv, const struct service_decision *d)
+{
+    struct machine *mc;
+    for (uint32_t i = 0; i < d->start && (mc = pick(sv, MACHINE_PAUSED)); i++) {
+        machine_start(mc);
+    }
+    for (uint32_t i = 0; i < d->stop && (mc = pick(sv, MACHINE_READY)); i++) {
+        machine_end(mc);
+    }
+    for (uint32_t i = 0; i < d->discard && (mc = pick(sv, MACHINE_PAUSED)); i++) {
+        machine_end(mc);
+    }
+    for (uint32_t i = 0; i < d->make; i++) {
+        struct hv_driver *drv = sv->drv;
+        if (drv->may_use && !drv->may_use(drv->arg, sv->spec.mem_bytes)) {
+            sv->retry_us = un_loop_now_us(drv->loop) + MEMORY_RETRY_US;
+            service_changed(sv);
+            break;
+        }
+        if (machine_begin(sv) < 0) {
+            service_failed(sv, "out of memory");
+            break;
+        }
+    }
+}
+
+static void decide(void *arg)
+{
+    struct service *sv = arg;
+    struct service_counts counts;
+    struct service_decision d;
+    uint64_t now = un_loop_now_us(sv->drv->loop);
+    assign_waiting(sv);
+    if (sv->connections == 0 && un_list_empty(&sv->machines) &&
+        (sv->limits.min_machines == 0 || sv->drv->drained)) {
+        service_free(sv);
+        return;
+    }
+    if (sv->drv->drained) {
+        return;
+    }
+    count(sv, &counts);
+    service_decide(&sv->limits, &counts, now, &d);
+    carry_out(sv, &d);
+    if (d.again_us) {
+        /* Out of memory: the next change decides again. */
+        (void)un_timer_arm_at(&sv->timer, d.again_us > now ? d.again_us : now + 1000);
+    }
+}
+
+void service_changed(struct service *sv)
+{
+    sv->post.fn = decide;
+    sv->post.arg = sv;
+    un_loop_post(sv->drv->loop, &sv->post);
+}
+
+void service_failed(struct service *sv, const char *why)
+{
+    sv->failures++;
+    sv->drv->failed++;
+    sv->retry_us = un_loop_now_us(sv->drv->loop) + service_backoff_us(sv->failures);
+    snprintf(sv->why, sizeof(sv->why), "%.159s", why);
+    un_log(UN_LOG_WARN, "machine failed", "service", sv->name, "reason", sv->why);
+    while (sv->failures >= FAILURES_MOST && !un_list_empty(&sv->waiting)) {
+        struct hv_vm *vm = un_list_first(&sv->waiting, struct hv_vm, node);
+        un_list_remove(&vm->node);
+        sv->waiting_count--;
+        connection_lost(vm, sv->why);
+    }
+    service_changed(sv);
+}
+
+/* --- the driver --------------------------------------------------------------------------------- */
+
+static void driver_close(struct hv_driver *drv)
+{
+    if (!drv) {
+        return;
+    }
+    un_loop_unpost(drv->loop, &drv->drained_post);
+    while (!un_list_empty(&drv->services)) {
+        service_free(un_list_first(&drv->services, struct service, node));
+    }
+    free(drv);
+}
+
+static void driver_probe(struct hv_driver *drv, void (*cb)(void *arg, const struct hv_probe *probe),
+                         void *arg)
+{
+    struct hv_probe p = {.usable = true};
+    snprintf(p.detail, sizeof(p.detail), "machine images: %s",
+             drv->net ? "taps on a bridge of unid's own" : "QEMU's user network");
+    cb(arg, &p);
+}
+
+static uint64_t driver_memory(struct hv_driver *drv)
+{
+    struct service_stats stats;
+    service_driver_stats(drv, &stats);
+    return stats.memory_mib << 20;
+}
+
+static const struct hv_driver_ops service_ops = {
+    .name = "machine",
+    .memory_bytes = driver_memory,
+    .close = driver_close,
+    .probe = driver_probe,
+    .vm_new = connection_new,
+    .vm_run = connection_run,
+    .vm_input = connection_input,
+    .vm_output_done = connection_output_done,
+    .vm_usage = connection_usage,
+    .vm_pid = connection_pid,
+    .vm_free = connection_free,
+};
+
+int service_driver_open(const struct service_driver_spec *spec, struct hv_driver **ret,
+                        struct un_error *err)
+{
+    if (!hv_driver_ops(spec->machines)->machine) {
+        return un_error_set(err, -ENOTSUP, "the driver %s runs no machine images",
+                            hv_driver_ops(spec->machines)->name);
+    }
+    struct hv_driver *drv = calloc(1, sizeof(*drv));
+    if (!drv) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    drv->base.ops = &service_ops;
+    drv->loop = spec->loop;
+    drv->machines = spec->machines;
+    drv->net = spec->net;
+    drv->may_use = spec->may_use;
+    drv->on_console = spec->on_console;
+    drv->arg = spec->arg;
+    un_list_init(&drv->services);
+    *ret = drv;
+    return 0;
+}
+
+static void tell_drained(void *arg)
+{
+    struct hv_driver *drv = arg;
+    drv->drained(drv->drained_arg);
+}
+
+void service_driver_drain(struct hv_driver *drv, void (*done)(void *arg), void *arg)
+{
+    drv->drained = done;
+    drv->drained_arg = arg;
+    un_list_for_each (it, &drv->services) {
+        struct service *sv = un_list_entry(it, struct service, node);
+        un_list_for_each_safe (at, &sv->machines) {
+            machine_end(un_list_entry(at, struct machine, node));
+        }
+        service_changed(sv);
+    }
+    drv->drained_post = (struct un_post){.fn = tell_drained, .arg = drv};
+    if (drv->machine_count == 0) {
+        un_loop_post(drv->loop, &drv->drained_post);
+    }
+}
+
+void service_driver_stats(const struct hv_driver *drv, struct service_stats *ret)
+{
+    *ret = (struct service_stats){.started = drv->started, .failed = drv->failed};
+    un_list_for_each (it, &drv->services) {
+        const struct service *sv = un_list_entry(it, struct service, node);
+        struct service_counts c;
+        count(sv, &c);
+        ret->services++;
+        ret->machines_making += c.making;
+        ret->machines_paused += c.paused;
+        ret->machines_starting += c.starting;
+        ret->machines_ready += c.ready;
+        ret->memory_mib +=
+            (uint64_t)(c.making + c.paused + c.starting + c.ready) * (sv->spec.mem_bytes >> 20);
+    }
+}

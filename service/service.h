@@ -1,0 +1,53 @@
+/* service.h - machine images as functions: a driver whose VMs are connections.
+ *
+ * For the scheduler a service is a driver like the others (hypervisor/hv.h): its shells are there at
+ * once and cost nothing, since a "VM" of it is one request at one machine. vm_run finds the machine
+ * by hv_run_spec.machine, wakes one when none has a place, waits until its port answers, and then
+ * carries request and response over a TCP connection, as UNID_INTERFACE_HTTP says.
+ *
+ *     request ──> connection ── waits ──> machine with a free place ──> its port
+ *                                 │             ▲ ready: the port answers
+ *                            service_decide     │
+ *                                 ▼             │
+ *                    MAKING ──> PAUSED ──> STARTING ──> READY ──> ENDING ──> (freed)
+ *
+ * A machine that ends or does not become ready in time is a failure: the next is begun after a pause
+ * that doubles, and requests that cannot be sent on are lost (HV_EXIT_LOST), before on_started where
+ * the machine has seen nothing of them.
+ *
+ * Loop thread throughout. Where things are: policy.c how many machines there are, service.c the driver
+ * and its services, machine.c one machine, connection.c one request.
+ */
+#ifndef UNID_SERVICE_SERVICE_H
+#define UNID_SERVICE_SERVICE_H
+
+#include "hypervisor/hv.h"
+#include "hypervisor/machine.h"
+#include "netplumb/net.h"
+
+struct service_driver_spec {
+    struct un_loop *loop;       /* kept until close */
+    struct hv_driver *machines; /* runs them: has hv_driver_ops.machine; kept until close */
+    struct netplumb *net;       /* taps; kept until close. NULL: QEMU's user network */
+    /* Whether a machine of this size may be made now; NULL: always. When not, it is asked again soon. */
+    bool (*may_use)(void *arg, uint64_t bytes);
+    /* A line of a machine's console, without its end; may be NULL. */
+    void (*on_console)(void *arg, const char *service, const char *line, size_t len);
+    void *arg;
+};
+
+/* Gives a driver named "machine". It is closed (hv_driver_ops(drv)->close) after it was drained. */
+int service_driver_open(const struct service_driver_spec *spec, struct hv_driver **ret,
+                        struct un_error *err);
+
+/* Ends all machines; `done` comes when they are gone. No vm_new any more. */
+void service_driver_drain(struct hv_driver *drv, void (*done)(void *arg), void *arg);
+
+struct service_stats {
+    unsigned services, machines_making, machines_paused, machines_starting, machines_ready;
+    uint64_t memory_mib;      /* of all machines */
+    uint64_t started, failed; /* machines since the opening */
+};
+void service_driver_stats(const struct hv_driver *drv, struct service_stats *ret);
+
+#endif

@@ -1,0 +1,124 @@
+/* service_impl.h - what the files of service/ share. Private to the folder. */
+#ifndef UNID_SERVICE_SERVICE_IMPL_H
+#define UNID_SERVICE_SERVICE_IMPL_H
+
+#include <event2/bufferevent.h>
+#include <netinet/in.h>
+
+#include "common/bytes.h"
+#include "common/list.h"
+#include "service/policy.h"
+#include "service/service.h"
+
+struct hv_driver {
+    struct hv_driver_base base;
+    struct un_loop *loop;
+    struct hv_driver *machines;
+    struct netplumb *net;
+    bool (*may_use)(void *arg, uint64_t bytes);
+    void (*on_console)(void *arg, const char *service, const char *line, size_t len);
+    void *arg;
+    struct un_list services;
+    unsigned machine_count; /* not gone yet */
+    uint64_t started, failed;
+    void (*drained)(void *arg);
+    void *drained_arg;
+    struct un_post drained_post;
+};
+
+/* One version of a function. Lives as long as it has machines or connections. */
+struct service {
+    struct un_list node;
+    struct hv_driver *drv;
+    char *key, *name;
+    struct hv_machine_spec spec; /* what all its machines have in common; its strings are ours */
+    struct hv_machine_disk *disks;
+    const struct hv_flavor *flavor;
+    char *append;
+    uint16_t port;
+    struct service_limits limits;
+    uint64_t ready_timeout_us;
+    struct un_list machines;
+    struct un_list waiting; /* struct hv_vm, oldest first */
+    unsigned waiting_count, connections;
+    uint64_t used_us, retry_us;
+    unsigned failures; /* in a row */
+    char why[160];     /* the last */
+    struct un_timer timer;
+    struct un_post post; /* a decision is due */
+};
+/* Finds it, or makes it. -ENOMEM, -EINVAL the flavor. service.c */
+int service_get(struct hv_driver *drv, const struct hv_machine_config *config, struct service **ret,
+                struct un_error *err);
+/* Something changed: decides, soon, and frees the service when nothing is left of it. */
+void service_changed(struct service *sv);
+/* A machine failed. Tells those who wait when there have been too many in a row. */
+void service_failed(struct service *sv, const char *why);
+
+enum machine_state {
+    MACHINE_MAKING,
+    MACHINE_PAUSED,
+    MACHINE_STARTING,
+    MACHINE_READY,
+    MACHINE_ENDING
+};
+
+struct machine {
+    struct un_list node;
+    struct service *sv;
+    enum machine_state state;
+    struct hv_machine *m; /* NULL before it is begun: the network comes first */
+    struct net_link *link;
+    bool linking; /* net_attach is under way */
+    struct sockaddr_in addr;
+    unsigned in_flight;
+    struct un_list connections; /* struct hv_vm, as many as in_flight */
+    bool proven;      /* it has answered once: a connection that is taken means that it listens */
+    bool spent;       /* per request: it has served its one */
+    uint64_t idle_us; /* READY and nothing in flight: since when */
+    uint64_t started_us;
+    struct un_timer timer; /* the next attempt, or the end of patience */
+    struct bufferevent
+        *probe; /* an attempt to connect; READY: a connection for the first request */
+    bool probe_open;
+    struct un_buf line; /* of the console */
+};
+/* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
+int machine_begin(struct service *sv);
+void machine_start(struct machine *mc);
+/* Ends it in any state; it is freed when all of it is gone. */
+void machine_end(struct machine *mc);
+/* It took a connection but does not listen after all: back to STARTING, with a request less. */
+void machine_doubt(struct machine *mc);
+/* Its connection is broken off or was closed: one request less. */
+void machine_release(struct machine *mc);
+
+/* The way of a connection (struct hv_vm): connection.c */
+void connection_assign(struct hv_vm *vm, struct machine *mc);
+void connection_lost(struct hv_vm *vm, const char *why);
+int connection_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
+                   struct un_error *err);
+int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
+void connection_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
+void connection_output_done(struct hv_vm *vm);
+void connection_usage(struct hv_vm *vm, struct hv_usage *ret);
+int connection_pid(struct hv_vm *vm);
+void connection_free(struct hv_vm *vm);
+
+struct hv_vm {
+    struct hv_vm_base base;
+    struct hv_driver *drv;
+    const struct hv_vm_events *events;
+    void *arg;
+    struct un_list node; /* in the service's waiting, or the machine's connections */
+    struct service *sv;
+    struct machine *mc;
+    struct bufferevent *bev;
+    struct un_buf request; /* head and first body bytes, kept until the machine has shown a sign */
+    bool chunked, eof;     /* the body's framing; its last byte is in */
+    bool started, input_wanted, output_out, peer_closed, answered, ended, freed;
+    struct hv_exit why;
+    struct un_post post; /* on_ready, on_exit, on_gone */
+};
+
+#endif

@@ -1,0 +1,56 @@
+"""Threads, signals, memory and the way in and out of the library OS in real virtual machines."""
+
+import pathlib
+import subprocess
+
+import pytest
+
+from test_interfaces_kvm import busybox, deploy, pytestmark, real  # noqa: F401
+
+PROGRAMS = pathlib.Path(__file__).parent / "programs"
+
+
+@pytest.fixture
+def built(tmp_path):
+    def build(source, *options):
+        out = tmp_path / "program"
+        subprocess.run(
+            ["gcc", "-O2", "-w", *options, "-o", out, PROGRAMS / source], check=True, timeout=60
+        )
+        return out
+
+    return build
+
+
+@pytest.mark.parametrize("how", ["-static", "-static-pie", "-no-pie", "-pie"])
+def test_threads_signals_time_and_memory_are_as_on_the_host(real, name, built, how):
+    program = built("libos_threads.c", "-pthread", how)
+    here = subprocess.run([program], input=b"go\n", capture_output=True, timeout=60)
+    assert here.stdout.startswith(b"ok: "), here.stdout
+    deploy(real, name, program)
+    assert real.call(name, b"go\n").ok().body == here.stdout
+
+
+def test_registers_flags_and_red_zone_survive_a_call(real, name, built):
+    deploy(real, name, built("libos_registers.S", "-nostdlib", "-static"))
+    assert real.call(name, b"").ok().body == b""
+
+
+@pytest.mark.parametrize("words", [("/bin/date", "+%s%N"), ("/usr/bin/head", "-c16", "/dev/urandom")])
+def test_output_without_input_is_of_the_moment(real, name, words):
+    deploy(real, name, *words)
+    answers = {bytes(real.call(name, b"").ok().body) for _ in range(3)}
+    assert len(answers) == 3
+
+
+def test_output_that_never_changes_is_not_computed_again(real, name):
+    busybox(real, name, "seq", "5")
+    for _ in range(2):
+        answer = real.call(name, b"").ok()
+        assert answer.body == b"1\n2\n3\n4\n5\n"
+
+
+def test_a_program_that_fails_at_once_is_not_deployed(real, name):
+    refused = real.unictl("deploy", name, "/bin/busybox", "--", "sh", "-c", "echo no >&2; exit 3")
+    assert refused.status != 0
+    assert "status 3" in refused.err and "no" in refused.err

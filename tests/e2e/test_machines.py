@@ -1,0 +1,140 @@
+"""Machine images: the test kernel of tests/guests as a function, over taps in a network namespace of the
+daemon's own. What wakes it, what it answers, how it fails, what is left."""
+
+import subprocess
+import threading
+import time
+
+import pytest
+
+import harness
+from harness import BUILD
+
+pytestmark = pytest.mark.libvirt
+
+KERNEL = BUILD / "tests/guests/netkernel.elf"
+WAKE_S = 60  # libvirt, on a busy machine
+
+
+def own_namespace():
+    """A prefix for a command that gives it a network namespace with loopback."""
+    return ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
+        pytest.skip("no network namespace can be made here")
+    flags = ["--set", "machines.network=tap"]
+    daemon = harness.Daemon(
+        tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=own_namespace()
+    ).start()
+    yield daemon
+    status = daemon.stop(WAKE_S)
+    assert status == 0, daemon.log()[-3000:]
+    daemon.assert_nothing_left()
+
+
+def push(daemon, image):
+    return daemon.post("/api/v1/images", image, unix=True).ok(200, 201).json["digest"]
+
+
+def deploy(daemon, name, append="", **machine):
+    digest = push(daemon, KERNEL.read_bytes())
+    machine = {"append": "ip={ip}/{prefix} port={port} " + append, "port": 8080, **machine}
+    body = {"image": digest, "memory_mib": 64, "timeout_ms": WAKE_S * 1000, "machine": machine}
+    return daemon.put(f"/api/v1/functions/{name}", body, unix=True).ok(200, 201).json
+
+
+def get(daemon, path):
+    return daemon.get(f"/fn/{path}", unix=True, timeout=WAKE_S)
+
+
+def links(daemon):
+    """The names of the links in the daemon's namespace."""
+    command = ["nsenter", "-t", str(daemon.process.pid), "-n", "ip", "-o", "link"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {line.split(": ")[1].split("@")[0] for line in lines}
+
+
+def test_a_service_is_woken_and_serves_more_than_one(daemon):
+    deploy(daemon, "web", service=True)
+    first = get(daemon, "web/").ok(200)
+    assert first.body.startswith(b"hello from 10.87.")
+    assert get(daemon, "web/").ok(200).body == first.body
+    assert get(daemon, "web/count").ok(200).body == b"2\n"
+    big = get(daemon, "web/bytes/300000").ok(200)
+    assert big.body == b"x" * 300000
+    echo = daemon.post("/fn/web/echo", b"abc" * 500, unix=True, timeout=WAKE_S).ok(200)
+    assert echo.body == b"abc" * 500
+
+
+def test_the_herd_wakes_one_machine(daemon):
+    deploy(daemon, "herd", service=True)
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(get(daemon, "herd/").ok(200).body))
+        for _ in range(8)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(answers) == 8 and len(set(answers)) == 1
+
+
+def test_without_service_each_request_gets_a_machine(daemon):
+    deploy(daemon, "fresh")
+    assert get(daemon, "fresh/count").ok(200).body == b"0\n"
+    assert get(daemon, "fresh/count").ok(200).body == b"0\n"
+
+
+def test_an_idle_service_goes_and_comes_back(daemon):
+    deploy(daemon, "sleepy", service=True, idle_timeout_ms=500)
+    get(daemon, "sleepy/").ok(200)
+    time.sleep(2)
+    assert get(daemon, "sleepy/count").ok(200).body == b"0\n"
+
+
+def test_a_crash_is_502_and_the_next_is_served(daemon):
+    deploy(daemon, "crashy", service=True)
+    get(daemon, "crashy/").ok(200)
+    problem = get(daemon, "crashy/crash").problem(502)
+    assert "the machine ended" in problem["detail"]
+    assert get(daemon, "crashy/").ok(200).body.startswith(b"hello")
+
+
+def test_a_machine_that_never_listens_is_told(daemon):
+    deploy(daemon, "deaf", append="halt", service=True, ready_timeout_ms=1000)
+    problem = get(daemon, "deaf/").problem(502)
+    assert "port 8080 did not answer within 1000 ms" in problem["detail"]
+
+
+def test_a_crash_loop_is_told(daemon):
+    deploy(daemon, "loop", append="crash", service=True)
+    problem = get(daemon, "loop/").problem(502)
+    assert "the machine ended" in problem["detail"]
+
+
+def test_what_makes_no_sense_is_refused(daemon):
+    digest = push(daemon, KERNEL.read_bytes())
+    for machine, status, word in [
+        ({"port": 0}, 400, "port"),
+        ({"flavor": "windows"}, 400, "flavor"),
+        ({"append": "{adress}"}, 400, "{adress}"),
+        ({"min_instances": 3, "max_instances": 2}, 400, "min_instances"),
+        ({"colour": "red"}, 400, "colour"),
+    ]:
+        body = {"image": digest, "machine": machine}
+        problem = daemon.put("/api/v1/functions/bad", body, unix=True).problem(status)
+        assert word in problem["detail"]
+    body = {"image": push(daemon, harness.sdk_image()), "machine": {"port": 80}}
+    assert "no kernel" in daemon.put("/api/v1/functions/bad", body, unix=True).problem(400)["detail"]
+
+
+def test_nothing_is_left_of_the_network_when_all_sleep(daemon):
+    for name in ["web", "herd", "fresh", "sleepy", "crashy", "deaf", "loop"]:
+        daemon.delete(f"/api/v1/functions/{name}", unix=True)
+    deploy(daemon, "last", service=True, idle_timeout_ms=300)
+    get(daemon, "last/").ok(200)
+    assert any(name.startswith("ut") for name in links(daemon))

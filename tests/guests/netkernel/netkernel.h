@@ -1,0 +1,90 @@
+/* netkernel.h - a kernel for tests: PVH, virtio-net over virtio-mmio, ARP, ICMP echo, and as much TCP
+ * as an HTTP server for well-behaved clients on a local link needs. One CPU, one loop, no allocation.
+ *
+ * On its command line: ip=A.B.C.D/N (else 10.0.2.15/24, QEMU's user network) and port=N (else 80),
+ * delay=MS (before it listens), halt (never listens), crash (ends before it listens). What it answers:
+ *
+ *     /           "hello from <ip>\n"          /bytes/N   N bytes
+ *     /echo       the request's body           /log/TEXT  writes TEXT to the console
+ *     /count      requests served before       /hang      never answers, nor anything after
+ *     /crash      a triple fault
+ */
+#ifndef NETKERNEL_H
+#define NETKERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { FRAME_MAX = 1514, ETH_HEAD = 14, IP_HEAD = 20, TCP_HEAD = 20 };
+
+/* boot.S */
+void interrupt_entry(void);
+void cpu_wait(void);
+_Noreturn void cpu_crash(void);
+
+/* main.c */
+void console_write(const char *text, size_t len);
+void console(const char *text);
+uint64_t now_ms(void); /* since the start, by the local APIC's timer: good to 10 ms */
+void *memcpy(void *to, const void *from, size_t n);
+void *memset(void *to, int c, size_t n);
+int memcmp(const void *a, const void *b, size_t n);
+size_t put_number(char *to, uint64_t n);
+
+struct config {
+    uint32_t ip; /* host byte order, as everywhere here */
+    uint16_t port;
+    unsigned delay_ms;
+    bool halt, crash;
+};
+extern struct config config;
+
+/* virtio_net.c */
+bool net_init(uint8_t ret_mac[6]);               /* false: no card */
+size_t net_receive(uint8_t frame[FRAME_MAX]);    /* 0: none now */
+void net_send(const uint8_t *frame, size_t len); /* dropped when the queue is full */
+
+/* net.c */
+void net_input(uint8_t *frame, size_t len, const uint8_t mac[6]);
+/* Sends what stands behind the two heads of `frame` to an address. */
+void ip_send(uint8_t *frame, size_t payload, const uint8_t to_mac[6], uint32_t to, uint8_t proto);
+uint16_t checksum(const void *data, size_t len, uint32_t sum);
+
+static inline uint16_t get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
+static inline uint32_t get32(const uint8_t *p)
+{
+    return (uint32_t)get16(p) << 16 | get16(p + 2);
+}
+static inline void put16(uint8_t *p, uint16_t v)
+{
+    p[0] = (uint8_t)(v >> 8);
+    p[1] = (uint8_t)v;
+}
+static inline void put32(uint8_t *p, uint32_t v)
+{
+    put16(p, (uint16_t)(v >> 16));
+    put16(p + 2, (uint16_t)v);
+}
+
+/* tcp.c */
+void tcp_input(uint32_t from, const uint8_t from_mac[6], const uint8_t *segment, size_t len);
+void tcp_tick(void); /* retransmits */
+
+/* http.c: the content of one response, made as it is sent. */
+struct response {
+    char head[160];
+    size_t head_len;
+    uint64_t body_len;
+    const char *body; /* NULL: letters */
+    bool close, hang;
+};
+enum { REQUEST_MAX = 4096 };
+/* Bytes of the first request in `text` once it is complete with its body, 0 before, -1 when it is
+ * none or too long. */
+int http_parse(const char *text, size_t len, struct response *ret);
+
+#endif

@@ -1,0 +1,442 @@
+/* test_machine.c - machine images: their domain XML against libvirt's schema, and a real one (the test
+ * kernel of tests/guests, under QEMU/TCG) made, started, asked over its network, crashed and removed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+
+#include "common/cleanup.h"
+#include "hypervisor/libvirt/place.h"
+#include "hypervisor/libvirt/xml.h"
+#include "hypervisor/machine.h"
+#include "hypervisor/module.h"
+#include "netplumb/net.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+/* As in test_libvirt.c: libvirt's own memory is not ours to look after. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libvirt.so\nleak:libvirt_driver_qemu\nleak:libyajl\nleak:libcrypto\n"
+           "leak:libgnutls\n";
+}
+
+static bool have_namespace;
+
+/* --- XML ---------------------------------------------------------------------------------------- */
+
+static bool has(const struct un_buf *b, const char *text)
+{
+    return strstr((const char *)b->data, text) != NULL;
+}
+
+/* libvirt's own schema. */
+static void check_schema(const struct un_buf *xml)
+{
+    static const char schema[] = "/usr/share/libvirt/schemas/domain.rng";
+    if (access(schema, R_OK) < 0 || access("/usr/bin/xmllint", X_OK) < 0) {
+        print_message("%s or xmllint is not installed: XML is not held against the schema\n",
+                      schema);
+        return;
+    }
+    FILE *f =
+        popen("xmllint --noout --relaxng /usr/share/libvirt/schemas/domain.rng - 2>/dev/null", "w");
+    assert_non_null(f);
+    fwrite(xml->data, 1, xml->len, f);
+    if (pclose(f) != 0) {
+        fail_msg("libvirt's schema does not accept %s", (const char *)xml->data);
+    }
+}
+
+static void build(const struct hv_machine_spec *m, const char *accelerator, struct un_buf *out)
+{
+    struct lv_machine_xml_spec spec = {.name = "unid-x-1",
+                                       .accelerator = accelerator,
+                                       .emulator = "/usr/bin/qemu-system-x86_64",
+                                       .console_path = "/dev/shm/x/s/1",
+                                       .machine = m};
+    un_buf_reset(out);
+    assert_int_equal(lv_xml_build_machine(&spec, out), 0);
+    check_schema(out);
+}
+
+static void describes_a_kernel_on_microvm(void **state)
+{
+    struct hv_machine_spec m = {.boot = HV_BOOT_KERNEL,
+                                .type = HV_MACHINE_MICROVM,
+                                .kernel = "/k",
+                                .initrd = "/i",
+                                .cmdline = "a=\"b\" <c>",
+                                .mem_bytes = 64 * MIB,
+                                .net = HV_NET_TAP,
+                                .tap = "ut12345678a",
+                                .mac = "02:75:0a:57:00:02"};
+    un_autobuf struct un_buf b = {0};
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<domain type='qemu'"));
+    assert_true(has(&b, "<kernel>/k</kernel><initrd>/i</initrd>"));
+    assert_true(has(&b, "<cmdline>a=&quot;b&quot; &lt;c&gt;</cmdline>"));
+    assert_true(has(&b, "<target dev='ut12345678a' managed='no'/>"));
+    assert_true(has(&b, "<address type='virtio-mmio'/>"));
+    build(&m, "kvm", &b);
+    assert_true(has(&b, "<domain type='kvm'"));
+    build(&m, "xen", &b);
+    assert_true(has(&b, "<domain type='xen'>"));
+    assert_false(has(&b, "qemu:commandline"));
+}
+
+static void describes_disks(void **state)
+{
+    const struct hv_machine_disk disks[] = {{"/images/root.qcow2", "qcow2", true},
+                                            {"/volumes/data", "raw", false}};
+    struct hv_machine_spec m = {.boot = HV_BOOT_DISK,
+                                .type = HV_MACHINE_Q35,
+                                .mem_bytes = 128 * MIB,
+                                .disks = disks,
+                                .disk_count = 2,
+                                .net = HV_NET_USER,
+                                .host_port = 40000,
+                                .guest_port = 80};
+    un_autobuf struct un_buf b = {0};
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<boot dev='hd'/>"));
+    assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vda' bus='virtio'/>"
+                        "<transient/>"));
+    assert_true(has(&b, "<source file='/volumes/data'/><target dev='vdb' bus='virtio'/></disk>"));
+    assert_true(has(&b, "hostfwd=tcp:127.0.0.1:40000-:80"));
+    m.type = HV_MACHINE_PC;
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "virtio-net-pci"));
+    build(&m, "xen", &b);
+    assert_true(has(&b, "dev='xvda' bus='xen'"));
+}
+
+static void refuses_what_does_not_fit_together(void **state)
+{
+    const struct hv_machine_spec bad[] = {
+        {.boot = HV_BOOT_KERNEL, .mem_bytes = MIB},                       /* no kernel */
+        {.boot = HV_BOOT_DISK, .type = HV_MACHINE_PC, .mem_bytes = MIB},  /* no disk */
+        {.boot = HV_BOOT_KERNEL, .kernel = "/k", .net = HV_NET_TAP},      /* no tap */
+        {.boot = HV_BOOT_KERNEL, .kernel = "/k", .cmdline = "bad\ntext"}, /* not XML */
+        {.boot = HV_BOOT_KERNEL, .kernel = "/k", .disk_count = 5},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(bad); i++) {
+        un_autobuf struct un_buf b = {0};
+        struct lv_machine_xml_spec spec = {
+            .name = "n", .accelerator = "tcg", .emulator = "/q", .machine = &bad[i]};
+        assert_int_equal(lv_xml_build_machine(&spec, &b), -EINVAL);
+    }
+}
+
+/* --- a real one --------------------------------------------------------------------------------- */
+
+struct world {
+    struct un_loop *loop;
+    struct hv_driver *drv;
+    char dir[64], kernel[512];
+    bool made, ended, gone;
+    int rc;
+    struct un_error err;
+    struct hv_exit why;
+    struct un_buf log;
+};
+
+static void on_made(void *arg, int rc, const struct un_error *err)
+{
+    struct world *w = arg;
+    w->made = true;
+    w->rc = rc;
+    un_error_copy(&w->err, err);
+    un_loop_stop(w->loop);
+}
+
+static void on_log(void *arg, const void *data, size_t len)
+{
+    struct world *w = arg;
+    assert_int_equal(un_buf_append(&w->log, data, len), 0);
+    un_loop_stop(w->loop);
+}
+
+static void on_exit_(void *arg, const struct hv_exit *why)
+{
+    struct world *w = arg;
+    w->ended = true;
+    w->why = *why;
+    un_loop_stop(w->loop);
+}
+
+static void on_gone(void *arg)
+{
+    struct world *w = arg;
+    w->gone = true;
+    un_loop_stop(w->loop);
+}
+
+static const struct hv_machine_events events = {
+    .on_made = on_made, .on_log = on_log, .on_exit = on_exit_, .on_gone = on_gone};
+
+static int open_world(void **state)
+{
+    static struct world w;
+    struct un_error err = UN_ERROR_INIT;
+    w = (struct world){.dir = "/tmp/unid-machine-XXXXXX"};
+    assert_non_null(mkdtemp(w.dir));
+    snprintf(w.kernel, sizeof(w.kernel), "%s/tests/guests/netkernel.elf",
+             getenv("UNID_BUILD") ?: ".");
+    assert_int_equal(un_loop_new(&w.loop, NULL), 0);
+    const struct hv_driver_ops *ops = module_load("unid-libvirt.so", &err);
+    struct hv_driver_spec spec = {
+        .loop = w.loop, .state_dir = w.dir, .runtime_dir = "/tmp", .accelerator = "tcg"};
+    if (!ops || ops->open(&spec, &w.drv, &err) < 0) {
+        print_error("%s\n", err.text);
+        return -1;
+    }
+    *state = &w;
+    return 0;
+}
+
+static int close_world(void **state)
+{
+    struct world *w = *state;
+    if (!w) {
+        return 0;
+    }
+    hv_driver_ops(w->drv)->close(w->drv);
+    un_loop_free(w->loop);
+    un_buf_done(&w->log);
+    lv_tree_remove(w->dir);
+    return 0;
+}
+
+static struct hv_machine *make(struct world *w, struct hv_machine_spec spec)
+{
+    struct hv_machine *m;
+    w->made = w->ended = w->gone = false;
+    un_buf_reset(&w->log);
+    spec.boot = HV_BOOT_KERNEL;
+    spec.type = HV_MACHINE_MICROVM;
+    spec.kernel = spec.kernel ? spec.kernel : w->kernel;
+    spec.mem_bytes = 64 * MIB;
+    spec.name = "test";
+    spec.events = &events;
+    spec.arg = w;
+    assert_int_equal(hv_driver_ops(w->drv)->machine->new (w->drv, &spec, &m, NULL), 0);
+    while (!w->made) {
+        un_loop_run(w->loop);
+    }
+    return m;
+}
+
+static void wait_for_log(struct world *w, const char *text)
+{
+    while (!w->ended && (!w->log.data || !has(&w->log, text))) {
+        un_loop_run(w->loop);
+    }
+    if (w->ended) {
+        fail_msg("ended early: %s; log: %s", w->why.detail,
+                 w->log.data ? (const char *)w->log.data : "");
+    }
+}
+
+static void discard(struct world *w, struct hv_machine *m)
+{
+    hv_machine_ops(m)->free(m);
+    while (!w->gone) {
+        un_loop_run(w->loop);
+    }
+}
+
+static uint16_t free_port(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(a);
+    un_autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+    return ntohs(a.sin_port);
+}
+
+/* GET over a connection of its own; what came, NUL-terminated. */
+static void get(const char *ip, uint16_t port, const char *path, char *out, size_t size)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct timeval patience = {.tv_sec = 10};
+    char request[128];
+    inet_pton(AF_INET, ip, &a.sin_addr);
+    un_autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    int n =
+        snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nConnection: close\r\n\r\n", path);
+    out[0] = '\0';
+    if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || send(fd, request, (size_t)n, 0) != n) {
+        return;
+    }
+    size_t len = 0;
+    ssize_t got;
+    while (len < size - 1 && (got = recv(fd, out + len, size - 1 - len, 0)) > 0) {
+        len += (size_t)got;
+    }
+    out[len] = '\0';
+}
+
+static void user_network_reaches_the_guest(void **state)
+{
+    struct world *w = *state;
+    uint16_t port = free_port();
+    struct hv_machine *m = make(
+        w, (struct hv_machine_spec){
+               .net = HV_NET_USER, .host_port = port, .guest_port = 8080, .cmdline = "port=8080"});
+    assert_int_equal(w->rc, 0);
+    assert_true(hv_machine_ops(m)->pid(m) > 0);
+    hv_machine_ops(m)->start(m);
+    wait_for_log(w, "netkernel: listening");
+    char text[512];
+    get("127.0.0.1", port, "/", text, sizeof(text));
+    assert_non_null(strstr(text, "hello from 10.0.2.15"));
+    struct hv_usage usage;
+    hv_machine_ops(m)->usage(m, &usage);
+    assert_true(usage.cpu_us > 0);
+    assert_true(usage.peak_rss_kib > 1024);
+    discard(w, m);
+}
+
+static void a_crash_is_told(void **state)
+{
+    struct world *w = *state;
+    struct hv_machine *m = make(w, (struct hv_machine_spec){.cmdline = "crash"});
+    assert_int_equal(w->rc, 0);
+    hv_machine_ops(m)->start(m);
+    while (!w->ended) {
+        un_loop_run(w->loop);
+    }
+    assert_true(has(&w->log, "crashes, as it was told"));
+    assert_int_equal(w->why.kind, HV_EXIT_LOST);
+    discard(w, m);
+}
+
+static void a_machine_may_be_freed_at_any_time(void **state)
+{
+    struct world *w = *state;
+    struct hv_machine *m;
+    struct hv_machine_spec spec = {.boot = HV_BOOT_KERNEL,
+                                   .kernel = w->kernel,
+                                   .mem_bytes = 64 * MIB,
+                                   .name = "early",
+                                   .events = &events,
+                                   .arg = w};
+    w->gone = false;
+    assert_int_equal(hv_driver_ops(w->drv)->machine->new (w->drv, &spec, &m, NULL), 0);
+    discard(w, m); /* while it is being made */
+    m = make(w, (struct hv_machine_spec){.cmdline = ""});
+    discard(w, m); /* paused */
+    m = make(w, (struct hv_machine_spec){.cmdline = "halt"});
+    hv_machine_ops(m)->start(m);
+    discard(w, m); /* while it is being started */
+}
+
+static void what_cannot_be_made_says_why(void **state)
+{
+    struct world *w = *state;
+    struct hv_machine *m = make(w, (struct hv_machine_spec){.kernel = "/nonexistent/kernel"});
+    assert_int_equal(w->rc, -ENOENT);
+    assert_non_null(strstr(w->err.text, "/nonexistent/kernel"));
+    discard(w, m);
+}
+
+static struct net_link *link_given;
+
+static void on_attach(void *arg, int rc, struct net_link *link, const struct un_error *err)
+{
+    struct world *w = arg;
+    assert_int_equal(rc, 0);
+    link_given = link;
+    un_loop_stop(w->loop);
+}
+
+static void a_tap_reaches_the_guest(void **state)
+{
+    struct world *w = *state;
+    struct netplumb *np;
+    if (!have_namespace) {
+        skip();
+    }
+    const char *user = lv_qemu_user();
+    assert_true(!user || strcmp(user, "libvirt-qemu") == 0);
+    struct netplumb_spec spec = {
+        .loop = w->loop, .state_dir = w->dir, .range = "10.87.0.0/24", .tap_owner = geteuid()};
+    assert_int_equal(net_open(&spec, &np, NULL), 0);
+    link_given = NULL;
+    assert_int_equal(net_attach(np, on_attach, w, NULL), 0);
+    while (!link_given) {
+        un_loop_run(w->loop);
+    }
+    char cmdline[64], expect[64], text[512] = "";
+    snprintf(cmdline, sizeof(cmdline), "ip=%s/%u", link_given->ip, link_given->prefix);
+    snprintf(expect, sizeof(expect), "hello from %s", link_given->ip);
+    struct hv_machine *m = make(w, (struct hv_machine_spec){.net = HV_NET_TAP,
+                                                            .tap = link_given->tap,
+                                                            .mac = link_given->mac,
+                                                            .cmdline = cmdline});
+    if (w->rc < 0) {
+        fail_msg("%s", w->err.text);
+    }
+    hv_machine_ops(m)->start(m);
+    wait_for_log(w, "netkernel: listening");
+    get(link_given->ip, 80, "/", text, sizeof(text));
+    assert_non_null(strstr(text, expect));
+    static char much[100000];
+    get(link_given->ip, 80, "/bytes/65536", much, sizeof(much));
+    assert_true(strlen(much) > 65536);
+    discard(w, m);
+    net_detach(link_given);
+    net_close(np);
+}
+
+/* Taps are made in a network namespace of our own; QEMU, started by libvirt in this process, is in it
+ * as well. */
+static void enter_namespace(void)
+{
+    struct un_error err = UN_ERROR_INIT;
+    if (unshare(CLONE_NEWNET) < 0 || !net_available(&err) || system("ip link set lo up") != 0) {
+        print_message("no network namespace of our own: taps are not tried\n");
+        return;
+    }
+    have_namespace = true;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(describes_a_kernel_on_microvm),
+        cmocka_unit_test(describes_disks),
+        cmocka_unit_test(refuses_what_does_not_fit_together),
+    };
+    const struct CMUnitTest real[] = {
+        cmocka_unit_test(user_network_reaches_the_guest),
+        cmocka_unit_test(a_crash_is_told),
+        cmocka_unit_test(a_machine_may_be_freed_at_any_time),
+        cmocka_unit_test(what_cannot_be_made_says_why),
+        cmocka_unit_test(a_tap_reaches_the_guest),
+    };
+    char modules[512];
+    snprintf(modules, sizeof(modules), "%s/lib/unid", getenv("UNID_BUILD") ?: ".");
+    setenv("UNID_MODULE_DIR", modules, 0);
+    enter_namespace();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    return failed + cmocka_run_group_tests(real, open_world, close_world);
+}

@@ -1,0 +1,640 @@
+/* test_service.c - services, with machines that are listeners in this process: woken by requests,
+ * shared, stopped when idle; crashes, machines that never listen, and what is lost then.
+ */
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/listener.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+
+#include "common/bytes.h"
+#include "common/cleanup.h"
+#include "service/service.h"
+
+/* --- a driver of fake machines ------------------------------------------------------------------ */
+
+/* What the next machines do. */
+static struct {
+    bool fail_made, crash, deaf; /* ends when started; never listens */
+    uint64_t boot_us;
+    unsigned
+        drops; /* connections that are taken and closed at first, as QEMU's user network does */
+    unsigned made, started, gone;
+} fake;
+
+struct hv_driver {
+    struct hv_driver_base base;
+    struct un_loop *loop;
+};
+
+struct hv_machine {
+    struct hv_machine_base base;
+    struct hv_driver *drv;
+    const struct hv_machine_events *events;
+    void *arg;
+    uint16_t port;
+    char cmdline[128];
+    struct evconnlistener *listener;
+    struct un_post post;
+    struct un_timer boot;
+};
+
+static struct hv_machine *last_started; /* that was started */
+
+static void post(struct hv_machine *m, void (*fn)(void *))
+{
+    m->post = (struct un_post){.fn = fn, .arg = m};
+    un_loop_post(m->drv->loop, &m->post);
+}
+
+static void tell_made(void *arg)
+{
+    struct hv_machine *m = arg;
+    struct un_error err = UN_ERROR_INIT;
+    if (fake.fail_made) {
+        un_error_set(&err, -EIO, "no machine today");
+    }
+    m->events->on_made(m->arg, err.code, &err);
+}
+
+static int fake_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
+                    struct hv_machine **ret, struct un_error *err)
+{
+    struct hv_machine *m = calloc(1, sizeof(*m));
+    assert_non_null(m);
+    m->base.ops = hv_driver_ops(drv)->machine;
+    m->drv = drv;
+    m->events = spec->events;
+    m->arg = spec->arg;
+    m->port = spec->host_port;
+    snprintf(m->cmdline, sizeof(m->cmdline), "%s", spec->cmdline);
+    fake.made++;
+    post(m, tell_made);
+    *ret = m;
+    return 0;
+}
+
+static void on_written(struct bufferevent *bev, void *arg)
+{
+    bufferevent_free(bev);
+}
+
+static void on_event(struct bufferevent *bev, short what, void *arg)
+{
+    bufferevent_free(bev);
+}
+
+/* Answers with the request itself, all of it, and closes: enough to look at what came. */
+static void on_read(struct bufferevent *bev, void *arg)
+{
+    struct evbuffer *in = bufferevent_get_input(bev);
+    struct evbuffer_ptr end = evbuffer_search(in, "END", 3, NULL);
+    if (end.pos < 0) {
+        return;
+    }
+    bool close_at_once = evbuffer_search(in, "DROP", 4, NULL).pos >= 0;
+    if (close_at_once) {
+        bufferevent_free(bev);
+    } else if (evbuffer_search(in, "HOLD", 4, NULL).pos < 0) {
+        bufferevent_write_buffer(bev, in);
+        bufferevent_setcb(bev, NULL, on_written, on_event, arg);
+    }
+}
+
+static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *a, int len,
+                      void *arg)
+{
+    struct hv_machine *m = arg;
+    if (fake.drops) {
+        fake.drops--;
+        evutil_closesocket(fd);
+        return;
+    }
+    struct bufferevent *bev =
+        bufferevent_socket_new(un_loop_base(m->drv->loop), fd, BEV_OPT_CLOSE_ON_FREE);
+    bufferevent_setcb(bev, on_read, NULL, on_event, m);
+    bufferevent_enable(bev, EV_READ | EV_WRITE);
+}
+
+static void tell_exit(void *arg)
+{
+    struct hv_machine *m = arg;
+    struct hv_exit why = {.kind = HV_EXIT_LOST, .detail = "it crashed"};
+    m->events->on_log(m->arg, "panic!\nlast", 11);
+    m->events->on_exit(m->arg, &why);
+}
+
+static void boot(void *arg)
+{
+    struct hv_machine *m = arg;
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons(m->port),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (fake.deaf) {
+        return;
+    }
+    m->listener = evconnlistener_new_bind(un_loop_base(m->drv->loop), on_accept, m,
+                                          LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, 64,
+                                          (struct sockaddr *)&a, sizeof(a));
+    assert_non_null(m->listener);
+}
+
+static void fake_start(struct hv_machine *m)
+{
+    fake.started++;
+    if (fake.crash) {
+        post(m, tell_exit);
+        return;
+    }
+    last_started = m;
+    un_timer_init(&m->boot, m->drv->loop, boot, m);
+    assert_int_equal(un_timer_arm_in(&m->boot, fake.boot_us), 0);
+}
+
+static void fake_usage(struct hv_machine *m, struct hv_usage *ret)
+{
+    *ret = (struct hv_usage){.cpu_us = 7};
+}
+
+static int fake_pid(struct hv_machine *m)
+{
+    return 4711;
+}
+
+static void tell_gone(void *arg)
+{
+    struct hv_machine *m = arg;
+    const struct hv_machine_events *events = m->events;
+    void *user = m->arg;
+    fake.gone++;
+    free(m);
+    events->on_gone(user);
+}
+
+static void fake_free(struct hv_machine *m)
+{
+    if (m->boot.loop) {
+        un_timer_cancel(&m->boot);
+    }
+    if (m->listener) {
+        evconnlistener_free(m->listener);
+    }
+    un_loop_unpost(m->drv->loop, &m->post);
+    post(m, tell_gone);
+}
+
+static const struct hv_machine_ops fake_machines = {
+    .new = fake_new, .start = fake_start, .usage = fake_usage, .pid = fake_pid, .free = fake_free};
+static const struct hv_driver_ops fake_ops = {.name = "fake", .machine = &fake_machines};
+
+/* --- the world ---------------------------------------------------------------------------------- */
+
+struct world {
+    struct un_loop *loop;
+    struct hv_driver machines;
+    struct hv_driver *drv;
+    struct hv_machine_config config;
+    char console[256];
+    bool drained;
+};
+
+struct request {
+    struct world *w;
+    struct hv_vm *vm;
+    bool ready, started, exited, gone, hold_output;
+    struct un_buf answer;
+    struct hv_exit why;
+    size_t more; /* body bytes to come */
+};
+
+static void on_console(void *arg, const char *service, const char *line, size_t len)
+{
+    struct world *w = arg;
+    snprintf(w->console, sizeof(w->console), "%s: %.*s", service, (int)len, line);
+}
+
+static int open_world(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    memset(&fake, 0, sizeof(fake));
+    fake.boot_us = 20000;
+    assert_int_equal(un_loop_new(&w->loop, NULL), 0);
+    w->machines = (struct hv_driver){.base = {.ops = &fake_ops}, .loop = w->loop};
+    struct service_driver_spec spec = {
+        .loop = w->loop, .machines = &w->machines, .on_console = on_console, .arg = w};
+    assert_int_equal(service_driver_open(&spec, &w->drv, NULL), 0);
+    w->config = (struct hv_machine_config){.key = "web:1",
+                                           .name = "web",
+                                           .image_path = "/images/web",
+                                           .append = "port={port} ip={ip}",
+                                           .mem_bytes = 64 << 20,
+                                           .port = 80,
+                                           .concurrency = 10,
+                                           .max_instances = 2,
+                                           .idle_timeout_ms = 60000,
+                                           .ready_timeout_ms = 2000};
+    *state = w;
+    return 0;
+}
+
+static void on_drained(void *arg)
+{
+    struct world *w = arg;
+    w->drained = true;
+    un_loop_stop(w->loop);
+}
+
+static void stop(void *arg)
+{
+    un_loop_stop(arg);
+}
+
+/* Lets the loop run for a while. */
+static void run_for(struct world *w, unsigned ms)
+{
+    struct un_timer t;
+    un_timer_init(&t, w->loop, stop, w->loop);
+    assert_int_equal(un_timer_arm_in(&t, ms * 1000), 0);
+    un_loop_run(w->loop);
+    un_timer_cancel(&t);
+}
+
+static int close_world(void **state)
+{
+    struct world *w = *state;
+    service_driver_drain(w->drv, on_drained, w);
+    for (int i = 0; i < 100 && !w->drained; i++) {
+        run_for(w, 20);
+    }
+    assert_true(w->drained);
+    assert_int_equal(fake.made, fake.gone);
+    hv_driver_ops(w->drv)->close(w->drv);
+    un_loop_free(w->loop);
+    free(w);
+    return 0;
+}
+
+static void on_ready(void *arg, int rc, const struct un_error *err)
+{
+    struct request *r = arg;
+    r->ready = rc == 0;
+    un_loop_stop(r->w->loop);
+}
+
+static void on_started(void *arg)
+{
+    struct request *r = arg;
+    r->started = true;
+}
+
+static void on_input_wanted(void *arg, size_t room)
+{
+    struct request *r = arg;
+    static const char filler[4096] = {[0 ... 4095] = 'x'};
+    size_t n = r->more < room ? r->more : room;
+    n = n < sizeof(filler) ? n : sizeof(filler);
+    r->more -= n;
+    hv_vm_ops(r->vm)->vm_input(r->vm, r->more ? filler : "END", r->more ? n : 3, r->more == 0);
+}
+
+static void on_output(void *arg, const void *data, size_t len, const struct hv_exit *last)
+{
+    struct request *r = arg;
+    assert_int_equal(un_buf_append(&r->answer, data, len), 0);
+    if (!r->hold_output) {
+        hv_vm_ops(r->vm)->vm_output_done(r->vm);
+    }
+    un_loop_stop(r->w->loop);
+}
+
+static void on_exit_(void *arg, const struct hv_exit *why)
+{
+    struct request *r = arg;
+    r->exited = true;
+    r->why = *why;
+    un_loop_stop(r->w->loop);
+}
+
+static void on_gone(void *arg)
+{
+    struct request *r = arg;
+    r->gone = true;
+    un_loop_stop(r->w->loop);
+}
+
+static const struct hv_vm_events vm_events = {.on_ready = on_ready,
+                                              .on_started = on_started,
+                                              .on_input_wanted = on_input_wanted,
+                                              .on_output = on_output,
+                                              .on_exit = on_exit_,
+                                              .on_gone = on_gone};
+
+static void begin(struct world *w, struct request *r, const char *text)
+{
+    struct hv_vm_spec spec = {.mem_bytes = 2 << 20, .events = &vm_events, .arg = r};
+    r->w = w;
+    assert_int_equal(hv_driver_ops(w->drv)->vm_new(w->drv, &spec, &r->vm, NULL), 0);
+    while (!r->ready) {
+        un_loop_run(w->loop);
+    }
+    struct hv_run_spec run = {.request_head = text,
+                              .request_head_len = strlen(text),
+                              .content_length = (int64_t)r->more,
+                              .body_eof = r->more == 0,
+                              .machine = &w->config};
+    assert_int_equal(hv_vm_ops(r->vm)->vm_run(r->vm, &run, NULL), 0);
+}
+
+static void finish(struct request *r)
+{
+    hv_vm_ops(r->vm)->vm_free(r->vm);
+    while (!r->gone) {
+        un_loop_run(r->w->loop);
+    }
+    un_buf_done(&r->answer);
+}
+
+static void wait_exit(struct request *r)
+{
+    for (int i = 0; i < 500 && !r->exited; i++) {
+        run_for(r->w, 10);
+    }
+    assert_true(r->exited);
+}
+
+static struct service_stats stats_of(struct world *w)
+{
+    struct service_stats s;
+    service_driver_stats(w->drv, &s);
+    return s;
+}
+
+/* --- tests -------------------------------------------------------------------------------------- */
+
+static void a_request_wakes_a_machine(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_true(r.started);
+    assert_string_equal((const char *)r.answer.data, "GET / END");
+    finish(&r);
+    assert_int_equal(stats_of(w).machines_ready, 1);
+    /* The next one finds it awake. */
+    struct request again = {0};
+    begin(w, &again, "again END");
+    wait_exit(&again);
+    assert_string_equal((const char *)again.answer.data, "again END");
+    finish(&again);
+    assert_int_equal(fake.started, 1);
+}
+
+static void the_herd_gets_one_machine(void **state)
+{
+    struct world *w = *state;
+    struct request r[10] = {{0}};
+    for (int i = 0; i < 10; i++) {
+        begin(w, &r[i], "herd END");
+    }
+    for (int i = 0; i < 10; i++) {
+        wait_exit(&r[i]);
+        assert_int_equal(r[i].why.kind, HV_EXIT_DONE);
+        finish(&r[i]);
+    }
+    assert_int_equal(fake.started, 1);
+}
+
+static void more_than_fit_get_another(void **state)
+{
+    struct world *w = *state;
+    struct request r[3] = {{0}};
+    w->config.concurrency = 1;
+    begin(w, &r[0], "HOLD END");
+    begin(w, &r[1], "HOLD END");
+    begin(w, &r[2], "END");
+    run_for(w, 300);
+    assert_int_equal(fake.started, 2); /* the maximum */
+    assert_false(r[2].exited);
+    finish(&r[0]);
+    wait_exit(&r[2]);
+    finish(&r[1]);
+    finish(&r[2]);
+}
+
+static void per_request_machines_end_with_it(void **state)
+{
+    struct world *w = *state;
+    struct request r[2] = {{0}};
+    w->config.per_request = true;
+    for (int i = 0; i < 2; i++) {
+        begin(w, &r[i], "one END");
+        wait_exit(&r[i]);
+        finish(&r[i]);
+    }
+    assert_int_equal(fake.started, 2);
+    assert_int_equal(stats_of(w).machines_ready, 0);
+}
+
+static void idle_machines_go(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    w->config.idle_timeout_ms = 100;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+    run_for(w, 400);
+    assert_int_equal(fake.gone, fake.made);
+    assert_int_equal(stats_of(w).services, 0);
+}
+
+static void a_body_follows_in_pieces(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.more = 300000};
+    begin(w, &r, "POST ");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_true(r.answer.len > 290000);
+    finish(&r);
+}
+
+static void output_waits_for_its_reader(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.more = 300000, .hold_output = true};
+    begin(w, &r, "POST ");
+    run_for(w, 400);
+    size_t first = r.answer.len;
+    assert_true(first > 0 && first <= 65536);
+    run_for(w, 100);
+    assert_int_equal(r.answer.len, first);
+    r.hold_output = false;
+    hv_vm_ops(r.vm)->vm_output_done(r.vm);
+    wait_exit(&r);
+    assert_true(r.answer.len > 290000);
+    finish(&r);
+}
+
+static void a_crash_loop_is_told_and_backs_off(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.crash = true;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_false(r.started);
+    assert_non_null(strstr(r.why.detail, "it crashed"));
+    assert_non_null(strstr(r.why.detail, "last"));
+    assert_string_equal(w->console, "web: last");
+    assert_int_equal(fake.started, 3);
+    finish(&r);
+}
+
+static void a_machine_that_does_not_listen_yet_is_asked_again(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, other = {0};
+    w->config.per_request = true; /* one machine has to do */
+    fake.drops = 3;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_string_equal((const char *)r.answer.data, "END");
+    assert_int_equal(fake.started, 1);
+    finish(&r);
+    fake.drops = 1000000;
+    w->config.key = "web:2";
+    w->config.ready_timeout_ms = 100;
+    begin(w, &other, "END");
+    wait_exit(&other);
+    assert_int_equal(other.why.kind, HV_EXIT_LOST);
+    finish(&other);
+    fake.drops = 0;
+}
+
+static void one_crash_is_made_good(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.crash = true;
+    begin(w, &r, "END");
+    while (fake.started == 0) {
+        run_for(w, 5);
+    }
+    fake.crash = false;
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    finish(&r);
+}
+
+static void a_deaf_machine_is_given_up(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.deaf = true;
+    w->config.ready_timeout_ms = 100;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(r.why.detail, "port 80 did not answer within 100 ms"));
+    finish(&r);
+}
+
+static void what_cannot_be_made_is_told(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.fail_made = true;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(r.why.detail, "no machine today"));
+    finish(&r);
+}
+
+static void requests_are_lost_with_their_machine(void **state)
+{
+    struct world *w = *state;
+    struct request r[2] = {{0}}, next = {0};
+    begin(w, &next, "END"); /* it has proven itself */
+    wait_exit(&next);
+    finish(&next);
+    begin(w, &r[0], "HOLD END");
+    begin(w, &r[1], "HOLD END");
+    run_for(w, 100);
+    post(last_started, tell_exit);
+    for (int i = 0; i < 2; i++) {
+        wait_exit(&r[i]);
+        assert_int_equal(r[i].why.kind, HV_EXIT_LOST);
+        assert_string_equal(r[i].why.detail, "the machine ended");
+        finish(&r[i]);
+    }
+}
+
+static void a_dropped_request_is_lost_not_repeated(void **state)
+{
+    struct world *w = *state;
+    struct request first = {0}, r = {0};
+    begin(w, &first, "END"); /* the machine has proven itself */
+    wait_exit(&first);
+    finish(&first);
+    begin(w, &r, "DROP END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_true(r.started);
+    finish(&r);
+}
+
+static void a_client_may_go_at_any_time(void **state)
+{
+    struct world *w = *state;
+    struct request waiting = {0}, held = {0};
+    begin(w, &waiting, "END");
+    finish(&waiting); /* before the machine is there */
+    begin(w, &held, "HOLD END");
+    run_for(w, 200);
+    finish(&held); /* while it is served */
+    struct request r = {0};
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    finish(&r);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
+    const struct CMUnitTest tests[] = {
+        T(a_request_wakes_a_machine),
+        T(the_herd_gets_one_machine),
+        T(more_than_fit_get_another),
+        T(per_request_machines_end_with_it),
+        T(idle_machines_go),
+        T(a_body_follows_in_pieces),
+        T(output_waits_for_its_reader),
+        T(a_crash_loop_is_told_and_backs_off),
+        T(a_machine_that_does_not_listen_yet_is_asked_again),
+        T(one_crash_is_made_good),
+        T(a_deaf_machine_is_given_up),
+        T(what_cannot_be_made_is_told),
+        T(requests_are_lost_with_their_machine),
+        T(a_dropped_request_is_lost_not_repeated),
+        T(a_client_may_go_at_any_time),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
