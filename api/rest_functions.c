@@ -170,7 +170,7 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
         reply_error(call, rc, err);
         return;
     }
-    rc = sched_can_run(info->kind, &own_err);
+    rc = sched_can_run(call->api->scheduler, info->kind, &own_err);
     if (rc < 0) {
         reply_error(call, rc, &own_err);
         return;

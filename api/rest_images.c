@@ -382,7 +382,7 @@ static void on_check_info(void *arg, int rc, const struct image_info *info,
         return;
     }
     if (!image_kind_is_linux(info->kind)) {
-        bool runs = sched_can_run(info->kind, &why) == 0;
+        bool runs = sched_can_run(call->api->scheduler, info->kind, &why) == 0;
         reply_json(call, 200,
                    check_json(info->digest, info->kind, runs ? NULL : why.text, NULL, 0));
         return;

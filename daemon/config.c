@@ -84,7 +84,7 @@ static const struct setting settings[] = {
     INT("replay.total_bytes", replay_total_bytes, 0, INT64_MAX, NULL, "kept of all of them"),
     INT("replay.hours", replay_hours, 1, 24 * 3650, NULL, "age of those kept"),
     STRING("machines.network", machines_network, NULL, "WORD",
-           "auto, tap (needs root), or user: how machine images are reached"),
+           "auto, tap (needs root), user, or none: how machine images are reached"),
     STRING("machines.range", machines_range, NULL, "CIDR", "addresses of machine images on taps"),
     INT("http.max_head_bytes", http_max_head_bytes, 1024, 1 << 20, NULL, "request line and fields"),
     INT("http.max_connections", http_max_connections, 1, 1 << 20, NULL, "connections at once"),
@@ -487,7 +487,7 @@ int config_validate(const struct config *c, struct un_error *err)
     static const char *const accelerators[] = {"auto", "kvm", "tcg", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
     static const char *const formats[] = {"text", "json", NULL};
-    static const char *const networks[] = {"auto", "tap", "user", NULL};
+    static const char *const networks[] = {"auto", "tap", "user", "none", NULL};
     int rc = check_word("driver", c->driver, drivers, err);
     rc = rc < 0 ? rc : check_word("accelerator", c->accelerator, accelerators, err);
     rc = rc < 0 ? rc : check_word("log.level", c->log_level, levels, err);

@@ -92,8 +92,11 @@ static int open_services(struct machines *m, struct drivers *set, struct un_erro
 int machines_open(const struct config *config, struct un_loop *loop, struct drivers *set,
                   struct machines **ret, struct un_error *err)
 {
-    struct machines *m = calloc(1, sizeof(*m));
     *ret = NULL;
+    if (strcmp(config->machines_network, "none") == 0) {
+        return 0;
+    }
+    struct machines *m = calloc(1, sizeof(*m));
     if (!m) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }

@@ -9,7 +9,7 @@ struct machines;
 struct scheduler;
 
 /* Opens them, and puts the driver of services behind the others in `set`, last; nothing is loaded or
- * made before a machine is wanted. Where machine images cannot run (no libvirt) `*ret` is NULL, and
+ * made before a machine is wanted. Where machine images cannot or shall not run `*ret` is NULL, and
  * the log says why. -ENOMEM, -EINVAL the range. Closed after the scheduler, before `set`. */
 int machines_open(const struct config *config, struct un_loop *loop, struct drivers *set,
                   struct machines **ret, struct un_error *err);

@@ -373,9 +373,21 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
     have_image(c);
 }
 
-int sched_can_run(enum image_kind kind, struct un_error *err)
+int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err)
 {
-    return 0;
+    if (kind == IMAGE_SDK || image_kind_is_linux(kind)) {
+        return 0;
+    }
+    for (unsigned d = 0; d < s->driver_count; d++) {
+        if (s->drivers[d].ops->memory_bytes) {
+            return 0;
+        }
+    }
+    return un_error_set(err, -ENOTSUP,
+                        "an image of kind %s cannot run here: this daemon runs no machine images, "
+                        "since libvirt's QEMU driver is missing or machines.network is none; programs, "
+                        "and images linked with the guest SDK (unid-cc), can run",
+                        image_kind_name(kind));
 }
 
 /* The names of the drivers, for people. */
@@ -400,11 +412,7 @@ static struct sched_driver *choose_driver(struct sched_call *c)
 
     snprintf(r->driver, sizeof(r->driver), "%s",
              driver ? driver->ops->name : function_driver_name(config->driver));
-    if (!driver && config->machine.set) {
-        call_finish(c, SCHED_CANNOT_RUN,
-                    "machine images need libvirt's QEMU driver, which this daemon has not (see unictl "
-                    "doctor)");
-    } else if (!driver) {
+    if (!driver) {
         call_finish(
             c, SCHED_CANNOT_RUN,
             "the function wants the driver %s, and this daemon has %s; deploy it with another "
@@ -422,13 +430,14 @@ static bool refuse_version(struct sched_call *c)
     const struct function_version *v = c->version;
     const struct sched_settings *set = &c->s->set;
     int cls = admission_class(v->config.memory_mib, set->shell_mib, set->memory_mib);
-    struct sched_driver *driver = choose_driver(c);
+    struct sched_driver *driver;
 
-    if (!driver) {
+    if (sched_can_run(c->s, v->kind, &err) < 0) {
+        call_finish(c, SCHED_CANNOT_RUN, "%s", err.text);
         return true;
     }
-    if (sched_can_run(v->kind, &err) < 0) {
-        call_finish(c, SCHED_CANNOT_RUN, "%s", err.text);
+    driver = choose_driver(c);
+    if (!driver) {
         return true;
     }
     if (cls < 0) {

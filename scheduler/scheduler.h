@@ -82,7 +82,7 @@ void sched_close(struct scheduler *s);
 
 /* Whether the drivers of this build can run images of a kind: 0, or -ENOTSUP with which kinds they
  * run and what to do. Pure; any thread. */
-int sched_can_run(enum image_kind kind, struct un_error *err);
+int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err);
 
 /* Whether the places that a function wants to reserve fit beside those of the others: 0, or -EINVAL with
  * what to do. */

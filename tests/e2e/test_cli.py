@@ -112,7 +112,8 @@ def test_images_are_tagged_untagged_and_named_by_a_beginning(unid, program, tmp_
     assert unid.unictl("image", "ls").ok().text.splitlines()[1].endswith(" -")
 
 
-def test_deploy_of_what_cannot_run_says_what_to_do(unid, tmp_path):
+def test_deploy_of_what_cannot_run_says_what_to_do(make_unid, tmp_path):
+    unid = make_unid(flags=["--set", "machines.network=none"]).start()
     (tmp_path / "disk").write_bytes(disk_image())
     done = unid.unictl("deploy", "f", tmp_path / "disk")
     assert done.status == 1 and "disk" in done.err and "unid-cc" in done.err

@@ -370,11 +370,12 @@ def test_image_of_a_function_may_be_a_tag_and_stays_what_it_was(shared, name):
     assert shared.get(f"/api/v1/functions/{name}").ok().json["image"] == one
 
 
-def test_image_that_no_driver_runs_is_422_and_changes_nothing(shared, name):
+def test_image_that_no_driver_runs_is_422_and_changes_nothing(make_unid, name):
+    shared = make_unid(flags=["--set", "machines.network=none"]).start()
     linux = shared.push(disk_image(name.encode()))
     assert shared.get(f"/api/v1/images/{linux}").ok().json["kind"] == "disk"
     detail = shared.put(f"/api/v1/functions/{name}", {"image": linux}).problem(422)["detail"]
-    assert "disk" in detail and "kind sdk" in detail and "unid-cc" in detail
+    assert "disk" in detail and "machine images" in detail and "unid-cc" in detail
     check = shared.post(f"/api/v1/images/{linux}/check").ok().json
     assert check["runs"] is False and check["error"] == detail and check["report"] is None
     shared.get(f"/api/v1/functions/{name}").problem(404)
@@ -408,7 +409,8 @@ def test_program_is_for_images_with_a_root_file_system(shared, name):
             {"image": shared.push(sdk_image(b"hello")), "program": bad}).problem(400)["detail"]
 
 
-def test_version_that_an_older_daemon_took_answers_503_with_advice(unid):
+def test_version_that_an_older_daemon_took_answers_503_with_advice(make_unid):
+    unid = make_unid(flags=["--set", "machines.network=none"]).start()
     unid.deploy("f", "hello")
     unid.stop()
     with contextlib.closing(sqlite3.connect(unid.state / "unid.db")) as db, db:

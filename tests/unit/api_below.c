@@ -446,7 +446,7 @@ json_t *machine_config_to_json(const struct machine_config *m)
     return json_object();
 }
 
-int sched_can_run(enum image_kind kind, struct un_error *err)
+int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err)
 {
     return kind == IMAGE_SDK || kind == IMAGE_LINUX_ROOTFS
                ? 0
