@@ -82,8 +82,7 @@ static void histogram(struct un_buf *b, const char *driver, const char *phase,
     uint64_t sum = 0;
     for (unsigned i = 0; i < METRICS_BUCKETS; i++) {
         sum += h->buckets[i];
-        un_buf_printf(b,
-                      "unid_start_seconds_bucket{driver=\"%s\",phase=\"%s\",le=\"%.4f\"} %llu\n",
+        un_buf_printf(b, "unid_start_seconds_bucket{driver=\"%s\",phase=\"%s\",le=\"%.4f\"} %llu\n",
                       driver, phase, (double)metrics_bucket_us(i) / 1e6, (unsigned long long)sum);
     }
     un_buf_printf(b,
@@ -142,16 +141,18 @@ static void metrics_events(struct un_buf *b, const struct events_stats *s)
     }
     un_buf_printf(b, "# HELP unid_objects_total Objects fetched as input or put as output.\n"
                      "# TYPE unid_objects_total counter\n");
-    un_buf_printf(b, "unid_objects_total{way=\"fetch\",result=\"ok\"} %llu\n"
-                     "unid_objects_total{way=\"fetch\",result=\"failed\"} %llu\n"
-                     "unid_objects_total{way=\"put\",result=\"ok\"} %llu\n"
-                     "unid_objects_total{way=\"put\",result=\"failed\"} %llu\n",
+    un_buf_printf(b,
+                  "unid_objects_total{way=\"fetch\",result=\"ok\"} %llu\n"
+                  "unid_objects_total{way=\"fetch\",result=\"failed\"} %llu\n"
+                  "unid_objects_total{way=\"put\",result=\"ok\"} %llu\n"
+                  "unid_objects_total{way=\"put\",result=\"failed\"} %llu\n",
                   (unsigned long long)s->fetched, (unsigned long long)s->fetch_failed,
                   (unsigned long long)s->put, (unsigned long long)s->put_failed);
-    un_buf_printf(b, "# HELP unid_object_bytes_total Bytes of those objects.\n"
-                     "# TYPE unid_object_bytes_total counter\n"
-                     "unid_object_bytes_total{way=\"fetch\"} %llu\n"
-                     "unid_object_bytes_total{way=\"put\"} %llu\n",
+    un_buf_printf(b,
+                  "# HELP unid_object_bytes_total Bytes of those objects.\n"
+                  "# TYPE unid_object_bytes_total counter\n"
+                  "unid_object_bytes_total{way=\"fetch\"} %llu\n"
+                  "unid_object_bytes_total{way=\"put\"} %llu\n",
                   (unsigned long long)s->fetched_bytes, (unsigned long long)s->put_bytes);
 }
 

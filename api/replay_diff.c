@@ -77,8 +77,8 @@ static int add_line(struct un_buf *out, char mark, const struct line *l)
 }
 
 /* The part of both that differs, [from, a_to) and [from, b_to), by the table of common lengths. */
-static int add_changes(struct un_buf *out, const struct lines *a, const struct lines *b, size_t from,
-                       size_t a_to, size_t b_to)
+static int add_changes(struct un_buf *out, const struct lines *a, const struct lines *b,
+                       size_t from, size_t a_to, size_t b_to)
 {
     size_t n = a_to - from, m = b_to - from, i = 0, j = 0;
     un_autofree uint16_t *table = NULL;
@@ -199,8 +199,8 @@ static json_t *headers_json(const struct un_buf *fields)
 
 static void add_header(json_t *list, const char *name, const json_t *before, const json_t *after)
 {
-    json_array_append_new(list, json_pack("{s:s, s:O?, s:O?}", "name", name, "before", before,
-                                          "after", after));
+    json_array_append_new(
+        list, json_pack("{s:s, s:O?, s:O?}", "name", name, "before", before, "after", after));
 }
 
 /* What every answer has anew, and so says nothing. */

@@ -6,7 +6,8 @@
 #include "api/reply.h"
 #include "common/id.h"
 
-static void on_replayed(void *arg, int rc, const struct replay_result *r, const struct un_error *err)
+static void on_replayed(void *arg, int rc, const struct replay_result *r,
+                        const struct un_error *err)
 {
     struct api_call *call = arg;
     if (rc < 0) {

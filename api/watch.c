@@ -417,8 +417,9 @@ static void find_place(struct client *c, const char *last)
     /* Of what is gone the kinds are not known any more: all are counted. */
     char text[128];
     uint64_t missed = w->first - seq - 1;
-    int n = snprintf(text, sizeof(text), "id: %s-%llu\nevent: overflow\ndata: {\"missed\":%llu}\n\n",
-                     w->run, (unsigned long long)(w->first - 1), (unsigned long long)missed);
+    int n =
+        snprintf(text, sizeof(text), "id: %s-%llu\nevent: overflow\ndata: {\"missed\":%llu}\n\n",
+                 w->run, (unsigned long long)(w->first - 1), (unsigned long long)missed);
     send_bytes(c, text, (size_t)n);
     w->missed += missed;
     c->at = w->first;

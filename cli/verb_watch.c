@@ -19,8 +19,8 @@ struct watching {
 };
 
 /* The members of an event that a line for people shows, in this order. */
-static const char *const shown[] = {"function", "alias", "trigger", "digest",  "tag",  "id",
-                                    "state",    "trigger_name", "outcome", "error", NULL};
+static const char *const shown[] = {"function", "alias",        "trigger", "digest", "tag", "id",
+                                    "state",    "trigger_name", "outcome", "error",  NULL};
 
 static int print_event(const struct watching *w, const char *kind, const json_t *data)
 {
@@ -117,7 +117,8 @@ int verb_watch(struct cli_call *call)
     struct watching w = {.call = call};
     un_autofree char *path =
         kinds ? api_path("/api/v1/watch?kinds=%s", kinds) : strdup("/api/v1/watch");
-    struct client_request req = {.method = "GET", .path = path, .on_data = on_watch_data, .arg = &w};
+    struct client_request req = {
+        .method = "GET", .path = path, .on_data = on_watch_data, .arg = &w};
     un_autoresponse struct client_response r = {0};
     struct un_error err = UN_ERROR_INIT;
     if (!path) {
@@ -211,9 +212,9 @@ int verb_replay(struct cli_call *call)
         return cli_usage(call, "'%s' is no invocation's id: see unictl receipts --status failed",
                          id);
     }
-    un_autofree char *path =
-        version ? api_path("/api/v1/invocations/%s/replay?version=%s", id, version)
-                : api_path("/api/v1/invocations/%s/replay", id);
+    un_autofree char *path = version
+                                 ? api_path("/api/v1/invocations/%s/replay?version=%s", id, version)
+                                 : api_path("/api/v1/invocations/%s/replay", id);
     int status = api_call(call, "POST", path, NULL, &answer);
     if (status != CLI_DONE || call->json) {
         return status != CLI_DONE ? status : cli_print_json(answer);

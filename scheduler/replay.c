@@ -48,7 +48,8 @@ void replay_begin(struct sched_call *c, const struct sched_call_spec *spec)
     uint64_t most = c->s->set.replay_request_bytes;
     struct replay_kept *k;
 
-    if (most == 0 || spec->replay_of || c->head.len > most || spec->content_length > (int64_t)most) {
+    if (most == 0 || spec->replay_of || c->head.len > most ||
+        spec->content_length > (int64_t)most) {
         return;
     }
     k = un_fault("replay.keep") ? NULL : calloc(1, sizeof(*k));
@@ -218,8 +219,10 @@ static void on_end(void *arg, const struct sched_outcome *outcome)
     }
     r->result.version = receipt->version;
     if (r->no_memory) {
-        un_error_set(&err, -ENOMEM, "the request was run again as %s, but its answer was not kept: "
-                     "out of memory", r->result.id);
+        un_error_set(&err, -ENOMEM,
+                     "the request was run again as %s, but its answer was not kept: "
+                     "out of memory",
+                     r->result.id);
     }
     replay_over(r, r->no_memory ? -ENOMEM : 0, &err);
 }
@@ -360,8 +363,7 @@ void sched_replay(struct scheduler *s, const char *id, const char *qualifier, re
     s->replays++;
     sched_begin(s);
     records_each(s, look_in_memory, r);
-    r->job = (struct store_job){.access = STORE_READ,
-                                .run = r->kept ? found_already : read_kept,
-                                .done = read_done};
+    r->job = (struct store_job){
+        .access = STORE_READ, .run = r->kept ? found_already : read_kept, .done = read_done};
     store_submit(s->store, &r->job);
 }

@@ -19,10 +19,10 @@ enum { REPLAY_HASH_SIZE = 65 };
 
 /* An answer: its head, the first bytes of its body, and the hash of all of it. */
 struct replay_answer {
-    unsigned status; /* 0: there was none */
+    unsigned status;      /* 0: there was none */
     struct un_buf fields; /* "name: value\r\n" each */
     struct un_buf body;
-    uint64_t total;              /* bytes of the whole body; body.len of them are kept */
+    uint64_t total;                /* bytes of the whole body; body.len of them are kept */
     char sha256[REPLAY_HASH_SIZE]; /* of the whole body; "" when not known */
     char outcome[24];
     char error[256];

@@ -19,17 +19,17 @@ int replay_row_write(sqlite3 *db, const char *id, const struct replay_kept *k, u
     if (rc < 0) {
         return rc;
     }
-    return store_exec(db, err,
-                      "INSERT INTO kept_requests(id, function, at_us, bytes, uri, peer, http10, head,"
-                      " body, status, fields, answer, total, sha256, outcome, error)"
-                      " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                      "ttiittibbibbittt", id, k->function, (int64_t)now_us, bytes,
-                      k->uri ? k->uri : "", k->peer ? k->peer : "", (int64_t)k->http10,
-                      k->head.len ? (const void *)k->head.data : "", k->head.len,
-                      k->body.len ? (const void *)k->body.data : "", k->body.len,
-                      (int64_t)a->status, a->fields.len ? (const void *)a->fields.data : "",
-                      a->fields.len, a->body.len ? (const void *)a->body.data : "", a->body.len,
-                      (int64_t)a->total, a->sha256, a->outcome, a->error);
+    return store_exec(
+        db, err,
+        "INSERT INTO kept_requests(id, function, at_us, bytes, uri, peer, http10, head,"
+        " body, status, fields, answer, total, sha256, outcome, error)"
+        " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "ttiittibbibbittt", id, k->function, (int64_t)now_us, bytes, k->uri ? k->uri : "",
+        k->peer ? k->peer : "", (int64_t)k->http10, k->head.len ? (const void *)k->head.data : "",
+        k->head.len, k->body.len ? (const void *)k->body.data : "", k->body.len, (int64_t)a->status,
+        a->fields.len ? (const void *)a->fields.data : "", a->fields.len,
+        a->body.len ? (const void *)a->body.data : "", a->body.len, (int64_t)a->total, a->sha256,
+        a->outcome, a->error);
 }
 
 static int total_bytes(sqlite3 *db, int64_t *ret, struct un_error *err)
@@ -52,9 +52,9 @@ int replay_row_prune(sqlite3 *db, const struct replay_retention *keep, struct un
 
     rc = rc == 0 ? total_bytes(db, &total, err) : rc;
     while (rc == 0 && total > 0 && (uint64_t)total > keep->max_bytes) {
-        rc = store_exec(db, err,
-                        "DELETE FROM kept_requests WHERE seq = (SELECT min(seq) FROM kept_requests)",
-                        "");
+        rc = store_exec(
+            db, err, "DELETE FROM kept_requests WHERE seq = (SELECT min(seq) FROM kept_requests)",
+            "");
         if (rc == 0 && sqlite3_changes(db) == 0) {
             break;
         }

@@ -55,12 +55,13 @@ int sched_check_reserved(const struct scheduler *s, const char *name,
     }
     if (__builtin_mul_overflow(config->reserved_concurrency, mib, &sum) ||
         __builtin_add_overflow(sum, others, &sum) || sum > s->set.memory_mib) {
-        return un_error_set(err, -EINVAL,
-                            "reserved_concurrency: %u places of %llu MiB, beside %llu MiB that other "
-                            "functions have reserved, are more than all VMs may have (%llu MiB); "
-                            "reserve less, or raise the daemon's memory_mib",
-                            config->reserved_concurrency, (unsigned long long)mib,
-                            (unsigned long long)others, (unsigned long long)s->set.memory_mib);
+        return un_error_set(
+            err, -EINVAL,
+            "reserved_concurrency: %u places of %llu MiB, beside %llu MiB that other "
+            "functions have reserved, are more than all VMs may have (%llu MiB); "
+            "reserve less, or raise the daemon's memory_mib",
+            config->reserved_concurrency, (unsigned long long)mib, (unsigned long long)others,
+            (unsigned long long)s->set.memory_mib);
     }
     return 0;
 }
@@ -75,8 +76,10 @@ static unsigned fitting(const struct scheduler *s, const char *name, unsigned pl
     if (mib == 0 || places <= room / mib) {
         return mib == 0 ? 0 : places;
     }
-    un_log(UN_LOG_WARN, "there is not memory for all places that a function has reserved; it gets "
-                        "as many as there is memory for", "function", name);
+    un_log(UN_LOG_WARN,
+           "there is not memory for all places that a function has reserved; it gets "
+           "as many as there is memory for",
+           "function", name);
     return (unsigned)(room / mib);
 }
 
@@ -108,7 +111,8 @@ static void set_reserved(struct scheduler *s, const char *name, unsigned places,
 
 static void take(struct scheduler *s, const struct function_version *v)
 {
-    set_reserved(s, v->name, v->config.machine.set ? 0 : v->config.reserved_concurrency, place_mib(s, v->config.memory_mib));
+    set_reserved(s, v->name, v->config.machine.set ? 0 : v->config.reserved_concurrency,
+                 place_mib(s, v->config.memory_mib));
 }
 
 struct lookup {

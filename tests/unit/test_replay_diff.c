@@ -13,8 +13,8 @@
 #include "common/json.h"
 #include "scheduler/replay_impl.h"
 
-static struct replay_answer answer(unsigned status, const char *fields, const void *body, size_t len,
-                                   size_t keep)
+static struct replay_answer answer(unsigned status, const char *fields, const void *body,
+                                   size_t len, size_t keep)
 {
     struct replay_answer a = {.status = status};
 
@@ -81,15 +81,15 @@ static void many_lines_are_told_within_bounds(void **state)
         assert_int_equal(un_buf_printf(&b, "b%d\n", i), 0);
     }
     j = diff(text((char *)a.data), text((char *)b.data)); /* the table would be too large */
-    assert_string_equal(
-        json_string_value(json_object_get(json_object_get(j, "body"), "kind")), "text");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(j, "body"), "kind")),
+                        "text");
     json_decref(j);
     for (int i = 0; i < 2000; i++) {
         assert_int_equal(un_buf_printf(&a, "a%d\n", i), 0);
     }
     j = diff(text((char *)a.data), text((char *)b.data)); /* too many lines */
-    assert_string_equal(
-        json_string_value(json_object_get(json_object_get(j, "body"), "kind")), "binary");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(j, "body"), "kind")),
+                        "binary");
     json_decref(j);
     un_buf_done(&a);
     un_buf_done(&b);
@@ -105,8 +105,8 @@ static void bytes_are_told_by_hash_and_size(void **state)
     assert_int_equal(strlen(json_string_value(json_object_get(body, "sha256"))), 64);
     json_decref(j);
     j = diff(a, answer(200, "", "a\0c", 3, 100));
-    assert_string_equal(
-        json_string_value(json_object_get(json_object_get(j, "body"), "kind")), "binary");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(j, "body"), "kind")),
+                        "binary");
     json_decref(j);
 }
 
@@ -146,8 +146,9 @@ static void a_hash_does_not_depend_on_the_pieces(void **state)
 
 static void headers_are_compared_without_case_and_date(void **state)
 {
-    json_t *j = diff(answer(200, "X-A: 1\r\nDate: now\r\nSet-Cookie: a\r\nset-cookie: b\r\n", "", 0, 9),
-                     answer(500, "x-a: 2\r\ndate: then\r\nSet-Cookie: a\r\n", "", 0, 9));
+    json_t *j =
+        diff(answer(200, "X-A: 1\r\nDate: now\r\nSet-Cookie: a\r\nset-cookie: b\r\n", "", 0, 9),
+             answer(500, "x-a: 2\r\ndate: then\r\nSet-Cookie: a\r\n", "", 0, 9));
     json_t *list = json_object_get(j, "headers");
     un_autofree char *got = un_json_text(list);
 

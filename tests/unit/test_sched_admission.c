@@ -11,10 +11,10 @@
 #include <cmocka.h>
 
 #include "common/limits.h"
+#include "sched_world.h"
 #include "scheduler/admission.h"
 #include "scheduler/metrics.h"
 #include "scheduler/news.h"
-#include "sched_world.h"
 
 enum { HERD = 10000 };
 
@@ -160,8 +160,8 @@ static double looks_per_end(size_t waiting)
     while (ended(c, waiting + 1, SCHED_OK) < ended_before + 5) {
         world_advance(&w, MS);
     }
-    looks = (double)(stats().looks - before) /
-            (double)(ended(c, waiting + 1, SCHED_OK) - ended_before);
+    looks =
+        (double)(stats().looks - before) / (double)(ended(c, waiting + 1, SCHED_OK) - ended_before);
     for (size_t i = 0; i <= waiting; i++) {
         if (c[i].ends == 0) {
             sched_call_cancel(c[i].call);
