@@ -284,11 +284,11 @@ static int add_script(struct collect *c, const char *script, char *line, struct 
 {
     char command[PATH_MAX], real[PATH_MAX];
     struct stat st;
+    line[strcspn(line, "\r\n")] = '\0';
     char *p = line + 2 + strspn(line + 2, " \t");
-    char *end = p + strcspn(p, " \t\r\n");
-    char *argument = end + strspn(end, " \t\r\n");
+    char *end = p + strcspn(p, " \t");
+    char *argument = end + strspn(end, " \t");
     *end = '\0';
-    argument[strcspn(argument, "\r\n")] = '\0';
     for (size_t len = strlen(argument); len > 0 && strchr(" \t", argument[len - 1]); len--) {
         argument[len - 1] = '\0';
     }

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <linux/futex.h>
+#include <linux/sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,8 @@ static struct {
     char trace[1024];
     unsigned waits, nexts, arrivals;
     bool has_request;
+    uint32_t interface;
+    unsigned unsupported;
     ucontext_t contexts[TASKS], *running;
     void *stacks[TASKS], *kernel_stacks[TASKS];
     unsigned count;
@@ -94,7 +97,7 @@ void net_poll_ready(void)
 
 uint32_t host_interface(void)
 {
-    return UNID_INTERFACE_FILTER;
+    return world.interface;
 }
 
 unsigned host_net_count(void)
@@ -105,6 +108,7 @@ unsigned host_net_count(void)
 void host_report_unsupported(uint32_t number)
 {
     (void)number;
+    world.unsupported++;
 }
 
 void host_done(int status)
@@ -357,6 +361,32 @@ static void waiting_for_nothing_is_an_error(void **state)
     current->state = TASK_RUNNING;
 }
 
+static int32_t forked_tid;
+
+static int64_t fork_again(void)
+{
+    return sys_clone(CLONE_CHILD_SETTID | 17 /* SIGCHLD */, 0, 0, (uint64_t)&forked_tid, 0);
+}
+
+static void a_server_forks_once_and_for_its_request_only(void **state)
+{
+    (void)state;
+    world.interface = UNID_INTERFACE_HTTP;
+    assert_int_equal(fork_again(), -ENOSYS); /* nothing is accepted yet */
+    world.has_request = true;
+    world.interface = UNID_INTERFACE_FILTER;
+    assert_int_equal(fork_again(), -ENOSYS);
+    world.interface = UNID_INTERFACE_HTTP;
+    assert_int_equal(sys_clone(CLONE_VM | CLONE_VFORK | 17, 0, 0, 0, 0), -ENOSYS);
+    assert_int_equal(world.unsupported, 3);
+    forked_tid = 0;
+    assert_int_equal(fork_again(), 0); /* the child */
+    assert_int_equal(forked_tid, current->tid);
+    assert_int_equal(world.unsupported, 3);
+    assert_int_equal(fork_again(), -ENOSYS); /* a program that it wants to run */
+    assert_int_equal(world.unsupported, 4);
+}
+
 /* --- futexes ------------------------------------------------------------------------------------------ */
 
 static uint32_t word, word2;
@@ -551,6 +581,7 @@ int main(void)
         T(a_queue_wakes_one_or_all),
         T(the_request_comes_before_time_passes),
         T(waiting_for_nothing_is_an_error),
+        T(a_server_forks_once_and_for_its_request_only),
         T(a_futex_wakes_as_many_as_asked),
         T(a_futex_looks_at_its_word_and_its_time),
         T(waiters_are_moved_to_another_futex),

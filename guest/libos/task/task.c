@@ -122,9 +122,35 @@ static int64_t start_thread(const struct thread *th)
     return t->tid;
 }
 
+/* A server that forks for each connection goes on as the child: the parent would only wait for another
+ * connection, of which there is none in this machine, as it serves one request and ends with it. So
+ * nothing needs to be copied. Once only: what the child forks is a program that it wants to run. (C
+ * libraries fork by clone(); the call fork() stays among those that are missing.) */
+static bool fork_is_for_the_request(const struct thread *th)
+{
+    static bool forked;
+    const uint64_t known = CSIGNAL | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+    if (forked || host_interface() != UNID_INTERFACE_HTTP || !host_has_request() ||
+        task_count != 1 || th->stack || th->flags & ~known) {
+        return false;
+    }
+    forked = true;
+    return true;
+}
+
+static int64_t go_on_as_child(const struct thread *th)
+{
+    if (th->flags & CLONE_CHILD_SETTID) {
+        *(int32_t *)th->child_tid = current->tid;
+    }
+    current->clear_child_tid = th->flags & CLONE_CHILD_CLEARTID ? th->child_tid : 0;
+    return 0;
+}
+
 static int64_t clone_checked(const struct thread *th, uint32_t nr)
 {
-    if ((th->flags & THREAD_FLAGS) != THREAD_FLAGS) {
+    bool fork = (th->flags & THREAD_FLAGS) != THREAD_FLAGS;
+    if (fork && !fork_is_for_the_request(th)) {
         host_report_unsupported(nr); /* a process of its own: fork, vfork, posix_spawn */
         return -ENOSYS;
     }
@@ -133,7 +159,7 @@ static int64_t clone_checked(const struct thread *th, uint32_t nr)
          !user_writable((void *)th->child_tid, 4))) {
         return -EFAULT;
     }
-    return start_thread(th);
+    return fork ? go_on_as_child(th) : start_thread(th);
 }
 
 int64_t sys_clone(uint64_t flags, uint64_t stack, uint64_t parent_tid, uint64_t child_tid,

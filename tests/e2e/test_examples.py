@@ -1,0 +1,67 @@
+"""The prebuilt functions in examples/: each README's commands are run as they stand, and what it shows
+must be what came out."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import harness
+from test_programs import free_port, real  # noqa: F401
+
+EXAMPLES = harness.ROOT / "examples"
+NEEDS = {
+    "compress": ["/bin/busybox", "/usr/bin/xz", "/usr/bin/zstd"],
+    "json": ["/usr/bin/jq"],
+    "notify": ["/usr/bin/gcc"],
+    "php-page": ["/usr/bin/php-cgi"],
+    "sqlite-query": ["/usr/bin/gcc", "/usr/include/sqlite3.h", "/usr/bin/sqlite3"],
+    "thumbnail": ["/usr/bin/gcc", "/usr/include/jpeglib.h", "/usr/bin/cjpeg"],
+}
+
+pytestmark = [
+    pytest.mark.kvm,
+    pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be opened"),
+]
+
+
+def blocks(text, kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.M | re.S)
+
+
+@pytest.mark.parametrize("example", sorted(NEEDS))
+def test_readme_is_true(real, tmp_path, example):  # noqa: F811
+    for path in NEEDS[example]:
+        if not os.path.exists(path):
+            pytest.skip(f"there is no {path}")
+    text = (EXAMPLES / example / "README.md").read_text()
+    here = tmp_path / "here"
+    shutil.copytree(EXAMPLES / example, here)
+    script = "set -e\n" + "".join(blocks(text, "sh"))
+    # The daemon, ports and files are the test's own.
+    for usual, own in (
+        ("127.0.0.1:7070", f"127.0.0.1:{real.port}"),
+        ("8099", str(free_port())),
+        ("/tmp/unid-", f"{tmp_path}/"),
+    ):
+        script = script.replace(usual, own)
+    env = {
+        **os.environ,
+        "UNID_HOST": f"unix://{real.socket}",
+        "PATH": f"{harness.UNICTL.parent}:/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=here, env=env, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    out = re.sub(r"^\S+ version \d+ http\S+\n", "", done.stdout, flags=re.M)
+    assert out == "".join(blocks(text, "text")), done.stderr[-2000:]
+
+
+def test_every_example_is_listed():
+    folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
+    assert folders == set(NEEDS)
+    listed = set(re.findall(r"^\| \[([\w-]+)\]", (EXAMPLES / "README.md").read_text(), re.M))
+    assert listed == folders
