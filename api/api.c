@@ -7,6 +7,7 @@
 
 #include "api/call.h"
 #include "api/reply.h"
+#include "api/watch.h"
 #include "common/json.h"
 
 static void on_head(void *arg, struct http_exchange *ex);
@@ -79,6 +80,10 @@ int api_open(const struct api_spec *spec, struct api **ret, struct un_error *err
     struct http_server_spec http = {
         .loop = a->loop, .limits = spec->settings.http, .on_head = on_head, .arg = a};
     int rc = http_server_open(&http, &a->http, err);
+    if (rc == 0 && !(a->watch = watch_open(a))) {
+        http_server_close(a->http);
+        rc = un_error_set(err, -ENOMEM, "no memory for the HTTP interface");
+    }
     if (rc < 0) {
         api_free(a);
         return rc;
@@ -112,6 +117,7 @@ void api_drain(struct api *a)
     a->draining = true;
     http_server_drain(a->http);
     rest_logs_drain(a);
+    watch_drain(a->watch);
 }
 
 void api_stop_accepting(struct api *a)
@@ -132,6 +138,7 @@ void api_close(struct api *a)
     a->calls++; /* what ends in http_server_close must not free it */
     a->closed = true;
     http_server_close(a->http);
+    watch_close(un_steal(&a->watch));
     if (--a->calls == 0) {
         api_free(a);
     }

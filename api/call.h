@@ -33,6 +33,7 @@ struct api {
     unsigned calls;     /* that have not been freed; after api_close the last one frees this */
     uint64_t opened_us; /* un_loop_now_us() */
     uint64_t requests;
+    struct watch *watch;
     struct un_list follows; /* rest_logs.c: streams that never end by themselves */
 };
 
@@ -92,6 +93,8 @@ void rest_function_rollback(struct api_call *call);
 void rest_invoke(struct api_call *call);
 void rest_invocation_list(struct api_call *call);
 void rest_invocation_get(struct api_call *call);
+void rest_invocation_replay(struct api_call *call);
+void rest_watch(struct api_call *call);
 void rest_trigger_list(struct api_call *call);
 void rest_trigger_get(struct api_call *call);
 void rest_trigger_put(struct api_call *call);

@@ -6,6 +6,7 @@
 
 #include "api/call.h"
 #include "api/reply.h"
+#include "api/watch.h"
 
 /* --- JSON ------------------------------------------------------------------------------------- */
 
@@ -39,12 +40,13 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
         v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
         "isolation", function_isolation_name(c->isolation), "memory_mib", (json_int_t)c->memory_mib,
-        "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency, "args",
+        "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
+        "reserved_concurrency", (json_int_t)c->reserved_concurrency, "args",
         list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
         c->program ? reply_text(c->program) : json_null(), "machine",
         c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "created_at",
@@ -95,6 +97,7 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
         reply_error(call, rc, err);
         return;
     }
+    watch_function(call->api, "deployed", v->name, v->version, NULL);
     if (created && call->ex) {
         char location[96];
         snprintf(location, sizeof(location), "/api/v1/functions/%s", v->name);
@@ -112,7 +115,11 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const cha
         deploy_free(d);
         return;
     }
-    if (rc == 0) {
+    struct un_error own_err = UN_ERROR_INIT;
+    if (rc == 0 && sched_check_reserved(call->api->scheduler, call->match.params[0], &d->config,
+                                        &own_err) < 0) {
+        reply_error(call, own_err.code, &own_err);
+    } else if (rc == 0) {
         function_deploy(call->api->registry, call->match.params[0], &d->config, on_deployed, call);
     } else if (log_tail) {
         reply_program_problem(call, 422, err->text, log_tail);
@@ -299,10 +306,12 @@ void rest_function_versions(struct api_call *call)
 
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
+    struct api_call *call = arg;
     if (rc < 0) {
-        reply_error(arg, rc, err);
+        reply_error(call, rc, err);
     } else {
-        reply_empty(arg, 204);
+        watch_function(call->api, "removed", call->match.params[0], 0, NULL);
+        reply_empty(call, 204);
     }
 }
 
@@ -369,6 +378,8 @@ static void on_alias_set(void *arg, int rc, const struct un_error *err)
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
+        watch_function(call->api, "alias", call->match.params[0], call->number,
+                       call->match.params[1]);
         reply_json(call, 200, alias_json(call->match.params[1], call->number));
     }
 }
@@ -399,6 +410,9 @@ void rest_alias_put(struct api_call *call)
 static void on_rolled_back(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
+    if (rc == 0) {
+        watch_function(call->api, "alias", call->match.params[0], call->number, "live");
+    }
     if (call_given_up(call)) {
         return;
     }

@@ -8,6 +8,7 @@
 
 #include "api/call.h"
 #include "api/reply.h"
+#include "api/watch.h"
 
 enum { SHA256_BYTES = 32, SHA256_BASE64 = 44 };
 
@@ -81,6 +82,8 @@ static void push_tagged(void *arg, int rc, const struct un_error *err)
     if (rc < 0) {
         reply_error(p->call, rc, err);
     } else {
+        watch_image(p->call->api, "tagged",
+                    json_string_value(json_object_get(p->answer, "digest")), p->tag);
         json_object_set_new(p->answer, "tag", json_string(p->tag));
         tags_reply(p->call, p->status, un_steal(&p->answer));
     }
@@ -97,6 +100,9 @@ static void push_done(void *arg, int rc, const struct image_info *info, bool cre
         reply_error(p->call, rc, err);
         push_free(p);
         return;
+    }
+    if (created) {
+        watch_image(p->call->api, "pushed", info->digest, NULL);
     }
     p->status = created ? 201 : 200;
     p->answer = image_json(info);
@@ -419,10 +425,12 @@ void rest_image_list(struct api_call *call)
 
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
+    struct api_call *call = arg;
     if (rc < 0) {
-        reply_error(arg, rc, err);
+        reply_error(call, rc, err);
     } else {
-        reply_empty(arg, 204);
+        watch_image(call->api, "removed", call->match.params[0], NULL);
+        reply_empty(call, 204);
     }
 }
 

@@ -152,9 +152,9 @@ static json_t *egress_json(const struct egress_stats *e)
 static json_t *receipt_json(const struct receipt *r)
 {
     json_t *j =
-        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:o, s:o, s:b}", "id", r->id, "function",
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:b}", "id", r->id, "function",
                   r->function, "version", (json_int_t)r->version, "digest", r->digest, "trigger",
-                  sched_trigger_name(r->trigger), "trigger_name", r->trigger_name, "driver",
+                  sched_trigger_name(r->trigger), "trigger_name", r->trigger_name, "replay_of", r->replay_of, "driver",
                   r->driver, "started_at", reply_time(r->started_at_us), "phases",
                   phases_json(&r->phases), "fresh", r->fresh);
     json_t *rest = json_pack(
@@ -199,13 +199,25 @@ void rest_invocation_list(struct api_call *call)
     int f = route_query(call->match.query, "function", function, sizeof(function));
     int t = route_query(call->match.query, "trigger", trigger, sizeof(trigger));
     int o = route_query(call->match.query, "status", outcome, sizeof(outcome));
+    uint64_t since_ms;
+    if (!query_number(call, "since", 1ull << 50, &since_ms)) {
+        reply_problem(call, 400, "since: must be milliseconds since 1970");
+        return;
+    }
+    bool number = o > 0 && outcome[0] >= '1' && outcome[0] <= '9';
+    if (number && (strlen(outcome) != 3 || strspn(outcome, "0123456789") != 3)) {
+        reply_problem(call, 400, "status: must be ok, failed, an outcome, or a code of three digits");
+        return;
+    }
     if (f < 0 || t < 0 || o < 0 || (*cursor && !un_id_valid(cursor))) {
         reply_problem(call, 400, "function, trigger, status or cursor: malformed");
         return;
     }
     const struct receipt_query query = {.function = f ? function : NULL,
                                         .trigger = t ? trigger : NULL,
-                                        .outcome = o ? outcome : NULL,
+                                        .outcome = o && !number ? outcome : NULL,
+                                        .status = number ? (unsigned)atoi(outcome) : 0,
+                                        .since_us = since_ms * 1000,
                                         .before_id = *cursor ? cursor : NULL,
                                         .limit = limit};
     call->number = limit;

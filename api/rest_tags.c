@@ -5,6 +5,7 @@
 
 #include "api/call.h"
 #include "api/reply.h"
+#include "api/watch.h"
 
 /* --- the tags of images ----------------------------------------------------------------------- */
 
@@ -124,6 +125,7 @@ static void on_tagged(void *arg, int rc, const struct un_error *err)
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
+        watch_image(call->api, "tagged", call->match.params[1], call->match.params[0]);
         reply_json(call, 200, tag_json(call->match.params[0], call->match.params[1]));
     }
 }
@@ -152,10 +154,12 @@ void rest_tag_put(struct api_call *call)
 
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
+    struct api_call *call = arg;
     if (rc < 0) {
-        reply_error(arg, rc, err);
+        reply_error(call, rc, err);
     } else {
-        reply_empty(arg, 204);
+        watch_image(call->api, "untagged", NULL, call->match.params[0]);
+        reply_empty(call, 204);
     }
 }
 

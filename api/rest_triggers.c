@@ -6,6 +6,7 @@
 
 #include "api/call.h"
 #include "api/reply.h"
+#include "api/watch.h"
 #include "events/events.h"
 
 /* Where the trigger's events are to be sent; NULL for cron. Writes to `buf`. */
@@ -52,6 +53,7 @@ static void on_put(void *arg, int rc, const struct trigger *t, bool created, con
         reply_error(call, rc, err);
         return;
     }
+    watch_trigger(call->api, created ? "created" : "changed", t->name);
     json_t *j = full_json(call->api, t);
     if (j && token) {
         json_object_set_new(j, "token", json_string(token));
@@ -107,10 +109,12 @@ void rest_trigger_list(struct api_call *call)
 
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
+    struct api_call *call = arg;
     if (rc < 0) {
-        reply_error(arg, rc, err);
+        reply_error(call, rc, err);
     } else {
-        reply_empty(arg, 204);
+        watch_trigger(call->api, "removed", call->match.params[0]);
+        reply_empty(call, 204);
     }
 }
 

@@ -52,6 +52,20 @@ static int read_timeout(const struct cli_call *call, json_t *config)
     return set_new(config, "timeout_ms", json_integer((json_int_t)ms));
 }
 
+static int read_reserved(const struct cli_call *call, json_t *config)
+{
+    const char *text = args_get(&call->args, "reserved");
+    uint64_t n = 0;
+    struct un_error err = UN_ERROR_INIT;
+    if (!text) {
+        return CLI_DONE;
+    }
+    if (args_count(text, 0, CONCURRENCY_MAX, &n, &err) < 0) {
+        return cli_usage(call, "--reserved: %s", err.text);
+    }
+    return set_new(config, "reserved_concurrency", json_integer((json_int_t)n));
+}
+
 static int read_concurrency(const struct cli_call *call, json_t *config)
 {
     const char *text = args_get(&call->args, "concurrency");
@@ -219,7 +233,7 @@ static int read_machine(const struct cli_call *call, json_t *config)
 int deploy_read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
-        read_memory, read_timeout, read_concurrency, read_words,
+        read_memory, read_timeout, read_concurrency, read_reserved, read_words,
         read_env,    read_egress,  read_machine,     read_args};
     for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {
         int status = readers[i](call, config);

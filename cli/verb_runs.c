@@ -8,6 +8,7 @@
 #include "cli/api.h"
 #include "cli/show.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/id.h"
 
 enum {
@@ -65,6 +66,10 @@ int verb_receipts(struct cli_call *call)
     const char *name = call->args.operand_count ? call->args.operands[0] : NULL;
     const char *outcome = args_get(&call->args, "status");
     const char *trigger = args_get(&call->args, "trigger");
+    const char *since = args_get(&call->args, "since");
+    struct un_error err = UN_ERROR_INIT;
+    char from[32] = "";
+    uint64_t ms;
     un_autofree char *checked = NULL, *path = NULL;
     un_autojson json_t *list = NULL;
     int status = read_limit(call, RECEIPTS_DEFAULT, RECEIPTS_MAX, &limit);
@@ -74,9 +79,18 @@ int verb_receipts(struct cli_call *call)
     if (status != CLI_DONE) {
         return status;
     }
+    if (since && args_duration(since, &ms, &err) < 0) {
+        return cli_usage(call, "--since: %s", err.text);
+    }
+    if (since) {
+        uint64_t now_ms = un_clock_wall_us() / 1000;
+        snprintf(from, sizeof(from), "%" PRIu64, now_ms > ms ? now_ms - ms : 1);
+    }
     /* An empty value is no filter. */
-    path = api_path("/api/v1/invocations?function=%s&status=%s&trigger=%s", name ? name : "",
-                    outcome ? outcome : "", trigger ? trigger : "");
+    path = since ? api_path("/api/v1/invocations?function=%s&status=%s&trigger=%s&since=%s",
+                            name ? name : "", outcome ? outcome : "", trigger ? trigger : "", from)
+                 : api_path("/api/v1/invocations?function=%s&status=%s&trigger=%s",
+                            name ? name : "", outcome ? outcome : "", trigger ? trigger : "");
     status = api_list(call, path, limit, &list);
     return status != CLI_DONE ? status
                               : show_list(call, list, show_receipt_heads, show_receipt_row);

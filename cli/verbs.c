@@ -27,6 +27,7 @@ static const struct args_option deploy_options[] = {
     {"memory", 'm', "SIZE", "memory of each VM, like 64M"},
     {"timeout", 't', "TIME", "longest run of an invocation, like 30s"},
     {"concurrency", 'c', "N", "VMs at once"},
+    {"reserved", 0, "N", "VMs of these that other functions cannot keep it from having"},
     {"driver", 0, "D", "what runs it: auto, kvm, libvirt or fake"},
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
@@ -74,8 +75,20 @@ static const struct args_option logs_options[] = {
 
 static const struct args_option receipts_options[] = {
     {"limit", 'n', "N", "how many (default 20)"},
-    {"status", 0, "WORD", "only ok, failed, or one outcome such as timed-out"},
+    {"status", 0, "WORD", "only ok, failed, one outcome such as timed-out, or a code such as 502"},
     {"trigger", 0, "NAME", "only those of a trigger's events"},
+    {"since", 0, "TIME", "only of the last so long, like 15m"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option replay_options[] = {
+    {"version", 0, "VERSION", "of the function, or an alias (default: the live version)"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option watch_options[] = {
+    {"kinds", 0, "KINDS",
+     "only these, with commas: function,invocation,instance,trigger,deadletter,image"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -169,6 +182,12 @@ const struct cli_verb cli_verbs[] = {
     {"receipts", "[NAME]", 0, 1, false, receipts_options, verb_receipts,
      "List receipts of invocations, newest first", NULL},
     {"receipt", "ID", 1, 1, false, no_options, verb_receipt, "Show an invocation's receipt", NULL},
+    {"replay", "ID", 1, 1, false, replay_options, verb_replay,
+     "Run the request of a failed invocation again, and compare the answers",
+     "The requests of failed invocations are kept for a while, as far as the settings replay.* of\n"
+     "unid say.\n"},
+    {"watch", "", 0, 0, false, watch_options, verb_watch, "Show what changes, as it happens",
+     "With --json: one JSON object a line.\n"},
     {"deadletter ls", "", 0, 0, false, deadletter_ls_options, verb_deadletter_ls,
      "List events that were given up, newest first", NULL},
     {"deadletter show", "ID", 1, 1, false, no_options, verb_deadletter_show,

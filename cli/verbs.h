@@ -70,6 +70,8 @@ int verb_deadletter_show(struct cli_call *call);
 int verb_deploy(struct cli_call *call);
 int verb_describe(struct cli_call *call);
 int verb_doctor(struct cli_call *call);
+int verb_replay(struct cli_call *call);
+int verb_watch(struct cli_call *call);
 int verb_help(struct cli_call *call);
 int verb_image_ls(struct cli_call *call);
 int verb_image_push(struct cli_call *call);

@@ -72,6 +72,21 @@
 #define LIMIT_RECEIPTS_ROWS       1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS       7            /* receipts.max_days */
 
+/* Requests of failed invocations, kept to be run again */
+#define LIMIT_REPLAY_REQUEST_BYTES (64 * 1024)  /* of one, and of its answer; replay.request_bytes */
+#define LIMIT_REPLAY_TOTAL_BYTES   (64ull << 20) /* on disk; replay.total_bytes */
+#define LIMIT_REPLAY_HOURS         72            /* replay.hours */
+#define LIMIT_REPLAY_HELD_BYTES    (16 << 20) /* in memory, of calls that run: beyond, none is kept */
+#define LIMIT_REPLAY_ANSWER_BYTES  (256 * 1024) /* of the second answer, for the comparison */
+#define LIMIT_REPLAYS              16           /* under way at once */
+
+/* Watching */
+#define LIMIT_WATCH_CLIENTS    64          /* more are told 503 */
+#define LIMIT_WATCH_RING       4096        /* events kept for slow clients and those that come back */
+#define LIMIT_WATCH_RING_BYTES (2 << 20)   /* of their text */
+#define LIMIT_WATCH_KEEP_MS    300000      /* they are kept so long after the last client has left */
+#define LIMIT_WATCH_BEAT_MS    15000       /* between signs of life */
+
 /* The durable queue */
 #define LIMIT_ASYNC_ROWS 10000000 /* accepted events that wait; the disk ends sooner */
 #define LIMIT_ASYNC_ACCEPTING_BYTES                                                                \

@@ -294,6 +294,14 @@ static int parse_numbers(const json_t *root, struct function_config *c, struct u
     if (rc == 0) {
         rc = parse_u32(root, "concurrency", 1, LIMIT_FUNCTION_CONCURRENCY, &c->concurrency, err);
     }
+    if (rc == 0) {
+        rc = parse_u32(root, "reserved_concurrency", 0, LIMIT_FUNCTION_CONCURRENCY,
+                       &c->reserved_concurrency, err);
+    }
+    if (rc == 0 && c->reserved_concurrency > c->concurrency) {
+        rc = un_error_set(err, -EINVAL, "reserved_concurrency: must be at most concurrency (%u)",
+                          c->concurrency);
+    }
     return rc;
 }
 
@@ -364,6 +372,7 @@ int function_config_parse(const void *json, size_t len, struct function_config *
     static const char *const keys[] = {"image",      "interface",  "driver",      "isolation",
                                        "memory_mib", "timeout_ms", "concurrency", "args",
                                        "env",        "egress",     "program",     "machine",
+                                       "reserved_concurrency",
                                        NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
@@ -449,6 +458,9 @@ char *function_config_to_json(const struct function_config *c)
         json_object_set_new(root, "concurrency", json_integer(c->concurrency)) < 0 ||
         json_object_set_new(root, "args", list_to_json(c->args)) < 0 ||
         json_object_set_new(root, "env", env_to_json(c->env)) < 0 ||
+        (c->reserved_concurrency > 0 &&
+         json_object_set_new(root, "reserved_concurrency",
+                             json_integer(c->reserved_concurrency)) < 0) ||
         (c->program && json_object_set_new(root, "program", json_string(c->program)) < 0) ||
         (c->machine.set &&
          json_object_set_new(root, "machine", machine_config_to_json(&c->machine)) < 0) ||

@@ -55,6 +55,7 @@ struct function_config {
     bool memory_given;    /* by who deploys; a default may be raised. In a configuration to be deployed only */
     uint32_t timeout_ms;
     uint32_t concurrency; /* VMs at once, at least 1 */
+    uint32_t reserved_concurrency; /* of them, those that other functions cannot keep it from having */
     char **args;          /* NULL-terminated, without the program's own name */
     char **env;           /* NULL-terminated "K=V", sorted by key */
     char **egress;        /* NULL-terminated "host:port" that the program may connect to, in the form

@@ -41,11 +41,22 @@ enum admission_verdict admission_memory_check(const struct admission_memory *m, 
     return ADMIT_EVICT;
 }
 
-/* Microseconds until the last in the queue is served: a lower bound, as memory may hold more back.
- */
+bool admission_leaves_reserved(uint64_t limit_mib, uint64_t committed_mib, uint64_t need_mib,
+                               uint64_t reserved_mib)
+{
+    uint64_t sum;
+
+    return !__builtin_add_overflow(committed_mib, need_mib, &sum) &&
+           !__builtin_add_overflow(sum, reserved_mib, &sum) && sum <= limit_mib;
+}
+
+/* Microseconds until the last in the queue is served: a lower bound, as other functions may hold
+ * memory too. */
 static uint64_t estimate_us(const struct admission_queue *q)
 {
-    unsigned places = q->concurrency ? q->concurrency : 1;
+    bool memory_less = q->memory_places > 0 && q->memory_places < q->concurrency;
+    unsigned most = memory_less ? q->memory_places : q->concurrency;
+    unsigned places = most ? most : 1;
     uint64_t rounds = (q->waiting_function + places - 1) / places, us;
 
     if (__builtin_mul_overflow(rounds, q->mean_us, &us)) {

@@ -45,13 +45,19 @@ enum admission_verdict {
 enum admission_verdict admission_memory_check(const struct admission_memory *m, uint64_t need_mib,
                                               uint64_t *ret_evict_mib);
 
+/* Whether a call may be admitted so that the places that others have reserved still fit: beside
+ * `committed_mib` of admitted calls and the `need_mib` of this one. */
+bool admission_leaves_reserved(uint64_t limit_mib, uint64_t committed_mib, uint64_t need_mib,
+                               uint64_t reserved_mib);
+
 /* --- the waiting room ------------------------------------------------------------------------- */
 
 struct admission_queue {
     unsigned waiting_function, waiting_total; /* with the request in question */
     unsigned limit_function, limit_total;
     unsigned concurrency;
-    uint64_t mean_us; /* of the function's runs with their start; 0 when not known yet */
+    unsigned memory_places; /* so many of its VMs fit into the memory that it may have; 0: not known */
+    uint64_t mean_us; /* how long a call holds its place: start and run; 0 when not known yet */
     uint64_t wait_us; /* the longest that a request may wait */
 };
 /* Whether the last request in the queue is one too many, or would wait longer than it may. */

@@ -128,6 +128,16 @@ static int insert_events(struct store_job *job, sqlite3 *db, struct un_error *er
     return rc;
 }
 
+static void tell_accepted(struct scheduler *s, const struct async_event *e)
+{
+    sched_tell(s, &(struct sched_news){.kind = NEWS_ACCEPTED,
+                                       .id = e->id,
+                                       .function = e->function,
+                                       .trigger = async_event_kind(e),
+                                       .trigger_name = e->trigger,
+                                       .queued = true});
+}
+
 static void insert_done(struct store_job *job, int rc, const struct un_error *err)
 {
     struct submission *sub = un_container_of(job, struct submission, job);
@@ -137,6 +147,9 @@ static void insert_done(struct store_job *job, int rc, const struct un_error *er
         q->stats.accepted += sub->results[i].result == ASYNC_ACCEPTED;
         q->stats.duplicates += sub->results[i].result == ASYNC_DUPLICATE;
         q->stats.stale += sub->results[i].result == ASYNC_STALE;
+        if (sub->results[i].result == ASYNC_ACCEPTED) {
+            tell_accepted(sub->s, sub->offers[i].event);
+        }
     }
     if (rc == 0 && sub->accepted > 0) {
         q->rows += q->loaded ? sub->accepted : 0; /* else the first look counts it */

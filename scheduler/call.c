@@ -58,9 +58,10 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
 
 const char *sched_trigger_name(enum sched_trigger t)
 {
-    static const char *const names[] = {"http", "invoke", "async", "event", "destination"};
+    static const char *const names[] = {"http",  "invoke",      "async",
+                                        "event", "destination", "replay"};
 
-    return (unsigned)t <= SCHED_DESTINATION ? names[t] : "unknown";
+    return (unsigned)t <= SCHED_REPLAY ? names[t] : "unknown";
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -98,6 +99,7 @@ static void fill_receipt(struct sched_call *c, const struct sched_call_spec *spe
     r->trigger = spec->trigger;
     snprintf(r->trigger_name, sizeof(r->trigger_name), "%s",
              spec->trigger_name ? spec->trigger_name : "");
+    snprintf(r->replay_of, sizeof(r->replay_of), "%s", spec->replay_of ? spec->replay_of : "");
     r->attempt = spec->attempt ? spec->attempt : 1;
     r->started_at_us = un_clock_wall_us();
 }
@@ -113,6 +115,7 @@ static void call_free(struct sched_call *c)
     interface_reader_free(c->reader);
     free(c->response_fields);
     free(c->response_text);
+    replay_kept_free(c->kept);
     record_free(c->record);
     free(c);
 }
@@ -149,6 +152,7 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
         return rc;
     }
     fill_receipt(c, spec);
+    replay_begin(c, spec);
     un_list_init(&c->queue_node);
     un_list_push(&s->calls, &c->node);
     s->stats.calls++;
@@ -156,6 +160,12 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
     un_timer_init(&c->timer, s->loop, on_timer, c);
     c->post = (struct un_post){.fn = begin, .arg = c};
     un_loop_post(s->loop, &c->post);
+    sched_tell(s, &(struct sched_news){.kind = NEWS_ACCEPTED,
+                                       .id = c->record->receipt.id,
+                                       .function = c->function,
+                                       .trigger = spec->trigger,
+                                       .trigger_name = c->record->receipt.trigger_name,
+                                       .attempt = c->record->receipt.attempt});
     *ret = c;
     return 0;
 }
@@ -439,6 +449,15 @@ static bool refuse_version(struct sched_call *c)
         return true;
     }
     c->cls = &driver->classes[driver->ops->memory_bytes ? 0 : cls];
+    if (c->cls->mib + reserve_of_others(c->s, v->name) > set->memory_mib) {
+        call_finish(c, SCHED_CANNOT_RUN,
+                    "the function wants %llu MiB, and other functions have reserved all but %llu of "
+                    "the %llu MiB that VMs may have; reserve less, or raise the daemon's memory_mib",
+                    (unsigned long long)c->cls->mib,
+                    (unsigned long long)(set->memory_mib - reserve_of_others(c->s, v->name)),
+                    (unsigned long long)set->memory_mib);
+        return true;
+    }
     return false;
 }
 
@@ -612,8 +631,8 @@ void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char 
     va_end(ap);
     c->kind = kind;
     close_phases(c);
-    if (c->instance && kind == SCHED_OK) {
-        admission_mean_add(&c->line->mean, c->mark_us - c->bound_us);
+    if (c->instance && kind != SCHED_CANCELLED) { /* its place was held so long: start and run */
+        admission_mean_add(&c->line->mean, c->mark_us - c->admitted_us);
     }
     call_set_state(c, CALL_ENDED);
     un_loop_unpost(c->s->loop, &c->post); /* begin, when it has not run yet */
@@ -747,6 +766,7 @@ static void end(void *arg)
 
     call_log_finish(c);
     complete_receipt(c);
+    replay_end(c);
     s->stats.calls_by_outcome[c->kind]++;
     if (c->events) {
         tell_end(c);

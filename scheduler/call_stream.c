@@ -115,6 +115,7 @@ int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof
                     (unsigned long long)c->s->set.max_request_bytes);
         return 1;
     }
+    replay_body(c, data, len);
     if (len > 0 && append(c, data, len) < 0) {
         call_finish(c, SCHED_INTERNAL, "out of memory");
         return 1;
@@ -216,6 +217,7 @@ static void pass_on(struct sched_call *c, const void *data, size_t len, bool las
             &c->timer); /* the function has done its part; now it is the client's time */
     }
     if (c->responded) {
+        replay_data(c, data, len);
         c->events->on_data(c->arg, data, len, last);
         return;
     }
@@ -224,6 +226,8 @@ static void pass_on(struct sched_call *c, const void *data, size_t len, bool las
         c->response_head.status = 200;
     }
     call_response_begins(c);
+    replay_response(c, &c->response_head);
+    replay_data(c, data, len);
     response = (struct sched_response){
         .head = c->response_head,
         .phases = &c->response_phases,

@@ -289,6 +289,12 @@ static void change_done(struct store_job *job, int rc, const struct un_error *er
         rc = un_error_set(&none, -ENOENT, "no dead letter %s", j->id);
         err = &none;
     }
+    if (rc == 0 && j->count > 0) {
+        sched_tell(s, &(struct sched_news){.kind = j->redrive ? NEWS_DEADLETTERS_REDRIVEN
+                                                              : NEWS_DEADLETTERS_GONE,
+                                           .id = j->id[0] ? j->id : NULL,
+                                           .count = j->count});
+    }
     if (j->cb) {
         j->cb(j->arg, rc, j->count, err);
     }

@@ -51,6 +51,18 @@ static bool kept(enum instance_state state)
     return state == INSTANCE_RECYCLING || state == INSTANCE_WARM;
 }
 
+static void describe(struct instance *i, struct sched_instance_info *ret);
+
+static void tell(struct instance *i, enum sched_news_kind kind)
+{
+    struct sched_instance_info info;
+
+    if (i->s->observer) {
+        describe(i, &info);
+        sched_tell(i->s, &(struct sched_news){.kind = kind, .instance = &info});
+    }
+}
+
 static void set_state(struct instance *i, enum instance_state state)
 {
     un_list_remove(&i->node);
@@ -75,8 +87,11 @@ static void set_state(struct instance *i, enum instance_state state)
     if (state == INSTANCE_ENDING) {
         i->s->leaving_mib += i->cls->mib;
         i->ended_us = un_loop_now_us(i->s->loop);
+        tell(i, NEWS_INSTANCE);
         hv_vm_ops(i->vm)->vm_free(i->vm);
+        return;
     }
+    tell(i, NEWS_INSTANCE);
 }
 
 /* --- what the driver tells -------------------------------------------------------------------- */
@@ -217,6 +232,8 @@ static void on_gone(void *arg)
     struct scheduler *s = i->s;
 
     submit_record(i);
+    i->vm = NULL; /* the driver's, from here on */
+    tell(i, NEWS_INSTANCE_GONE);
     i->cls->driver->instances--;
     s->instances_mib -= i->cls->mib;
     s->leaving_mib -= i->cls->mib;
@@ -267,6 +284,7 @@ int instance_start(struct shell_class *cls, struct un_error *err)
     cls->driver->instances++;
     un_list_push(&s->instances[INSTANCE_STARTING], &i->node);
     count_in(i, 1);
+    tell(i, NEWS_INSTANCE);
     return 0;
 }
 

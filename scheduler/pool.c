@@ -80,15 +80,22 @@ void pool_done(struct scheduler *s)
     }
 }
 
-uint64_t pool_memory_used(const struct scheduler *s)
+uint64_t pool_machines_mib(const struct scheduler *s)
 {
-    uint64_t mib = s->instances_mib;
+    uint64_t mib = 0;
 
     for (unsigned d = 0; d < s->driver_count; d++) {
         if (s->drivers[d].ops->memory_bytes) {
             mib += s->drivers[d].ops->memory_bytes(s->drivers[d].drv) >> 20;
         }
     }
+    return mib;
+}
+
+uint64_t pool_memory_used(const struct scheduler *s)
+{
+    uint64_t mib = s->instances_mib + pool_machines_mib(s);
+
     for (unsigned k = 0; k < s->class_count; k++) {
         const struct shell_class *cls = &s->classes[k];
 
@@ -103,6 +110,10 @@ bool sched_may_use(struct scheduler *s, uint64_t bytes)
 {
     uint64_t want = pool_memory_used(s) + (bytes >> 20);
 
+    if (!admission_leaves_reserved(s->set.memory_mib, s->committed_mib + pool_machines_mib(s),
+                                   bytes >> 20, s->reserved_unused_mib)) {
+        return false;
+    }
     if (want > s->set.memory_mib) {
         pool_evict(s, want - s->set.memory_mib);
     }
@@ -150,7 +161,7 @@ static bool may_refill(const struct shell_class *cls)
 {
     const struct scheduler *s = cls->s;
 
-    return !s->draining && un_list_empty(&s->ring) &&
+    return !s->draining && un_list_empty(&s->ring) && un_list_empty(&s->reserved_ring) &&
            pool_memory_used(s) + cls->mib <= s->set.memory_mib;
 }
 

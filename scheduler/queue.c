@@ -4,6 +4,8 @@
  * ring gives one call and goes to the ring's end. A line that has no free place leaves the ring
  * until one of its calls ends, so a decision looks at one line only, however many wait.
  *
+ * Lines with reserved places that are not taken yet have a ring of their own, which comes first.
+ *
  * When the call whose turn it is needs memory that is not there, nobody overtakes it: idle shells
  * are let go for it, and the others wait until it has been served. So a large function is not
  * starved by small ones. What may be decided without lists is in admission.c.
@@ -31,6 +33,7 @@ static struct line **bucket_of(struct scheduler *s, const char *name)
 void lines_init(struct scheduler *s)
 {
     un_list_init(&s->ring);
+    un_list_init(&s->reserved_ring);
     un_list_init(&s->idle_lines);
 }
 
@@ -117,16 +120,21 @@ static struct sched_call *line_first(const struct line *l)
     return un_list_first(&l->waiting, struct sched_call, queue_node);
 }
 
-/* Puts the line where it belongs after a call or a place came or went. */
-static void line_settle(struct scheduler *s, struct line *l)
+void line_settle(struct scheduler *s, struct line *l)
 {
     const struct sched_call *first = line_first(l);
     bool ready = first && l->running < config_places(&first->version->config);
+    bool reserved = l->running < l->reserved;
 
-    if (ready && !un_list_linked(&l->node)) {
-        un_list_push(&s->ring, &l->node);
-    } else if (!ready && un_list_linked(&l->node)) {
+    if (!first && l->refs == 0) {
+        return; /* it is in the list of idle lines */
+    }
+    if (un_list_linked(&l->node) && (!ready || reserved != l->in_reserved_ring)) {
         un_list_remove(&l->node);
+    }
+    if (ready && !un_list_linked(&l->node)) {
+        un_list_push(reserved ? &s->reserved_ring : &s->ring, &l->node);
+        l->in_reserved_ring = reserved;
     }
 }
 
@@ -138,13 +146,32 @@ void queue_leave_line(struct sched_call *c)
     line_settle(c->s, c->line);
 }
 
+static void take_place(struct sched_call *c)
+{
+    c->line->running++;
+    c->s->committed_mib += c->cls->mib;
+    c->admitted_us = un_loop_now_us(c->s->loop);
+    reserve_settle(c->s, c->line);
+}
+
 void queue_leave_place(struct sched_call *c)
 {
     c->line->running--;
+    c->s->committed_mib -= c->cls->mib;
+    reserve_settle(c->s, c->line);
     line_settle(c->s, c->line);
 }
 
 /* --- decisions -------------------------------------------------------------------------------- */
+
+/* How many VMs like this call's fit into the memory that others have not reserved. */
+static unsigned memory_places(const struct sched_call *c)
+{
+    uint64_t others = reserve_of_others(c->s, c->line->name), limit = c->s->set.memory_mib;
+    uint64_t places = limit > others && c->cls->mib > 0 ? (limit - others) / c->cls->mib : 0;
+
+    return places < UINT32_MAX ? (unsigned)places : UINT32_MAX;
+}
 
 static struct admission_queue describe(const struct sched_call *c)
 {
@@ -156,6 +183,7 @@ static struct admission_queue describe(const struct sched_call *c)
         .limit_function = s->set.queue_per_function,
         .limit_total = s->set.queue_total,
         .concurrency = config_places(&c->version->config),
+        .memory_places = memory_places(c),
         .mean_us = admission_mean_get(&c->line->mean),
         .wait_us = s->set.queue_wait_us,
     };
@@ -228,21 +256,30 @@ static bool refuse_broken(struct sched_call *c)
     return true;
 }
 
+static bool leaves_reserved(const struct scheduler *s, const struct sched_call *c)
+{
+    return c->line->running < c->line->reserved || c->cls->mib == 0 ||
+           admission_leaves_reserved(s->set.memory_mib, s->committed_mib + pool_machines_mib(s),
+                                     c->cls->mib, s->reserved_unused_mib);
+}
+
 void queue_dispatch(struct scheduler *s)
 {
     struct line *l;
 
-    while ((l = un_list_first(&s->ring, struct line, node)) != NULL) {
+    while ((l = un_list_first(&s->reserved_ring, struct line, node)) != NULL ||
+           (l = un_list_first(&s->ring, struct line, node)) != NULL) {
         struct sched_call *c = line_first(l);
 
+        s->stats.looks++;
         if (refuse_broken(c)) {
             continue;
         }
-        if (!has_memory(s, c)) {
+        if (!leaves_reserved(s, c) || !has_memory(s, c)) {
             break;
         }
         un_list_remove(&l->node); /* its next turn comes after the others' */
-        l->running++;
+        take_place(c);
         queue_leave_line(c);
         pool_claim(c);
     }

@@ -43,6 +43,7 @@ void record_free(struct record *r)
     if (r) {
         guest_log_done(&r->log);
         async_end_free(&r->end);
+        replay_kept_free(r->kept);
         free(r);
     }
 }
@@ -55,6 +56,7 @@ struct record_batch {
     struct un_list records;
     unsigned count;
     struct receipt_retention keep;
+    struct replay_retention keep_requests;
     uint64_t now_us; /* of the durable queue */
 };
 
@@ -84,11 +86,15 @@ static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
                             "ttb", r->receipt.id, r->receipt.function, r->log.lines.data,
                             r->log.lines.len);
         }
+        if (rc == 0 && r->kept) {
+            rc = replay_row_write(db, r->receipt.id, r->kept, r->receipt.started_at_us, err);
+        }
         if (rc == 0 && r->end.action != ASYNC_END_NONE) {
             rc = async_end_write(db, &r->end, b->now_us, r->receipt.outcome, err);
         }
     }
     sqlite3_finalize(insert);
+    rc = rc == 0 ? replay_row_prune(db, &b->keep_requests, err) : rc;
     return rc == 0 ? receipt_row_prune(db, &b->keep, added, err) : rc;
 }
 
@@ -133,6 +139,9 @@ static void batch_done(struct store_job *job, int rc, const struct un_error *err
             if (r->end.action != ASYNC_END_NONE) {
                 async_end_written(s, &r->end);
             }
+            if (r->end.action == ASYNC_END_DIE) {
+                sched_tell(s, &(struct sched_news){.kind = NEWS_DEADLETTER, .receipt = &r->receipt});
+            }
         }
     }
     batch_free(b);
@@ -166,6 +175,10 @@ void record_writer_flush(struct scheduler *s)
     b->keep.oldest_us = un_clock_wall_us() > s->set.receipts_max_age_us
                             ? un_clock_wall_us() - s->set.receipts_max_age_us
                             : 0;
+    b->keep_requests.max_bytes = s->set.replay_total_bytes;
+    b->keep_requests.oldest_us = un_clock_wall_us() > s->set.replay_age_us
+                                     ? un_clock_wall_us() - s->set.replay_age_us
+                                     : 0;
     un_list_init(&b->records);
     while (w->pending_count > 0 && b->count < BATCH_RECORDS) {
         struct record *r = un_list_first(&w->pending, struct record, node);
@@ -241,6 +254,8 @@ void record_submit(struct scheduler *s, struct record *r)
         r->came = true;
         return;
     }
+    metrics_add(&s->metrics, &r->receipt);
+    sched_tell(s, &(struct sched_news){.kind = NEWS_FINISHED, .receipt = &r->receipt});
     if (w->pending_bytes + r->log.lines.len > LIMIT_LOGS_PENDING_BYTES) {
         guest_log_done(&r->log); /* the receipt matters more than its log */
     }
@@ -366,6 +381,10 @@ void receipt_list(struct scheduler *s, const struct receipt_query *query, receip
     snprintf(f->trigger, sizeof(f->trigger), "%s", query->trigger ? query->trigger : "");
     snprintf(f->outcome, sizeof(f->outcome), "%s", query->outcome ? query->outcome : "");
     snprintf(f->before_id, sizeof(f->before_id), "%s", query->before_id ? query->before_id : "");
+    f->status = query->status;
+    if (query->since_us > 0) {
+        un_id_least(query->since_us, f->since_id);
+    }
     f->limit =
         query->limit > 0 && query->limit < LIMIT_PAGE_ITEMS ? query->limit : LIMIT_PAGE_ITEMS;
     submit_read(s, j, cb, arg);

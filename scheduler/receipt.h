@@ -16,6 +16,7 @@ struct receipt {
     uint32_t version; /* 0: the function was not found */
     char digest[IMAGE_DIGEST_SIZE];
     enum sched_trigger trigger;
+    char replay_of[UN_ID_SIZE]; /* the invocation whose request was run again, or "" */
     char trigger_name[64]; /* of the trigger that the event came by, or "" */
     char driver[16];
     uint64_t started_at_us; /* wall clock */
@@ -35,6 +36,8 @@ struct receipt_query {
     const char *function;  /* NULL: any */
     const char *trigger;   /* a trigger's name, or NULL */
     const char *outcome;   /* "ok", "failed" (any but ok), an outcome's name, or NULL */
+    unsigned status;       /* as HTTP tells it; 0: any */
+    uint64_t since_us;     /* wall clock: accepted then or later; 0: any */
     const char *before_id; /* older than this one; NULL: from the newest */
     unsigned limit;        /* at most LIMIT_PAGE_ITEMS */
 };

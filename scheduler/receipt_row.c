@@ -38,6 +38,7 @@ static const struct column columns[] = {
     MEMBER("digest", COLUMN_TEXT, digest),
     MEMBER("trigger_kind", COLUMN_U32, trigger),
     MEMBER("trigger_name", COLUMN_TEXT, trigger_name),
+    MEMBER("replay_of", COLUMN_TEXT, replay_of),
     MEMBER("driver", COLUMN_TEXT, driver),
     MEMBER("started_at_us", COLUMN_U64, started_at_us),
     MEMBER("queue_us", COLUMN_U64, phases.queue_us),
@@ -123,6 +124,20 @@ static const char *const schema_steps[] = {
     " expires_us INTEGER NOT NULL);"
     "ALTER TABLE receipts ADD COLUMN trigger_name TEXT NOT NULL DEFAULT '';"
     "CREATE INDEX receipts_by_trigger ON receipts(trigger_name, id) WHERE trigger_name <> '';",
+    /* Requests of failed invocations (replay_row.c), and lists of receipts by status. */
+    "ALTER TABLE receipts ADD COLUMN replay_of TEXT NOT NULL DEFAULT '';"
+    "CREATE INDEX receipts_by_status ON receipts(status, id);"
+    "CREATE TABLE kept_requests(seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
+    " function TEXT NOT NULL, at_us INTEGER NOT NULL, bytes INTEGER NOT NULL, uri TEXT NOT NULL,"
+    " peer TEXT NOT NULL, http10 INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL,"
+    " status INTEGER NOT NULL, fields BLOB NOT NULL, answer BLOB NOT NULL, total INTEGER NOT NULL,"
+    " sha256 TEXT NOT NULL, outcome TEXT NOT NULL, error TEXT NOT NULL);"
+    "CREATE TABLE kept_total(bytes INTEGER NOT NULL);"
+    "INSERT INTO kept_total VALUES(0);"
+    "CREATE TRIGGER kept_added AFTER INSERT ON kept_requests"
+    " BEGIN UPDATE kept_total SET bytes = bytes + NEW.bytes; END;"
+    "CREATE TRIGGER kept_removed AFTER DELETE ON kept_requests"
+    " BEGIN UPDATE kept_total SET bytes = bytes - OLD.bytes; END;",
     NULL,
 };
 const struct store_schema scheduler_schema = {"scheduler", schema_steps};
@@ -142,6 +157,10 @@ bool receipt_filter_matches(const struct receipt_filter *f, const struct receipt
             return false;
         }
     } else if (f->outcome[0] && strcmp(f->outcome, r->outcome) != 0) {
+        return false;
+    }
+    if ((f->status && f->status != r->status) ||
+        (f->since_id[0] && strcmp(r->id, f->since_id) < 0)) {
         return false;
     }
     if (f->before_id[0] && strcmp(r->id, f->before_id) >= 0) {
@@ -332,6 +351,13 @@ static int build_select(const struct receipt_filter *f, struct un_buf *sql, cons
         rc = un_buf_append_str(sql, " AND id < ?");
         values[n++] = f->before_id;
     }
+    if (rc == 0 && f->status) {
+        rc = un_buf_printf(sql, " AND status = %u", f->status);
+    }
+    if (rc == 0 && f->since_id[0]) {
+        rc = un_buf_append_str(sql, " AND id >= ?");
+        values[n++] = f->since_id;
+    }
     *ret_count = n;
     return rc == 0 ? un_buf_printf(sql, " ORDER BY id DESC, attempt DESC LIMIT %u", f->limit) : rc;
 }
@@ -340,7 +366,7 @@ int receipt_row_select(sqlite3 *db, const struct receipt_filter *f, struct recei
                        struct un_error *err)
 {
     un_autobuf struct un_buf sql = {0};
-    const char *values[5];
+    const char *values[6];
     sqlite3_stmt *stmt = NULL;
     size_t count;
     int rc;

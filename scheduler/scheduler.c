@@ -32,6 +32,9 @@ void sched_settings_init(struct sched_settings *set)
         .max_log_bytes = LIMIT_LOG_BYTES,
         .receipts_max_rows = LIMIT_RECEIPTS_ROWS,
         .receipts_max_age_us = LIMIT_RECEIPTS_DAYS * DAY_TO_US,
+        .replay_request_bytes = LIMIT_REPLAY_REQUEST_BYTES,
+        .replay_total_bytes = LIMIT_REPLAY_TOTAL_BYTES,
+        .replay_age_us = LIMIT_REPLAY_HOURS * (DAY_TO_US / 24),
     };
 }
 
@@ -89,6 +92,7 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
     }
     un_timer_init(&s->drain_timer, s->loop, on_drain_limit, s);
     s->drain_post = (struct un_post){.fn = on_drained, .arg = s};
+    metrics_init(&s->metrics);
     lines_init(s);
     pool_init(s);
     warm_init(s);
@@ -101,6 +105,7 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
         free(s);
         return rc;
     }
+    reserve_init(s);
     pool_update_all(s);
     *ret = s;
     return 0;
@@ -212,6 +217,7 @@ void sched_close(struct scheduler *s)
     un_loop_unpost(s->loop, &s->drain_post);
     async_done(s);
     record_writer_done(s);
+    reserve_done(s);
     warm_done(s);
     pool_done(s);
     lines_done(s);
@@ -237,4 +243,24 @@ void sched_get_stats(struct scheduler *s, struct sched_stats *ret)
     }
     ret->memory_mib_used = pool_memory_used(s);
     ret->memory_mib_limit = s->set.memory_mib;
+}
+
+const struct sched_metrics *sched_get_metrics(const struct scheduler *s)
+{
+    return &s->metrics;
+}
+
+/* --- the observer ----------------------------------------------------------------------------- */
+
+void sched_observe(struct scheduler *s, sched_news_cb *cb, void *arg)
+{
+    s->observer = cb;
+    s->observer_arg = arg;
+}
+
+void sched_tell(struct scheduler *s, const struct sched_news *news)
+{
+    if (s->observer) {
+        s->observer(s->observer_arg, news);
+    }
 }

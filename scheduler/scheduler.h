@@ -46,6 +46,8 @@ struct sched_settings {
     uint64_t queue_wait_us;
     uint64_t max_request_bytes, max_response_bytes, max_log_bytes;
     uint64_t receipts_max_rows, receipts_max_age_us;
+    /* Requests of failed invocations: bytes of one (0: none are kept), of all, age. */
+    uint64_t replay_request_bytes, replay_total_bytes, replay_age_us;
 };
 void sched_settings_init(struct sched_settings *s); /* the defaults of common/limits.h */
 
@@ -82,6 +84,11 @@ void sched_close(struct scheduler *s);
  * run and what to do. Pure; any thread. */
 int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err);
 
+/* Whether the places that a function wants to reserve fit beside those of the others: 0, or -EINVAL with
+ * what to do. */
+int sched_check_reserved(const struct scheduler *s, const char *name,
+                         const struct function_config *config, struct un_error *err);
+
 /* Whether a machine image can be started as its configuration says: flavor and command line. -EINVAL with
  * the choices, -E2BIG. Programs: 0. */
 int sched_check_machine(const struct function_config *config, struct un_error *err);
@@ -93,8 +100,15 @@ bool sched_may_use(struct scheduler *s, uint64_t bytes);
 /* --- a call ----------------------------------------------------------------------------------- */
 
 /* What a call came by: the gateway, REST, REST to be run later, a trigger, another function's
- * destination. Stored as numbers: only to be added to. */
-enum sched_trigger { SCHED_HTTP, SCHED_INVOKE, SCHED_ASYNC, SCHED_EVENT, SCHED_DESTINATION };
+ * destination, a request run again. Stored as numbers: only to be added to. */
+enum sched_trigger {
+    SCHED_HTTP,
+    SCHED_INVOKE,
+    SCHED_ASYNC,
+    SCHED_EVENT,
+    SCHED_DESTINATION,
+    SCHED_REPLAY
+};
 const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async", ... */
 
 enum sched_outcome_kind {
@@ -160,6 +174,7 @@ struct sched_call_spec {
     const char *function, *qualifier; /* qualifier may be NULL; all borrowed */
     enum sched_trigger trigger;
     const char *trigger_name;    /* or NULL */
+    const char *replay_of;       /* the invocation whose request is run again, or NULL */
     unsigned attempt;            /* from 1 */
     const char *id;              /* NULL: a new one is made */
     const char *method, *target; /* of the request that the function sees */
@@ -251,6 +266,7 @@ struct sched_stats {
     uint64_t memory_mib_used, memory_mib_limit;
     uint64_t calls, calls_by_outcome[SCHED_INTERNAL + 1];
     uint64_t shells_made, shells_failed;
+    uint64_t looks;    /* at waiting calls, by admission: what its decisions cost */
     uint64_t recycled; /* VMs that were put back for another run */
     struct {
         const char *name; /* NULL behind the last */

@@ -15,8 +15,11 @@
 #include "scheduler/egress.h"
 #include "scheduler/guest_log.h"
 #include "scheduler/interface.h"
+#include "scheduler/metrics.h"
+#include "scheduler/news.h"
 #include "scheduler/pool_policy.h"
 #include "scheduler/receipt.h"
+#include "scheduler/replay_impl.h"
 #include "scheduler/scheduler.h"
 
 enum {
@@ -88,6 +91,7 @@ struct record {
     /* Waits for the end of what follows the call; record_submit only notes that it came. */
     bool held, came;
     struct async_end end; /* of the durable queue; goes together with it */
+    struct replay_kept *kept; /* the request, when it is to be kept; or NULL */
 };
 struct record *record_new(void);
 void record_free(struct record *r);
@@ -111,7 +115,7 @@ bool record_writer_idle(const struct scheduler *s);
 
 /* --- lines: a function's place in the waiting room -------------------------------------------- */
 
-/* A line is in the ring when it has a call that waits and a free place; in the list of idle lines
+/* A line is in one of the two rings when it has a call that waits and a free place; in the list of idle lines
  * when no call refers to it; else in neither. */
 struct line {
     struct line *hash_next;
@@ -120,6 +124,10 @@ struct line {
     struct un_list waiting; /* calls, oldest first */
     unsigned waiting_count;
     unsigned running; /* places taken */
+    unsigned reserved;     /* places that others cannot take; reserve.c writes these */
+    uint64_t reserved_mib; /* memory of each of them */
+    uint64_t unused_mib;   /* of those that are not taken */
+    bool in_reserved_ring; /* while it is in a ring: in which */
     unsigned refs;    /* of calls and warm sets */
     struct admission_mean mean;
     struct image_mapping *image; /* of the version that was called last, or NULL */
@@ -133,6 +141,16 @@ struct line *line_find(struct scheduler *s, const char *name);
 void line_put(struct scheduler *s, struct line *l);
 void lines_init(struct scheduler *s);
 void lines_done(struct scheduler *s);
+/* Puts the line where it belongs after a call, a place or a reservation came or went. */
+void line_settle(struct scheduler *s, struct line *l);
+
+/* Reserved places; reserve.c. */
+void reserve_init(struct scheduler *s);
+void reserve_done(struct scheduler *s);
+/* After a place of the line was taken or left. */
+void reserve_settle(struct scheduler *s, struct line *l);
+/* MiB that all functions but this one have reserved. */
+uint64_t reserve_of_others(const struct scheduler *s, const char *name);
 
 /* Puts a call at the end of its line, starts what can start, and refuses it when it would have to
  * wait and may not. */
@@ -180,6 +198,8 @@ void pool_shell_failed(struct shell_class *cls, uint64_t round, const struct un_
 void pool_evict(struct scheduler *s, uint64_t mib);
 /* Memory of all instances, and of shells that are promised to claims but not begun. */
 uint64_t pool_memory_used(const struct scheduler *s);
+/* Of it, what drivers use for machines of their own. */
+uint64_t pool_machines_mib(const struct scheduler *s);
 
 /* --- VMs to be used again, by function version; warm.c ---------------------------------------- */
 
@@ -310,7 +330,7 @@ struct sched_call {
 
     enum call_phase phase;
     uint64_t phase_us[PHASES];
-    uint64_t mark_us, began_us, bound_us; /* loop time */
+    uint64_t mark_us, began_us, admitted_us, bound_us; /* loop time */
 
     /* the request's body */
     struct un_buf body;
@@ -335,6 +355,7 @@ struct sched_call {
     struct hv_exit exit;
     char detail[DETAIL_BYTES];
     struct record *record;
+    struct replay_kept *kept; /* its request and answer so far, or NULL; replay.c */
 };
 
 /* The program's part of what a driver runs. `argv` is run_argv's, freed by the caller with free(); it
@@ -410,8 +431,13 @@ struct scheduler {
     unsigned expecting;         /* calls that wait for a VM being put back */
 
     struct line *buckets[LINE_BUCKETS];
-    struct un_list ring, idle_lines;
+    struct un_list ring, reserved_ring, idle_lines;
+    uint64_t committed_mib;       /* of all calls that hold a place */
+    uint64_t reserved_mib;        /* of all reserved places */
+    uint64_t reserved_unused_mib; /* of those that are not taken */
     unsigned idle_line_count, waiting_count;
+    size_t kept_bytes; /* of requests and answers that may be kept, of running calls */
+    unsigned replays;  /* under way */
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
@@ -427,7 +453,12 @@ struct scheduler {
 
     unsigned outstanding; /* callbacks of store, registry and images that are on their way */
     struct sched_stats stats;
+    struct sched_metrics metrics;
+    sched_news_cb *observer; /* or NULL */
+    void *observer_arg;
 };
+/* Tells the observer, if there is one. */
+void sched_tell(struct scheduler *s, const struct sched_news *news);
 
 /* Brackets whatever calls back later, so that sched_close can wait for it. */
 void sched_begin(struct scheduler *s);

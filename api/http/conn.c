@@ -273,6 +273,7 @@ static void fail(struct http_conn *c, unsigned status, const char *why)
 /* Over the limit, and the time for the request's head is over, or that is whole. */
 static void refuse(struct http_conn *c)
 {
+    c->server->refused++;
     fail(c, 503, "too many connections");
 }
 

@@ -357,6 +357,11 @@ void http_server_drain(struct http_server *s)
     }
 }
 
+uint64_t http_server_refused(const struct http_server *s)
+{
+    return s->refused;
+}
+
 unsigned http_server_connections(const struct http_server *s)
 {
     return s->conn_count;

@@ -86,6 +86,8 @@ void http_server_stop_accepting(struct http_server *s);
  * without one yet has a quarter of a second for it. Listeners stay open. */
 void http_server_drain(struct http_server *s);
 unsigned http_server_connections(const struct http_server *s);
+/* Connections that were told 503 because there were too many, since the opening. */
+uint64_t http_server_refused(const struct http_server *s);
 /* Ends every connection; on_gone comes for running exchanges. NULL is allowed. */
 void http_server_close(struct http_server *s);
 

@@ -575,6 +575,8 @@ VERBS = [
     "logs",
     "receipts",
     "receipt",
+    "replay",
+    "watch",
     "deadletter ls",
     "deadletter show",
     "deadletter redrive",

@@ -7,6 +7,9 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "scheduler/metrics.h"
+#include "scheduler/news.h"
+#include "scheduler/replay.h"
 
 struct below below;
 
@@ -572,6 +575,56 @@ void sched_get_stats(struct scheduler *s, struct sched_stats *ret)
     (void)s;
     memset(ret, 0, sizeof(*ret));
     ret->calls_by_outcome[SCHED_OK] = 7;
+}
+
+const struct sched_metrics *sched_get_metrics(const struct scheduler *s)
+{
+    static struct sched_metrics metrics = {.function_count = 1};
+
+    return &metrics;
+}
+
+const char *metrics_phase_name(enum metrics_phase p)
+{
+    return "run";
+}
+
+uint64_t metrics_bucket_us(unsigned i)
+{
+    return 100ull << i;
+}
+
+int sched_check_reserved(const struct scheduler *s, const char *name,
+                         const struct function_config *config, struct un_error *err)
+{
+    return 0;
+}
+
+void sched_observe(struct scheduler *s, sched_news_cb *cb, void *arg)
+{
+    below.observer = cb;
+    below.observer_arg = arg;
+}
+
+bool replay_answer_whole(const struct replay_answer *a)
+{
+    return a->total == a->body.len;
+}
+
+static void go_replay(struct later *l)
+{
+    static const struct replay_answer before = {.status = 502, .outcome = "failed"},
+                                      after = {.status = 200, .outcome = "ok"};
+    const struct replay_result r = {
+        .id = BELOW_ID, .function = "hello", .version = 3, .before = &before, .after = &after};
+
+    CB(l, replay_cb)(l->arg, l->rc, l->rc ? NULL : &r, &l->err);
+}
+
+void sched_replay(struct scheduler *s, const char *id, const char *qualifier, replay_cb cb,
+                  void *arg)
+{
+    later(go_replay, (void (*)(void))cb, arg, strcmp(id, BELOW_ID) ? -ENOENT : 0);
 }
 
 void store_get_stats(struct store *s, struct store_stats *ret)

@@ -12,7 +12,10 @@
 #define BELOW_DIGEST "sha256:b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
 #define BELOW_ID     "01JD5X0000000000000000000A"
 
+struct sched_news;
 struct below {
+    void (*observer)(void *arg, const struct sched_news *news);
+    void *observer_arg;
     struct un_loop *loop;
     /* The call of the scheduler that runs, or NULL. */
     struct sched_call *call;

@@ -86,25 +86,35 @@ struct registry {
 static struct registry *the_registry; /* image_open knows only its image store */
 static unsigned image_refs;
 
-static void (*change_fn)(void *arg, const char *name);
-static void *change_arg;
+static struct {
+    void (*fn)(void *arg, const char *name);
+    void *arg;
+} listeners[2];
 
 void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
 {
-    assert_null(change_fn);
-    change_fn = fn;
-    change_arg = arg;
+    size_t i = listeners[0].fn ? 1 : 0;
+
+    assert_null(listeners[i].fn);
+    listeners[i].fn = fn;
+    listeners[i].arg = arg;
 }
 
 void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
 {
-    assert_ptr_equal(change_fn, fn);
-    change_fn = NULL;
+    size_t i = listeners[0].fn == fn ? 0 : 1;
+
+    assert_ptr_equal(listeners[i].fn, fn);
+    listeners[i].fn = NULL;
 }
 
 void world_change(struct world *w, const char *name)
 {
-    change_fn(change_arg, name);
+    for (size_t i = 0; i < 2; i++) {
+        if (listeners[i].fn) {
+            listeners[i].fn(listeners[i].arg, name);
+        }
+    }
 }
 
 const char *function_driver_name(enum function_driver d)
@@ -198,6 +208,36 @@ void function_resolve(struct registry *r, const char *name, const char *qualifie
                       function_version_cb cb, void *arg)
 {
     lookup_new(r, name, arg)->version_cb = cb;
+}
+
+struct listing {
+    struct un_post post;
+    struct registry *registry;
+    function_list_cb cb;
+    void *arg;
+};
+
+static void answer_list(void *arg)
+{
+    struct listing *l = arg;
+    struct un_error err = UN_ERROR_INIT;
+    struct function_version *list[WORLD_FUNCTIONS];
+
+    for (size_t i = 0; i < l->registry->count; i++) {
+        list[i] = &l->registry->versions[i];
+    }
+    l->cb(l->arg, 0, list, l->registry->count, &err);
+    free(l);
+}
+
+void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
+                   void *arg)
+{
+    struct listing *l = calloc(1, sizeof(*l));
+
+    assert_non_null(l);
+    *l = (struct listing){.post = {.fn = answer_list, .arg = l}, .registry = r, .cb = cb, .arg = arg};
+    un_loop_post(r->loop, &l->post);
 }
 
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg)

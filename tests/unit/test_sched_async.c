@@ -650,6 +650,8 @@ static void work_that_an_older_unid_accepted_runs(void **state)
     run_sql(&w, "DROP TABLE async_queue");
     run_sql(&w, "DROP TABLE async_events");
     run_sql(&w, "DROP TABLE async_recent");
+    run_sql(&w, "DROP TABLE kept_requests");
+    run_sql(&w, "DROP TABLE kept_total");
     run_sql(&w, scheduler_schema.steps[0]);
     run_sql(&w, "UPDATE schema_version SET version = 1 WHERE component = 'scheduler'");
     run_sql(&w, "INSERT INTO async_queue VALUES('01M7YDRZD2H7J5JA5S5MEGB4ZR', 'count', NULL,"
