@@ -2,9 +2,9 @@
 answer is put back. What the function does is only named in FUNCTION and made_of(), so that any other
 that answers bytes can take its place."""
 
-import hashlib
 import json
 import struct
+import subprocess
 import urllib.parse
 
 import pytest
@@ -234,15 +234,38 @@ def test_wrong_credentials_are_told(unid, store, tmp_path):
 
 
 @pytest.mark.kvm
-def test_pictures_come_back_from_real_machines(make_unid, store, tmp_path):
-    unid = make_unid(driver="kvm").start()
-    image = (harness.EXAMPLES / "sha256").read_bytes()
-    unid.deploy("sum", image=image)
+def test_thumbnails_come_back_from_real_machines(make_unid, store, tmp_path):
+    """The example of examples/thumbnail, a Linux program, with unid killed and the gateway restarted."""
+    source = harness.ROOT / "examples/thumbnail/thumbnail.c"
+    program = tmp_path / "thumbnail"
+    made = subprocess.run(["gcc", "-O2", "-o", program, source, "-ljpeg"], capture_output=True)
+    if made.returncode != 0:
+        pytest.skip(f"libjpeg62-turbo-dev is not installed: {made.stderr[-200:]}")
+    port = ceph.free_port()
+    unid = make_unid(driver="kvm", flags=["--listen", f"127.0.0.1:{port}"])
+    unid.may_log_errors = True
+    unid.start()
+    unid.unictl("deploy", "thumb", program, "--", "32").ok()
     bucket = Bucket(store, unid, "machines")
-    url = bucket.add_trigger("sum", "--fetch", "--put", "machines/out/")
+    url = bucket.add_trigger("thumb", "--fetch", "--put", "machines/out/", "--backoff", "200ms",
+                             "--backoff-max", "1s", "--max-attempts", "100")
+    url = urllib.parse.urlsplit(url)._replace(netloc=f"127.0.0.1:{port}").geturl()
     store.notify("machines", url)
     pictures = {name: jpeg(i) for i, name in enumerate(NAMES)}
-    bucket.upload("in/", pictures, tmp_path)
-    bucket.ran(len(pictures))
-    sums = bucket.download("out/", tmp_path)
-    assert sums == {n: hashlib.sha256(d).hexdigest().encode() + b"\n" for n, d in pictures.items()}
+    bucket.upload("in/", {n: pictures[n] for n in NAMES[:3]}, tmp_path)
+    store.stop_gateway()
+    unid.kill()
+    unid.start()
+    store.start_gateway()
+    bucket.upload("in/", {n: pictures[n] for n in NAMES[3:]}, tmp_path)
+    bucket.ran(len(pictures), 60)
+
+    def small(data):
+        return subprocess.run([program, "32"], input=data, capture_output=True, check=True).stdout
+
+    thumbnails = bucket.download("out/", tmp_path)
+    assert thumbnails == {n: small(d) for n, d in pictures.items()}
+    # Start of image, and the frame's height and width (ITU-T T.81, B.2.2).
+    for data in thumbnails.values():
+        at = data.index(b"\xff\xc0")
+        assert data[:2] == b"\xff\xd8" and struct.unpack(">HH", data[at + 5 : at + 9]) == (32, 32)
