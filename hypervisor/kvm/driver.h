@@ -162,6 +162,8 @@ void snapshot_fill_channel(const struct snapshot *s, uint8_t *base);
 int snapshot_order(struct snapshot *s, struct vmm_order *ret);
 /* The pages that runs from here wrote, for BIND; borrowed. */
 const struct vmm_range *snapshot_ranges(const struct snapshot *s, size_t *ret_count);
+/* How many pages that is. */
+size_t snapshot_pages_ahead(const struct snapshot *s);
 /* What a run that is learned from has written so far (proto.h); from a monitor, so of any content. */
 void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len);
 /* snapshot_build.c */

@@ -163,6 +163,15 @@ const struct vmm_range *snapshot_ranges(const struct snapshot *s, size_t *ret_co
     return s->ranges;
 }
 
+size_t snapshot_pages_ahead(const struct snapshot *s)
+{
+    size_t pages = 0;
+    for (size_t i = 0; i < s->range_count; i++) {
+        pages += s->ranges[i].count;
+    }
+    return pages;
+}
+
 int snapshot_order(struct snapshot *s, struct vmm_order *ret)
 {
     ret->flags = VMM_BIND_STATE;

@@ -454,13 +454,20 @@ static void a_shell_bound_ahead_runs_its_function_only(void **state)
 {
     struct contract_vm v;
     struct un_error err = UN_ERROR_INIT;
-    struct run r = {.function = "hello", .key = "ahead"},
-               other = {.function = "echo", .key = "other-ahead"};
+    const char *const touch[] = {"paging", "touch", "300", NULL};
+    struct run r = {.function = "paging", .argv = touch, .key = "ahead"},
+               other = {.function = "hello", .key = "other-ahead"};
     prepare_ok(r);
     prepare_ok(other);
     contract_shell(&contract, &v);
     assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "unknown", contract.mem_bytes, &err), -ENOENT);
     assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", 2 * contract.mem_bytes, &err), -ENOMEM);
+    /* That it pays is learned from the first runs. */
+    assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), -EALREADY);
+    struct contract_vm lesson;
+    run(&lesson, r);
+    contract_free(&lesson);
+    assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "other-ahead", contract.mem_bytes, &err), -EALREADY);
     v.ready = false;
     assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), 0);
     assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), -EINVAL);
