@@ -379,7 +379,7 @@ int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_err
         return 0;
     }
     for (unsigned d = 0; d < s->driver_count; d++) {
-        if (s->drivers[d].ops->memory_bytes) {
+        if (driver_runs_machines(&s->drivers[d])) {
             return 0;
         }
     }
@@ -448,7 +448,7 @@ static bool refuse_version(struct sched_call *c)
             v->config.memory_mib, (unsigned long long)set->memory_mib);
         return true;
     }
-    c->cls = &driver->classes[driver->ops->memory_bytes ? 0 : cls];
+    c->cls = &driver->classes[driver_runs_machines(driver) ? 0 : cls];
     if (c->cls->mib + reserve_of_others(c->s, v->name) > set->memory_mib) {
         call_finish(c, SCHED_CANNOT_RUN,
                     "the function wants %llu MiB, and other functions have reserved all but %llu of "

@@ -37,7 +37,7 @@ void pool_init(struct scheduler *s)
         cls->s = s;
         cls->driver = &s->drivers[k / SHELL_CLASSES];
         /* What serves machine images makes machines of its own: its shells are connections. */
-        bool machines = cls->driver->ops->memory_bytes != NULL;
+        bool machines = driver_runs_machines(cls->driver);
         cls->mib = machines ? 0
                             : admission_class_mib(k % SHELL_CLASSES, s->set.shell_mib,
                                                   s->set.memory_mib);
@@ -55,7 +55,7 @@ void pool_init(struct scheduler *s)
 struct sched_driver *pool_driver(struct scheduler *s, const struct function_config *config)
 {
     for (unsigned d = 0; config->machine.set && d < s->driver_count; d++) {
-        if (s->drivers[d].ops->memory_bytes) {
+        if (driver_runs_machines(&s->drivers[d])) {
             return &s->drivers[d];
         }
     }
@@ -85,7 +85,7 @@ uint64_t pool_machines_mib(const struct scheduler *s)
     uint64_t mib = 0;
 
     for (unsigned d = 0; d < s->driver_count; d++) {
-        if (s->drivers[d].ops->memory_bytes) {
+        if (driver_runs_machines(&s->drivers[d])) {
             mib += s->drivers[d].ops->memory_bytes(s->drivers[d].drv) >> 20;
         }
     }

@@ -185,6 +185,11 @@ struct shell_class {
 void pool_init(struct scheduler *s);
 void pool_done(struct scheduler *s);
 /* The driver that runs the function; NULL when this daemon has not opened it. */
+/* Whether it is the driver of services, which makes machines of its own: its VMs are connections. */
+static inline bool driver_runs_machines(const struct sched_driver *d)
+{
+    return d->ops->memory_bytes != NULL;
+}
 struct sched_driver *pool_driver(struct scheduler *s, const struct function_config *config);
 /* An admitted call gets a VM, now or when one is there. */
 void pool_claim(struct sched_call *c);
