@@ -269,8 +269,8 @@ void instance_end(struct instance *i, struct record *record);
  * Takes the set's reference and the record. When the driver refuses, it is instance_end. */
 void instance_recycle(struct instance *i, struct warm_set *set, struct record *record);
 /* IDLE: binds it to the set's version, ahead of a call. Takes the set's reference. When the driver refuses
- * it is as before, and the reference is given back. */
-void instance_bind_ahead(struct instance *i, struct warm_set *set);
+ * it is as before, the reference is given back, and false is returned. */
+bool instance_bind_ahead(struct instance *i, struct warm_set *set);
 /* What the run of this call has used. */
 void instance_usage(const struct instance *i, struct hv_usage *ret);
 

@@ -6,10 +6,10 @@
  * is missing. So the guest's vCPU runs a loop of the monitor's own, in ring 3, which touches the pages one
  * after the other; then it gets the guest's registers, and goes on as if nothing had been.
  *
- * The loop has a root table of its own, with the guest's entries and one more, which leads to its code and its
- * list. All tables below are the guest's, and shadow tables are kept by table, not by root: what is filled is
- * found again under the guest's own root. Code, list and root lie in the first MiB of guest-physical memory,
- * where guests have nothing, and are gone when the guest runs.
+ * The loop runs under the guest's own tables, in whose root one free entry leads to its code and its list, as
+ * long as it runs. These lie in the first MiB of guest-physical memory, where guests have nothing, and are gone
+ * when the guest runs. What a shadow table still has of the entry then leads to no page, and is looked up in
+ * the guest's own tables, where there is nothing.
  *
  * What is to be touched is learned from the accessed and dirty bits of the guest's own tables: a run that is
  * learned from begins with the accessed bits cleared, and with 2 MiB entries split into tables of 4 KiB
@@ -36,8 +36,8 @@ enum { ENTRIES = 512, TABLES_MAX = 4096 /* of a guest, that are looked through *
 
 /* Pages of the first MiB. Before them is the first program (machine_warm). */
 enum {
-    ROOT = 8, /* then one table of each level below it */
-    CODE = ROOT + 4,
+    TABLES = 8, /* one of each level below the root */
+    CODE = TABLES + 3,
     LIST,
     LIST_PAGES = VMM_TOUCHES_MAX * 8 / 4096,
     SPLIT = LIST + LIST_PAGES,
@@ -107,7 +107,7 @@ static unsigned index_of(uint64_t addr, unsigned level)
 struct visit {
     struct machine *m;
     unsigned tables;
-    /* Sees present entries for pages, of level 1 and 2. */
+    /* Sees entries of level 1, and those of level 2 that are present and lead to pages. */
     void (*leaf)(struct visit *v, uint64_t addr, uint64_t *entry, unsigned level);
     uint64_t *touches;
     size_t count;
@@ -124,7 +124,7 @@ static void visit_table(struct visit *v, uint64_t *table, unsigned level, uint64
         if (level == 4 && i >= ENTRIES / 2) {
             addr |= ~UINT64_C(0) << 48;
         }
-        if (!present(table[i])) {
+        if (level > 1 && !present(table[i])) {
             continue;
         }
         if (level == 1 || (level == 2 && table[i] & PTE_PS)) {
@@ -158,7 +158,7 @@ static void watch_leaf(struct visit *v, uint64_t addr, uint64_t *entry, unsigned
 {
     (void)addr;
     if (level == 1) {
-        if (*entry & PTE_A) {
+        if (present(*entry) && *entry & PTE_A) {
             *entry &= ~PTE_A;
         }
         return;
@@ -184,6 +184,8 @@ void machine_watch(struct machine *m)
     }
 }
 
+/* A page that was unmapped again, or hidden, is told too if the guest left its bits in place: it is there when
+ * the next run begins. What is wrong about this shows then (write_list). */
 static void touched_leaf(struct visit *v, uint64_t addr, uint64_t *entry, unsigned level)
 {
     if (level == 1 && *entry & PTE_A && v->count < VMM_TOUCHES_MAX) {
@@ -220,24 +222,23 @@ static size_t write_list(const struct machine *m, const uint64_t *touches, size_
     return n;
 }
 
-/* The root, and what leads to the loop. Returns where the loop's page 0 is, 0 when the guest has no entry of
- * its root left. The guest has the lower half of addresses and no page of the last entry's in any program of
- * ours. */
-static uint64_t write_tables(const struct machine *m)
+/* A free entry of the root, of the lower half of addresses; 0 when there is none. */
+static unsigned free_slot(const uint64_t *root)
 {
-    uint64_t *root = low_page(m, ROOT), *table = low_page(m, ROOT + 3);
-    const uint64_t *guest = table_at(m, m->cr3);
     unsigned slot = ENTRIES / 2 - 1;
-    while (slot > 0 && guest && guest[slot]) {
+    while (slot > 0 && root[slot]) {
         slot--;
     }
-    if (slot == 0) {
-        return 0;
-    }
-    memcpy(root, guest, PAGE);
-    root[slot] = (ROOT + 1) * PAGE | PTE_P | PTE_W | PTE_U | PTE_A;
-    for (unsigned level = ROOT + 1; level < ROOT + 3; level++) {
-        low_page(m, level)[0] = (level + 1) * PAGE | PTE_P | PTE_W | PTE_U | PTE_A;
+    return slot;
+}
+
+/* What leads to the loop from that entry of the root. */
+static void write_tables(const struct machine *m, uint64_t *slot)
+{
+    uint64_t *table = low_page(m, TABLES + 2);
+    *slot = TABLES * PAGE | PTE_P | PTE_W | PTE_U | PTE_A;
+    for (unsigned page = TABLES; page < TABLES + 2; page++) {
+        low_page(m, page)[0] = (page + 1) * PAGE | PTE_P | PTE_W | PTE_U | PTE_A;
     }
     table[AT_CODE] = CODE * PAGE | PTE_P | PTE_U | PTE_A;
     for (unsigned i = 0; i < LIST_PAGES; i++) {
@@ -246,7 +247,6 @@ static uint64_t write_tables(const struct machine *m)
     table[AT_CALL] = UNID_CALL_ADDR | PTE_P | PTE_U | PTE_A | PTE_NX;
     table[AT_DOORBELL] = VMM_DOORBELL_ADDR | PTE_P | PTE_W | PTE_U | PTE_A | PTE_D | PTE_NX;
     memcpy(low_page(m, CODE), touch_code, (size_t)(touch_code_end - touch_code));
-    return (uint64_t)slot << 39;
 }
 
 int machine_touch(struct machine *m, const uint64_t *touches, size_t count)
@@ -256,24 +256,31 @@ int machine_touch(struct machine *m, const uint64_t *touches, size_t count)
     if (count == 0 || __atomic_load_n(&call->ack, __ATOMIC_ACQUIRE) == wanted) {
         return 0;
     }
-    int rc = map_low(m, ROOT, SPLIT);
+    uint64_t *root = table_at(m, m->cr3);
+    unsigned slot = root ? free_slot(root) : 0;
+    if (slot == 0) {
+        return 0;
+    }
+    int rc = map_low(m, TABLES, SPLIT);
     if (rc < 0) {
         m->step = "map what touches pages";
         return rc;
     }
-    uint64_t base = write_tables(m);
-    size_t n = base ? write_list(m, touches, count) : 0;
+    uint64_t base = (uint64_t)slot << 39;
+    size_t n = write_list(m, touches, count);
     if (n > 0) {
+        write_tables(m, &root[slot]);
         struct kvm_regs regs = {.rip = base + AT_CODE * PAGE,
                                 .rsi = base + AT_LIST * PAGE,
                                 .rcx = n,
                                 .rdi = base + AT_CALL * PAGE + offsetof(struct unid_call, ack),
                                 .rbx = wanted,
                                 .rdx = base + AT_DOORBELL * PAGE};
-        rc = machine_run_own(m, ROOT * PAGE, &regs, "touch pages");
+        rc = machine_run_own(m, m->cr3, &regs, "touch pages");
     }
     /* The guest is to find nothing of it. */
-    if (madvise(m->mem + ROOT * PAGE, (SPLIT - ROOT) * PAGE, MADV_DONTNEED) < 0 && rc == 0) {
+    root[slot] = 0;
+    if (madvise(m->mem + TABLES * PAGE, (SPLIT - TABLES) * PAGE, MADV_DONTNEED) < 0 && rc == 0) {
         m->step = "drop what touched pages";
         rc = -errno;
     }
