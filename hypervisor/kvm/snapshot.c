@@ -193,9 +193,9 @@ void snapshot_ahead(const struct snapshot *s, struct vmm_order *order, struct vm
     order->touch_count = (uint32_t)ret->touch_count;
 }
 
-size_t snapshot_pages_ahead(const struct snapshot *s)
+size_t snapshot_work_ahead(const struct snapshot *s)
 {
-    size_t pages = 0;
+    size_t pages = s->touch_count;
     for (size_t i = 0; i < s->range_count; i++) {
         pages += s->ranges[i].count;
     }

@@ -255,6 +255,7 @@ static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
 static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint8_t *tail,
                         size_t tail_len)
 {
+    v->prepared = false;
     v->usage.cpu_us = r->cpu_us;
     v->usage.peak_rss_kib = r->rss_kib;
     v->usage.exits = r->exits;
