@@ -465,6 +465,33 @@ static void the_cache_is_bounded_by_the_last_use(void **state)
     image_ground_start(ig, 64 << 20);
 }
 
+/* Whoever has a mapping may have the path as well. */
+static void the_cache_keeps_what_is_in_use(void **state)
+{
+    struct image_ground *ig = *state;
+    un_autofree uint8_t *data = make_image(400000, 20);
+    char paths[3][200];
+    struct image_mapping *held[3];
+    image_ground_stop(ig);
+    image_ground_start(ig, 500000);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(push(ig, data, 300000 + (size_t)i), 0);
+        cache_path(ig, ig->a.info.digest, paths[i]);
+        assert_int_equal(map_image(ig, ig->a.info.digest), 0);
+        held[i] = ig->a.mapping;
+        if (i == 1) {
+            image_unref(held[i]);
+        }
+    }
+    image_unref(held[0]);
+    image_unref(held[2]);
+    image_ground_stop(ig); /* which waits for the worker */
+    assert_int_equal(access(paths[0], F_OK), 0);
+    assert_int_equal(access(paths[1], F_OK), -1);
+    assert_int_equal(access(paths[2], F_OK), 0);
+    image_ground_start(ig, 64 << 20);
+}
+
 static void a_mapping_outlives_its_image(void **state)
 {
     struct image_ground *ig = *state;
@@ -565,6 +592,7 @@ int main(void)
         TEST(a_damaged_cache_file_is_made_anew),
         TEST(bytes_damaged_in_the_database_do_not_run),
         TEST(the_cache_is_bounded_by_the_last_use),
+        TEST(the_cache_keeps_what_is_in_use),
         TEST(a_mapping_outlives_its_image),
 #ifdef UNID_FAULT_INJECTION
         TEST(every_failing_step_of_an_upload_undoes_it),
