@@ -31,11 +31,11 @@ static int parse_numbers(const json_t *object, struct machine_config *m, struct 
     rc = rc < 0 ? rc : un_json_get_int(object, "min_instances", 0, LIMIT_MACHINES, &min, err);
     rc = rc < 0 ? rc : un_json_get_int(object, "max_instances", 1, LIMIT_MACHINES, &max, err);
     rc = rc < 0 ? rc
-                : un_json_get_int(object, "idle_timeout_ms", 100, LIMIT_MACHINE_IDLE_TIMEOUT_MS, &idle,
-                                  err);
+                : un_json_get_int(object, "idle_timeout_ms", 100, LIMIT_MACHINE_IDLE_TIMEOUT_MS,
+                                  &idle, err);
     rc = rc < 0 ? rc
-                : un_json_get_int(object, "ready_timeout_ms", 100, LIMIT_FUNCTION_TIMEOUT_MS, &ready,
-                                  err);
+                : un_json_get_int(object, "ready_timeout_ms", 100, LIMIT_FUNCTION_TIMEOUT_MS,
+                                  &ready, err);
     if (rc < 0) {
         return rc;
     }
@@ -83,13 +83,15 @@ static int parse_digest(const json_t *object, const char *key, char ret[IMAGE_DI
         return rc;
     }
     if (!image_digest_valid(digest)) {
-        return un_error_set(err, -EINVAL, "%s: must be \"sha256:\" and 64 lower-case hex digits", key);
+        return un_error_set(err, -EINVAL, "%s: must be \"sha256:\" and 64 lower-case hex digits",
+                            key);
     }
     memcpy(ret, digest, IMAGE_DIGEST_SIZE);
     return 0;
 }
 
-static int parse_volume(const json_t *item, size_t i, struct machine_config *m, struct un_error *err)
+static int parse_volume(const json_t *item, size_t i, struct machine_config *m,
+                        struct un_error *err)
 {
     const char *name = json_string_value(item);
     if (!name || strlen(name) != json_string_length(item) || !volume_name_valid(name)) {
@@ -139,10 +141,10 @@ static int parse_disks(const json_t *object, struct machine_config *m, struct un
 
 int machine_config_parse(const json_t *object, struct machine_config *ret, struct un_error *err)
 {
-    static const char *const keys[] = {"port",          "flavor",          "append",
-                                       "service",       "min_instances",   "max_instances",
-                                       "idle_timeout_ms", "ready_timeout_ms", "initrd",
-                                       "disk",          "volumes",         NULL};
+    static const char *const keys[] = {
+        "port",          "flavor",        "append",          "service",
+        "min_instances", "max_instances", "idle_timeout_ms", "ready_timeout_ms",
+        "initrd",        "disk",          "volumes",         NULL};
     struct machine_config m;
     machine_config_init(&m);
     if (object) {
@@ -176,14 +178,15 @@ static json_t *volumes_to_json(const struct machine_config *m)
 
 json_t *machine_config_to_json(const struct machine_config *m)
 {
-    json_t *object = json_pack(
-        "{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:o}", "port", (int)m->port, "flavor", m->flavor,
-        "append", m->append ? m->append : "", "service", m->service, "min_instances",
-        (int)m->min_instances, "max_instances", (int)m->max_instances, "idle_timeout_ms",
-        (int)m->idle_timeout_ms, "ready_timeout_ms", (int)m->ready_timeout_ms, "volumes",
-        volumes_to_json(m));
-    if (object && ((m->initrd[0] && json_object_set_new(object, "initrd", json_string(m->initrd)) < 0) ||
-                   (m->disk[0] && json_object_set_new(object, "disk", json_string(m->disk)) < 0))) {
+    json_t *object =
+        json_pack("{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:o}", "port", (int)m->port, "flavor",
+                  m->flavor, "append", m->append ? m->append : "", "service", m->service,
+                  "min_instances", (int)m->min_instances, "max_instances", (int)m->max_instances,
+                  "idle_timeout_ms", (int)m->idle_timeout_ms, "ready_timeout_ms",
+                  (int)m->ready_timeout_ms, "volumes", volumes_to_json(m));
+    if (object &&
+        ((m->initrd[0] && json_object_set_new(object, "initrd", json_string(m->initrd)) < 0) ||
+         (m->disk[0] && json_object_set_new(object, "disk", json_string(m->disk)) < 0))) {
         json_decref(object);
         return NULL;
     }
