@@ -133,6 +133,22 @@ def test_data_survive_sleep_a_new_version_and_unid(daemon):
     assert volume(daemon, "data")["allocated"] > 0
 
 
+def test_a_killed_unid_leaves_volumes_whole(daemon):
+    make(daemon, "lasting", size_mib=8).ok(201)
+    put(daemon, "keeper", service=True, volumes=["lasting"]).ok(201)
+    write(daemon, "keeper", 0, 7, b"on disk")
+    # What a creation that was killed leaves, and a file of somebody's.
+    (daemon.state / "volumes/.half.part").write_bytes(b"half")
+    (daemon.state / "volumes/foreign").write_bytes(b"foreign")
+    daemon.kill()
+    daemon.start()
+    assert not (daemon.state / "volumes/.half.part").exists()
+    assert (daemon.state / "volumes/foreign").read_bytes() == b"foreign"
+    assert read(daemon, "keeper", 0, 7) == b"on disk"
+    daemon.get("/api/v1/volumes/half", unix=True).problem(404)
+    daemon.get("/api/v1/volumes/foreign", unix=True).problem(404)
+
+
 def test_a_kernel_gets_an_initrd_and_disks_in_their_order(daemon):
     packed = gzip.compress(CPIO)
     initrd = daemon.post("/api/v1/images", packed, unix=True).ok(200, 201).json
@@ -156,7 +172,10 @@ def test_a_kernel_gets_an_initrd_and_disks_in_their_order(daemon):
         write(daemon, "disks", n, 2, b"written")
         assert read(daemon, "disks", n, 2) == b"written"
     asleep(daemon)
-    # What is written to the image's disk is gone with the machine.
+    # What is written to the image's disk is gone with the machine, and leaves no file.
+    harness.wait_for(
+        lambda: not [f for f in daemon.state.rglob("*") if "TRANSIENT" in f.name], "no overlay is left", 10
+    )
     assert [read(daemon, "disks", n, 2) for n in range(3)] == [b"", b"written", b"written"]
     assert get(daemon, "disks/disk/read/3/0").status == 404
     # The images are kept for the function.
