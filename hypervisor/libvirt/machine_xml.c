@@ -75,9 +75,11 @@ static int append_disk(const struct hv_machine_disk *d, unsigned number, const c
 {
     int rc = un_buf_append_str(out, "<disk type='file' device='disk'><driver name='qemu'");
     rc = rc < 0 ? rc : attribute(out, "type", d->format);
-    /* A volume's bytes are on the disk when the guest's flush has ended; an image's are lost anyway. */
+    /* A volume's bytes are on the disk when the guest's flush has ended; an image's are lost anyway. The
+     * guest is told when there is no room: QEMU would stop it, and nobody set it going again. */
     rc = rc < 0 ? rc
-                : un_buf_printf(out, " cache='%s'/><source", d->read_only ? "unsafe" : "writeback");
+                : un_buf_printf(out, " cache='%s' error_policy='report'/><source",
+                                d->read_only ? "unsafe" : "writeback");
     rc = rc < 0 ? rc : attribute(out, "file", d->path);
     rc = rc < 0 ? rc
                 : un_buf_printf(out, "/><target dev='%s%c' bus='%s'/>%s%s</disk>",
