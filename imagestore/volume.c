@@ -107,7 +107,7 @@ int volume_place(struct imagestore *is, const char *name, char *ret_path, size_t
                  const char **ret_format, struct un_error *err)
 {
     struct volume *v = volume_find(is, name);
-    if (!v || !v->exists || v->busy) {
+    if (!v || !v->exists) {
         return un_error_set(
             err, -ENOENT, "there is no volume %s; make it with `unictl volume create %s --size 1G`",
             name, name);

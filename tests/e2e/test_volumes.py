@@ -35,6 +35,16 @@ def daemon(tmp_path_factory):
     daemon.assert_nothing_left()
 
 
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """A daemon whose machines are never woken: it needs no rights."""
+    flags = ["--set", "machines.network=user"]
+    daemon = harness.Daemon(tmp_path_factory.mktemp("quiet"), driver="fake", flags=flags).start()
+    yield daemon
+    assert daemon.stop() == 0, daemon.log()[-3000:]
+    daemon.assert_nothing_left()
+
+
 def disk_image(text, sectors=2048):
     """A raw disk with an MBR's signature, and `text` in its sector 1."""
     return bytes(510) + b"\x55\xaa" + text.ljust(SECTOR, b"\0") + bytes((sectors - 2) * SECTOR)
@@ -208,12 +218,12 @@ def test_a_late_pvh_note_is_found(daemon):
     assert get(daemon, "late/").ok(200).body.startswith(b"hello")
 
 
-def test_what_makes_no_sense_is_refused(daemon):
-    kernel, initrd = push(daemon, KERNEL.read_bytes()), push(daemon, CPIO)
-    disk = push(daemon, disk_image(b"other"))
+def test_what_makes_no_sense_is_refused(quiet):
+    kernel, initrd = push(quiet, KERNEL.read_bytes()), push(quiet, CPIO)
+    disk = push(quiet, disk_image(b"other"))
     nothing = "sha256:" + "0" * 64
-    make(daemon, "mine", size_mib=1).ok(201)
-    put(daemon, "owner", service=True, volumes=["mine"]).ok(201)
+    make(quiet, "mine", size_mib=1).ok(201)
+    put(quiet, "owner", service=True, volumes=["mine"]).ok(201)
     for machine, status, words in [
         ({"initrd": disk}, 400, ["initrd", "of kind disk"]),
         ({"disk": initrd}, 400, ["disk", "of kind initrd"]),
@@ -230,7 +240,7 @@ def test_what_makes_no_sense_is_refused(daemon):
         ({"service": True, "volumes": "mine"}, 400, ["volumes"]),
         ({"service": True, "volumes": ["../mine"]}, 400, ["volumes[0]"]),
     ]:
-        problem = put(daemon, "bad", **machine).problem(status)
+        problem = put(quiet, "bad", **machine).problem(status)
         assert all(word in problem["detail"] for word in words), problem
     for how, status in [
         ({}, 400),
@@ -240,26 +250,26 @@ def test_what_makes_no_sense_is_refused(daemon):
         ({"image": nothing}, 404),
         ({"image": disk, "size_mib": 1, "format": "raw"}, 400),
     ]:
-        make(daemon, "bad", **how).problem(status)
-    make(daemon, "Bad", size_mib=1).problem(400)
-    make(daemon, "mine", size_mib=2).problem(409)
-    daemon.get("/api/v1/volumes/bad", unix=True).problem(404)
-    daemon.delete("/api/v1/volumes/bad", unix=True).problem(404)
-    assert "owner" in daemon.delete("/api/v1/volumes/mine", unix=True).problem(409)["detail"]
-    listed = daemon.get("/api/v1/volumes", unix=True).ok(200).json["items"]
+        make(quiet, "bad", **how).problem(status)
+    make(quiet, "Bad", size_mib=1).problem(400)
+    make(quiet, "mine", size_mib=2).problem(409)
+    quiet.get("/api/v1/volumes/bad", unix=True).problem(404)
+    quiet.delete("/api/v1/volumes/bad", unix=True).problem(404)
+    assert "owner" in quiet.delete("/api/v1/volumes/mine", unix=True).problem(409)["detail"]
+    listed = quiet.get("/api/v1/volumes", unix=True).ok(200).json["items"]
     assert "mine" in [v["name"] for v in listed] and "bad" not in [v["name"] for v in listed]
 
 
-def test_a_volume_goes_with_the_live_version_only(daemon):
-    make(daemon, "moved", size_mib=1).ok(201)
-    put(daemon, "first", service=True, volumes=["moved"]).ok(201)
-    put(daemon, "first", service=True).ok(200)
-    put(daemon, "second", service=True, volumes=["moved"]).ok(201)
+def test_a_volume_goes_with_the_live_version_only(quiet):
+    make(quiet, "moved", size_mib=1).ok(201)
+    put(quiet, "first", service=True, volumes=["moved"]).ok(201)
+    put(quiet, "first", service=True).ok(200)
+    put(quiet, "second", service=True, volumes=["moved"]).ok(201)
     path = "/api/v1/functions/first/aliases/live"
-    assert "second" in daemon.put(path, {"version": 1}, unix=True).problem(409)["detail"]
-    daemon.delete("/api/v1/functions/second", unix=True).ok(204)
-    daemon.put(path, {"version": 1}, unix=True).ok(200)
-    assert volume(daemon, "moved")["used_by"] == ["first"]
+    assert "second" in quiet.put(path, {"version": 1}, unix=True).problem(409)["detail"]
+    quiet.delete("/api/v1/functions/second", unix=True).ok(204)
+    quiet.put(path, {"version": 1}, unix=True).ok(200)
+    assert volume(quiet, "moved")["used_by"] == ["first"]
 
 
 def test_the_command_line_makes_attaches_and_removes_volumes(daemon, tmp_path):
