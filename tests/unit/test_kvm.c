@@ -474,7 +474,8 @@ static void a_shell_bound_ahead_runs_its_function_only(void **state)
     struct contract_vm lesson;
     run(&lesson, r);
     contract_free(&lesson);
-    assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "other-ahead", contract.mem_bytes, &err), -EALREADY);
+    assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "other-ahead", contract.mem_bytes, &err),
+                     -EALREADY);
     v.ready = false;
     assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), 0);
     assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), -EINVAL);
