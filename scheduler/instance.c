@@ -360,6 +360,7 @@ bool instance_bind_ahead(struct instance *i, struct warm_set *set)
         return false;
     }
     i->set = set;
+    i->bound_ahead = true;
     set_state(i, INSTANCE_RECYCLING);
     return true;
 }
