@@ -465,7 +465,7 @@ static int begin_egress(struct sched_call *c)
 {
     const struct egress_spec spec = {
         .loop = c->s->loop,
-        .resolver = c->s->resolver,
+        .dialer = c->s->dialer,
         .rules = c->version->config.egress,
         .function = c->version->name,
         .answer = on_answer,

@@ -14,6 +14,7 @@
 #ifndef UNID_SCHEDULER_DIAL_H
 #define UNID_SCHEDULER_DIAL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/endpoint.h"
@@ -47,8 +48,13 @@ struct dial_spec {
     void *arg;
 };
 
+/* Whether one of the rules (as in dial_spec; NULL: none) names the endpoint, or, with `host_only`, its
+ * host with some port. */
+bool dial_allowed(char *const *rules, const struct un_endpoint *to, bool host_only);
+
 struct dial;
-/* Gives an attempt, which is gone when `done` is called. -ENOMEM. */
+/* Gives an attempt, which is gone when `done` is called. -ENOMEM; -ENOBUFS too many names are being
+ * looked up. */
 int dial_start(const struct dial_spec *spec, struct dial **ret, struct un_error *err);
 /* `done` is not called any more. */
 void dial_cancel(struct dial *d);

@@ -13,7 +13,8 @@
  * warm.c VMs that were put back for another run of their function, queue.c the waiting room (policy:
  * admission.c, pure), prepare.c snapshots ahead of the first call, receipt.c what is written down,
  * async.c and async_*.c the durable queue, deadletter.c what it gave up, interface.c what programs of each
- * interface see and say (pure), egress.c connections to the outside.
+ * interface see and say (pure), egress.c what they ask of the host, dial.c
+ * connections to others.
  *
  * The scheduler serves no HTTP and does not know which hypervisor it drives. Loop thread.
  */
@@ -96,6 +97,11 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
 /* Whether so much memory is free of what all VMs may have together; idle shells are let go for it, so
  * asking again soon may help. */
 bool sched_may_use(struct scheduler *s, uint64_t bytes);
+
+/* What makes the connections of programs (dial.h), for others that make some under the same rules.
+ * Borrowed until sched_close. */
+struct dialer;
+struct dialer *sched_dialer(struct scheduler *s);
 
 /* --- a call ----------------------------------------------------------------------------------- */
 

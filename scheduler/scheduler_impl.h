@@ -446,7 +446,7 @@ struct scheduler {
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
-    struct egress_resolver *resolver;
+    struct dialer *dialer;
     struct un_list followers;
     struct async_queue async;
 
