@@ -399,6 +399,20 @@ json_t *door_ports_json(const struct door *d, const char *function)
     return list;
 }
 
+void door_add_findings(const struct door *d, json_t *findings)
+{
+    un_list_for_each (it, &d->gates) {
+        const struct gate *g = un_list_entry(it, struct gate, node);
+        if (g->live && g->why) {
+            json_array_append_new(
+                findings,
+                json_pack("{s:s+, s:s, s:s+++, s:s}", "check", "port ", g->address, "status", "warn",
+                          "detail", "function ", g->function, ": ", g->why, "fix",
+                          "free the port, or deploy the function with another --publish"));
+        }
+    }
+}
+
 /* --- private names ---------------------------------------------------------------------------- */
 
 /* Takes `fd` on success. */

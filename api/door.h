@@ -38,6 +38,9 @@ void door_settle(struct door *d, const char *function, char *const *publish,
 /* [{"address": "127.0.0.1:5432", "error": null or text}] of a function; NULL when out of memory. */
 json_t *door_ports_json(const struct door *d, const char *function);
 
+/* Adds what `doctor` says of ports that cannot be opened: {"check", "status", "detail", "fix"}. */
+void door_add_findings(const struct door *d, json_t *findings);
+
 struct door_stats {
     unsigned ports, failed, connections; /* `failed`: of the ports, those that cannot be opened */
 };

@@ -32,6 +32,8 @@ static const struct args_option deploy_options[] = {
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
     GATHER_OPTIONS,
+    {"publish", 0, "[ADDR:]PORT",
+     "unid listens there for it (ADDR: 127.0.0.1 if not given); may be repeated"},
     {"egress", 0, "HOST:PORT",
      "where the program may connect to; HOST may be *.DOMAIN, PORT *; may be repeated"},
     {"machine", 0, NULL, "IMAGE is a machine image: a kernel, or a disk with one"},
