@@ -76,16 +76,27 @@ static struct gate *gate_find(const struct door *d, const char *function, const 
     return NULL;
 }
 
-/* Another function that has this port, at this address or at another; NULL: none. */
-static const struct gate *gate_of_others(const struct door *d, const char *function,
-                                         const char *address, bool same_address)
+static size_t host_length(const char *address)
 {
-    const char *port = strrchr(address, ':');
-    un_list_for_each (it, &d->gates) {
+    return (size_t)(strrchr(address, ':') - address);
+}
+
+static unsigned port_number(const char *address)
+{
+    return (unsigned)strtoul(strrchr(address, ':') + 1, NULL, 10);
+}
+
+/* Another function that has this port, at this address or at any; NULL: none. */
+static const struct gate *gate_of_others(const struct gate *wanted, bool same_address)
+{
+    unsigned port = port_number(wanted->address);
+    size_t len = host_length(wanted->address);
+    un_list_for_each (it, &wanted->d->gates) {
         const struct gate *g = un_list_entry(it, struct gate, node);
-        if (strcmp(g->function, function) != 0 && strcmp(port, ":0") != 0 &&
-            strcmp(same_address ? g->address : strrchr(g->address, ':'),
-                   same_address ? address : port) == 0) {
+        bool same_port = port && port == (g->fd < 0 ? port_number(g->address) : g->port);
+        if (same_port && strcmp(g->function, wanted->function) != 0 &&
+            (!same_address || (len == host_length(g->address) &&
+                               memcmp(g->address, wanted->address, len) == 0))) {
             return g;
         }
     }
@@ -94,14 +105,14 @@ static const struct gate *gate_of_others(const struct door *d, const char *funct
 
 static int gate_listen(struct gate *g, struct un_error *err)
 {
-    const struct gate *other = gate_of_others(g->d, g->function, g->address, true);
+    const struct gate *other = gate_of_others(g, true);
     if (other) {
         return un_error_set(err, -EADDRINUSE, "publish: %s is published by function %s already",
                             g->address, other->function);
     }
     int rc = un_fault("door.listen") ? un_error_set(err, -EADDRINUSE, "in use")
                                      : http_socket_listen(g->address, &g->fd, &g->port, err);
-    if (rc < 0 && (other = gate_of_others(g->d, g->function, g->address, false))) {
+    if (rc < 0 && (other = gate_of_others(g, false))) {
         return un_error_set(err, rc, "publish: %s cannot be opened: function %s has published %s",
                             g->address, other->function, other->address);
     }
@@ -389,11 +400,11 @@ json_t *door_ports_json(const struct door *d, const char *function)
         if (!g->live || strcmp(g->function, function) != 0) {
             continue;
         }
-        int host = (int)(strrchr(g->address, ':') - g->address);
         json_array_append_new(
             list, json_pack("{s:o, s:o}", "address",
                             g->fd < 0 ? json_string(g->address)
-                                      : json_sprintf("%.*s:%u", host, g->address, g->port),
+                                      : json_sprintf("%.*s:%u", (int)host_length(g->address),
+                                                     g->address, g->port),
                             "error", g->why ? json_string(g->why) : json_null()));
     }
     return list;

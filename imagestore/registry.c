@@ -219,9 +219,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
 {
     struct registry_op *op = op_new(r, name, NULL, arg);
     struct function_config taken = *config;
-    config->args = config->env = config->egress = NULL;
-    config->program = NULL;
-    config->machine.append = NULL;
+    function_config_init(config);
     if (!op) {
         function_config_done(&taken);
         cb(arg, -ENOMEM, NULL, false, &no_memory);
