@@ -125,7 +125,7 @@ void gateway_call(struct api_call *call, enum sched_trigger trigger, const char 
                   const char *qualifier, const char *target);
 
 /* gateway.c: calls the function at whose own port the exchange came in. */
-void gateway_own_port(struct api_call *call, const char *function);
+void gateway_own_port(struct api_call *call, const struct http_pin *pin);
 
 /* rest_tags.c, for rest_images.c: gives each image of `answer` (an image or a page of images; the
  * reference is taken, NULL becomes a 500) its "tags", and ends the call with it. */

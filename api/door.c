@@ -38,6 +38,7 @@ struct lookup {
     char function[64];
     int fd; /* -1: for its ports */
     uint16_t port;
+    unsigned depth;
     bool again; /* the function has changed meanwhile */
 };
 
@@ -170,7 +171,7 @@ static void on_accept(struct evconnlistener *lev, evutil_socket_t fd, struct soc
 {
     struct gate *g = arg;
     struct door *d = g->d;
-    (void)stream_open(d, g->function, fd, false, NULL); /* the client sees it closed */
+    (void)stream_open(d, g->function, fd, 0, NULL); /* the client sees it closed */
     if (d->stream_count >= LIMIT_TCP_CONNECTIONS) {
         set_accepting(d, false);
     }
@@ -198,7 +199,9 @@ static int serve(struct gate *g, struct un_error *err)
         return un_error_errno(err, -errno, "serve %s", g->address);
     }
     if (!g->tcp) {
-        return http_server_listen_fd(d->api->http, fd, g->function, &g->http, err);
+        struct http_pin pin = {.depth = 0};
+        memcpy(pin.name, g->function, sizeof(pin.name));
+        return http_server_listen_fd(d->api->http, fd, &pin, &g->http, err);
     }
     g->lev = evconnlistener_new(un_loop_base(d->api->loop), on_accept, g,
                                 LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
@@ -298,13 +301,12 @@ static void lookup_free(struct lookup *l)
     free(l);
 }
 
-static struct lookup *lookup_new(struct door *d, const char *function, int fd, uint16_t port)
+static struct lookup *lookup_new(struct door *d, const char *function, int fd)
 {
     struct lookup *l = un_fault("door.lookup") ? NULL : calloc(1, sizeof(*l));
     if (l) {
         l->d = d;
         l->fd = fd;
-        l->port = port;
         snprintf(l->function, sizeof(l->function), "%s", function);
         un_list_push(&d->lookups, &l->node);
     }
@@ -344,7 +346,7 @@ static void on_change(void *arg, const char *function)
             return;
         }
     }
-    struct lookup *l = lookup_new(d, function, -1, 0);
+    struct lookup *l = lookup_new(d, function, -1);
     if (l) {
         function_resolve(d->api->registry, function, NULL, on_live, l);
     }
@@ -427,17 +429,19 @@ void door_add_findings(const struct door *d, json_t *findings)
 /* --- private names ---------------------------------------------------------------------------- */
 
 /* Takes `fd` on success. */
-static int serve_inner(struct door *d, const struct function_version *v, uint16_t port, int fd,
-                       struct un_error *err)
+static int serve_inner(struct door *d, const struct function_version *v,
+                       const struct dial_inner *to, struct un_error *err)
 {
     if (v->config.interface != FUNCTION_TCP) {
-        return http_server_adopt(d->api->http, fd, v->name, err);
+        struct http_pin pin = {.depth = to->depth + 1};
+        memcpy(pin.name, v->name, sizeof(pin.name));
+        return http_server_adopt(d->api->http, to->fd, &pin, err);
     }
-    if (v->config.machine.port != port) {
+    if (v->config.machine.port != to->port) {
         return un_error_set(err, -ECONNREFUSED, "function %s serves port %u, not %u", v->name,
-                            v->config.machine.port, port);
+                            v->config.machine.port, to->port);
     }
-    return stream_open(d, v->name, fd, true, err);
+    return stream_open(d, v->name, to->fd, to->depth + 1, err);
 }
 
 static void on_callee(void *arg, int rc, struct function_version *v, const struct un_error *err)
@@ -445,31 +449,33 @@ static void on_callee(void *arg, int rc, struct function_version *v, const struc
     struct lookup *l = arg;
     struct door *d = l->d;
     if (!d->closed && rc == 0) {
-        int fd = un_steal_fd(&l->fd);
-        if (serve_inner(d, v, l->port, fd, NULL) == -ECONNREFUSED) {
-            close(fd);
+        const struct dial_inner to = {.port = l->port, .depth = l->depth, .fd = un_steal_fd(&l->fd)};
+        if (serve_inner(d, v, &to, NULL) == -ECONNREFUSED) {
+            close(to.fd);
         }
     }
     lookup_free(l); /* closes what was not taken: the caller sees an end */
     door_free_if_over(d);
 }
 
-static int serve_name(void *arg, const char *function, uint16_t port, int fd, struct un_error *err)
+static int serve_name(void *arg, const struct dial_inner *to, struct un_error *err)
 {
     struct door *d = arg;
-    if (!function_name_valid(function)) {
-        return un_error_set(err, -ENOENT, "%.63s is no function's name", function);
+    if (!function_name_valid(to->function)) {
+        return un_error_set(err, -ENOENT, "%.63s is no function's name", to->function);
     }
-    struct function_version *v = function_peek(d->api->registry, function, NULL);
+    struct function_version *v = function_peek(d->api->registry, to->function, NULL);
     if (v) {
-        int rc = serve_inner(d, v, port, fd, err);
+        int rc = serve_inner(d, v, to, err);
         return rc == -ECONNREFUSED ? rc : 0; /* otherwise the socket has been taken, and may be closed */
     }
-    struct lookup *l = lookup_new(d, function, fd, port);
+    struct lookup *l = lookup_new(d, to->function, to->fd);
     if (!l) {
         return un_error_set(err, -ENOMEM, "no memory for a connection");
     }
-    function_resolve(d->api->registry, function, NULL, on_callee, l);
+    l->port = to->port;
+    l->depth = to->depth;
+    function_resolve(d->api->registry, to->function, NULL, on_callee, l);
     return 0;
 }
 
@@ -518,7 +524,7 @@ static void on_published(void *arg, int rc, struct function_version *const *list
 
 void door_open_ports(struct door *d, void (*done)(void *arg), void *arg)
 {
-    struct lookup *l = lookup_new(d, "", -1, 0);
+    struct lookup *l = lookup_new(d, "", -1);
     d->opened = done;
     d->opened_arg = arg;
     if (!l) {

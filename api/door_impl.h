@@ -19,9 +19,9 @@ struct door {
     void *opened_arg;
 };
 
-/* Begins a call of a function with a connection; takes `fd`, also when it fails. `inner`: it is a
- * function's. -ENOMEM. */
-int stream_open(struct door *d, const char *function, int fd, bool inner, struct un_error *err);
+/* Begins a call of a function with a connection; takes `fd`, also when it fails. `depth`: see
+ * sched_call_spec. -ENOMEM. */
+int stream_open(struct door *d, const char *function, int fd, unsigned depth, struct un_error *err);
 /* Ends those of clients on which nothing moves, now or as soon as that is so. */
 void streams_drain(struct door *d);
 void streams_close(struct door *d);

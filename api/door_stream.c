@@ -276,7 +276,7 @@ static void keep_alive(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
 }
 
-int stream_open(struct door *d, const char *function, int fd, bool inner, struct un_error *err)
+int stream_open(struct door *d, const char *function, int fd, unsigned depth, struct un_error *err)
 {
     struct stream *s = un_fault("door.stream") ? NULL : calloc(1, sizeof(*s));
     if (s) {
@@ -289,7 +289,7 @@ int stream_open(struct door *d, const char *function, int fd, bool inner, struct
         return un_error_set(err, -ENOMEM, "no memory for a connection");
     }
     s->d = d;
-    s->inner = inner;
+    s->inner = depth > 0;
     moved(s);
     un_timer_init(&s->quiet, d->api->loop, on_quiet, s);
     un_list_push(&d->streams, &s->node);
@@ -298,7 +298,7 @@ int stream_open(struct door *d, const char *function, int fd, bool inner, struct
                                          .trigger = SCHED_TCP,
                                          .attempt = 1,
                                          .content_length = -1,
-                                         .inner = inner,
+                                         .depth = depth,
                                          .events = &events,
                                          .arg = s};
     int rc = sched_call_start(d->api->scheduler, &spec, &s->call, err);
@@ -306,7 +306,7 @@ int stream_open(struct door *d, const char *function, int fd, bool inner, struct
         cut(s, false);
         return rc;
     }
-    if (!inner) {
+    if (depth == 0) {
         keep_alive(fd);
     }
     bufferevent_setcb(s->bev, on_read, on_write, on_event, s);

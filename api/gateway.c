@@ -350,14 +350,14 @@ void gateway_call(struct api_call *call, enum sched_trigger trigger, const char 
 }
 
 /* A port of the function's own, where there are no routes. */
-void gateway_own_port(struct api_call *call, const char *function)
+void gateway_own_port(struct api_call *call, const struct http_pin *pin)
 {
     const struct http_request *req = http_exchange_request(call->ex);
-    const struct sched_call_spec part = {.function = function,
+    const struct sched_call_spec part = {.function = pin->name,
                                          .trigger = SCHED_HTTP,
                                          .target = req->target,
                                          .own_port = true,
-                                         .inner = http_exchange_is_unix(call->ex)};
+                                         .depth = pin->depth};
     if (!route_target_clean(req->target)) {
         reply_problem(call, 400, "the path is malformed, or has dot segments");
         return;

@@ -63,6 +63,7 @@
 #define LIMIT_RESPONSE_TRAILER_BYTES (16 * 1024) /* behind a chunked body of a program; not kept */
 #define LIMIT_CGI_BODY_BYTES                                                                       \
     (256 * 1024) /* of a body without a length, held until CONTENT_LENGTH is known */
+#define LIMIT_CALL_DEPTH       16   /* functions that call each other by private names, in a row */
 #define LIMIT_EGRESS_HANDLES   64   /* connections of one VM at once; the guest's sets have so many bits */
 #define LIMIT_EGRESS_OPENS     4096 /* of one invocation, refused ones among them */
 #define LIMIT_EGRESS_LOG_LINES 16   /* about refused connections, in one invocation's log */

@@ -143,7 +143,7 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
     c->peer = spec->peer ? strdup(spec->peer) : NULL;
     c->http10 = spec->http10;
     c->own_port = spec->own_port;
-    c->inner = spec->inner;
+    c->depth = spec->depth;
     c->record = record_new();
     if (!c->function || (spec->qualifier && !c->qualifier) || (spec->uri && !c->uri) ||
         (spec->peer && !c->peer) || !c->record) {
@@ -533,7 +533,7 @@ static void begin(void *arg)
     struct scheduler *s = c->s;
     struct function_version *v;
 
-    if (s->draining && (!c->inner || s->closing)) {
+    if (s->draining && (c->depth == 0 || s->closing)) {
         call_finish(c, SCHED_DRAINING, "the daemon is shutting down");
         return;
     }

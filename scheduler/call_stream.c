@@ -471,6 +471,7 @@ static int begin_egress(struct sched_call *c)
         .dialer = c->s->dialer,
         .rules = c->version->config.egress,
         .function = c->version->name,
+        .depth = c->depth,
         .answer = on_answer,
         .ready = on_net_ready,
         .log = on_refusal,

@@ -198,7 +198,8 @@ struct sched_call_spec {
     const char *peer;       /* the client's IP address; NULL: not known */
     bool http10;            /* the client speaks HTTP/1.0 */
     bool own_port;          /* came in at a port of the function's own: no prefix is cut off its path */
-    bool inner;             /* by a function that runs: it is served while others are drained */
+    unsigned depth;         /* functions that have called each other up to this call: 1, and one more for
+                               each; such a call is served while others are drained. 0: not a function's */
     const struct sched_call_events *events; /* kept */
     void *arg;
 };

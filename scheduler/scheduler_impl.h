@@ -315,7 +315,8 @@ struct sched_call {
     char *function, *qualifier;
     int64_t content_length;
     char *uri, *peer;
-    bool http10, own_port, inner;
+    bool http10, own_port;
+    unsigned depth;
     bool stream; /* a connection: raw bytes both ways, no head */
     bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
     struct un_buf

@@ -113,11 +113,20 @@ void conn_place(struct http_conn *c, bool has_place)
     }
 }
 
+bool pin_copy(const struct http_pin *from, struct http_pin **to)
+{
+    *to = from ? malloc(sizeof(**to)) : NULL;
+    if (*to) {
+        **to = *from;
+    }
+    return !from || *to;
+}
+
 int conn_open(struct http_server *s, const struct conn_spec *spec, struct un_error *err)
 {
     int fd = spec->fd;
     struct http_conn *c = un_fault("http.conn") ? NULL : calloc(1, sizeof(*c));
-    if (c && spec->pin && !(c->pin = strdup(spec->pin))) {
+    if (c && !pin_copy(spec->pin, &c->pin)) {
         free(c);
         c = NULL;
     }

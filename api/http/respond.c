@@ -78,7 +78,7 @@ bool http_exchange_is_unix(const struct http_exchange *ex)
     return ex->conn->is_unix;
 }
 
-const char *http_exchange_pin(const struct http_exchange *ex)
+const struct http_pin *http_exchange_pin(const struct http_exchange *ex)
 {
     return ex->conn->pin;
 }

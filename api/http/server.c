@@ -172,17 +172,11 @@ static void listener_free(struct http_listener *l)
     }
 }
 
-static bool copy_text(const char *from, char **to)
-{
-    *to = from ? strdup(from) : NULL;
-    return !from || *to;
-}
-
-static int listen_on(struct http_server *s, int fd, const char *path, const char *pin,
+static int listen_on(struct http_server *s, int fd, const char *path, const struct http_pin *pin,
                      struct http_listener **ret, struct un_error *err)
 {
     struct http_listener *l = calloc(1, sizeof(*l));
-    bool ready = l && copy_text(path, &l->path) && copy_text(pin, &l->pin);
+    bool ready = l && (!path || (l->path = strdup(path))) && pin_copy(pin, &l->pin);
     if (ready) {
         l->server = s;
         l->lev =
@@ -206,7 +200,7 @@ static int listen_on(struct http_server *s, int fd, const char *path, const char
     return 0;
 }
 
-int http_server_listen_fd(struct http_server *s, int fd, const char *pin,
+int http_server_listen_fd(struct http_server *s, int fd, const struct http_pin *pin,
                           struct http_listener **ret, struct un_error *err)
 {
     return listen_on(s, fd, NULL, pin, ret, err);
@@ -348,7 +342,8 @@ int http_server_listen_unix(struct http_server *s, const char *path, unsigned mo
     return listen_on(s, fd, path, NULL, NULL, err);
 }
 
-int http_server_adopt(struct http_server *s, int fd, const char *pin, struct un_error *err)
+int http_server_adopt(struct http_server *s, int fd, const struct http_pin *pin,
+                      struct un_error *err)
 {
     const struct conn_spec spec = {.fd = fd, .is_unix = true, .has_place = true, .pin = pin};
     return conn_open(s, &spec, err);

@@ -325,3 +325,23 @@ def test_what_makes_no_sense_is_refused(daemon):
         assert word in problem["detail"], problem
     program = {"image": push(daemon, harness.sdk_image()), "interface": "tcp"}
     assert "machine" in daemon.put("/api/v1/functions/bad", program, unix=True).problem(400)["detail"]
+
+
+def test_a_function_reaches_the_service_by_its_name(daemon):
+    body = config(daemon, publish=[])
+    daemon.put("/api/v1/functions/db", body, unix=True).ok(200, 201)
+    caller = {
+        "image": push(daemon, harness.sdk_image()),
+        "args": ["net", "db.internal:7777", "ping"],
+        "egress": ["db.internal:7777"],
+        "timeout_ms": WAKE_S * 1000,
+    }
+    daemon.put("/api/v1/functions/caller", caller, unix=True).ok(200, 201)
+    answer = daemon.get("/fn/caller", unix=True, timeout=WAKE_S).ok(200)
+    assert answer.body == b"ping"
+    receipt = wait_receipts(daemon, "db", 1)[0]
+    assert receipt["trigger"] == "tcp" and receipt["bytes_in"] == 4, receipt
+    caller["args"][1] = "db.internal:81"
+    caller["egress"] = ["db.internal:81"]
+    daemon.put("/api/v1/functions/caller", caller, unix=True).ok(200, 201)
+    daemon.get("/fn/caller", unix=True, timeout=WAKE_S).problem(502)
