@@ -259,6 +259,7 @@ void rest_function_put(struct api_call *call)
 {
     struct un_error err = UN_ERROR_INIT;
     const char *image = NULL;
+    char check[8];
     if (!function_name_valid(call->match.params[0])) {
         reply_problem(call, 400,
                       "name: 1 to 63 of a-z 0-9 -, beginning with a letter, not ending with -");
@@ -286,7 +287,16 @@ void rest_function_put(struct api_call *call)
         reply_error(call, rc, &err);
         return;
     }
+    rc = rc ? rc : sched_check_machine(&config, &err);
     function_config_done(&config);
+    if (rc < 0) {
+        reply_error(call, rc, &err);
+        return;
+    }
+    if (route_query(call->match.query, "check", check, sizeof(check)) > 0) {
+        reply_empty(call, 204); /* the image need not be there yet */
+        return;
+    }
     image_get(call->api->images, ref, on_image, call);
 }
 

@@ -271,7 +271,7 @@ static int gather(const struct cli_call *call, const char *what, json_t *config,
             status = cli_fail(CLI_REFUSED, "out of memory");
         }
     }
-    if (status == CLI_DONE && !call->json) {
+    if (status == CLI_DONE && !call->json && !call->quiet) {
         gather_show(g);
     }
     return status == CLI_DONE
