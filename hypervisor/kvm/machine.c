@@ -231,6 +231,10 @@ static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
                 o->mem_at + UNID_CHANNEL_END)) {
         return fail(m, "map guest memory");
     }
+    if (o->zero_bytes > 0 &&
+        !map_at(m->mem + o->zero_at, o->zero_bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+        return fail(m, "map zeros");
+    }
     return 0;
 }
 

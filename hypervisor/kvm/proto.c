@@ -67,6 +67,17 @@ static bool bind_valid(const struct vmm_order *o, uint64_t mem_max)
            (!(o->flags & VMM_BIND_LEARN) || o->mem_bytes <= VMM_LEARN_MAX);
 }
 
+/* In memory, and not in the channel. */
+static bool zeros_valid(const struct vmm_order *o)
+{
+    uint64_t end;
+    return o->zero_bytes == 0 ||
+           (!(o->zero_at & page_mask) && !(o->zero_bytes & page_mask) &&
+            o->flags & VMM_BIND_STATE && !(o->flags & VMM_BIND_SHARED) &&
+            o->zero_at >= UNID_CHANNEL_END &&
+            !__builtin_add_overflow(o->zero_at, o->zero_bytes, &end) && end <= o->mem_bytes);
+}
+
 /* Ascending, in memory, and not in the channel. */
 static bool ranges_valid(const struct vmm_range *r, size_t count, uint64_t mem_bytes)
 {
@@ -98,7 +109,7 @@ bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vm
     }
     if (o.op < VMM_ORDER_BIND || o.op > VMM_ORDER_RESET ||
         (o.op == VMM_ORDER_BIND &&
-         (!bind_valid(&o, mem_max) || !ranges_valid(ranges, count, o.mem_bytes)))) {
+         (!bind_valid(&o, mem_max) || !zeros_valid(&o) || !ranges_valid(ranges, count, o.mem_bytes)))) {
         return false;
     }
     *ret = o;

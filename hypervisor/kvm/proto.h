@@ -136,6 +136,8 @@ struct vmm_order {
     uint64_t mem_bytes; /* BIND: of guest memory */
     uint64_t mem_at;    /* BIND: where it begins in the descriptor; a multiple of the page size */
     uint64_t state_at;
+    /* BIND with STATE: zeros, that need not be read from the descriptor; 0 bytes: none. */
+    uint64_t zero_at, zero_bytes;
     uint64_t cpu_us;             /* BIND, GO behind a RESET: CPU time from here on; 0 = no limit */
     uint64_t cr3, rip, rsp, rdi; /* BIND without STATE */
 };

@@ -181,6 +181,8 @@ int snapshot_order(struct snapshot *s, struct vmm_order *ret)
     }
     ret->mem_at = SNAPSHOT_MEM_AT;
     ret->state_at = SNAPSHOT_STATE_AT;
+    ret->zero_at = s->file.hole_at;
+    ret->zero_bytes = s->file.hole_bytes;
     return s->file.fd;
 }
 
