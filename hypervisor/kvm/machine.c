@@ -60,6 +60,23 @@ static void *map_at(void *at, uint64_t len, int flags, int fd, uint64_t offset)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* Address space that begins at a multiple of a large page, as guest-physical memory does: KVM has large
+ * pages only where the two are aligned alike. */
+static uint8_t *reserve(uint64_t len)
+{
+    uint8_t *p = mmap(NULL, len + UNID_LARGE_PAGE, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    size_t front = -(uintptr_t)p % UNID_LARGE_PAGE;
+    if (front > 0) {
+        munmap(p, front);
+    }
+    munmap(p + front + len, UNID_LARGE_PAGE - front);
+    return p + front;
+}
+
 int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
                    uint32_t phase_ns[VMM_PHASES])
 {
@@ -69,8 +86,8 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
         return fail(m, "KVM_CREATE_VM");
     }
     phase_ns[VMM_PHASE_CREATE] = lap(&t);
-    m->mem = mmap(NULL, mem_max, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (m->mem == MAP_FAILED) {
+    m->mem = reserve(mem_max);
+    if (!m->mem) {
         return fail(m, "reserve guest memory");
     }
     if (channel_fd >= 0 &&
@@ -234,6 +251,10 @@ static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
     if (o->zero_bytes > 0 &&
         !map_at(m->mem + o->zero_at, o->zero_bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
         return fail(m, "map zeros");
+    }
+    uint64_t large = vmm_large_from(o->zero_at, o->zero_bytes), end = o->zero_at + o->zero_bytes;
+    if (large < end) { /* without large pages there are small ones */
+        (void)madvise(m->mem + large, end - large, MADV_HUGEPAGE);
     }
     return 0;
 }

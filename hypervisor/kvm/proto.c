@@ -109,13 +109,22 @@ bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vm
     }
     if (o.op < VMM_ORDER_BIND || o.op > VMM_ORDER_RESET ||
         (o.op == VMM_ORDER_BIND &&
-         (!bind_valid(&o, mem_max) || !zeros_valid(&o) || !ranges_valid(ranges, count, o.mem_bytes)))) {
+         (!bind_valid(&o, mem_max) || !zeros_valid(&o) ||
+          !ranges_valid(ranges, count, o.mem_bytes)))) {
         return false;
     }
     *ret = o;
     *ret_ranges = ranges;
     *ret_count = count;
     return true;
+}
+
+uint64_t vmm_large_from(uint64_t zero_at, uint64_t zero_bytes)
+{
+    const uint64_t end = zero_at + zero_bytes;
+    uint64_t from = zero_at + zero_bytes / 3 + UNID_LARGE_PAGE - 1;
+    from -= from % UNID_LARGE_PAGE;
+    return from < end && end - from >= UNID_LARGE_PAGE ? from : end;
 }
 
 size_t vmm_ranges_make(const uint8_t *bitmap, uint64_t mem_bytes, struct vmm_range *ret)

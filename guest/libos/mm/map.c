@@ -16,6 +16,7 @@ void mm_init(uint64_t root, uint64_t from, uint64_t to)
     pagetable_init(root);
     areas_init();
     space_init();
+    dense_init();
 }
 
 static bool range_ok(uint64_t addr, uint64_t len)
@@ -130,7 +131,9 @@ static int populate(const struct request *q, uint64_t addr)
                              .file = q->file,
                              .file_offset = q->offset,
                              .shared = q->flags & MAP_SHARED,
-                             .fresh = true};
+                             .fresh = true,
+                             .filled = q->prot & PROT_WRITE &&
+                                       !(q->flags & (MAP_STACK | MAP_NORESERVE | MAP_GROWSDOWN))};
     return pages_map(addr, addr + q->accessible, &want);
 }
 
@@ -254,7 +257,8 @@ static int extend(const struct area *a, uint64_t from, uint64_t to)
                              .file = a->file,
                              .file_offset = a->offset + (from - a->from),
                              .shared = a->flags & AREA_SHARED,
-                             .fresh = true};
+                             .fresh = true,
+                             .filled = a->prot & PROT_WRITE};
     int r = a->prot & PROT_ANY ? pages_map(from, to, &want) : 0;
     return r < 0 ? r : area_add(from, to, a->prot, a->flags, a->file, want.file_offset);
 }
@@ -386,7 +390,7 @@ int64_t mm_brk(uint64_t addr)
         pages_hide(new_end, old_end);
         areas_remove(new_end, old_end);
     } else if (new_end > old_end) {
-        struct page_want want = {.prot = PROT_READ | PROT_WRITE, .fresh = true};
+        struct page_want want = {.prot = PROT_READ | PROT_WRITE, .fresh = true, .filled = true};
         if (!areas_free(old_end, new_end) || pages_map(old_end, new_end, &want) < 0 ||
             area_add(old_end, new_end, want.prot, AREA_HEAP, NULL, 0) < 0) {
             return (int64_t)brk.now;

@@ -22,6 +22,7 @@
 #define PTE_P       (1ull << 0)
 #define PTE_W       (1ull << 1)
 #define PTE_U       (1ull << 2)
+#define PTE_A       (1ull << 5)
 #define PTE_D       (1ull << 6)
 #define PTE_PRIVATE (1ull << 9)
 #define PTE_KEPT    (1ull << 10)
@@ -41,6 +42,9 @@
 extern char *hosted_memory; /* what stands at physical address 0 */
 #endif
 void frames_init(uint64_t from, uint64_t to);
+bool frames_marked(void);
+uint64_t frames_since_mark(void);     /* fresh frames that were handed out since; 0 before */
+bool frame_since_mark(uint64_t phys); /* whether this is one of them */
 
 /* --- pagetable.c */
 void pagetable_init(uint64_t root);
@@ -59,6 +63,7 @@ struct page_want {
     uint64_t file_offset; /* of `from` */
     bool shared;          /* writes go to the file */
     bool fresh;           /* whatever was there, it begins anew */
+    bool filled;          /* if it is much, it will be used whole (dense.c) */
 };
 /* Makes the pages of [from, to) accessible. Checks first that the frames suffice and that nothing
  * stands against it: on -ENOMEM nothing was changed. */
@@ -71,6 +76,11 @@ int pages_move(uint64_t from, uint64_t to, uint64_t target);
 bool pages_untouched(uint64_t from, uint64_t to); /* nothing was ever here */
 bool pages_usable(uint64_t from,
                   uint64_t to); /* nothing, or private frames that can be taken over */
+
+/* --- dense.c */
+/* Whether memory that is now mapped in this size, and that programs usually fill, gets dense frames. */
+bool dense_wanted(uint64_t pages);
+void dense_init(void);
 
 /* --- area.c: the list of areas, ascending, without overlap */
 enum { AREA_SHARED = 1, AREA_STUBS = 2, AREA_STACK = 4, AREA_HEAP = 8 };
