@@ -108,9 +108,8 @@ bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vm
         return false;
     }
     if (o.op < VMM_ORDER_BIND || o.op > VMM_ORDER_RESET ||
-        (o.op == VMM_ORDER_BIND &&
-         (!bind_valid(&o, mem_max) || !zeros_valid(&o) ||
-          !ranges_valid(ranges, count, o.mem_bytes)))) {
+        (o.op == VMM_ORDER_BIND && (!bind_valid(&o, mem_max) || !zeros_valid(&o) ||
+                                    !ranges_valid(ranges, count, o.mem_bytes)))) {
         return false;
     }
     *ret = o;
