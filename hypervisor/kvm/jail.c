@@ -245,6 +245,7 @@ int jail_seal(void)
         IF(SYS_pread64), ALLOW,
         IF(SYS_exit_group), ALLOW,
         IF_SKIP(SYS_mmap, 4), LOAD(ARG(2)), IF_BITS(PROT_EXEC), KILL, ALLOW,
+        IF_SKIP(SYS_mprotect, 4), LOAD(ARG(2)), IF_BITS(PROT_EXEC), KILL, ALLOW,
         IF_SKIP(SYS_madvise, 8), LOAD(ARG(2)), IF(MADV_DONTNEED), ALLOW,
         IF(MADV_HUGEPAGE), ALLOW, IF(MADV_POPULATE_WRITE), ALLOW, KILL,
         IF_SKIP(SYS_prlimit64, 6), LOAD(ARG(0)), IF_SKIP(0, 3), LOAD(ARG(1)),

@@ -218,7 +218,7 @@ static void write_warm_program(uint8_t *mem)
 
 int machine_warm(struct machine *m)
 {
-    if (!map_at(m->mem, PAGE * (WARM_PAGES + 1), MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+    if (!map_at(m->mem, UNID_BOOT_ADDR, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
         return fail(m, "map the first program");
     }
     write_warm_program(m->mem);
@@ -235,26 +235,41 @@ int machine_warm(struct machine *m)
         return fail(m, "run in ring 3");
     }
     m->exits = 0;
-    return complete(m);
+    rc = complete(m);
+    if (rc == 0 && madvise(m->mem, UNID_BOOT_ADDR, MADV_DONTNEED) < 0) {
+        return fail(m, "drop the first program");
+    }
+    return rc;
 }
 
 /* --- bind, run, save, reset ------------------------------------------------------------------- */
 
-static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
+/* [from, to) of the guest's memory is the file's. Each mapping costs some microseconds here, so nothing is
+ * mapped twice, and what is zero is not mapped at all. */
+static bool map_file(struct machine *m, const struct vmm_order *o, int fd, uint64_t from,
+                     uint64_t to)
 {
     int flags = m->shared ? MAP_SHARED : MAP_PRIVATE;
-    if (!map_at(m->mem, UNID_BOOT_ADDR, flags, fd, o->mem_at) ||
-        !map_at(m->mem + UNID_CHANNEL_END, o->mem_bytes - UNID_CHANNEL_END, flags, fd,
-                o->mem_at + UNID_CHANNEL_END)) {
+    return from == to || map_at(m->mem + from, to - from, flags, fd, o->mem_at + from);
+}
+
+static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
+{
+    uint64_t zero = o->zero_bytes ? o->zero_at : o->mem_bytes, zero_end = zero + o->zero_bytes;
+    uint64_t low = m->has_state && !(o->flags & VMM_BIND_LOW) ? UNID_BOOT_ADDR : 0;
+    if (!map_file(m, o, fd, low, UNID_BOOT_ADDR) || !map_file(m, o, fd, UNID_CHANNEL_END, zero) ||
+        !map_file(m, o, fd, zero_end, o->mem_bytes)) {
         return fail(m, "map guest memory");
     }
-    if (o->zero_bytes > 0 &&
-        !map_at(m->mem + o->zero_at, o->zero_bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
-        return fail(m, "map zeros");
+    if (o->zero_bytes == 0) {
+        return 0;
     }
-    uint64_t large = vmm_large_from(o->zero_at, o->zero_bytes), end = o->zero_at + o->zero_bytes;
-    if (large < end) { /* without large pages there are small ones */
-        (void)madvise(m->mem + large, end - large, MADV_HUGEPAGE);
+    if (mprotect(m->mem + zero, o->zero_bytes, PROT_READ | PROT_WRITE) < 0) {
+        return fail(m, "allow zeros");
+    }
+    uint64_t large = vmm_large_from(zero, o->zero_bytes);
+    if (large < zero_end) { /* where there are no large pages, there are small ones */
+        (void)madvise(m->mem + large, zero_end - large, MADV_HUGEPAGE);
     }
     return 0;
 }

@@ -60,9 +60,9 @@ static bool bind_valid(const struct vmm_order *o, uint64_t mem_max)
            !(o->mem_bytes & page_mask) && !(o->mem_at & page_mask) &&
            !__builtin_add_overflow(o->mem_at, o->mem_bytes, &end) && end <= INT64_MAX &&
            o->state_at <= INT64_MAX &&
-           !(o->flags &
-             ~(uint32_t)(VMM_BIND_SHARED | VMM_BIND_STATE | VMM_BIND_LEARN | VMM_BIND_STAND)) &&
-           (!(o->flags & (VMM_BIND_LEARN | VMM_BIND_STAND)) ||
+           !(o->flags & ~(uint32_t)(VMM_BIND_SHARED | VMM_BIND_STATE | VMM_BIND_LEARN |
+                                    VMM_BIND_STAND | VMM_BIND_LOW)) &&
+           (!(o->flags & (VMM_BIND_LEARN | VMM_BIND_STAND | VMM_BIND_LOW)) ||
             ((o->flags & VMM_BIND_STATE) && !(o->flags & VMM_BIND_SHARED))) &&
            (!(o->flags & VMM_BIND_LEARN) || o->mem_bytes <= VMM_LEARN_MAX);
 }

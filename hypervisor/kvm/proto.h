@@ -115,7 +115,8 @@ enum {
     VMM_BIND_SHARED = 1, /* map the guest's memory shared: what the guest writes is kept */
     VMM_BIND_STATE = 2,  /* the descriptor holds a struct vmm_state at offset state_at */
     VMM_BIND_LEARN = 4,  /* with STATE: tell with the RINGs which pages the guest has written */
-    VMM_BIND_STAND = 8   /* with STATE: wait for GO before the guest runs */
+    VMM_BIND_STAND = 8,  /* with STATE: wait for GO before the guest runs */
+    VMM_BIND_LOW = 16    /* with STATE: what is below the channel is not zero */
 };
 
 /* Pages of guest memory. BIND may be followed, in the same packet, by up to VMM_RANGES_MAX of them, in

@@ -185,7 +185,7 @@ size_t snapshot_pages_ahead(const struct snapshot *s)
 
 int snapshot_order(struct snapshot *s, struct vmm_order *ret)
 {
-    ret->flags = VMM_BIND_STATE;
+    ret->flags = VMM_BIND_STATE | (s->file.low ? VMM_BIND_LOW : 0);
     if (s->lessons < LESSONS && s->file.mem_bytes <= VMM_LEARN_MAX) {
         s->lessons++;
         ret->flags |= VMM_BIND_LEARN;

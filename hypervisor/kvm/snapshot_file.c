@@ -282,6 +282,7 @@ static int read_memory(struct snapshot_file *f, uint64_t *sum)
     uint8_t page[PAGE];
     uint64_t end = SNAPSHOT_MEM_AT + f->mem_bytes, at = SNAPSHOT_MEM_AT;
     f->hole_at = f->hole_bytes = 0;
+    f->low = false;
     while (at < end) {
         off_t data = lseek(f->fd, (off_t)at, SEEK_DATA);
         if (data < 0 && errno != ENXIO) {
@@ -304,6 +305,7 @@ static int read_memory(struct snapshot_file *f, uint64_t *sum)
             }
             uint64_t guest = at - SNAPSHOT_MEM_AT;
             *sum = sum_page(*sum, guest, page);
+            f->low |= guest < UNID_BOOT_ADDR;
             if (in_channel(guest) && (rc = keep_page(f, guest, page)) < 0) {
                 return rc;
             }
