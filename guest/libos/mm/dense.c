@@ -7,6 +7,8 @@
  * is for programs that use much, and use what they map: what a request has mapped so far is looked at
  * whenever it has grown by a quarter, until most of it is written. A mapping that is large by itself
  * needs no such proof. Stacks and reservations are never filled (`filled` in struct page_want). */
+#include <linux/mman.h>
+
 #include "mm/mm_internal.h"
 
 enum { LOOK_FIRST = 2048, LARGE_AT_ONCE = 2048 /* pages: 8 MiB */ };
@@ -20,14 +22,22 @@ void dense_init(void)
     look_next = LOOK_FIRST;
 }
 
-static int count_written(void *arg, uint64_t addr, uint64_t *pte)
+/* Frames that were handed out one by one since the mark, and were written. */
+static uint64_t count_written(const struct area *a)
 {
-    (void)addr;
-    uint64_t *count = arg;
-    if (*pte & PTE_P && *pte & PTE_PRIVATE && *pte & PTE_D && frame_since_mark(*pte & PTE_FRAME)) {
-        ++*count;
+    const uint64_t bits = PTE_P | PTE_PRIVATE | PTE_D;
+    uint64_t count = 0;
+    for (uint64_t at = a->from; at < a->to;) {
+        bool large;
+        const uint64_t *pte = pte_look(at, &large);
+        if (!pte || large) {
+            at = (at | (TABLE_SPAN - 1)) + 1;
+            continue;
+        }
+        count += (*pte & bits) == bits && frame_since_mark(*pte & PTE_FRAME);
+        at += PAGE_SIZE;
     }
-    return 0;
+    return count;
 }
 
 bool dense_wanted(uint64_t pages)
@@ -40,8 +50,8 @@ bool dense_wanted(uint64_t pages)
     list_for(node, &areas)
     {
         const struct area *a = container_of(node, struct area, node);
-        if (!a->file) {
-            pte_for_each(a->from, a->to, count_written, &written);
+        if (!a->file && a->prot & PROT_WRITE) {
+            written += count_written(a);
         }
     }
     dense = written >= given / 4 * 3;
