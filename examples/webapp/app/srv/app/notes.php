@@ -7,8 +7,17 @@ function ask($db, ...$words)
     foreach ($words as $word) {
         $text .= '$' . strlen($word) . "\r\n$word\r\n";
     }
-    fwrite($db, $text);
-    return answer($db);
+    for (;;) {
+        fwrite($db, $text);
+        try {
+            return answer($db);
+        } catch (Exception $e) { // just woken, it may still be reading its data
+            if (!str_contains($e->getMessage(), 'LOADING')) {
+                throw $e;
+            }
+            usleep(50000);
+        }
+    }
 }
 
 function answer($db)
