@@ -115,7 +115,8 @@ enum {
     VMM_BIND_SHARED = 1, /* map the guest's memory shared: what the guest writes is kept */
     VMM_BIND_STATE = 2,  /* the descriptor holds a struct vmm_state at offset state_at */
     VMM_BIND_LEARN = 4,  /* with STATE: tell with the RINGs which pages the guest has written */
-    VMM_BIND_STAND = 8   /* with STATE: wait for GO before the guest runs */
+    VMM_BIND_STAND = 8,  /* with STATE: wait for GO before the guest runs */
+    VMM_BIND_LOW = 16    /* with STATE: what is below the channel is not zero */
 };
 
 /* What earlier runs did with their memory stands behind a BIND with STATE and a RESET, in the same packet:
@@ -148,6 +149,8 @@ struct vmm_order {
     uint64_t mem_bytes; /* BIND: of guest memory */
     uint64_t mem_at;    /* BIND: where it begins in the descriptor; a multiple of the page size */
     uint64_t state_at;
+    /* BIND with STATE: zeros, that need not be read from the descriptor; 0 bytes: none. */
+    uint64_t zero_at, zero_bytes;
     uint64_t cpu_us;             /* BIND, GO behind a RESET: CPU time from here on; 0 = no limit */
     uint64_t cr3, rip, rsp, rdi; /* BIND without STATE */
     uint32_t range_count, touch_count; /* BIND with STATE, RESET */
@@ -206,6 +209,11 @@ bool vmm_ranges_valid(const struct vmm_range *ranges, size_t count, uint64_t mem
  * number. Pure. */
 size_t vmm_touches_merge(const uint64_t *a, size_t a_count, const void *b, size_t b_count,
                          uint64_t *ret);
+
+/* Where in a guest's zeros large pages begin: their upper two thirds, as a program that uses little, or
+ * maps much and uses little of it, stays below (abi.h, Paging images). The end of the zeros when they are
+ * too few. Pure. */
+uint64_t vmm_large_from(uint64_t zero_at, uint64_t zero_bytes);
 
 /* Makes ranges of a bitmap of written pages (proto.h) for memory of this size: pages close to each other
  * are one range, as a call costs as much as a page. The channel is left out, and so is what is more than a
