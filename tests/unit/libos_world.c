@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "host.h"
 #include "mm.h"
 #include "mm/mm_internal.h"
 
@@ -14,6 +15,7 @@
 #define IMAGE_END  0x100000u
 
 char world_log[4096];
+unsigned world_filled;
 static uint64_t image_next;
 
 void world_end(void)
@@ -32,6 +34,7 @@ void world_begin(unsigned mib)
     }
     memset(hosted_memory, 0, size);
     world_log[0] = '\0';
+    world_filled = 0;
     image_next = IMAGE_AT;
     mm_init(ROOT_TABLE, IMAGE_END, size);
 }
@@ -108,6 +111,14 @@ void klog(const char *format, ...)
     va_start(args, format);
     kvformat(world_log + at, sizeof(world_log) - at, format, args);
     va_end(args);
+}
+
+void host_fill(uint64_t piece)
+{
+    if (piece % UNID_PIECE_SIZE) {
+        abort();
+    }
+    world_filled++;
 }
 
 void kpanic(const char *format, ...)

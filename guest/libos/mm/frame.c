@@ -2,17 +2,17 @@
  *
  * Frames that were never handed out are zero without being touched, so that memory that a program maps
  * and does not use costs the host nothing. They are taken from the bottom up; those for memory that will
- * be used whole are taken from the top down, in aligned pieces, behind which the host has large pages
- * (abi.h, Paging images). Frames that came back are on a ring that runs through the frames themselves,
- * and are zeroed when they are taken.
+ * be used whole are taken from the top down, in aligned pieces that the host is asked to fill. Frames that
+ * came back are on a ring that runs through the frames themselves, and are zeroed when they are taken.
  *
  *     0        handed out        fresh    never      top     handed out, but for [piece, piece_end)   count
  */
+#include "host.h"
 #include "mm.h"
 #include "mm/mm_internal.h"
 
 #define NONE         UINT32_MAX
-#define PIECE_FRAMES (UNID_LARGE_PAGE / PAGE_SIZE)
+#define PIECE_FRAMES (UNID_PIECE_SIZE / PAGE_SIZE)
 
 struct free_frame {
     uint32_t next, prev; /* indexes */
@@ -22,6 +22,7 @@ static struct {
     uint64_t base;                         /* physical address of frame 0 */
     uint32_t count;                        /* of frames */
     uint32_t fresh, top, piece, piece_end; /* [fresh, top), [piece, piece_end) are zero and free */
+    uint32_t last;                         /* `top` at the start */
     uint32_t mark;                         /* `fresh` at frames_mark; NONE before */
     uint32_t reserved;                     /* of the free ones, for tables of pieces that are split */
     uint32_t free_head, free_count;
@@ -69,6 +70,7 @@ void frames_init(uint64_t from, uint64_t to)
     uint32_t rest = (uint32_t)((frames.base / PAGE_SIZE + frames.count) % PIECE_FRAMES);
     frames.piece_end = frames.count;
     frames.top = frames.piece = frames.count - (rest < frames.count ? rest : frames.count);
+    frames.last = frames.top;
 }
 
 static struct free_frame *free_frame(uint32_t index)
@@ -140,6 +142,7 @@ uint64_t frame_alloc_dense(void)
         frames.piece_end = frames.top;
         frames.top -= PIECE_FRAMES;
         frames.piece = frames.top;
+        host_fill(frames.base + frames.top * PAGE_SIZE);
     }
     return frames.piece < frames.piece_end ? hand_out(frames.piece++) : frame_alloc();
 }
@@ -154,6 +157,7 @@ uint64_t frame_alloc_piece(void)
         frames.users[i] = 1;
     }
     frames.reserved++;
+    host_fill(frames.base + frames.top * PAGE_SIZE);
     return frames.base + frames.top * PAGE_SIZE;
 }
 
@@ -175,7 +179,7 @@ bool frames_marked(void)
 
 uint64_t frames_since_mark(void)
 {
-    return frames_marked() ? frames.fresh - frames.mark : 0;
+    return frames_marked() ? frames.fresh - frames.mark + (frames.last - frames.top) : 0;
 }
 
 bool frame_since_mark(uint64_t phys)
