@@ -24,7 +24,6 @@ static struct {
     uint32_t fresh, top, piece, piece_end; /* [fresh, top), [piece, piece_end) are zero and free */
     uint32_t last;                         /* `top` at the start */
     uint32_t mark;                         /* `fresh` at frames_mark; NONE before */
-    uint32_t reserved;                     /* of the free ones, for tables of pieces that are split */
     uint32_t free_head, free_count;
     uint16_t *users;
 } frames;
@@ -65,7 +64,7 @@ void frames_init(uint64_t from, uint64_t to)
     frames.users = phys_to_virt(from);
     frames.base = from + table;
     frames.count = (uint32_t)(count - table / PAGE_SIZE);
-    frames.fresh = frames.free_count = frames.reserved = 0;
+    frames.fresh = frames.free_count = 0;
     frames.free_head = frames.mark = NONE;
     uint32_t rest = (uint32_t)((frames.base / PAGE_SIZE + frames.count) % PIECE_FRAMES);
     frames.piece_end = frames.count;
@@ -118,8 +117,11 @@ static uint64_t hand_out(uint32_t index)
     return frames.base + index * PAGE_SIZE;
 }
 
-static uint64_t take_any(void)
+uint64_t frame_alloc(void)
 {
+    if (frames_free() == 0 && !mm_reclaim()) {
+        return 0;
+    }
     if (frames.free_count > 0) {
         uint32_t index = frames.free_head;
         free_take(index);
@@ -128,14 +130,9 @@ static uint64_t take_any(void)
     return hand_out(frames.fresh < frames.top ? frames.fresh++ : frames.piece++);
 }
 
-uint64_t frame_alloc(void)
-{
-    return frames_free() > 0 || mm_reclaim() ? take_any() : 0;
-}
-
 uint64_t frame_alloc_dense(void)
 {
-    if (frames.free_count > 0 || frames_free() == 0) {
+    if (frames.free_count > 0) {
         return frame_alloc();
     }
     if (frames.piece == frames.piece_end && frames.top - frames.fresh >= PIECE_FRAMES) {
@@ -145,26 +142,6 @@ uint64_t frame_alloc_dense(void)
         host_fill(frames.base + frames.top * PAGE_SIZE);
     }
     return frames.piece < frames.piece_end ? hand_out(frames.piece++) : frame_alloc();
-}
-
-uint64_t frame_alloc_piece(void)
-{
-    if (frames.top - frames.fresh < PIECE_FRAMES || frames_free() <= PIECE_FRAMES) {
-        return 0;
-    }
-    frames.top -= PIECE_FRAMES;
-    for (uint32_t i = frames.top; i < frames.top + PIECE_FRAMES; i++) {
-        frames.users[i] = 1;
-    }
-    frames.reserved++;
-    host_fill(frames.base + frames.top * PAGE_SIZE);
-    return frames.base + frames.top * PAGE_SIZE;
-}
-
-uint64_t frame_alloc_reserved(void)
-{
-    frames.reserved--;
-    return take_any();
 }
 
 void frames_mark(void)
@@ -210,9 +187,6 @@ static uint32_t find_run(size_t count)
 uint64_t frame_alloc_many(size_t count)
 {
     uint32_t first;
-    if (count > frames_free() && (!mm_reclaim() || count > frames_free())) {
-        return 0;
-    }
     if (count <= frames.top - frames.fresh) {
         first = frames.fresh;
         frames.fresh += (uint32_t)count;
@@ -266,6 +240,5 @@ uint64_t frames_total(void)
 
 uint64_t frames_free(void)
 {
-    return frames.free_count + (frames.top - frames.fresh) + (frames.piece_end - frames.piece) -
-           frames.reserved;
+    return frames.free_count + (frames.top - frames.fresh) + (frames.piece_end - frames.piece);
 }
