@@ -40,7 +40,9 @@ bool dense_wanted(uint64_t pages)
         list_for(node, &areas)
         {
             const struct area *a = container_of(node, struct area, node);
-            written += !a->file && a->prot & PROT_WRITE ? count_written(a) : 0;
+            if (!a->file && a->prot & PROT_WRITE) {
+                pte_for_each(a->from, a->to, count_written, &written);
+            }
         }
         dense = written >= given / 4 * 3;
     }

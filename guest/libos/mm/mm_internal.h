@@ -78,7 +78,7 @@ bool pages_usable(uint64_t from,
                   uint64_t to); /* nothing, or private frames that can be taken over */
 
 /* --- dense.c */
-/* Whether memory that is now mapped in this size, and that programs usually fill, gets dense frames. */
+/* Whether so many pages, of a mapping that programs usually fill, get frames that are filled ahead. */
 bool dense_wanted(uint64_t pages);
 void dense_init(void);
 
