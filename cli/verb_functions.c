@@ -150,6 +150,31 @@ static int describe_strings(const json_t *f, struct un_buf *out)
         const char *text = json_string_value(word);
         rc = rc ? rc : line(out, index ? "" : "Egress:", text ? text : "");
     }
+    json_array_foreach(json_object_get(f, "ports"), index, word)
+    {
+        char text[600];
+        const char *error = api_str(word, "error");
+        snprintf(text, sizeof(text), "%s%s%s", api_str(word, "address"),
+                 *error ? " is not open: " : "", error);
+        rc = rc ? rc : line(out, index ? "" : "Ports:", text);
+    }
+    return rc;
+}
+
+/* What a machine gets besides its image. */
+static int describe_machine(const json_t *f, struct un_buf *out)
+{
+    const json_t *machine = json_object_get(f, "machine");
+    const char *initrd = api_str(machine, "initrd"), *disk = api_str(machine, "disk");
+    int rc = *initrd ? line(out, "Initrd:", initrd) : 0;
+    size_t index;
+    const json_t *name;
+    rc = rc || !*disk ? rc : line(out, "Disk:", disk);
+    json_array_foreach(json_object_get(machine, "volumes"), index, name)
+    {
+        const char *text = json_string_value(name);
+        rc = rc ? rc : line(out, index ? "" : "Volumes:", text ? text : "");
+    }
     return rc;
 }
 
@@ -179,6 +204,7 @@ static int describe_text(const struct cli_call *call, const json_t *f, struct un
     rc = rc ? rc : line(out, "URL:", url);
     rc = rc ? rc : describe_aliases(json_object_get(f, "aliases"), out);
     rc = rc ? rc : describe_strings(f, out);
+    rc = rc ? rc : describe_machine(f, out);
     if (json_array_size(receipts) == 0) {
         return rc ? rc : un_buf_append_str(out, "\nIt has not been called yet.\n");
     }

@@ -10,6 +10,7 @@
 #include "common/bytes.h"
 #include "common/limits.h"
 #include "common/list.h"
+#include "hypervisor/machine.h"
 #include "scheduler/admission.h"
 #include "scheduler/async.h"
 #include "scheduler/egress.h"
@@ -225,8 +226,9 @@ void warm_done(struct scheduler *s);
  * VM is not to be kept. */
 struct warm_set *warm_set_for(struct sched_call *c);
 void warm_set_unref(struct warm_set *set);
-/* The call has ended with success: where each gets a VM of its own, the next one's is bound ahead. */
-void warm_ahead(struct sched_call *c);
+/* The call has ended with success in that VM: where each gets one of its own, the next one's is bound
+ * ahead. */
+void warm_ahead(struct sched_call *c, const struct instance *used);
 /* Whether a VM is there for this call, or is being put back and not promised to another. */
 bool warm_has(const struct sched_call *c);
 /* An admitted call takes a warm VM, or waits for one being put back. False: there is none. */
@@ -255,6 +257,7 @@ struct instance {
     uint64_t ended_us; /* when its call ended */
     uint64_t round;    /* the pool policy's when it was begun */
     uint64_t warm_us;  /* WARM: since when */
+    bool bound_ahead;  /* of its first call */
     unsigned runs;
     struct hv_usage used_before; /* by earlier runs */
 };
@@ -269,8 +272,8 @@ void instance_end(struct instance *i, struct record *record);
  * Takes the set's reference and the record. When the driver refuses, it is instance_end. */
 void instance_recycle(struct instance *i, struct warm_set *set, struct record *record);
 /* IDLE: binds it to the set's version, ahead of a call. Takes the set's reference. When the driver refuses
- * it is as before, and the reference is given back. */
-void instance_bind_ahead(struct instance *i, struct warm_set *set);
+ * it is as before, the reference is given back, and false is returned. */
+bool instance_bind_ahead(struct instance *i, struct warm_set *set);
 /* What the run of this call has used. */
 void instance_usage(const struct instance *i, struct hv_usage *ret);
 
@@ -315,13 +318,16 @@ struct sched_call {
     char *function, *qualifier;
     int64_t content_length;
     char *uri, *peer;
-    bool http10;
+    bool http10, own_port;
+    unsigned depth;
+    bool stream; /* a connection: raw bytes both ways, no head */
     bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
     struct un_buf
         head; /* the request head as abi.h says; once there is a version, by its interface */
 
     struct function_version *version; /* a reference, once resolved */
     struct image_mapping *image;      /* a reference, once open */
+    struct image_mapping *initrd, *disk; /* likewise, of what a machine gets besides */
     struct line *line;
     uint64_t generation; /* the line's, when the version was found */
     struct shell_class *cls;
@@ -369,9 +375,11 @@ const char **run_argv(const char *name, const struct function_config *config);
 /* The program's environment, likewise. */
 const char **run_envp(const struct function_config *config);
 /* The machine of a machine image, for hv_run_spec.machine; `words` holds what it points at, and has to
- * live as long. */
+ * live as long, as has a reference to its `files` (hv_machine_files_unref). */
 struct machine_words {
-    char key[96], path[4096];
+    char key[96], path[4096], initrd[4096];
+    char disk_paths[1 + MACHINE_VOLUMES_MAX][4096];
+    struct hv_machine_disk disks[1 + MACHINE_VOLUMES_MAX];
 };
 int machine_config_of(const struct sched_call *c, struct machine_words *words,
                       struct hv_machine_config *ret, struct un_error *err);
@@ -446,7 +454,7 @@ struct scheduler {
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
-    struct egress_resolver *resolver;
+    struct dialer *dialer;
     struct un_list followers;
     struct async_queue async;
 

@@ -120,7 +120,15 @@ static void describes_disks(void **state)
     assert_true(has(&b, "hostfwd=tcp:127.0.0.1:40000-:80"));
     m.type = HV_MACHINE_PC;
     build(&m, "tcg", &b);
-    assert_true(has(&b, "virtio-net-pci"));
+    assert_true(has(&b, "virtio-net-pci,addr=0x10"));
+    m.type = HV_MACHINE_MICROVM; /* whose guests find the last one first */
+    m.boot = HV_BOOT_KERNEL;
+    m.kernel = "/images/kernel";
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<source file='/volumes/data'/><target dev='vda' bus='virtio'/>"));
+    assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vdb' bus='virtio'/>"));
+    m.type = HV_MACHINE_PC;
+    m.boot = HV_BOOT_DISK;
     build(&m, "xen", &b);
     assert_true(has(&b, "dev='xvda' bus='xen'"));
 }

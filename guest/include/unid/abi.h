@@ -119,6 +119,9 @@
  * is, or, when content_length is UNID_LENGTH_UNKNOWN, to be framed as chunks by the guest. Response:
  * an HTTP/1.1 message in the body bytes; the host ends the machine when the message is complete. */
 #define UNID_INTERFACE_HTTP 3
+/* No head: the body bytes of request and response are the two directions of a connection, each with an
+ * end of its own. Only machine images speak it, over their network; no guest of this file is told it. */
+#define UNID_INTERFACE_TCP 4
 
 /* boot.doorbell_kind */
 #define UNID_DOORBELL_PORT   1
