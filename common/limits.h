@@ -130,6 +130,8 @@
 #define LIMIT_MACHINE_IDLE_TIMEOUT_MS    86400000
 #define LIMIT_MACHINES                   1000 /* of one service */
 #define LIMIT_CMDLINE_BYTES        2048         /* of a machine image; Linux on x86 takes as many */
+#define LIMIT_READY_CONSOLE_BYTES  200          /* of a line */
+#define LIMIT_CONSOLES_BYTES       (8 << 20)    /* console lines of all services that are not on disk yet */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */
 #define LIMIT_SNAPSHOT_BUILD_MS    10000        /* for a guest to ask for its first request */

@@ -137,7 +137,8 @@ struct hv_service_machine {
 /* What the driver of services tells; any may be NULL. */
 struct hv_service_events {
     void (*on_machine)(void *arg, const struct hv_service_machine *m, bool gone);
-    /* Bytes of its console, any; those of a machine that serves one request come by that one's on_log. */
+    /* Lines of its console, any bytes; what a machine for one request writes comes by that one's on_log,
+     * and here only when it came to no request. */
     void (*on_console)(void *arg, const char *name, const void *data, size_t len);
     /* The first machine of a version is ready, that was not `proven`. */
     void (*on_proven)(void *arg, const char *name, uint32_t version);

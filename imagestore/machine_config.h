@@ -19,6 +19,7 @@ struct machine_config {
     bool service;                     /* else a machine for each request */
     uint32_t min_instances, max_instances;
     uint32_t idle_timeout_ms, ready_timeout_ms;
+    char *ready_console; /* owned; NULL: the port says when it is ready */
 };
 
 void machine_config_init(struct machine_config *m);

@@ -223,7 +223,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
     struct function_config taken = *config;
     config->args = config->env = config->egress = NULL;
     config->program = NULL;
-    config->machine.append = NULL;
+    config->machine.append = config->machine.ready_console = NULL;
     if (!op) {
         function_config_done(&taken);
         cb(arg, -ENOMEM, NULL, false, &no_memory);

@@ -19,7 +19,7 @@
 #include "common/syscall_name.h"
 #include "scheduler/scheduler_impl.h"
 
-enum { REBINDS_MAX = 3 };
+enum { REBINDS_MAX = 3, MOVES_MAX = 4 };
 
 static void begin(void *arg);
 static void end(void *arg);
@@ -109,6 +109,7 @@ static void call_free(struct sched_call *c)
     free(c->function);
     free(c->qualifier);
     un_buf_done(&c->head);
+    un_buf_done(&c->raw_head);
     un_buf_done(&c->body);
     free(c->uri);
     free(c->peer);
@@ -216,6 +217,12 @@ void call_set_state(struct sched_call *c, enum call_state state)
         c->s->expecting++;
         call_enter_phase(c, PHASE_SHELL);
         break;
+    case CALL_LOOKUP:
+        un_timer_cancel(&c->timer);
+        if (old == CALL_CLAIM || old == CALL_BOUND) {
+            queue_leave_place(c);
+        }
+        break;
     case CALL_BOUND:
         c->bound_us = un_loop_now_us(c->s->loop);
         (void)un_timer_arm_in(&c->timer, (uint64_t)c->version->config.timeout_ms * 1000);
@@ -308,7 +315,11 @@ static bool speak_interface(struct sched_call *c)
         call_finish(c, rc == -E2BIG ? SCHED_REQUEST_TOO_LARGE : SCHED_INTERNAL, "%.250s", err.text);
         return false;
     }
-    un_buf_done(&c->head);
+    if (config->machine.set) {
+        c->raw_head = c->head;
+    } else {
+        un_buf_done(&c->head);
+    }
     c->head = head;
     head = (struct un_buf){0};
     return true;
@@ -530,6 +541,52 @@ static void begin(void *arg)
     function_resolve(s->registry, c->function, c->qualifier, on_version, c);
 }
 
+/* --- moving ----------------------------------------------------------------------------------- */
+
+static void begin_again(void *arg)
+{
+    struct sched_call *c = arg;
+
+    queue_dispatch(c->s); /* the place that it has left */
+    begin(c);
+}
+
+bool call_move(struct sched_call *c)
+{
+    struct scheduler *s = c->s;
+
+    if (c->moves == MOVES_MAX) {
+        return false;
+    }
+    c->moves++;
+    c->bound_len = 0;
+    if (c->instance) {
+        instance_end(un_steal(&c->instance), NULL);
+    }
+    call_enter_phase(c, PHASE_QUEUE);
+    call_set_state(c, CALL_LOOKUP);
+    c->began_us = un_loop_now_us(s->loop); /* it waits anew */
+    interface_reader_free(un_steal(&c->reader));
+    if (c->raw_head.len > 0) {
+        un_buf_done(&c->head);
+        c->head = c->raw_head;
+        c->raw_head = (struct un_buf){0};
+    }
+    image_unref(un_steal(&c->image));
+    line_put(s, un_steal(&c->line));
+    function_unref(un_steal(&c->version));
+    c->post = (struct un_post){.fn = begin_again, .arg = c};
+    un_loop_post(s->loop, &c->post);
+    return true;
+}
+
+/* Another version has gone live while the call waited for its place. */
+static bool overtaken(const struct sched_call *c)
+{
+    return c->version->config.machine.set && c->generation != c->line->generation &&
+           call_wants_live(c);
+}
+
 /* --- binding ---------------------------------------------------------------------------------- */
 
 bool call_bind(struct sched_call *c, struct instance *i)
@@ -544,6 +601,9 @@ bool call_bind(struct sched_call *c, struct instance *i)
     bool ready = argv && envp;
     int rc = 0;
 
+    if (overtaken(c) && call_move(c)) {
+        return false;
+    }
     run.invocation_id = c->record->receipt.id;
     run.deadline_us = (uint64_t)config->timeout_ms * 1000;
     run.request_head = (const char *)c->head.data;
@@ -553,7 +613,8 @@ bool call_bind(struct sched_call *c, struct instance *i)
     call_enter_phase(c, PHASE_BIND);
     call_body_first(c, &run);
     if (config->machine.set) {
-        rc = machine_config_of(c, &words, &machine, &err);
+        rc = machine_config_of(c->version, c->image, &words, &machine, &err);
+        machine.live = call_wants_live(c) && c->generation == c->line->generation;
         run.machine = &machine;
     }
     if (rc == 0) {

@@ -42,24 +42,31 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
     return hv_cmdline_expand(flavor, m->append, &words, &cmdline, err);
 }
 
-int machine_config_of(const struct sched_call *c, struct machine_words *words,
-                      struct hv_machine_config *ret, struct un_error *err)
+void machine_key_of(const struct function_version *v, char ret[MACHINE_KEY_SIZE])
 {
-    const struct function_version *v = c->version;
+    snprintf(ret, MACHINE_KEY_SIZE, "%s:%" PRIu64, v->name, v->id);
+}
+
+int machine_config_of(const struct function_version *v, const struct image_mapping *image,
+                      struct machine_words *words, struct hv_machine_config *ret,
+                      struct un_error *err)
+{
     const struct machine_config *m = &v->config.machine;
-    bool qcow2 = c->image->size >= 4 && memcmp(c->image->data, "QFI\xfb", 4) == 0;
-    int rc = image_path(c->image, words->path, sizeof(words->path));
+    bool qcow2 = image->size >= 4 && memcmp(image->data, "QFI\xfb", 4) == 0;
+    int rc = image_path(image, words->path, sizeof(words->path));
 
     if (rc < 0) {
         return un_error_errno(err, rc, "the image's path");
     }
-    snprintf(words->key, sizeof(words->key), "%s:%" PRIu64, v->name, v->id);
+    machine_key_of(v, words->key);
     *ret = (struct hv_machine_config){
         .key = words->key,
         .name = v->name,
         .image_path = words->path,
-        .image = c->image->data,
-        .image_len = c->image->size,
+        .version = v->version,
+        .proven = v->ready_us > 0,
+        .image = image->data,
+        .image_len = image->size,
         .disk = v->kind == IMAGE_DISK,
         .format = qcow2 ? "qcow2" : "raw",
         .flavor = m->flavor[0] ? m->flavor : NULL,
@@ -72,6 +79,7 @@ int machine_config_of(const struct sched_call *c, struct machine_words *words,
         .max_instances = m->service ? m->max_instances : v->config.concurrency,
         .idle_timeout_ms = m->idle_timeout_ms,
         .ready_timeout_ms = m->ready_timeout_ms,
+        .ready_console = m->ready_console,
     };
     return 0;
 }

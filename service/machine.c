@@ -53,10 +53,13 @@ static void tell_console(struct machine *mc, const void *data, size_t len)
     }
 }
 
+static void tell_line(struct machine *mc);
+
 static void machine_free(struct machine *mc)
 {
     struct service *sv = mc->sv;
     struct hv_driver *drv = sv->drv;
+    tell_line(mc);
     tell_console(mc, mc->boot.data, mc->boot.len); /* it came to no request */
     service_tell_machine(mc, true);
     un_list_remove(&mc->node);
@@ -276,16 +279,20 @@ static void tell_line(struct machine *mc)
         if (drv->on_console) {
             drv->on_console(drv->arg, mc->sv->name, (const char *)mc->line.data, mc->line.len);
         }
+        if (!mc->sv->limits.per_request && un_buf_append(&mc->line, "\n", 1) == 0) {
+            tell_console(mc, mc->line.data, mc->line.len); /* whole lines: others write as well */
+        }
     }
     un_buf_reset(&mc->line);
 }
 
-/* To whom it belongs: its one request, once there is one, else the function. */
+/* Of a machine for one request: to that one, once it is there. */
 static void log_bytes(struct machine *mc, const void *data, size_t len)
 {
     if (!mc->sv->limits.per_request) {
-        tell_console(mc, data, len);
-    } else if (!un_list_empty(&mc->connections)) {
+        return;
+    }
+    if (!un_list_empty(&mc->connections)) {
         connection_log(un_list_first(&mc->connections, struct hv_vm, node), data, len);
     } else if (mc->boot.len + len <= BOOT_LOG_BYTES) {
         (void)un_buf_append(&mc->boot, data, len);

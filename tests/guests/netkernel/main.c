@@ -175,6 +175,9 @@ static void read_word(const char *word)
     }
     config.halt |= value(word, "halt") != NULL;
     config.crash |= value(word, "crash") != NULL;
+    config.off |= value(word, "off") != NULL;
+    config.panic |= value(word, "panic") != NULL;
+    config.dog |= value(word, "dog") != NULL;
 }
 
 static void read_command_line(const char *text)
@@ -219,6 +222,17 @@ void kernel_main(const struct start_info *info)
         console("netkernel: crashes, as it was told\n");
         cpu_crash();
     }
+    if (config.off) {
+        power_off();
+    }
+    if (config.panic) {
+        power_panic();
+        stop();
+    }
+    if (config.dog) {
+        console(power_watchdog() ? "netkernel: hangs\n" : "netkernel: no watchdog\n");
+        stop();
+    }
     interrupts_init();
     if (!net_init(mac)) {
         console("netkernel: no network card\n");
@@ -238,6 +252,9 @@ void kernel_main(const struct start_info *info)
             net_input(frame, len, mac);
         }
         tcp_tick();
+        if (config.off_at && now_ms() >= config.off_at) {
+            power_off();
+        }
         cpu_wait();
     }
 }

@@ -2,12 +2,13 @@
  * as an HTTP server for well-behaved clients on a local link needs. One CPU, one loop, no allocation.
  *
  * On its command line: ip=A.B.C.D/N (else 10.0.2.15/24, QEMU's user network) and port=N (else 80),
- * delay=MS (before it listens), halt (never listens), crash (ends before it listens). What it answers:
+ * delay=MS (before it listens), halt (never listens), crash (ends before it listens),
+ * off (powers off), panic (tells the host so), dog (arms a watchdog and hangs). What it answers:
  *
  *     /           "hello from <ip>\n"          /bytes/N   N bytes
  *     /echo       the request's body           /log/TEXT  writes TEXT to the console
  *     /count      requests served before       /hang      never answers, nor anything after
- *     /crash      a triple fault
+ *     /crash      a triple fault                       /off       answers, then powers off
  */
 #ifndef NETKERNEL_H
 #define NETKERNEL_H
@@ -36,9 +37,15 @@ struct config {
     uint32_t ip; /* host byte order, as everywhere here */
     uint16_t port;
     unsigned delay_ms;
-    bool halt, crash;
+    uint64_t off_at; /* powers off then; 0: never */
+    bool halt, crash, off, panic, dog;
 };
 extern struct config config;
+
+/* power.c; power_watchdog is false where there is none */
+void power_off(void);
+void power_panic(void);
+bool power_watchdog(void);
 
 /* virtio_net.c */
 bool net_init(uint8_t ret_mac[6]);               /* false: no card */
