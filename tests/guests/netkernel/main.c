@@ -224,6 +224,7 @@ void kernel_main(const struct start_info *info)
     }
     if (config.off) {
         power_off();
+        stop();
     }
     if (config.panic) {
         power_panic();

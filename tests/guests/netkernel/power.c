@@ -5,6 +5,10 @@ static inline void out32(uint16_t port, uint32_t v)
 {
     __asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port));
 }
+static inline void out8(uint16_t port, uint8_t v)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
+}
 static inline uint32_t in32(uint16_t port)
 {
     uint32_t v;
@@ -23,7 +27,7 @@ void power_off(void)
 /* QEMU's docs/specs/pvpanic: bit 0 is "panicked". */
 void power_panic(void)
 {
-    __asm__ volatile("outb %0, %1" : : "a"((uint8_t)1), "d"((uint16_t)0x505));
+    out8(0x505, 1);
 }
 
 /* Configuration space of bus 0. */
@@ -54,7 +58,8 @@ bool power_watchdog(void)
             *(volatile uint16_t *)(base + 12) = 0x86;
             *(volatile uint32_t *)(base + 4 * stage) = 100;
         }
-        pci_write(device, 0x68, 2);
+        out32(0xcf8, 0x80000000u | device << 11 | 0x68);
+        out8(0xcfc, 2); /* a register of one byte */
         return true;
     }
     return false;
