@@ -121,29 +121,25 @@ def test_a_version_that_never_is_ready_is_rolled_back(daemon):
     deploy(daemon, "web")
     hello = get(daemon, "web/").ok(200).body
     assert hello.startswith(b"hello")
-    events = subprocess.Popen(
-        [str(BUILD / "bin/unictl"), "--host", f"unix://{daemon.socket}", "watch", "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        events.stdout.readline()
-        deploy(daemon, "web", append="crash")
-        answers = []
-        threads = [
-            threading.Thread(target=lambda: answers.append(get(daemon, "web/").status))
-            for _ in range(4)
-        ]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        assert answers == [200] * 4  # by the version before
-        told = next(json.loads(l) for l in events.stdout if '"rolled-back"' in l)
-    finally:
-        events.terminate()
-        events.wait()
-    assert "triple fault" in json.dumps(told)
+    stream = daemon.connection(unix=True, timeout=WAKE_S)
+    stream.request("GET", "/api/v1/watch?kinds=function")
+    events = stream.getresponse()
+    assert events.readline().startswith(b"retry")
+    deploy(daemon, "web", append="crash")
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(get(daemon, "web/").status))
+        for _ in range(4)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert answers == [200] * 4  # by the version before
+    told = json.loads(next(l for l in events if b'"rolled-back"' in l).split(b" ", 1)[1])
+    stream.close()
+    assert (told["function"], told["version"], told["from"]) == ("web", 1, 2)
+    assert "triple fault" in told["reason"]
     assert function(daemon, "web")["version"] == 1
     bad = function(daemon, "web", "2")
     assert "triple fault" in bad["failure"] and bad["ready_at"] is None
