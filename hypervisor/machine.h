@@ -93,6 +93,24 @@ static inline const struct hv_machine_ops *hv_machine_ops(const struct hv_machin
     return ((const struct hv_machine_base *)m)->ops;
 }
 
+/* The files that a configuration names stay where they are while this is held. Loop thread. */
+struct hv_machine_files {
+    unsigned refs;
+    void (*free)(struct hv_machine_files *f); /* the last reference is gone */
+};
+static inline struct hv_machine_files *hv_machine_files_ref(struct hv_machine_files *f)
+{
+    f->refs++;
+    return f;
+}
+/* NULL is allowed. */
+static inline void hv_machine_files_unref(struct hv_machine_files *f)
+{
+    if (f && --f->refs == 0) {
+        f->free(f);
+    }
+}
+
 /* --- services: machines that are kept for more requests (service/service.h) -------------------- */
 
 /* A function's machine. Borrowed; what it points at is copied. */
@@ -121,6 +139,7 @@ struct hv_machine_config {
      * whatever max_instances says. */
     const struct hv_machine_disk *volumes;
     size_t volume_count;
+    struct hv_machine_files *files; /* held by who may still open what is named here; may be NULL */
 };
 
 /* One machine of a service, as people see it. Borrowed. */

@@ -27,6 +27,7 @@ enum function_interface {
     FUNCTION_HTTP,
     FUNCTION_LAMBDA,
     FUNCTION_SDK,
+    FUNCTION_TCP, /* a protocol of its own; services of machine images only */
     /* In a configuration to be deployed only: what the image's kind makes of it. sdk for an SDK
      * image, filter for a Linux program, http for a machine image, which is reached over its own
      * network. */
@@ -60,6 +61,8 @@ struct function_config {
     char **env;           /* NULL-terminated "K=V", sorted by key */
     char **egress;        /* NULL-terminated "host:port" that the program may connect to, in the form
                              of un_endpoint_text (common/endpoint.h); NULL: none */
+    char **publish;       /* NULL-terminated "ADDR:PORT" that unid itself listens on for it, in the form
+                             of un_endpoint_text; NULL: none */
     struct machine_config machine; /* of a machine image */
 };
 
@@ -157,6 +160,9 @@ void function_list(struct registry *r, const char *after, unsigned limit, functi
 /* Likewise, only those of which machines are kept (machine.min_instances > 0); an index finds them. */
 void function_list_kept(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
                         void *arg);
+/* As function_list, of functions whose live version publishes ports (or looks as if it did). */
+void function_list_published(struct registry *r, const char *after, unsigned limit,
+                             function_list_cb cb, void *arg);
 /* The versions of one function, newest first, at most LIMIT_PAGE_ITEMS. -ENOENT. */
 void function_versions(struct registry *r, const char *name, function_list_cb cb, void *arg);
 void function_aliases(struct registry *r, const char *name, function_aliases_cb cb, void *arg);
@@ -179,7 +185,7 @@ void function_note_failed(struct registry *r, const char *name, uint32_t version
 void function_remove(struct registry *r, const char *name, function_done_cb cb, void *arg);
 
 /* Calls `fn` (loop thread) whenever a name's resolution may have changed: deploy, alias, remove. At
- * most four listeners, until registry_off_change or registry_close. */
+ * most six listeners, until registry_off_change or registry_close. */
 void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);
 /* The listener is not called any more. */
 void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);

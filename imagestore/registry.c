@@ -17,7 +17,7 @@
 #include "common/limits.h"
 #include "imagestore/registry_internal.h"
 
-enum { LISTENERS_MAX = 4 };
+enum { LISTENERS_MAX = 6 };
 
 struct registry {
     struct un_loop *loop;
@@ -221,9 +221,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
 {
     struct registry_op *op = op_new(r, name, NULL, arg);
     struct function_config taken = *config;
-    config->args = config->env = config->egress = NULL;
-    config->program = NULL;
-    config->machine.append = config->machine.ready_console = NULL;
+    function_config_init(config);
     if (!op) {
         function_config_done(&taken);
         cb(arg, -ENOMEM, NULL, false, &no_memory);
@@ -298,13 +296,19 @@ static int list_run(struct store_job *job, sqlite3 *db, struct un_error *err)
     struct registry_op *op = op_of(job);
     /* An `after` that is too long for a name: cut, it still comes right before all that follow it.
      */
-    return registry_sql_list(db, op->word, op->number, &op->versions, err);
+    return registry_sql_list(db, op->word, op->number, false, &op->versions, err);
 }
 
 static int list_kept_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
     struct registry_op *op = op_of(job);
     return registry_sql_list_kept(db, op->word, op->number, &op->versions, err);
+}
+
+static int published_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct registry_op *op = op_of(job);
+    return registry_sql_list(db, op->word, op->number, true, &op->versions, err);
 }
 
 struct list_spec {
@@ -339,6 +343,12 @@ void function_list_kept(struct registry *r, const char *after, unsigned limit, f
                         void *arg)
 {
     list(r, &(struct list_spec){after, limit, list_kept_run}, cb, arg);
+}
+
+void function_list_published(struct registry *r, const char *after, unsigned limit,
+                             function_list_cb cb, void *arg)
+{
+    list(r, &(struct list_spec){after, limit, published_run}, cb, arg);
 }
 
 static int versions_run(struct store_job *job, sqlite3 *db, struct un_error *err)

@@ -51,6 +51,22 @@ static int find_before(sqlite3 *db, int64_t function_id, uint32_t version, int64
     return rc < 0 ? rc : 0;
 }
 
+/* Whether the version may be live again: its volumes may have become another function's. */
+static bool may_be_live(sqlite3 *db, const char *name, int64_t function_id, int64_t version)
+{
+    struct version_list list = {0};
+    struct un_error err = UN_ERROR_INIT;
+    char number[24];
+    snprintf(number, sizeof number, "%lld", (long long)version);
+    int rc = registry_sql_resolve(db, name, number, &list, &err);
+    const struct machine_config *m = rc == 0 ? &list.items[0]->config.machine : NULL;
+    for (size_t i = 0; rc == 0 && i < m->volume_count; i++) {
+        rc = registry_sql_check_volume(db, m->volumes[i], function_id, &err);
+    }
+    version_list_done(&list);
+    return rc == 0;
+}
+
 int registry_sql_note_failed(sqlite3 *db, const char *name, uint32_t version, const char *why,
                              struct version_list *ret, struct un_error *err)
 {
@@ -62,7 +78,7 @@ int registry_sql_note_failed(sqlite3 *db, const char *name, uint32_t version, co
                              "UPDATE function_versions SET failure = ?3"
                              " WHERE function_id = ?1 AND version = ?2 AND ready_us = 0",
                              "iit", id, (int64_t)version, why);
-    if (rc == 0 && before) {
+    if (rc == 0 && before && may_be_live(db, name, id, before)) {
         rc = registry_sql_point_alias(db, id, FUNCTION_LIVE, before, err);
         rc = rc < 0 ? rc : registry_sql_resolve(db, name, FUNCTION_LIVE, ret, err);
     }

@@ -5,8 +5,8 @@
  *     driver ── machines of a new version fail in a row ──> registry: which was live before? ──> live again
  *     driver ── the first machine of a version is ready ──> registry: that is known from now on
  *
- * In memory are only the functions with min_instances > 0, each with its image, as a machine of theirs may
- * have to be made at any time. They are found by an index at the start, and by their changes afterwards.
+ * In memory are only the functions with min_instances > 0. They are found by an index at the start, and by
+ * their changes afterwards.
  * Calls that wait for a machine of a version that is not live any more, and have not been sent, are
  * looked up again (call_move).
  */
@@ -28,11 +28,10 @@ struct services {
     struct un_list lookups; /* struct lookup */
 };
 
-/* A function whose live version has min_instances. */
+/* A function whose live version has min_instances. The driver holds its images. */
 struct kept {
     struct un_list node;
-    struct function_version *version; /* references */
-    struct image_mapping *image;
+    struct function_version *version; /* a reference */
 };
 
 /* A question about a function's live version. */
@@ -42,6 +41,7 @@ struct lookup {
     char name[64];
     bool stale; /* a later one is on its way */
     struct function_version *version;
+    struct image_mapping *image, *initrd, *disk; /* of it, as they come */
 };
 
 /* --- keeping ---------------------------------------------------------------------------------- */
@@ -63,29 +63,29 @@ static void kept_free(struct kept *k)
     if (k) {
         un_list_remove(&k->node);
         function_unref(k->version);
-        image_unref(k->image);
         free(k);
     }
 }
 
-static int keep(struct services *sv, struct function_version *v, struct image_mapping *image,
-                struct un_error *err)
+static int keep(struct services *sv, const struct machine_parts *parts,
+                struct function_version *v, struct un_error *err)
 {
     struct kept *k = un_fault("services.kept") ? NULL : calloc(1, sizeof(*k));
-    struct hv_machine_config config;
+    struct hv_machine_config config = {.files = NULL};
     struct machine_words words;
-    int rc = k ? machine_config_of(v, image, &words, &config, err)
+    int rc = k ? machine_config_of(parts, &words, &config, err)
                : un_error_set(err, -ENOMEM, "out of memory");
 
     config.live = true;
     rc = rc < 0 ? rc : sv->ops->keep(sv->driver->drv, &config, err);
+    hv_machine_files_unref(config.files);
     if (rc < 0) {
         free(k);
         return rc;
     }
     kept_free(find_kept(sv, v->name));
     k->version = function_ref(v);
-    k->image = image_ref(image);
+    un_list_init(&k->node);
     un_list_push(&sv->kept, &k->node);
     return 0;
 }
@@ -95,7 +95,13 @@ static int keep(struct services *sv, struct function_version *v, struct image_ma
 static void lookup_free(struct lookup *l)
 {
     struct scheduler *s = l->sv->s;
+    struct image_mapping *const images[] = {l->image, l->initrd, l->disk};
 
+    for (size_t i = 0; i < UN_ARRAY_SIZE(images); i++) {
+        if (images[i]) {
+            image_unref(images[i]);
+        }
+    }
     un_list_remove(&l->node);
     if (l->version) {
         function_unref(l->version);
@@ -104,17 +110,40 @@ static void lookup_free(struct lookup *l)
     sched_done(s);
 }
 
+/* Where the next image of the version goes, and which that is; NULL: all are there. */
+static struct image_mapping **next_image(struct lookup *l, const char **ret_digest)
+{
+    const struct function_config *c = &l->version->config;
+
+    *ret_digest = !l->image ? c->image : !l->initrd && c->machine.initrd[0] ? c->machine.initrd : c->machine.disk;
+    return !l->image                             ? &l->image
+           : !l->initrd && c->machine.initrd[0] ? &l->initrd
+           : !l->disk && c->machine.disk[0]     ? &l->disk
+                                                 : NULL;
+}
+
 static void on_image(void *arg, int rc, struct image_mapping *image, const struct un_error *err)
 {
     struct lookup *l = arg;
     struct un_error mine = UN_ERROR_INIT;
+    const char *digest;
 
     if (rc == 0) {
-        if (!l->stale && !l->sv->s->closing) {
-            rc = keep(l->sv, l->version, image, &mine);
-            err = &mine;
-        }
-        image_unref(image);
+        *next_image(l, &digest) = image;
+    }
+    if (l->stale || l->sv->s->closing) {
+        rc = 0;
+    } else if (rc == 0 && next_image(l, &digest)) {
+        image_open(l->sv->s->images, digest, on_image, l);
+        return;
+    } else if (rc == 0) {
+        const struct machine_parts parts = {.images = l->sv->s->images,
+                                            .version = l->version,
+                                            .image = l->image,
+                                            .initrd = l->initrd,
+                                            .disk = l->disk};
+        rc = keep(l->sv, &parts, l->version, &mine);
+        err = &mine;
     }
     if (rc < 0) {
         un_log(UN_LOG_WARN, "no machines of a service can be kept until it is called", "function",

@@ -35,6 +35,7 @@ static void service_free(struct service *sv)
     free(sv->name);
     free(sv->append);
     free(sv->ready_console);
+    hv_machine_files_unref(sv->files);
     free(sv);
 }
 
@@ -69,6 +70,7 @@ static bool copy_config(struct service *sv, const struct hv_machine_config *conf
                          config->volumes[i].read_only);
     }
     sv->spec.disks = sv->disks;
+    sv->files = config->files ? hv_machine_files_ref(config->files) : NULL;
     return good;
 }
 
