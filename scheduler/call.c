@@ -19,9 +19,8 @@
 #include "common/syscall_name.h"
 #include "scheduler/scheduler_impl.h"
 
-enum { REBINDS_MAX = 3, MOVES_MAX = 4 };
+enum { REBINDS_MAX = 3 };
 
-static void begin(void *arg);
 static void end(void *arg);
 static void on_timer(void *arg);
 
@@ -163,7 +162,7 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
     s->stats.calls++;
     c->began_us = c->mark_us = un_loop_now_us(s->loop);
     un_timer_init(&c->timer, s->loop, on_timer, c);
-    c->post = (struct un_post){.fn = begin, .arg = c};
+    c->post = (struct un_post){.fn = call_begin, .arg = c};
     un_loop_post(s->loop, &c->post);
     sched_tell(s, &(struct sched_news){.kind = NEWS_ACCEPTED,
                                        .id = c->record->receipt.id,
@@ -583,7 +582,7 @@ static void on_version(void *arg, int rc, struct function_version *v, const stru
     }
 }
 
-static void begin(void *arg)
+void call_begin(void *arg)
 {
     struct sched_call *c = arg;
     struct scheduler *s = c->s;
@@ -607,56 +606,6 @@ static void begin(void *arg)
     c->lookup_pending = true;
     sched_begin(s);
     function_resolve(s->registry, c->function, c->qualifier, on_version, c);
-}
-
-static void drop_images(struct sched_call *c)
-{
-    struct image_mapping **const all[] = {&c->image, &c->initrd, &c->disk};
-
-    for (size_t i = 0; i < UN_ARRAY_SIZE(all); i++) {
-        if (*all[i]) {
-            image_unref(un_steal(all[i]));
-        }
-    }
-}
-
-/* --- moving ----------------------------------------------------------------------------------- */
-
-static void begin_again(void *arg)
-{
-    struct sched_call *c = arg;
-
-    queue_dispatch(c->s); /* the place that it has left */
-    begin(c);
-}
-
-bool call_move(struct sched_call *c)
-{
-    struct scheduler *s = c->s;
-
-    if (c->moves == MOVES_MAX) {
-        return false;
-    }
-    c->moves++;
-    c->bound_len = 0;
-    if (c->instance) {
-        instance_end(un_steal(&c->instance), NULL);
-    }
-    call_enter_phase(c, PHASE_QUEUE);
-    call_set_state(c, CALL_LOOKUP);
-    c->began_us = un_loop_now_us(s->loop); /* it waits anew */
-    interface_reader_free(un_steal(&c->reader));
-    if (c->raw_head.len > 0) {
-        un_buf_done(&c->head);
-        c->head = c->raw_head;
-        c->raw_head = (struct un_buf){0};
-    }
-    drop_images(c);
-    line_put(s, un_steal(&c->line));
-    function_unref(un_steal(&c->version));
-    c->post = (struct un_post){.fn = begin_again, .arg = c};
-    un_loop_post(s->loop, &c->post);
-    return true;
 }
 
 /* Another version has gone live while the call waited for its place. */
@@ -898,7 +847,7 @@ static void release(struct sched_call *c)
     } else {
         record_submit(s, record);
     }
-    drop_images(c);
+    call_drop_images(c);
     if (c->line) {
         line_put(s, un_steal(&c->line));
     }

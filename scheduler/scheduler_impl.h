@@ -419,7 +419,10 @@ static inline bool call_wants_live(const struct sched_call *c)
 }
 /* The call of a machine image, BOUND and not sent yet, or about to be bound: looks its version up again.
  * False when that has happened too often. */
-bool call_move(struct sched_call *c);
+bool call_move(struct sched_call *c); /* call_move.c */
+/* LOOKUP begins; a post's function, `arg` is the call. */
+void call_begin(void *arg);
+void call_drop_images(struct sched_call *c);
 
 /* The body is whole, and the call waited for that (length_wanted). */
 void call_length_known(struct sched_call *c);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/limits.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
 #include "service/service_impl.h"
@@ -272,6 +273,31 @@ static bool holds_back(const struct service *sv)
     return sv->superseded && service_volumes_claimed(sv);
 }
 
+/* Requests come to an end, connections that carry none may not: where another waits for the volumes they
+ * get some time. Says when to look again; 0: there is no need. */
+static uint64_t bound_connections(struct service *sv, uint64_t now)
+{
+    uint64_t end = sv->claimed_us + LIMIT_MACHINE_HANDOVER_MS * 1000ull;
+    if (!service_volumes_claimed(sv)) {
+        sv->claimed_us = 0;
+        return 0;
+    }
+    if (!sv->claimed_us) {
+        sv->claimed_us = now;
+        return now + LIMIT_MACHINE_HANDOVER_MS * 1000ull;
+    }
+    un_list_for_each (it, &sv->machines) {
+        struct machine *mc = un_list_entry(it, struct machine, node);
+        un_list_for_each_safe (at, &mc->connections) {
+            struct hv_vm *vm = un_list_entry(at, struct hv_vm, node);
+            if (vm->raw && now >= end) {
+                connection_lost(vm, HV_EXIT_LOST, "another version takes over the volumes");
+            }
+        }
+    }
+    return now < end ? end : 0;
+}
+
 static bool kept(const struct service *sv)
 {
     return sv->live && sv->limits.min_machines > 0;
@@ -291,6 +317,12 @@ static bool over(const struct service *sv, uint64_t now, uint64_t *again_us)
     }
     *again_us = sv->failures > 0 && !sv->superseded ? sv->retry_us + FORGET_US : 0;
     return *again_us <= now;
+}
+
+/* Of two instants, of which 0 is none. */
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return !a || (b && b < a) ? b : a;
 }
 
 static void decide(void *arg)
@@ -317,7 +349,7 @@ static void decide(void *arg)
     counts.waiting = holds_back(sv) ? 0 : counts.waiting;
     service_decide(&limits, &counts, now, &d);
     carry_out(sv, &d);
-    d.again_us = d.again_us ? d.again_us : again;
+    d.again_us = earlier(earlier(d.again_us, again), bound_connections(sv, now));
     if (d.again_us) {
         /* Out of memory: the next change decides again. */
         (void)un_timer_arm_at(&sv->timer, d.again_us > now ? d.again_us : now + 1000);

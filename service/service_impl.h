@@ -54,6 +54,7 @@ struct service {
     bool judged;     /* on_failing was told; `judging`: and nothing has come of it yet */
     bool judging;
     enum service_blocked blocked;
+    uint64_t claimed_us; /* since when another waits for its volumes; 0: none does */
     char *ready_console; /* or NULL: its port says it */
     uint64_t ready_timeout_us;
     struct un_list machines;

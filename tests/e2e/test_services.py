@@ -10,6 +10,7 @@ import time
 import pytest
 
 import harness
+import netns
 from harness import BUILD
 
 pytestmark = pytest.mark.libvirt
@@ -18,20 +19,15 @@ KERNEL = BUILD / "tests/guests/netkernel.elf"
 WAKE_S = 60  # libvirt, on a busy machine
 
 
-def own_namespace():
-    """A prefix for a command that gives it a network namespace with loopback."""
-    return ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-
-
 @pytest.fixture(scope="module")
 def make_daemon(tmp_path_factory):
-    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
+    if subprocess.run(netns.own_namespace() + ["true"], capture_output=True).returncode != 0:
         pytest.skip("no network namespace can be made here")
 
     def make(**more):
         flags = ["--set", "machines.network=tap"]
         path = tmp_path_factory.mktemp("unid")
-        return harness.Daemon(path, driver="fake", flags=flags, prefix=own_namespace(), **more)
+        return harness.Daemon(path, driver="fake", flags=flags, prefix=netns.own_namespace(), **more)
 
     return make
 
@@ -175,6 +171,82 @@ def test_the_old_version_serves_what_it_has_and_goes(daemon):
     old.join()
     until(lambda: {m["version"] for m in machines(daemon, "over")} <= {2}, 20)
     remove(daemon, "over")
+
+
+class Count:
+    """How many machines of a function exist at once, at most."""
+
+    def __init__(self, daemon, name):
+        self.daemon, self.name, self.most, self.over = daemon, name, 0, False
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        while not self.over:
+            self.most = max(self.most, len(machines(self.daemon, self.name)))
+            time.sleep(0.01)
+
+    def end(self):
+        self.over = True
+        self.thread.join()
+        return self.most
+
+
+def test_one_machine_at_a_time_has_a_volume(daemon):
+    daemon.put("/api/v1/volumes/handed", {"size_mib": 1}, unix=True).ok(201)
+    deploy(daemon, "writer", volumes=["handed"], min_instances=1)
+    count = Count(daemon, "writer")
+    text = b"written by the first".ljust(512, b".")
+    daemon.post("/fn/writer/disk/write/0/3", text, unix=True, timeout=WAKE_S).ok(200)
+    old = threading.Thread(target=lambda: get(daemon, "writer/bytes/20000000").ok(200))
+    old.start()
+    deploy(daemon, "writer", append="second", volumes=["handed"], min_instances=1)
+    assert get(daemon, "writer/disk/read/0/3").ok(200).body == text
+    old.join()
+    assert count.end() == 1
+    assert {m["version"] for m in machines(daemon, "writer")} == {2}
+    remove(daemon, "writer")
+    daemon.delete("/api/v1/volumes/handed", unix=True).ok(204)
+
+
+def test_an_open_connection_keeps_a_volume_for_some_time_only(daemon):
+    daemon.put("/api/v1/volumes/db", {"size_mib": 1}, unix=True).ok(201)
+    digest = daemon.post("/api/v1/images", KERNEL.read_bytes(), unix=True).ok(200, 201).json["digest"]
+
+    def put(word):
+        body = {
+            "image": digest,
+            "memory_mib": 64,
+            "interface": "tcp",
+            "publish": ["0"],
+            "machine": {
+                "append": "ip={ip}/{prefix} port={port} tcp=echo " + word,
+                "port": 7777,
+                "service": True,
+                "volumes": ["db"],
+            },
+        }
+        answer = daemon.put("/api/v1/functions/db", body, unix=True).ok(200, 201).json
+        return int(answer["ports"][0]["address"].rsplit(":", 1)[1])
+
+    def connect(port):
+        s = netns.connect(daemon.process.pid, ("127.0.0.1", port), WAKE_S)
+        s.sendall(b"hello")
+        assert s.recv(5) == b"hello"
+        return s
+
+    first = connect(put("first"))
+    begun = time.monotonic()
+    with connect(put("second")):
+        assert 5 < time.monotonic() - begun < 30
+        assert {m["version"] for m in machines(daemon, "db", "ready")} == {2}
+    try:
+        assert first.recv(1) == b""
+    except ConnectionResetError:
+        pass
+    first.close()
+    remove(daemon, "db")
+    daemon.delete("/api/v1/volumes/db", unix=True).ok(204)
 
 
 def test_a_shutdown_is_no_failure(daemon):
