@@ -24,8 +24,8 @@ def make_daemon(tmp_path_factory):
     if subprocess.run(netns.own_namespace() + ["true"], capture_output=True).returncode != 0:
         pytest.skip("no network namespace can be made here")
 
-    def make(**more):
-        flags = ["--set", "machines.network=tap"]
+    def make(*flags, **more):
+        flags = ["--set", "machines.network=tap", *flags]
         path = tmp_path_factory.mktemp("unid")
         return harness.Daemon(path, driver="fake", flags=flags, prefix=netns.own_namespace(), **more)
 
@@ -329,27 +329,27 @@ def test_a_machine_can_be_ended(daemon):
     remove(daemon, "ended")
 
 
-def test_requests_wait_in_bounded_number(daemon):
-    deploy(daemon, "slow", append="delay=2000", max_instances=1)
-    body = function(daemon, "slow")
-    digest = body["image"]
-    config = {
+def test_requests_wait_for_a_machine_in_bounded_number(make_daemon):
+    daemon = make_daemon("--set", "limits.queue_per_function=2").start()
+    digest = daemon.post("/api/v1/images", KERNEL.read_bytes(), unix=True).ok(201).json["digest"]
+    machine = {"append": "ip={ip}/{prefix} port={port} delay=3000", "port": 8080, "service": True}
+    body = {
         "image": digest,
+        "concurrency": 1,
         "memory_mib": 64,
-        "concurrency": 2,
         "timeout_ms": WAKE_S * 1000,
-        "machine": {**body["machine"]},
+        "machine": machine,
     }
-    daemon.put("/api/v1/functions/slow", config, unix=True).ok(200)
+    daemon.put("/api/v1/functions/slow", body, unix=True).ok(201)
     answers = []
     threads = [
-        threading.Thread(target=lambda: answers.append(get(daemon, "slow/").status))
-        for _ in range(6)
+        threading.Thread(target=lambda: answers.append(get(daemon, "slow/"))) for _ in range(6)
     ]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    assert answers == [200] * 6  # two at the machine, four behind them
-    assert function(daemon, "slow")["version"] == 2
-    remove(daemon, "slow")
+    assert sorted(a.status for a in answers) == [200] * 3 + [429] * 3
+    assert all(a.headers["Retry-After"] for a in answers if a.status == 429)
+    assert daemon.stop(WAKE_S) == 0
+    daemon.assert_nothing_left()
