@@ -133,7 +133,7 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     s->replay_age_us = (uint64_t)c->replay_hours * 3600 * 1000000;
     int rc = sched_open(&spec, &d->scheduler, err);
     if (rc == 0) {
-        machines_attach(d->machines, d->scheduler);
+        rc = machines_attach(d->machines, d->scheduler, err);
     }
     return rc;
 }
@@ -383,6 +383,7 @@ void daemon_close(struct daemon *d)
     api_close(d->api);
     doctor_free(d->doctor);
     events_drain(d->events);
+    machines_detach(d->machines);
     sched_close(d->scheduler);
     events_close(d->events);
     machines_close(d->machines, &d->drivers);

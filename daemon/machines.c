@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "daemon/outgoing.h"
 #include "netplumb/net.h"
 #include "scheduler/scheduler.h"
 #include "service/service.h"
@@ -18,6 +19,7 @@ struct machines {
     struct netplumb *net;
     struct hv_driver *services;
     struct scheduler *scheduler;
+    struct outgoing *outgoing; /* NULL: without a scheduler */
     bool drained;
 };
 
@@ -34,6 +36,24 @@ static void on_console(void *arg, const char *service, const char *line, size_t 
     un_log(UN_LOG_INFO, "console", "function", service, "line", text);
 }
 
+static void on_open(void *arg, const struct service_opening *opening)
+{
+    struct machines *m = arg;
+    if (m->outgoing) {
+        outgoing_open(m->outgoing, opening);
+    } else {
+        close(opening->fd);
+    }
+}
+
+static void on_end(void *arg, const void *machine)
+{
+    struct machines *m = arg;
+    if (m->outgoing) {
+        outgoing_end(m->outgoing, machine);
+    }
+}
+
 static void on_reconciled(void *arg)
 {
 }
@@ -44,7 +64,8 @@ static int open_net(struct machines *m, const struct config *c, struct un_error 
     struct netplumb_spec spec = {.loop = m->loop,
                                  .state_dir = c->state_dir,
                                  .range = c->machines_range,
-                                 .tap_owner = geteuid()};
+                                 .tap_owner = geteuid(),
+                                 .on_open = service_on_open};
     if (strcmp(c->machines_network, "user") == 0) {
         return 0;
     }
@@ -80,6 +101,8 @@ static int open_services(struct machines *m, struct drivers *set, struct un_erro
                                        .machines = m->own ? m->own : find_driver(set),
                                        .net = m->net,
                                        .may_use = may_use,
+                                       .on_open = on_open,
+                                       .on_end = on_end,
                                        .on_console = on_console,
                                        .arg = m};
     int rc = service_driver_open(&spec, &m->services, err);
@@ -121,10 +144,21 @@ int machines_open(const struct config *config, struct un_loop *loop, struct driv
     return 0;
 }
 
-void machines_attach(struct machines *m, struct scheduler *scheduler)
+int machines_attach(struct machines *m, struct scheduler *scheduler, struct un_error *err)
+{
+    if (!m) {
+        return 0;
+    }
+    m->scheduler = scheduler;
+    return outgoing_new(m->loop, sched_dialer(scheduler), &m->outgoing, err);
+}
+
+void machines_detach(struct machines *m)
 {
     if (m) {
-        m->scheduler = scheduler;
+        outgoing_free(m->outgoing);
+        m->outgoing = NULL;
+        m->scheduler = NULL;
     }
 }
 
@@ -140,8 +174,8 @@ void machines_close(struct machines *m, struct drivers *set)
     if (!m) {
         return;
     }
+    machines_detach(m);
     if (m->services) {
-        m->scheduler = NULL;
         service_driver_drain(m->services, on_drained, m);
         while (!m->drained) {
             un_loop_run(m->loop);

@@ -14,8 +14,10 @@ struct scheduler;
 int machines_open(const struct config *config, struct un_loop *loop, struct drivers *set,
                   struct machines **ret, struct un_error *err);
 
-/* Whom to ask for memory. */
-void machines_attach(struct machines *m, struct scheduler *scheduler);
+/* Whom to ask for memory, and for connections to the outside. -ENOMEM. */
+int machines_attach(struct machines *m, struct scheduler *scheduler, struct un_error *err);
+/* The scheduler goes: connections to the outside are broken off. NULL is allowed. */
+void machines_detach(struct machines *m);
 
 /* Ends all machines, and waits for that by running the loop; takes the driver out of `set`. NULL is
  * allowed. */

@@ -111,6 +111,7 @@ struct hv_machine_config {
     uint32_t idle_timeout_ms, ready_timeout_ms;
     const struct hv_machine_disk *volumes;
     size_t volume_count;
+    char *const *egress; /* "HOST:PORT" that it may connect to, NULL-terminated; NULL: nothing */
 };
 
 #endif

@@ -33,6 +33,10 @@ static void service_free(struct service *sv)
     free(sv->key);
     free(sv->name);
     free(sv->append);
+    for (char **rule = sv->egress; rule && *rule; rule++) {
+        free(*rule);
+    }
+    free(sv->egress);
     free(sv);
 }
 
@@ -49,10 +53,27 @@ static bool copy_disk(struct service *sv, const char *path, const char *format, 
     return copy(path, (char **)&d->path) && copy(format, (char **)&d->format);
 }
 
+static bool copy_egress(struct service *sv, char *const *from)
+{
+    size_t count = 0;
+    while (from && from[count]) {
+        count++;
+    }
+    if (count == 0) {
+        return true;
+    }
+    sv->egress = calloc(count + 1, sizeof(char *));
+    bool good = sv->egress != NULL;
+    for (size_t i = 0; good && i < count; i++) {
+        good = copy(from[i], &sv->egress[i]);
+    }
+    return good;
+}
+
 static bool copy_config(struct service *sv, const struct hv_machine_config *config)
 {
     bool good = copy(config->key, &sv->key) && copy(config->name, &sv->name) &&
-                copy(config->append, &sv->append);
+                copy(config->append, &sv->append) && copy_egress(sv, config->egress);
     sv->disks = calloc(config->volume_count + 1, sizeof(*sv->disks));
     good = good && sv->disks;
     if (good && config->disk) {
@@ -86,6 +107,12 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
     if (sv) {
         *ret = sv;
         return 0;
+    }
+    if (config->egress && config->egress[0] && !drv->net) {
+        return un_error_set(err, -ENOTSUP,
+                            "machine images connect to nothing from QEMU's user network, and this "
+                            "function has egress: run unid as root (see unictl doctor), or deploy it "
+                            "without --egress");
     }
     const struct hv_flavor *flavor = config->flavor
                                          ? hv_flavor_find(config->flavor)
@@ -330,6 +357,8 @@ int service_driver_open(const struct service_driver_spec *spec, struct hv_driver
     drv->machines = spec->machines;
     drv->net = spec->net;
     drv->may_use = spec->may_use;
+    drv->on_open = spec->on_open;
+    drv->on_end = spec->on_end;
     drv->on_console = spec->on_console;
     drv->arg = spec->arg;
     un_list_init(&drv->services);
