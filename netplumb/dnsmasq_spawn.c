@@ -89,6 +89,8 @@ _Noreturn static void run_child(struct child *c)
 {
     static char *const no_environment[] = {NULL};
     uint64_t none = 0;
+    /* Until it has a handler; it reads its files after that in any case. */
+    signal(SIGHUP, SIG_IGN);
     if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none)) == 0 &&
         dup2(c->null_fd, 0) == 0 && dup2(c->null_fd, 1) == 1 && dup2(c->log_fd, 2) == 2 &&
         setpgid(0, 0) == 0 && change_user(c) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
