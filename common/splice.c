@@ -113,7 +113,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         rc = pass_end(w);
     } else {
         ssize_t put_len = put(w, room, (size_t)n);
-        rc = put_len < 0  ? (int)put_len
+        rc = put_len < 0   ? (int)put_len
              : put_len < n ? hold(w, room + put_len, (size_t)(n - put_len))
                            : 0;
     }

@@ -18,7 +18,7 @@
 struct net_range {
     uint32_t base; /* network address, host byte order */
     unsigned prefix;
-    uint32_t size; /* guests that fit, at most NET_GUESTS_MAX */
+    uint32_t size;                     /* guests that fit, at most NET_GUESTS_MAX */
     uint32_t names_first, names_count; /* virtual addresses, without the broadcast address */
     unsigned names_prefix;             /* of the part that they are in, which ends the range */
     uint64_t *used;

@@ -101,8 +101,7 @@ static int make_dir(struct net_dnsmasq *d, struct un_error *err)
     if (lstat(dir_of(d), &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) {
         return un_error_set(err, -EEXIST, "%s is not a directory of unid's own", dir_of(d));
     }
-    if (who->change &&
-        (chown(dir_of(d), (uid_t)-1, who->gid) < 0 || chmod(dir_of(d), 0750) < 0)) {
+    if (who->change && (chown(dir_of(d), (uid_t)-1, who->gid) < 0 || chmod(dir_of(d), 0750) < 0)) {
         return un_error_errno(err, -errno, "give %s to dnsmasq", dir_of(d));
     }
     return 0;
@@ -204,8 +203,9 @@ static void rest(struct net_dnsmasq *d, const char *why)
     uint64_t pause = (uint64_t)PAUSE_FIRST_MS << (d->failures < 8 ? d->failures : 8);
     d->failures++;
     pause = pause > PAUSE_MOST_MS ? PAUSE_MOST_MS : pause;
-    un_log(UN_LOG_WARN, "dnsmasq does not run: machines get no DHCP and no names; it is started again",
-           "reason", why);
+    un_log(UN_LOG_WARN,
+           "dnsmasq does not run: machines get no DHCP and no names; it is started again", "reason",
+           why);
     (void)un_timer_arm_in(&d->restart, pause * 1000);
 }
 
@@ -278,8 +278,8 @@ static int spawn(struct net_dnsmasq *d, const char *program, struct un_error *er
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     /* Only a second string: the kernel ends it when unid does. */
-    if (un_buf_printf(&text, "%d %llu\n", (int)d->pid,
-                      (unsigned long long)dnsmasq_began(d->pid)) == 0) {
+    if (un_buf_printf(&text, "%d %llu\n", (int)d->pid, (unsigned long long)dnsmasq_began(d->pid)) ==
+        0) {
         (void)write_file(d, "pid", &text, NULL);
     }
     return 0;
@@ -292,8 +292,9 @@ static void on_restart(void *arg)
     const char *program = net_dnsmasq_path();
     if (!program) {
         if (!d->told_missing) {
-            un_log(UN_LOG_WARN, "dnsmasq is not installed: machines get no DHCP and no names; those with "
-                                "an address on their command line run (apt-get install dnsmasq-base)");
+            un_log(UN_LOG_WARN,
+                   "dnsmasq is not installed: machines get no DHCP and no names; those with "
+                   "an address on their command line run (apt-get install dnsmasq-base)");
         }
         d->told_missing = true;
         return;

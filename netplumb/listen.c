@@ -30,7 +30,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         struct sockaddr_in from = {.sin_family = AF_UNSPEC};
         socklen_t len = sizeof(from);
         int conn = accept4(fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (conn < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+        if (conn < 0 &&
+            (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
             un_log(UN_LOG_WARN, "connections of machines wait: no descriptor or memory is left");
             if (un_timer_arm_in(&l->rest, REST_US) == 0) {
                 event_del(l->event);

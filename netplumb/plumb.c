@@ -52,7 +52,7 @@ struct link {
     uint64_t idle_from_us;
     struct net_policy *policy; /* as in the rules, or about to be; NULL: nothing */
     struct net_policy *before; /* OP_CHANGE */
-    struct un_list node;  /* in idle */
+    struct un_list node;       /* in idle */
     struct un_list all_node;
     struct un_post ready; /* of an attach that found an idle link */
     struct request req;
@@ -67,8 +67,8 @@ struct netplumb {
     struct un_loop *loop;
     struct request reconcile, clearing;
     bool clearing_busy;
-    struct un_list all;  /* struct link */
-    struct un_list idle; /* struct link, the longest idle first */
+    struct un_list all;   /* struct link */
+    struct un_list idle;  /* struct link, the longest idle first */
     struct link **guests; /* by number; NULL: no link */
     struct net_targets targets;
     unsigned targets_seen; /* targets.changes, as dnsmasq knows them */
@@ -580,9 +580,8 @@ void net_detach(struct net_link *pub)
 
 void net_get_stats(const struct netplumb *np, struct net_stats *ret)
 {
-    *ret = (struct net_stats){.attached = np->attached,
-                              .idle = np->links - np->attached,
-                              .refused = np->refused};
+    *ret = (struct net_stats){
+        .attached = np->attached, .idle = np->links - np->attached, .refused = np->refused};
 }
 
 static void on_reconciled(struct un_job *job, int rc, const struct un_error *err)

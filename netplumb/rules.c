@@ -69,22 +69,21 @@ static int run(struct net_rules *r, const char *text, const char *what, struct u
 
 static int bridge_text(const struct net_names *n, struct un_buf *out)
 {
-    return un_buf_printf(
-        out,
-        "table bridge unid-%s {\n"
-        "  set guests { type ifname . ether_addr . ipv4_addr; }\n"
-        "  chain from_guest {\n"
-        "    type filter hook prerouting priority -300; policy accept;\n"
-        "    iifname \"ut%s*\" jump guest\n"
-        "  }\n"
-        "  chain guest {\n"
-        "    ether type arp iifname . ether saddr . arp saddr ip @guests accept\n"
-        "    ether type ip iifname . ether saddr . ip saddr @guests accept\n"
-        "    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept\n"
-        "    drop\n"
-        "  }\n"
-        "}\n",
-        n->tag, n->tag);
+    return un_buf_printf(out,
+                         "table bridge unid-%s {\n"
+                         "  set guests { type ifname . ether_addr . ipv4_addr; }\n"
+                         "  chain from_guest {\n"
+                         "    type filter hook prerouting priority -300; policy accept;\n"
+                         "    iifname \"ut%s*\" jump guest\n"
+                         "  }\n"
+                         "  chain guest {\n"
+                         "    ether type arp iifname . ether saddr . arp saddr ip @guests accept\n"
+                         "    ether type ip iifname . ether saddr . ip saddr @guests accept\n"
+                         "    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept\n"
+                         "    drop\n"
+                         "  }\n"
+                         "}\n",
+                         n->tag, n->tag);
 }
 
 static int rewriting_text(const struct net_names *n, const struct net_range *range,
@@ -105,7 +104,8 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
         "  chain rewrite {\n"
         "    tcp dport set ip saddr . ip daddr . tcp dport map @ports\n"
         "    ip daddr set ip saddr . ip daddr . tcp dport map @there\n"
-        "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn counter reject with "
+        "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn counter reject "
+        "with "
         "tcp reset\n"
         "  }\n"
         "  chain to_guest {\n"
@@ -123,30 +123,31 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
     int rc = bridge_text(n, out);
     rc = rc < 0 ? rc : un_buf_printf(out, "table inet unid-%s {\n", n->tag);
     rc = rc < 0 ? rc : rewriting_text(n, range, out);
-    return rc < 0 ? rc
-                  : un_buf_printf(
-                        out,
-                        "  chain input {\n"
-                        "    type filter hook input priority -10; policy accept;\n"
-                        "    iifname \"%s\" jump guest\n"
-                        "  }\n"
-                        "  chain guest {\n"
-                        "    udp dport 67 accept\n"
-                        "    ip saddr . ip daddr . tcp dport @allowed accept\n"
-                        "    tcp flags & (syn | ack) == syn counter reject with tcp reset\n"
-                        "    ip daddr != %s drop\n"
-                        "    udp dport 53 accept\n"
-                        "    meta l4proto tcp accept\n"
-                        "    icmp type { echo-request, echo-reply, destination-unreachable } accept\n"
-                        "    drop\n"
-                        "  }\n"
-                        "  chain forward {\n"
-                        "    type filter hook forward priority -10; policy accept;\n"
-                        "    iifname \"%s\" drop\n"
-                        "    oifname \"%s\" drop\n"
-                        "  }\n"
-                        "}\n",
-                        n->bridge, gateway, n->bridge, n->bridge);
+    return rc < 0
+               ? rc
+               : un_buf_printf(
+                     out,
+                     "  chain input {\n"
+                     "    type filter hook input priority -10; policy accept;\n"
+                     "    iifname \"%s\" jump guest\n"
+                     "  }\n"
+                     "  chain guest {\n"
+                     "    udp dport 67 accept\n"
+                     "    ip saddr . ip daddr . tcp dport @allowed accept\n"
+                     "    tcp flags & (syn | ack) == syn counter reject with tcp reset\n"
+                     "    ip daddr != %s drop\n"
+                     "    udp dport 53 accept\n"
+                     "    meta l4proto tcp accept\n"
+                     "    icmp type { echo-request, echo-reply, destination-unreachable } accept\n"
+                     "    drop\n"
+                     "  }\n"
+                     "  chain forward {\n"
+                     "    type filter hook forward priority -10; policy accept;\n"
+                     "    iifname \"%s\" drop\n"
+                     "    oifname \"%s\" drop\n"
+                     "  }\n"
+                     "}\n",
+                     n->bridge, gateway, n->bridge, n->bridge);
 }
 
 static int port_text(const struct net_names *n, const char *verb, const char *guest,

@@ -140,8 +140,8 @@ static int read_rule(const struct net_targets *t, const char *text, struct un_en
         return rc;
     }
     if (ret->below || ret->any_port) {
-        return un_error_set(err, -EINVAL,
-                            "egress \"%s\": machines need each host and port by name", text);
+        return un_error_set(err, -EINVAL, "egress \"%s\": machines need each host and port by name",
+                            text);
     }
     if (ret->is_address && inet_pton(AF_INET, ret->host, &in) != 1) {
         return un_error_set(err, -EINVAL, "egress \"%s\": the network of machines is IPv4", text);
@@ -248,8 +248,7 @@ int net_targets_hosts(const struct net_targets *t, struct un_buf *out)
         const struct net_host *h = un_list_entry(it, struct net_host, node);
         char ip[NET_IP_SIZE];
         if (!h->literal) {
-            rc = rc < 0 ? rc
-                        : un_buf_printf(out, "%s %s\n", net_addr_text(h->addr, ip), h->host);
+            rc = rc < 0 ? rc : un_buf_printf(out, "%s %s\n", net_addr_text(h->addr, ip), h->host);
         }
     }
     return rc;

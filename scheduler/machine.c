@@ -45,10 +45,11 @@ static int check_egress(char *const *rules, struct un_error *err)
                                 *rule);
         }
         if (to.is_address && (atoi(to.host) == 0 || atoi(to.host) == 127 || atoi(to.host) >= 224)) {
-            return un_error_set(err, -EINVAL,
-                                "egress: \"%s\": to a machine this address is its own, or nobody's; "
-                                "allow a name",
-                                *rule);
+            return un_error_set(
+                err, -EINVAL,
+                "egress: \"%s\": to a machine this address is its own, or nobody's; "
+                "allow a name",
+                *rule);
         }
     }
     return 0;

@@ -192,11 +192,8 @@ void service_on_open(void *arg, const struct un_endpoint *to, int fd)
         close(fd);
         return;
     }
-    const struct service_opening opening = {.machine = mc,
-                                            .function = mc->sv->name,
-                                            .egress = mc->sv->egress,
-                                            .to = to,
-                                            .fd = fd};
+    const struct service_opening opening = {
+        .machine = mc, .function = mc->sv->name, .egress = mc->sv->egress, .to = to, .fd = fd};
     mc->opened = true;
     drv->on_open(drv->arg, &opening);
 }

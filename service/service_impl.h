@@ -76,7 +76,7 @@ struct machine {
     struct sockaddr_in addr;
     unsigned in_flight;
     struct un_list connections; /* struct hv_vm, as many as in_flight */
-    bool opened;      /* it has opened a connection: its end is told */
+    bool opened;                /* it has opened a connection: its end is told */
     bool proven;      /* it has answered once: a connection that is taken means that it listens */
     bool spent;       /* per request: it has served its one */
     uint64_t idle_us; /* READY and nothing in flight: since when */
