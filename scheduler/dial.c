@@ -23,6 +23,7 @@ struct dialer {
 struct dial {
     struct dialer *d;
     struct un_endpoint to;
+    unsigned depth;
     dial_done_fn done;
     void *arg;
     struct dial_lookup *lookup;
@@ -261,12 +262,22 @@ static void begin_internal(void *arg)
         finish_failed(dial);
         return;
     }
+    if (dial->depth >= LIMIT_CALL_DEPTH) {
+        un_error_set(&dial->why, -ELOOP, "functions have called each other %d times in a row",
+                     LIMIT_CALL_DEPTH);
+        finish_failed(dial);
+        return;
+    }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) {
         un_error_errno(&dial->why, -errno, "a pair of sockets");
         finish_failed(dial);
         return;
     }
-    rc = dial->d->serve(dial->d->serve_arg, dial->to.host, dial->to.port, pair[1], &dial->why);
+    const struct dial_inner inner = {.function = dial->to.host,
+                                     .port = dial->to.port,
+                                     .depth = dial->depth,
+                                     .fd = pair[1]};
+    rc = dial->d->serve(dial->d->serve_arg, &inner, &dial->why);
     if (rc < 0) {
         close(pair[0]);
         close(pair[1]);
@@ -310,6 +321,7 @@ int dial_start(const struct dial_spec *spec, struct dial **ret, struct un_error 
     }
     dial->d = spec->dialer;
     dial->to = *spec->to;
+    dial->depth = spec->depth;
     dial->done = spec->done;
     dial->arg = spec->arg;
     dial->fd = -1;

@@ -152,11 +152,11 @@ static void on_dialled(void *arg, int rc, int fd, const struct un_error *why)
     char text[UN_ENDPOINT_TEXT_SIZE];
 
     c->dial = NULL;
-    if (rc == -EACCES) {
+    if (rc == -EACCES || rc == -ELOOP) {
         log_refusal(c->e, un_endpoint_text(&c->to, text), why->text);
     }
     if (rc < 0) {
-        fail(c, rc);
+        fail(c, rc == -ELOOP ? -ECONNREFUSED : rc);
         return;
     }
     c->fd = fd;
@@ -217,6 +217,7 @@ static int32_t begin(struct egress *e, unsigned handle, const struct un_endpoint
     const struct dial_spec spec = {.dialer = e->spec.dialer,
                                    .rules = e->spec.rules,
                                    .to = to,
+                                   .depth = e->spec.depth,
                                    .done = on_dialled,
                                    .arg = c};
     int rc = dial_start(&spec, &c->dial, &err);

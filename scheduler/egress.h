@@ -24,6 +24,7 @@ struct egress_spec {
     struct dialer *dialer;
     char *const *rules; /* function_config.egress; may be NULL */
     const char *function;
+    unsigned depth; /* of the invocation, see dial_spec */
     /* Never called from inside a function but egress_ask. */
     void (*answer)(void *arg, const struct hv_answer *answer);
     void (*ready)(void *arg, uint64_t readable, uint64_t writable);

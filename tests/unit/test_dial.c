@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "common/limits.h"
 #include "scheduler/dial.h"
 
 static struct un_loop *loop;
@@ -42,15 +43,15 @@ static void on_done(void *arg, int rc, int fd, const struct un_error *why)
     snprintf(got.why, sizeof(got.why), "%s", why ? why->text : "");
 }
 
-static int serve(void *arg, const char *function, uint16_t to, int fd, struct un_error *err)
+static int serve(void *arg, const struct dial_inner *to, struct un_error *err)
 {
     served.calls++;
-    served.port = to;
-    snprintf(served.function, sizeof(served.function), "%s", function);
+    served.port = to->port;
+    snprintf(served.function, sizeof(served.function), "%s", to->function);
     if (served.rc < 0) {
         return un_error_set(err, served.rc, "not here");
     }
-    served.fd = fd;
+    served.fd = to->fd;
     return 0;
 }
 
@@ -201,6 +202,27 @@ static void private_name_that_nobody_serves_is_refused(void **state)
     assert_int_equal(served.calls, 1);
 }
 
+static void functions_that_call_each_other_come_to_an_end(void **state)
+{
+    char *const rules[] = {(char *)"db.internal:1", NULL};
+    struct un_endpoint to;
+    struct dial *dial;
+
+    dialer_on_internal(dialer, serve, NULL);
+    assert_int_equal(un_endpoint_parse("db.internal:1", 13, false, &to, NULL), 0);
+    struct dial_spec spec = {.dialer = dialer, .rules = rules, .to = &to, .done = on_done};
+    spec.depth = LIMIT_CALL_DEPTH;
+    assert_int_equal(dial_start(&spec, &dial, NULL), 0);
+    wait_for_end();
+    assert_int_equal(got.rc, -ELOOP);
+    assert_int_equal(served.calls, 0);
+    got.ends = 0;
+    spec.depth = LIMIT_CALL_DEPTH - 1;
+    assert_int_equal(dial_start(&spec, &dial, NULL), 0);
+    wait_for_end();
+    assert_int_equal(got.rc, 0);
+}
+
 static void cancelled_ones_are_not_told(void **state)
 {
     dialer_on_internal(dialer, serve, NULL);
@@ -225,6 +247,7 @@ int main(void)
         T(nobody_listening_is_told),
         T(private_name_is_one_end_of_a_pair),
         T(private_name_that_nobody_serves_is_refused),
+        T(functions_that_call_each_other_come_to_an_end),
         T(cancelled_ones_are_not_told),
     };
 
