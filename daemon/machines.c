@@ -21,6 +21,7 @@ struct machines {
     struct scheduler *scheduler;
     struct outgoing *outgoing; /* NULL: without a scheduler */
     bool drained;
+    char range[40], no_tap[200]; /* why there is no network of its own */
 };
 
 static bool may_use(void *arg, uint64_t bytes)
@@ -66,7 +67,9 @@ static int open_net(struct machines *m, const struct config *c, struct un_error 
                                  .range = c->machines_range,
                                  .tap_owner = geteuid(),
                                  .on_open = service_on_open};
+    snprintf(m->range, sizeof(m->range), "%s", c->machines_range);
     if (strcmp(c->machines_network, "user") == 0) {
+        snprintf(m->no_tap, sizeof(m->no_tap), "machines.network says so");
         return 0;
     }
     if (!net_available(&why)) {
@@ -75,6 +78,7 @@ static int open_net(struct machines *m, const struct config *c, struct un_error 
             return un_error_context(err, "machines.network");
         }
         un_log(UN_LOG_INFO, "machine images get QEMU's user network", "reason", why.text);
+        snprintf(m->no_tap, sizeof(m->no_tap), "%.199s", why.text);
         return 0;
     }
     int rc = net_open(&spec, &m->net, err);
@@ -142,6 +146,33 @@ int machines_open(const struct config *config, struct un_loop *loop, struct driv
     }
     *ret = m;
     return 0;
+}
+
+void machines_describe_network(const struct machines *m, struct machines_network *ret)
+{
+    struct un_error why = UN_ERROR_INIT;
+    *ret = (struct machines_network){.whole = false};
+    if (!m) {
+        snprintf(ret->detail, sizeof(ret->detail),
+                 "none: machine images do not run here; machines.network says so, or there is no "
+                 "libvirt driver");
+    } else if (!m->net) {
+        snprintf(ret->detail, sizeof(ret->detail),
+                 "user: QEMU's user network with a forwarded port each (%s); machines that have "
+                 "egress are "
+                 "refused, there are no names, and a first wake may take seconds",
+                 m->no_tap);
+        snprintf(ret->fix, sizeof(ret->fix),
+                 "run unid as root, with /dev/net/tun, and machines.network auto or tap");
+    } else if (!net_names_available(&why)) {
+        snprintf(ret->detail, sizeof(ret->detail),
+                 "tap: taps on a bridge of unid's own, %s; %.160s", m->range, why.text);
+        snprintf(ret->fix, sizeof(ret->fix), "apt-get install dnsmasq-base");
+    } else {
+        ret->whole = true;
+        snprintf(ret->detail, sizeof(ret->detail),
+                 "tap: taps on a bridge of unid's own, %s, with DHCP, names and egress", m->range);
+    }
 }
 
 int machines_attach(struct machines *m, struct scheduler *scheduler, struct un_error *err)

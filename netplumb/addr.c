@@ -92,8 +92,13 @@ void net_range_describe(const struct net_range *r, uint32_t guest, struct net_li
     net_addr_text(r->base + 1, ret->gateway);
     net_addr_text(r->base + 1, ret->dns);
     ret->prefix = r->prefix;
-    snprintf(ret->mac, sizeof(ret->mac), "02:75:%02x:%02x:%02x:%02x", ip >> 24, ip >> 16 & 255,
-             ip >> 8 & 255, ip & 255);
+    net_addr_mac(ip, ret->mac);
+}
+
+void net_addr_mac(uint32_t addr, char ret[NET_MAC_SIZE])
+{
+    snprintf(ret, NET_MAC_SIZE, "02:75:%02x:%02x:%02x:%02x", addr >> 24, addr >> 16 & 255,
+             addr >> 8 & 255, addr & 255);
 }
 
 void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE])

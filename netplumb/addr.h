@@ -35,14 +35,16 @@ void net_range_done(struct net_range *r);
 int64_t net_range_take(struct net_range *r);
 void net_range_give(struct net_range *r, uint32_t guest);
 
-/* Fills all but `tap`. The gateway is base + 1, guest n is base + 2 + n; the MAC is locally administered
- * and has the address's last four bytes, so that it is as unique as that. */
+/* Fills all but `tap`. The gateway is base + 1, guest n is base + 2 + n. */
 void net_range_describe(const struct net_range *r, uint32_t guest, struct net_link *ret);
 void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE]);
 
 /* The guest that has an address (host byte order), or -1. */
 int64_t net_range_guest(const struct net_range *r, uint32_t addr);
 bool net_range_contains(const struct net_range *r, uint32_t addr);
+
+/* The MAC that goes with an address of the range: locally administered, with its four bytes. */
+void net_addr_mac(uint32_t addr, char ret[NET_MAC_SIZE]);
 
 /* As dotted quad. Returns `ret`. */
 const char *net_addr_text(uint32_t addr, char ret[NET_IP_SIZE]);

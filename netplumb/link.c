@@ -181,6 +181,16 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const struct 
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     rtnl_link_set_name(bridge, n->bridge);
+    /* Else it takes the lowest of its ports', and with each change of that the kernel forgets all
+     * neighbours, and guests send to one that is nobody's. */
+    struct nl_addr *own = NULL;
+    char mac[NET_MAC_SIZE];
+    net_addr_mac(range->base + 1, mac);
+    if (nl_addr_parse(mac, AF_LLC, &own) < 0) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    rtnl_link_set_addr(bridge, own);
+    nl_addr_put(own);
     int rc = rtnl_link_add(nl, bridge, NLM_F_CREATE | NLM_F_EXCL);
     if (rc < 0) {
         return nl_fail(err, rc, "make the bridge", n->bridge);

@@ -98,7 +98,7 @@ def outside(daemon):
     finish(sleeper)
 
 
-def deploy(daemon, name, append="dhcp", egress=(), status=(200, 201), **machine):
+def deploy(daemon, name, append="dhcp", egress=(), interface="http", **machine):
     machine = {"append": f"port={{port}} {append}", "port": 8080, "service": True, "idle_timeout_ms": 20000, **machine}
     body = {
         "image": push(daemon, KERNEL.read_bytes()),
@@ -106,8 +106,9 @@ def deploy(daemon, name, append="dhcp", egress=(), status=(200, 201), **machine)
         "timeout_ms": WAKE_S * 1000,
         "machine": machine,
         "egress": list(egress),
+        "interface": interface,
     }
-    return daemon.put(f"/api/v1/functions/{name}", body, unix=True).ok(*status).json
+    return daemon.put(f"/api/v1/functions/{name}", body, unix=True).ok(200, 201).json
 
 
 def fetch(daemon, function, host, port, source=None):
@@ -171,6 +172,19 @@ def test_everything_else_is_refused(daemon, host, outside):
     assert fetch(daemon, "narrow", OUTSIDE, outside.port)[0] == 200
 
 
+def test_another_function_is_reached_by_its_private_name(daemon):
+    deploy(daemon, "web")
+    deploy(daemon, "db", append="tcp=echo dhcp", port=7777, interface="tcp")
+    deploy(daemon, "app", egress=["web.internal:80", "db.internal:7777", "nobody.internal:80"])
+    status, text = fetch(daemon, "app", "web.internal", 80)
+    assert status == 200 and text.endswith("hello from " + address_of(daemon, "web") + "\n"), text
+    assert fetch(daemon, "app", "db.internal", 7777) == (200, "GET / HTTP/1.0\r\n\r\n")
+    assert fetch(daemon, "app", "db.internal", 80) == (502, "refused")
+    assert fetch(daemon, "app", "nobody.internal", 80) == (502, "reset")
+    assert fetch(daemon, "app", "app.internal", 80) == (502, "no such name")
+    assert fetch(daemon, "web", "db.internal", 7777) == (502, "refused")
+
+
 def test_a_host_that_does_not_answer_is_a_reset(daemon):
     deploy(daemon, "vain", egress=["localhost:1"])
     assert fetch(daemon, "vain", "localhost", 1) == (502, "reset")
@@ -219,7 +233,7 @@ def test_without_a_network_of_its_own_egress_is_refused_at_wake(tmp_path):
 
 
 def network_state(pid):
-    """All that a network namespace has, but what counts by itself, and dnsmasq's files."""
+    """All that a network namespace has, but what changes by itself."""
     text = run(
         *inside(
             pid,
@@ -231,8 +245,7 @@ def network_state(pid):
             "   case $f in *stable_secret|*random*|*fastopen_key|*file-nr) ;; *) echo $f $(cat $f 2>/dev/null) ;; esac; done",
         )
     )
-    files = sorted(name for name in os.listdir("/run") if name.startswith("unid-"))
-    return text + "".join(f"{name}\n" for name in files)
+    return text
 
 
 def dnsmasq_of(daemon):
@@ -266,6 +279,8 @@ def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
         [child] = dnsmasq_of(daemon)
         during = network_state(keeper.pid)
         assert "10.87.255" in during and "unid-" in during
+        tag = during.split("ub-", 1)[1][:8]
+        assert os.path.exists(f"/run/unid-{tag}/hosts")
         daemon.kill()
         for _ in range(50):
             if not os.path.exists(f"/proc/{child}"):
@@ -280,15 +295,32 @@ def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
             time.sleep(0.1)
         difference = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0))
         assert not difference
+        assert not os.path.exists(f"/run/unid-{tag}")
         # And it works again, dnsmasq too.
         assert address_of(daemon, "victim").startswith("10.87.")
         assert daemon.stop(WAKE_S) == 0
         daemon = None
+        assert not os.path.exists(f"/run/unid-{tag}")
         assert network_state(keeper.pid) == before
     finally:
         if daemon:
             daemon.kill()
         finish(keeper)
+
+
+def test_doctor_tells_of_the_network(daemon, tmp_path):
+    def finding(d):
+        report = d.get("/api/v1/doctor", unix=True, timeout=WAKE_S).ok(200).json
+        return next(f for f in report["findings"] if f["check"] == "network of machine images")
+
+    assert finding(daemon)["status"] == "ok" and "10.87.0.0/16" in finding(daemon)["detail"]
+    flags = ["--set", "machines.network=user"]
+    user = harness.Daemon(tmp_path, driver="fake", flags=flags).start()
+    try:
+        found = finding(user)
+        assert found["status"] == "warn" and "egress" in found["detail"] and "root" in found["fix"]
+    finally:
+        user.stop(WAKE_S)
 
 
 def test_dnsmasq_is_started_again(daemon):

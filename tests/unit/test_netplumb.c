@@ -464,6 +464,44 @@ static void test_idle_links_go_away(void **state)
     assert_string_equal(before, closed);
 }
 
+static void test_guests_stay_known_when_others_come_and_go(void **state)
+{
+    if (!have_namespace) {
+        skip();
+    }
+    struct world w;
+    struct net_link *links[6];
+    world_open_linger(&w, 50);
+    for (int i = 0; i < 6; i++) {
+        links[i] = attach(&w);
+    }
+    int fd = tap_open(links[3]->tap);
+    char gw[NET_MAC_SIZE];
+    gateway_mac(fd, links[3], gw);
+    assert_string_equal(gw, "02:75:0a:57:00:01");
+    for (int i = 0; i < 6; i++) {
+        if (i != 3) {
+            net_detach(links[i]);
+        }
+    }
+    struct net_stats stats = {.idle = 1};
+    struct un_timer tick;
+    un_timer_init(&tick, w.loop, stop, w.loop);
+    for (int i = 0; i < 100 && stats.idle; i++) {
+        un_timer_arm_in(&tick, 50000);
+        un_loop_run(w.loop);
+        net_get_stats(w.np, &stats);
+    }
+    assert_int_equal(stats.idle, 0);
+    gateway_mac(fd, links[3], gw);
+    assert_string_equal(gw, "02:75:0a:57:00:01");
+    un_autofree char *known = output_of("ip neigh show nud permanent");
+    assert_non_null(strstr(known, links[3]->ip));
+    close(fd);
+    net_detach(links[3]);
+    world_close(&w);
+}
+
 static void test_leftovers_are_removed_and_foreign_things_stay(void **state)
 {
     if (!have_namespace) {
@@ -566,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_guest_cannot_spoof),
         cmocka_unit_test(test_host_is_as_before),
         cmocka_unit_test(test_idle_links_go_away),
+        cmocka_unit_test(test_guests_stay_known_when_others_come_and_go),
         cmocka_unit_test(test_leftovers_are_removed_and_foreign_things_stay),
         cmocka_unit_test(test_a_foreign_bridge_of_our_name_is_an_error),
     };

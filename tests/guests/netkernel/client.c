@@ -245,7 +245,7 @@ static int converse(const uint8_t mac[6], uint32_t to, uint16_t port, char *ret,
             }
         }
     }
-    return -1;
+    return got ? (int)got : -1;
 }
 
 int client_fetch(const char *host, size_t host_len, uint16_t port, uint32_t source, char *ret,
