@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
 #include "service/service_impl.h"
@@ -325,6 +326,7 @@ int service_driver_open(const struct service_driver_spec *spec, struct hv_driver
     if (!drv) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    (void)un_clock_tsc_hz(); /* begins to measure */
     drv->base.ops = &service_ops;
     drv->loop = spec->loop;
     drv->machines = spec->machines;

@@ -81,7 +81,10 @@ struct machine {
     struct bufferevent
         *probe; /* an attempt to connect; READY: a connection for the first request */
     bool probe_open;
-    struct un_buf line; /* of the console */
+    uint64_t probe_us;           /* when it was begun */
+    bool asking;                 /* hv_machine_ops.ask is under way */
+    enum hv_machine_heard heard; /* the last answer */
+    struct un_buf line;          /* of the console */
 };
 /* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
 int machine_begin(struct service *sv);

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "hypervisor/libvirt/usernet.h"
 #include "hypervisor/libvirt/xml.h"
 
 enum { DISKS_MAX = 4 };
@@ -145,7 +146,7 @@ static int append_user_net(const struct hv_machine_spec *m, struct un_buf *out)
                            "<qemu:commandline><qemu:arg value='-netdev'/>"
                            "<qemu:arg value='user,id=user0,restrict=on,"
                            "hostfwd=tcp:127.0.0.1:%u-:%u'/><qemu:arg value='-device'/>"
-                           "<qemu:arg value='%s,netdev=user0%s",
+                           "<qemu:arg value='%s,id=" LV_USER_CARD ",netdev=user0%s",
                            m->host_port, m->guest_port,
                            m->type == HV_MACHINE_MICROVM ? "virtio-net-device" : "virtio-net-pci",
                            m->mac ? ",mac=" : "");
