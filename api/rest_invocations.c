@@ -9,6 +9,8 @@
 #include "scheduler/async.h"
 #include "scheduler/receipt.h"
 
+enum { CURSOR_SIZE = UN_ID_SIZE + 12 };
+
 /* --- invoking --------------------------------------------------------------------------------- */
 
 static void on_accepted(void *arg, int rc, const struct async_accepted *list, size_t count,
@@ -185,13 +187,33 @@ static void on_receipts(void *arg, int rc, const struct receipt *list, size_t co
     for (size_t i = 0; i < count; i++) {
         json_array_append_new(items, receipt_json(&list[i]));
     }
-    const char *next = count && count == call->number ? list[count - 1].id : NULL;
-    reply_json(call, 200, reply_page(items, next));
+    char next[CURSOR_SIZE];
+    bool more = count && count == call->number;
+    if (more) {
+        snprintf(next, sizeof(next), "%s.%u", list[count - 1].id, list[count - 1].attempt);
+    }
+    reply_json(call, 200, reply_page(items, more ? next : NULL));
+}
+
+/* "ID.ATTEMPT"; without an attempt: all of them were seen. */
+static bool read_cursor(char *cursor, unsigned *ret_attempt)
+{
+    char *dot = strchr(cursor, '.');
+    *ret_attempt = 0;
+    if (dot) {
+        *dot++ = '\0';
+        if (!*dot || strspn(dot, "0123456789") != strlen(dot)) {
+            return false;
+        }
+        *ret_attempt = (unsigned)strtoul(dot, NULL, 10);
+    }
+    return un_id_valid(cursor);
 }
 
 void rest_invocation_list(struct api_call *call)
 {
-    char function[64], trigger[64], outcome[24], cursor[UN_ID_SIZE] = "";
+    char function[64], trigger[64], outcome[24], cursor[CURSOR_SIZE] = "";
+    unsigned before_attempt = 0;
     unsigned limit;
     if (!call_page(call, &limit, cursor, sizeof(cursor))) {
         return;
@@ -209,7 +231,7 @@ void rest_invocation_list(struct api_call *call)
         reply_problem(call, 400, "status: must be ok, failed, an outcome, or a code of three digits");
         return;
     }
-    if (f < 0 || t < 0 || o < 0 || (*cursor && !un_id_valid(cursor))) {
+    if (f < 0 || t < 0 || o < 0 || (*cursor && !read_cursor(cursor, &before_attempt))) {
         reply_problem(call, 400, "function, trigger, status or cursor: malformed");
         return;
     }
@@ -219,6 +241,7 @@ void rest_invocation_list(struct api_call *call)
                                         .status = number ? (unsigned)atoi(outcome) : 0,
                                         .since_us = since_ms * 1000,
                                         .before_id = *cursor ? cursor : NULL,
+                                        .before_attempt = before_attempt,
                                         .limit = limit};
     call->number = limit;
     receipt_list(call->api->scheduler, &query, on_receipts, call);

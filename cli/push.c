@@ -199,3 +199,20 @@ int push_fd(const struct cli_call *call, int fd, const char *name, json_t **ret)
     s.size = (uint64_t)st.st_size;
     return push_source(call, &s, NULL, ret);
 }
+
+int push_named(const struct cli_call *call, const char *what, char ret_digest[PUSH_DIGEST_SIZE])
+{
+    un_autojson json_t *image = NULL;
+    int status = CLI_DONE;
+    if (!push_is_digest(what)) {
+        status = push_file(call, what, NULL, &image);
+        what = api_str(image, "digest");
+    }
+    if (status == CLI_DONE && !push_is_digest(what)) {
+        status = cli_fail(CLI_REFUSED, "the daemon's answer has no digest");
+    }
+    if (status == CLI_DONE) {
+        memcpy(ret_digest, what, PUSH_DIGEST_SIZE);
+    }
+    return status;
+}

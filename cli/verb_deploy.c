@@ -196,6 +196,47 @@ static int read_time(const struct cli_call *call, const char *option, const char
     return set_new(machine, key, json_integer((json_int_t)ms));
 }
 
+static int read_volumes(const struct cli_call *call, json_t *machine)
+{
+    json_t *list;
+    int status;
+    size_t at = 0;
+    if (!args_has(&call->args, "volume")) {
+        return CLI_DONE;
+    }
+    if (!args_has(&call->args, "service")) {
+        return cli_usage(call, "--volume: one machine at a time can write to a disk; add --service");
+    }
+    list = json_array();
+    status = set_new(machine, "volumes", list);
+    for (const char *name;
+         status == CLI_DONE && (name = args_next(&call->args, "volume", &at)) != NULL;) {
+        if (json_array_append_new(list, json_string(name)) < 0) {
+            return cli_usage(call, "--volume: '%s' is no volume's name", name);
+        }
+    }
+    return status;
+}
+
+/* The images that a kernel gets besides; files of this machine are pushed. */
+static int push_further(const struct cli_call *call, json_t *config)
+{
+    static const char *const options[] = {"initrd", "disk"};
+    json_t *machine = json_object_get(config, "machine");
+    for (size_t i = 0; i < UN_ARRAY_SIZE(options); i++) {
+        const char *what = args_get(&call->args, options[i]);
+        char digest[PUSH_DIGEST_SIZE];
+        int status = what ? push_named(call, what, digest) : CLI_DONE;
+        if (what && status == CLI_DONE) {
+            status = set_new(machine, options[i], json_string(digest));
+        }
+        if (status != CLI_DONE) {
+            return status;
+        }
+    }
+    return CLI_DONE;
+}
+
 /* Any of these options makes it a machine image. */
 static int read_machine(const struct cli_call *call, json_t *config)
 {
@@ -222,7 +263,9 @@ static int read_machine(const struct cli_call *call, json_t *config)
     if (status == CLI_DONE && args_has(&call->args, "service")) {
         status = set_new(machine, "service", json_true());
     }
-    bool said = args_has(&call->args, "machine") || json_object_size(machine) > 0;
+    status = status == CLI_DONE ? read_volumes(call, machine) : status;
+    bool said = args_has(&call->args, "machine") || args_has(&call->args, "initrd") ||
+                args_has(&call->args, "disk") || json_object_size(machine) > 0;
     if (status != CLI_DONE || !said) {
         json_decref(machine);
         return status;
@@ -325,6 +368,7 @@ int verb_deploy(struct cli_call *call)
     status = status == CLI_DONE ? deploy_read_config(call, config) : status;
     status = status == CLI_DONE ? deploy_find_image(call, call->args.operands[1], config, &g)
                                 : status;
+    status = status == CLI_DONE ? push_further(call, config) : status;
     status = status == CLI_DONE ? api_call(call, "PUT", path, config, &function) : status;
     if (status != CLI_DONE) {
         return status;

@@ -46,6 +46,9 @@ static const struct args_option deploy_options[] = {
     {"ready-timeout", 0, "TIME", "machine images: how long the port may take to answer (default 30s)"},
     {"min-instances", 0, "N", "services: machines that always run"},
     {"max-instances", 0, "N", "services: machines at most (default 1)"},
+    {"initrd", 0, "FILE", "kernels: the initial RAM disk, a cpio archive; a file here, or a digest"},
+    {"disk", 0, "FILE", "kernels: a first disk, whose changes are lost; a file here, or a digest"},
+    {"volume", 0, "NAME", "services: a disk to keep data on, of unictl volume; may be repeated"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -115,6 +118,12 @@ static const struct args_option bench_options[] = {
 
 static const struct args_option push_options[] = {
     {"tag", 0, "TAG", "point this tag at the image"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option volume_options[] = {
+    {"size", 0, "SIZE", "of the disk, like 1G"},
+    {"from", 0, "FILE", "a raw or qcow2 disk image that it begins as; a file here, or a digest"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -213,6 +222,15 @@ const struct cli_verb cli_verbs[] = {
      "IMAGE is a tag, a digest, or the first 8 or more hexadecimal digits of a digest.\n"},
     {"image untag", "TAG", 1, 1, false, no_options, verb_image_untag,
      "Remove a tag; the image stays", NULL},
+    {"volume create", "NAME", 1, 1, false, volume_options, verb_volume_create,
+     "Make a disk that keeps data between machines; prints its name",
+     "It takes room as it is written to. With --from it begins as that image, and --size is needed only\n"
+     "when a raw one should be larger. A volume that was made from the same is left as it is.\n"},
+    {"volume ls", "", 0, 0, false, no_options, verb_volume_ls, "List volumes", NULL},
+    {"volume describe", "NAME", 1, 1, false, no_options, verb_volume_describe, "Show a volume",
+     NULL},
+    {"volume rm", "NAME...", 1, VERB_ANY, false, no_options, verb_volume_rm,
+     "Remove volumes, with all that is on them", "What a function uses is not removed.\n"},
     {"trigger add", "s3|cloudevents|dynamodb|cron NAME", 2, 2, false, trigger_options,
      verb_trigger_add, "Run functions for events; prints where to send them, and the token",
      "A trigger of that name is replaced; its token stays. See docs/events.md.\n"},

@@ -20,6 +20,7 @@
 
 /* Images and functions */
 #define LIMIT_IMAGE_BYTES          (4ull << 30) /* images.max_bytes */
+#define LIMIT_ELF_NOTES_BYTES      (64 << 10)   /* kept of notes that lie behind a file's head */
 #define LIMIT_UPLOAD_BUFFER_BYTES  (4 << 20)    /* of one upload, received but not stored yet */
 #define LIMIT_CACHE_BYTES          (4ull << 30) /* images.max_cache_bytes */
 #define LIMIT_FUNCTION_ARGS        256 /* the guest's string area bounds them all the same */
@@ -129,6 +130,8 @@
 #define DEFAULT_MACHINE_READY_TIMEOUT_MS 30000
 #define LIMIT_MACHINE_IDLE_TIMEOUT_MS    86400000
 #define LIMIT_MACHINES                   1000 /* of one service */
+#define LIMIT_VOLUMES                    1000 /* names and formats are held in memory */
+#define LIMIT_VOLUME_MIB                 (16 << 20) /* 16 TiB, as large as a file of ext4 may be */
 #define LIMIT_CMDLINE_BYTES        2048         /* of a machine image; Linux on x86 takes as many */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */

@@ -82,9 +82,10 @@ static int open_stores(struct daemon *d, struct un_error *err)
 {
     static const struct store_schema *const schemas[] = {&imagestore_schema, &scheduler_schema,
                                                          &events_schema, NULL};
-    un_autofree char *db = NULL, *cache = NULL;
+    un_autofree char *db = NULL, *cache = NULL, *volumes = NULL;
     if (asprintf(&db, "%s/unid.db", d->config->state_dir) < 0 ||
-        asprintf(&cache, "%s/cache", d->config->state_dir) < 0) {
+        asprintf(&cache, "%s/cache", d->config->state_dir) < 0 ||
+        asprintf(&volumes, "%s/volumes", d->config->state_dir) < 0) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     struct store_spec store = {.loop = d->loop, .path = db, .schemas = schemas};
@@ -96,6 +97,7 @@ static int open_stores(struct daemon *d, struct un_error *err)
                                      .store = d->store,
                                      .workers = d->workers,
                                      .cache_dir = cache,
+                                     .volume_dir = volumes,
                                      .max_image_bytes = (uint64_t)d->config->image_max_bytes,
                                      .max_cache_bytes = (uint64_t)d->config->image_max_cache_bytes};
     rc = imagestore_open(&images, &d->images, err);

@@ -483,6 +483,17 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
         return un_error_set(err, -EINVAL, "program: an image of kind %s has no root file system",
                             image_kind_name(kind));
     }
+    if (kind == IMAGE_INITRD) {
+        return un_error_set(err, -EINVAL,
+                            "image: an initial RAM disk has no kernel; deploy the kernel, and this as its "
+                            "initrd (machine.initrd, --initrd)");
+    }
+    if (kind == IMAGE_DISK && (c->machine.initrd[0] || c->machine.disk[0])) {
+        return un_error_set(err, -EINVAL,
+                            "machine: %s: goes with a kernel, and this image is a disk, which brings "
+                            "its own; attach further disks as volumes",
+                            c->machine.initrd[0] ? "initrd" : "disk");
+    }
     if (c->machine.set && (sdk || program)) {
         return un_error_set(err, -EINVAL,
                             "machine: an image of kind %s brings no kernel of its own; a machine image "

@@ -351,18 +351,65 @@ static void have_image(struct sched_call *c)
     }
 }
 
-static void on_image(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
+/* Whether an opening that `open_image` began has given the call an image. */
+static bool image_came(struct sched_call *c, int rc, struct image_mapping *mapping,
+                       const struct un_error *err)
 {
-    struct sched_call *c = arg;
-
     if (lookup_over(c)) {
         if (rc == 0) {
             image_unref(mapping);
         }
-        return;
+        return false;
     }
     if (rc < 0) {
         call_finish(c, SCHED_INTERNAL, "the function's image cannot be read: %.200s", err->text);
+    }
+    return rc == 0;
+}
+
+static void open_image(struct sched_call *c, const char *digest, image_open_cb cb)
+{
+    c->lookup_pending = true;
+    sched_begin(c->s);
+    image_open(c->s->images, digest, cb, c);
+}
+
+static void on_further(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err);
+
+/* What a machine gets besides its image, one after the other. */
+static void open_further(struct sched_call *c)
+{
+    const struct machine_config *m = &c->version->config.machine;
+
+    if (m->initrd[0] && !c->initrd) {
+        open_image(c, m->initrd, on_further);
+    } else if (m->disk[0] && !c->disk) {
+        open_image(c, m->disk, on_further);
+    } else {
+        have_image(c);
+    }
+}
+
+static void on_further(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
+{
+    struct sched_call *c = arg;
+
+    if (!image_came(c, rc, mapping, err)) {
+        return;
+    }
+    if (c->version->config.machine.initrd[0] && !c->initrd) {
+        c->initrd = mapping;
+    } else {
+        c->disk = mapping;
+    }
+    open_further(c);
+}
+
+static void on_image(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
+{
+    struct sched_call *c = arg;
+
+    if (!image_came(c, rc, mapping, err)) {
         return;
     }
     c->image = mapping;
@@ -370,7 +417,7 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
         image_unref(c->line->image);
     }
     c->line->image = image_ref(mapping);
-    have_image(c);
+    open_further(c);
 }
 
 int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err)
@@ -480,12 +527,10 @@ static void have_version(struct sched_call *c, struct function_version *v)
     c->generation = c->line->generation;
     if (c->line->image && strcmp(c->line->image->digest, v->config.image) == 0) {
         c->image = image_ref(c->line->image);
-        have_image(c);
+        open_further(c);
         return;
     }
-    c->lookup_pending = true;
-    sched_begin(s);
-    image_open(s->images, v->config.image, on_image, c);
+    open_image(c, v->config.image, on_image);
 }
 
 static void on_version(void *arg, int rc, struct function_version *v, const struct un_error *err)
@@ -539,7 +584,7 @@ bool call_bind(struct sched_call *c, struct instance *i)
     un_autofree const char **envp = run_envp(config);
     struct un_error err = UN_ERROR_INIT;
     struct hv_run_spec run = run_spec_of(c->image, config, argv, envp);
-    struct hv_machine_config machine;
+    struct hv_machine_config machine = {.files = NULL};
     struct machine_words words;
     bool ready = argv && envp;
     int rc = 0;
@@ -559,6 +604,7 @@ bool call_bind(struct sched_call *c, struct instance *i)
     if (rc == 0) {
         rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
     }
+    hv_machine_files_unref(machine.files);
     if (rc < 0 && ready && i->state == INSTANCE_WARM) {
         call_enter_phase(c, PHASE_SHELL); /* a shell may take what this one did not */
         instance_end(i, NULL);
@@ -750,6 +796,12 @@ static void release(struct sched_call *c)
     }
     if (c->image) {
         image_unref(un_steal(&c->image));
+    }
+    if (c->initrd) {
+        image_unref(un_steal(&c->initrd));
+    }
+    if (c->disk) {
+        image_unref(un_steal(&c->disk));
     }
     if (c->line) {
         line_put(s, un_steal(&c->line));

@@ -381,6 +381,7 @@ void receipt_list(struct scheduler *s, const struct receipt_query *query, receip
     snprintf(f->trigger, sizeof(f->trigger), "%s", query->trigger ? query->trigger : "");
     snprintf(f->outcome, sizeof(f->outcome), "%s", query->outcome ? query->outcome : "");
     snprintf(f->before_id, sizeof(f->before_id), "%s", query->before_id ? query->before_id : "");
+    f->before_attempt = query->before_attempt;
     f->status = query->status;
     if (query->since_us > 0) {
         un_id_least(query->since_us, f->since_id);

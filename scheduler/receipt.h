@@ -39,7 +39,8 @@ struct receipt_query {
     unsigned status;       /* as HTTP tells it; 0: any */
     uint64_t since_us;     /* wall clock: accepted then or later; 0: any */
     const char *before_id; /* older than this one; NULL: from the newest */
-    unsigned limit;        /* at most LIMIT_PAGE_ITEMS */
+    unsigned before_attempt; /* and the attempts of that one before this; 0: none */
+    unsigned limit;          /* at most LIMIT_PAGE_ITEMS */
 };
 
 typedef void (*receipt_list_cb)(void *arg, int rc, const struct receipt *list, size_t count,

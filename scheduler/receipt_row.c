@@ -163,7 +163,8 @@ bool receipt_filter_matches(const struct receipt_filter *f, const struct receipt
         (f->since_id[0] && strcmp(r->id, f->since_id) < 0)) {
         return false;
     }
-    if (f->before_id[0] && strcmp(r->id, f->before_id) >= 0) {
+    int behind = f->before_id[0] ? strcmp(r->id, f->before_id) : -1;
+    if (behind > 0 || (behind == 0 && r->attempt >= f->before_attempt)) {
         return false;
     }
     return !f->id[0] || strcmp(f->id, r->id) == 0;
@@ -348,7 +349,7 @@ static int build_select(const struct receipt_filter *f, struct un_buf *sql, cons
         values[n++] = f->outcome;
     }
     if (rc == 0 && f->before_id[0]) {
-        rc = un_buf_append_str(sql, " AND id < ?");
+        rc = un_buf_printf(sql, " AND (id, attempt) < (?, %u)", f->before_attempt);
         values[n++] = f->before_id;
     }
     if (rc == 0 && f->status) {

@@ -11,6 +11,7 @@ struct receipt_filter {
     unsigned status;              /* 0: any */
     char since_id[UN_ID_SIZE];    /* this one or younger; "": any */
     char before_id[UN_ID_SIZE];
+    unsigned before_attempt;
     char id[UN_ID_SIZE]; /* this one only; its last attempt comes first */
     unsigned limit;
 };

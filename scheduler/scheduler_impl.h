@@ -10,6 +10,7 @@
 #include "common/bytes.h"
 #include "common/limits.h"
 #include "common/list.h"
+#include "hypervisor/machine.h"
 #include "scheduler/admission.h"
 #include "scheduler/async.h"
 #include "scheduler/egress.h"
@@ -322,6 +323,7 @@ struct sched_call {
 
     struct function_version *version; /* a reference, once resolved */
     struct image_mapping *image;      /* a reference, once open */
+    struct image_mapping *initrd, *disk; /* likewise, of what a machine gets besides */
     struct line *line;
     uint64_t generation; /* the line's, when the version was found */
     struct shell_class *cls;
@@ -369,9 +371,11 @@ const char **run_argv(const char *name, const struct function_config *config);
 /* The program's environment, likewise. */
 const char **run_envp(const struct function_config *config);
 /* The machine of a machine image, for hv_run_spec.machine; `words` holds what it points at, and has to
- * live as long. */
+ * live as long, as has a reference to its `files` (hv_machine_files_unref). */
 struct machine_words {
-    char key[96], path[4096];
+    char key[96], path[4096], initrd[4096];
+    char disk_paths[1 + MACHINE_VOLUMES_MAX][4096];
+    struct hv_machine_disk disks[1 + MACHINE_VOLUMES_MAX];
 };
 int machine_config_of(const struct sched_call *c, struct machine_words *words,
                       struct hv_machine_config *ret, struct un_error *err);

@@ -33,6 +33,7 @@ struct service {
     char *key, *name;
     struct hv_machine_spec spec; /* what all its machines have in common; its strings are ours */
     struct hv_machine_disk *disks;
+    struct hv_machine_files *files; /* what the paths in `spec` name stays */
     const struct hv_flavor *flavor;
     char *append;
     uint16_t port;

@@ -59,6 +59,14 @@ def test_what_fails_is_tried_again_and_then_a_dead_letter(shared, name):
     assert (whole["body"], whole["content_type"]) == ("event", "text/plain")
     receipts = shared.get(f"/api/v1/invocations?function={name}").ok().json["items"]
     assert [r["attempt"] for r in receipts] == [2, 1]
+    page, attempts = {"next": ""}, []
+    while page["next"] is not None:  # a page may end between the attempts of one invocation
+        query = f"function={name}&limit=1&cursor={page['next']}"
+        page = shared.get(f"/api/v1/invocations?{query}").ok().json
+        attempts += [r["attempt"] for r in page["items"]]
+    assert attempts == [2, 1]
+    shared.get("/api/v1/invocations?cursor=x.1").problem(400)
+    shared.get(f"/api/v1/invocations?cursor={invocation}.x").problem(400)
 
 
 def test_redriven_letter_runs_what_is_deployed_now(shared, name):
