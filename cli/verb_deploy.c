@@ -101,7 +101,7 @@ static int read_word(const struct cli_call *call, const char *option, const char
 
 static int read_words(const struct cli_call *call, json_t *config)
 {
-    int status = read_word(call, "interface", "filter, cgi, http, sdk", config);
+    int status = read_word(call, "interface", "filter, cgi, http, sdk, tcp", config);
     status =
         status == CLI_DONE ? read_word(call, "driver", "auto, kvm, libvirt, fake", config) : status;
     return status == CLI_DONE ? read_word(call, "isolation", "vm, reset", config) : status;
@@ -127,27 +127,40 @@ static int read_env(const struct cli_call *call, json_t *config)
     return status;
 }
 
-static int read_egress(const struct cli_call *call, json_t *config)
+/* The values of an option that may be repeated, as a list. The daemon reads them further. */
+static int read_list(const struct cli_call *call, const char *option, const char *shape,
+                     json_t *config)
 {
     json_t *list;
     int status;
     size_t at = 0;
-    if (!args_has(&call->args, "egress")) {
+    if (!args_has(&call->args, option)) {
         return CLI_DONE;
     }
     list = json_array();
-    status = set_new(config, "egress", list);
-    for (const char *rule;
-         status == CLI_DONE && (rule = args_next(&call->args, "egress", &at)) != NULL;) {
-        json_t *word = strchr(rule, ':') ? json_string(rule) : NULL;
+    status = set_new(config, option, list);
+    for (const char *text;
+         status == CLI_DONE && (text = args_next(&call->args, option, &at)) != NULL;) {
+        /* An address is optional where the shape says so. */
+        json_t *word = strchr(text, ':') || shape[0] == '[' ? json_string(text) : NULL;
         if (!word) {
-            return cli_usage(call, "--egress: '%s' is not HOST:PORT", rule);
+            return cli_usage(call, "--%s: '%s' is not %s", option, text, shape);
         }
         if (json_array_append_new(list, word) < 0) {
             return cli_fail(CLI_REFUSED, "out of memory");
         }
     }
     return status;
+}
+
+static int read_egress(const struct cli_call *call, json_t *config)
+{
+    return read_list(call, "egress", "HOST:PORT", config);
+}
+
+static int read_publish(const struct cli_call *call, json_t *config)
+{
+    return read_list(call, "publish", "[ADDR:]PORT", config);
 }
 
 static int read_args(const struct cli_call *call, json_t *config)
@@ -277,7 +290,7 @@ int deploy_read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
         read_memory, read_timeout, read_concurrency, read_reserved, read_words,
-        read_env,    read_egress,  read_machine,     read_args};
+        read_env,    read_egress,  read_publish,     read_machine,  read_args};
     for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {
         int status = readers[i](call, config);
         if (status != CLI_DONE) {
@@ -301,7 +314,7 @@ static int gather(const struct cli_call *call, const char *what, json_t *config,
             status = cli_fail(CLI_REFUSED, "out of memory");
         }
     }
-    if (status == CLI_DONE && !call->json) {
+    if (status == CLI_DONE && !call->json && !call->quiet) {
         gather_show(g);
     }
     return status == CLI_DONE

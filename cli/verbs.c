@@ -23,7 +23,7 @@ static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
     {"program", 0, "PATH", "what runs, a path in the root file system"}
 
 static const struct args_option deploy_options[] = {
-    {"interface", 'i', "I", "how the program takes requests: filter, cgi, http or sdk"},
+    {"interface", 'i', "I", "how it takes requests: filter, cgi, http, sdk; or tcp: connections"},
     {"memory", 'm', "SIZE", "memory of each VM, like 64M"},
     {"timeout", 't', "TIME", "longest run of an invocation, like 30s"},
     {"concurrency", 'c', "N", "VMs at once"},
@@ -32,6 +32,8 @@ static const struct args_option deploy_options[] = {
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
     GATHER_OPTIONS,
+    {"publish", 0, "[ADDR:]PORT",
+     "unid listens there for it (ADDR: 127.0.0.1 if not given); may be repeated"},
     {"egress", 0, "HOST:PORT",
      "where the program may connect to; HOST may be *.DOMAIN, PORT *; may be repeated"},
     {"machine", 0, NULL, "IMAGE is a machine image: a kernel, or a disk with one"},
@@ -49,6 +51,17 @@ static const struct args_option deploy_options[] = {
     {"initrd", 0, "FILE", "kernels: the initial RAM disk, a cpio archive; a file here, or a digest"},
     {"disk", 0, "FILE", "kernels: a first disk, whose changes are lost; a file here, or a digest"},
     {"volume", 0, "NAME", "services: a disk to keep data on, of unictl volume; may be repeated"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option apply_options[] = {
+    {"file", 'f', "FILE", "the JSON file; - for standard input"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option delete_options[] = {
+    {"file", 'f', "FILE", "the JSON file; - for standard input"},
+    {"volumes", 0, NULL, "remove its volumes too, with all that is on them"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -168,6 +181,14 @@ const struct cli_verb cli_verbs[] = {
      "libraries and what --with names, or an image that is pushed as it is. With --rootfs it is a path\n"
      "in that root file system (- for the program that a tar archive itself names). IMAGE is a digest\n"
      "or a tag. Words behind -- are the program's arguments.\n"},
+    {"apply", "", 0, 0, false, apply_options, verb_apply,
+     "Deploy the functions of a file, and make its volumes",
+     "The file: {\"volumes\": {NAME: {\"size_mib\": N}}, \"functions\": {NAME: {...}}}. A function is what\n"
+     "PUT /api/v1/functions/NAME takes; image, machine.initrd and machine.disk may be files, and with,\n"
+     "rootfs and program do what they do to deploy. Paths begin where the file is. All of it is checked\n"
+     "before anything is changed; what is there already stays as it is.\n"},
+    {"delete", "", 0, 0, false, delete_options, verb_delete, "Remove the functions of a file",
+     "Volumes stay, unless --volumes is given.\n"},
     {"check", "PROGRAM|IMAGE [-- ARG...]", 1, 1, true, check_options, verb_check,
      "Tell whether a program can run, without deploying it",
      "Shows the kind, the libraries, the system calls found and rewritten in each file, those known to\n"

@@ -35,8 +35,9 @@ void version_list_done(struct version_list *list);
 
 int registry_sql_resolve(sqlite3 *db, const char *name, const char *qualifier,
                          struct version_list *ret, struct un_error *err);
-int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
-                      struct un_error *err);
+/* `published`: only those whose configuration seems to publish ports. */
+int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, bool published,
+                      struct version_list *ret, struct un_error *err);
 int registry_sql_versions(sqlite3 *db, const char *name, struct version_list *ret,
                           struct un_error *err);
 /* `ret_created`: the name is new. The version that is live afterwards goes to `ret`. */

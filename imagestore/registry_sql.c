@@ -167,13 +167,16 @@ int registry_sql_resolve(sqlite3 *db, const char *name, const char *qualifier,
                                  qualifier);
 }
 
-int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
-                      struct un_error *err)
+int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, bool published,
+                      struct version_list *ret, struct un_error *err)
 {
     store_autostmt sqlite3_stmt *stmt = NULL;
     int rc = store_prepare(db, &stmt, err,
-                           "SELECT " VERSION_COLUMNS VERSION_TABLES JOIN_LIVE
-                           " WHERE f.name > ? ORDER BY f.name LIMIT ?",
+                           published ? "SELECT " VERSION_COLUMNS VERSION_TABLES JOIN_LIVE
+                                       " WHERE f.name > ? AND v.config LIKE '%\"publish\":%'"
+                                       " ORDER BY f.name LIMIT ?"
+                                     : "SELECT " VERSION_COLUMNS VERSION_TABLES JOIN_LIVE
+                                       " WHERE f.name > ? ORDER BY f.name LIMIT ?",
                            "ti", after ? after : "", (int64_t)limit);
     return rc < 0 ? rc : read_rows(stmt, ret, err);
 }

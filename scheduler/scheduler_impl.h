@@ -316,7 +316,9 @@ struct sched_call {
     char *function, *qualifier;
     int64_t content_length;
     char *uri, *peer;
-    bool http10;
+    bool http10, own_port;
+    unsigned depth;
+    bool stream; /* a connection: raw bytes both ways, no head */
     bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
     struct un_buf
         head; /* the request head as abi.h says; once there is a version, by its interface */
@@ -450,7 +452,7 @@ struct scheduler {
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
-    struct egress_resolver *resolver;
+    struct dialer *dialer;
     struct un_list followers;
     struct async_queue async;
 

@@ -100,6 +100,10 @@ void machine_release(struct machine *mc);
 /* The way of a connection (struct hv_vm): connection.c */
 void connection_assign(struct hv_vm *vm, struct machine *mc);
 void connection_lost(struct hv_vm *vm, const char *why);
+/* It leaves its machine and its service, and on_exit follows. Once. */
+void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail);
+/* The machine did not take it: it waits again, in front of the others. */
+void connection_requeue(struct hv_vm *vm);
 int connection_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
                    struct un_error *err);
 int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
@@ -108,6 +112,13 @@ void connection_output_done(struct hv_vm *vm);
 void connection_usage(struct hv_vm *vm, struct hv_usage *ret);
 int connection_pid(struct hv_vm *vm);
 void connection_free(struct hv_vm *vm);
+
+/* The same of a connection without requests: stream.c. `is_connected`: its socket is. */
+void stream_assign(struct hv_vm *vm, bool is_connected);
+void stream_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
+void stream_output_done(struct hv_vm *vm);
+/* Before its socket is closed. */
+void stream_leave(struct hv_vm *vm);
 
 struct hv_vm {
     struct hv_vm_base base;
@@ -122,7 +133,12 @@ struct hv_vm {
     bool chunked, eof;     /* the body's framing; its last byte is in */
     bool started, input_wanted, output_out, peer_closed, answered, ended, freed;
     struct hv_exit why;
-    struct un_post post; /* on_ready, on_exit, on_gone */
+    /* UNID_INTERFACE_TCP: the machine has taken it, the client's end has been passed on, the machine's has
+     * been told; bytes of the piece that is out */
+    bool raw, taken, shut, output_ended;
+    size_t output_len;
+    struct un_timer settle; /* connected, not counted as taken yet */
+    struct un_post post;    /* on_ready, on_exit, on_gone */
 };
 
 #endif

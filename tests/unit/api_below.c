@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "scheduler/dial.h"
 #include "scheduler/metrics.h"
 #include "scheduler/news.h"
 #include "scheduler/replay.h"
@@ -474,7 +475,7 @@ const char *sched_outcome_name(enum sched_outcome_kind k)
 unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
     static const unsigned statuses[] = {200, 404, 429, 429, 413, 411,
-                                        502, 502, 504, 503, 503, 502, 500};
+                                        502, 502, 504, 503, 503, 502, 421, 500};
     return statuses[k];
 }
 
@@ -829,4 +830,34 @@ void log_unfollow(struct log_follower *f)
 {
     (void)f;
     below.followers--;
+}
+
+/* --- published ports and private names -------------------------------------------------------- */
+
+struct function_version *function_peek(struct registry *r, const char *name, const char *qualifier)
+{
+    return NULL;
+}
+
+void function_list_published(struct registry *r, const char *after, unsigned limit,
+                             function_list_cb cb, void *arg)
+{
+    cb(arg, 0, NULL, 0, NULL);
+}
+
+void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+{
+}
+
+void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+{
+}
+
+struct dialer *sched_dialer(struct scheduler *s)
+{
+    return NULL;
+}
+
+void dialer_on_internal(struct dialer *d, dial_serve_fn serve, void *arg)
+{
 }

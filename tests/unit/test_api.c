@@ -260,7 +260,8 @@ static void every_outcome_has_its_status(void **state)
                  {SCHED_WAIT_EXPIRED, 429, 0},       {SCHED_REQUEST_TOO_LARGE, 413, 0},
                  {SCHED_RESPONSE_TOO_LARGE, 502, 0}, {SCHED_TIMED_OUT, 504, 0},
                  {SCHED_CANNOT_RUN, 503, 0},         {SCHED_DRAINING, 503, 0},
-                 {SCHED_CANCELLED, 502, 0},          {SCHED_INTERNAL, 500, 0}};
+                 {SCHED_CANCELLED, 502, 0},          {SCHED_INTERNAL, 500, 0},
+                 {SCHED_WRONG_INTERFACE, 421, 0}};
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct sched_outcome outcome = {.kind = cases[i].kind,

@@ -173,6 +173,8 @@ static void read_word(const char *word)
     } else if ((v = value(word, "delay="))) {
         config.delay_ms = (unsigned)number(&v);
     }
+    config.raw |= value(word, "tcp=") != NULL;
+    config.greet |= value(word, "tcp=greet") != NULL;
     config.halt |= value(word, "halt") != NULL;
     config.crash |= value(word, "crash") != NULL;
 }

@@ -2,7 +2,8 @@
  * as an HTTP server for well-behaved clients on a local link needs. One CPU, one loop, no allocation.
  *
  * On its command line: ip=A.B.C.D/N (else 10.0.2.15/24, QEMU's user network) and port=N (else 80),
- * delay=MS (before it listens), halt (never listens), crash (ends before it listens). What it answers:
+ * delay=MS (before it listens), halt (never listens), crash (ends before it listens), tcp=echo or tcp=greet
+ * (no HTTP; greet speaks first, see raw.c). What it answers over HTTP:
  *
  *     /           "hello from <ip>\n"          /bytes/N   N bytes
  *     /echo       the request's body           /log/TEXT  writes TEXT to the console
@@ -40,6 +41,7 @@ struct config {
     uint16_t port;
     unsigned delay_ms;
     bool halt, crash;
+    bool raw, greet;
 };
 extern struct config config;
 
@@ -92,6 +94,12 @@ struct response {
     bool close, hang;
 };
 enum { REQUEST_MAX = 4096 };
+
+/* raw.c: the same for connections without HTTP: all bytes are a request. */
+int raw_parse(const char *data, size_t len, struct response *ret);
+/* What is said before anything is asked; false: nothing. */
+bool raw_greeting(struct response *ret);
+
 /* Bytes of the first request in `text` once it is complete with its body, 0 before, -1 when it is
  * none or too long. */
 int http_parse(const char *text, size_t len, struct response *ret);
