@@ -222,9 +222,21 @@ int machine_warm(struct machine *m)
         return fail(m, "map the first program");
     }
     write_warm_program(m->mem);
-    struct kvm_sregs sregs = guest_sregs(m, PAGE, NULL);
-    struct kvm_regs regs = {.rip = 7 * PAGE, .rbx = m->fsgsbase, .rflags = RFLAGS_SET};
-    int rc = load_registers(m, &sregs, &regs);
+    struct kvm_regs regs = {.rip = 7 * PAGE, .rbx = m->fsgsbase};
+    int rc = machine_run_own(m, PAGE, &regs, "run in ring 3");
+    if (rc == 0 && madvise(m->mem, UNID_BOOT_ADDR, MADV_DONTNEED) < 0) {
+        return fail(m, "drop the first program");
+    }
+    return rc;
+}
+
+int machine_run_own(struct machine *m, uint64_t cr3, const struct kvm_regs *regs, const char *step)
+{
+    struct kvm_sregs sregs = guest_sregs(m, cr3, NULL);
+    struct kvm_regs begin = *regs;
+    uint64_t exits = m->exits;
+    begin.rflags = RFLAGS_SET;
+    int rc = load_registers(m, &sregs, &begin);
     if (rc < 0) {
         return rc;
     }
@@ -232,14 +244,10 @@ int machine_warm(struct machine *m)
     machine_run(m, &report);
     if (report.kind != VMM_REPORT_RING) {
         errno = report.kind == VMM_REPORT_ERROR ? -report.error : EOPNOTSUPP;
-        return fail(m, "run in ring 3");
+        return fail(m, step);
     }
-    m->exits = 0;
-    rc = complete(m);
-    if (rc == 0 && madvise(m->mem, UNID_BOOT_ADDR, MADV_DONTNEED) < 0) {
-        return fail(m, "drop the first program");
-    }
-    return rc;
+    m->exits = exits;
+    return complete(m);
 }
 
 /* --- bind, run, save, reset ------------------------------------------------------------------- */
@@ -274,16 +282,24 @@ static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
     return 0;
 }
 
-static int load_start(struct machine *m)
+static int read_start(struct machine *m, int fd, uint64_t at)
 {
-    const struct vmm_state *st = &m->start;
-    uint64_t cr3 = st->sregs.cr3 & ADDR_MASK;
-    if (cr3 < UNID_CHANNEL_END || cr3 >= m->mem_bytes) {
+    errno = 0;
+    if (pread(fd, &m->start, sizeof(m->start), (off_t)at) != sizeof(m->start)) {
+        return fail(m, "read the saved state");
+    }
+    m->cr3 = m->start.sregs.cr3 & ADDR_MASK;
+    if (m->cr3 < UNID_CHANNEL_END || m->cr3 >= m->mem_bytes) {
         errno = EINVAL;
         return fail(m, "saved CR3");
     }
-    m->cr3 = cr3;
-    struct kvm_sregs sregs = guest_sregs(m, cr3, &st->sregs);
+    return 0;
+}
+
+static int load_start(struct machine *m)
+{
+    const struct vmm_state *st = &m->start;
+    struct kvm_sregs sregs = guest_sregs(m, m->cr3, &st->sregs);
     struct kvm_regs regs = st->regs;
     regs.rflags = (regs.rflags & RFLAGS_GUEST) | RFLAGS_SET;
     if (ioctl(m->vcpu, KVM_SET_XSAVE, &st->xsave) < 0) {
@@ -326,8 +342,14 @@ size_t machine_written(struct machine *m, uint8_t bitmap[VMM_WRITTEN_BYTES])
     return len;
 }
 
-int machine_bind(struct machine *m, const struct vmm_order *o, const struct vmm_range *ranges,
-                 size_t range_count, int fd)
+static void take_ranges(struct machine *m, const struct vmm_ahead *ahead)
+{
+    memcpy(m->ranges, ahead->ranges, ahead->range_count * sizeof(*ahead->ranges));
+    m->range_count = ahead->range_count;
+}
+
+int machine_bind(struct machine *m, const struct vmm_order *o, const struct vmm_ahead *ahead,
+                 int fd)
 {
     if (m->mem_bytes > 0) {
         errno = EALREADY;
@@ -340,23 +362,22 @@ int machine_bind(struct machine *m, const struct vmm_order *o, const struct vmm_
         return rc;
     }
     m->mem_bytes = o->mem_bytes;
-    memcpy(m->ranges, ranges, range_count * sizeof(*ranges));
-    m->range_count = range_count;
+    take_ranges(m, ahead);
     copy_ahead(m);
-    if (o->flags & VMM_BIND_LEARN) {
-        start_learning(m);
-    }
     if (!m->has_state) {
         m->cr3 = o->cr3;
         struct kvm_sregs sregs = guest_sregs(m, o->cr3, NULL);
         struct kvm_regs regs = {.rip = o->rip, .rsp = o->rsp, .rdi = o->rdi, .rflags = RFLAGS_SET};
         return load_registers(m, &sregs, &regs);
     }
-    errno = 0;
-    if (pread(fd, &m->start, sizeof(m->start), (off_t)o->state_at) != sizeof(m->start)) {
-        return fail(m, "read the saved state");
+    rc = read_start(m, fd, o->state_at);
+    if (rc == 0 && o->flags & VMM_BIND_LEARN) {
+        start_learning(m);
+        machine_watch(m);
+    } else if (rc == 0 && o->flags & VMM_BIND_STAND) {
+        rc = machine_touch(m, ahead->touches, ahead->touch_count);
     }
-    return load_start(m);
+    return rc < 0 ? rc : load_start(m);
 }
 
 /* The vector of a fault that was no page fault, by the instruction; ~0u when that does not say. */
@@ -497,9 +518,10 @@ static int clear_events(struct machine *m)
     return ioctl(m->vcpu, KVM_SET_DEBUGREGS, &debug) < 0 ? fail(m, "KVM_SET_DEBUGREGS") : 0;
 }
 
-int machine_reset(struct machine *m)
+int machine_reset(struct machine *m, const struct vmm_ahead *ahead)
 {
-    if (m->mem_bytes == 0 || m->shared || !m->has_state) {
+    if (m->mem_bytes == 0 || m->shared || !m->has_state ||
+        !vmm_ranges_valid(ahead->ranges, ahead->range_count, m->mem_bytes)) {
         errno = EINVAL;
         return fail(m, "reset");
     }
@@ -511,7 +533,13 @@ int machine_reset(struct machine *m)
         madvise(m->mem + UNID_CHANNEL_END, m->mem_bytes - UNID_CHANNEL_END, MADV_DONTNEED) < 0) {
         return fail(m, "drop written memory");
     }
+    m->watching = false; /* the tables are those of the snapshot again */
+    m->split_count = 0;
+    if (ahead->range_count > 0) {
+        take_ranges(m, ahead);
+    }
     copy_ahead(m);
     rc = clear_events(m);
+    rc = rc < 0 ? rc : machine_touch(m, ahead->touches, ahead->touch_count);
     return rc < 0 ? rc : load_start(m);
 }
