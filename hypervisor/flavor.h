@@ -15,6 +15,7 @@ struct hv_flavor {
      * asks DHCP. */
     const char *template;
     bool json; /* {append} stands in a JSON string */
+    bool acpi; /* as hv_machine_spec.acpi */
 };
 
 /* "plain" (the user's words only), "unikraft", "solo5", "osv", "rumprun", "nanos", "linux" (microvm), "linux-pc" (one

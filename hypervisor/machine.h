@@ -25,7 +25,7 @@ enum hv_machine_boot {
 
 /* What the guest's drivers want to find. */
 enum hv_machine_type {
-    HV_MACHINE_MICROVM, /* virtio-mmio, no PCI, no firmware tables */
+    HV_MACHINE_MICROVM, /* virtio-mmio, no PCI */
     HV_MACHINE_Q35,
     HV_MACHINE_PC
 };
@@ -67,6 +67,7 @@ struct hv_machine_spec {
     const char *name; /* for people: [a-z0-9-], at most 40 */
     enum hv_machine_boot boot;
     enum hv_machine_type type;
+    bool acpi; /* MICROVM: the guest finds its devices by ACPI's tables, not by their addresses */
     const char *kernel, *initrd; /* paths; NULL: none. Kept unchanged until on_gone */
     const char *cmdline;         /* expanded already; "" for none */
     uint64_t mem_bytes;

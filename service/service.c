@@ -114,6 +114,7 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
     sv->ready_timeout_us = (uint64_t)config->ready_timeout_ms * 1000;
     sv->spec = (struct hv_machine_spec){.boot = config->disk ? HV_BOOT_DISK : HV_BOOT_KERNEL,
                                         .type = flavor->type,
+                                        .acpi = flavor->acpi,
                                         .mem_bytes = config->mem_bytes};
     if (config->disk && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */

@@ -131,9 +131,9 @@ static int append_devices(const struct lv_machine_xml_spec *spec, bool xen, stru
                  : un_buf_append_str(out, "<controller type='usb' model='none'/>"
                                           "<memballoon model='none'/><audio id='1' type='none'/>");
     }
-    /* QEMU's microvm gives its transports away from the highest address down, and guests look for them
-     * from the lowest up: what is to be found first comes last. */
-    bool backwards = !xen && m->type == HV_MACHINE_MICROVM;
+    /* QEMU's microvm gives its transports away from the highest address down, in which order its ACPI tables
+     * have them; other guests look for them from the lowest up: what is to be found first comes last. */
+    bool backwards = !xen && m->type == HV_MACHINE_MICROVM && !m->acpi;
     for (unsigned i = 0; i < m->disk_count; i++) {
         const struct hv_machine_disk *d = &m->disks[backwards ? m->disk_count - 1 - i : i];
         rc = rc < 0 ? rc : append_disk(d, i, address, xen, out);

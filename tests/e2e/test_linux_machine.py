@@ -103,6 +103,41 @@ def test_linux_is_woken_serves_and_sleeps(linux, anyhow):
     assert get(anyhow, "linux/index.html").ok(200).body == b"hello from Linux\n"
 
 
+DISKS = """#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+head -c 8 /dev/vda
+echo " $WORD"
+echo "$(cat /data/count 2>/dev/null)x" >/data/count
+cat /data/count
+sync
+"""
+
+
+def test_disks_come_in_their_order_and_volumes_stay(linux, anyhow, tmp_path):
+    script = tmp_path / "disks"
+    script.write_text(DISKS)
+    script.chmod(0o755)
+    folder = tmp_path / "image"
+    folder.mkdir()
+    (folder / "cache").symlink_to(linux / "cache")
+    subprocess.run([EXAMPLE / "build", folder, "--add", f"{script}=/www/cgi-bin/disks"], check=True)
+    anyhow.put("/api/v1/volumes/data", {"size_mib": 8}, unix=True).ok(201)
+    deploy(
+        anyhow,
+        "disks",
+        (folder / "vmlinuz").read_bytes(),
+        initrd=push(anyhow, (folder / "initramfs.cpio.gz").read_bytes()),
+        disk=push(anyhow, b"the disk" + bytes(502) + b"\x55\xaa" + bytes(2047 * 512)),
+        volumes=["data"],
+        append="mount=vdb:/data WORD=told",
+        service=True,
+        idle_timeout_ms=300,
+    )
+    assert get(anyhow, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nx\n"
+    time.sleep(1.5)  # it sleeps
+    assert get(anyhow, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nxx\n"
+
+
 def test_readme_is_true(linux, user, tmp_path):
     text = (EXAMPLE / "README.md").read_text()
     script = "set -e\n" + "".join(blocks(text, "sh"))

@@ -128,6 +128,9 @@ static void describes_disks(void **state)
     build(&m, "tcg", &b);
     assert_true(has(&b, "<source file='/volumes/data'/><target dev='vda' bus='virtio'/>"));
     assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vdb' bus='virtio'/>"));
+    m.acpi = true;
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vda' bus='virtio'/>"));
     m.type = HV_MACHINE_PC;
     m.boot = HV_BOOT_DISK;
     build(&m, "xen", &b);
