@@ -6,6 +6,7 @@
 
 #include "common/cleanup.h"
 #include "common/limits.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
 #include "service/service_impl.h"
@@ -121,6 +122,7 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
     sv->ready_timeout_us = (uint64_t)config->ready_timeout_ms * 1000;
     sv->spec = (struct hv_machine_spec){.boot = config->disk ? HV_BOOT_DISK : HV_BOOT_KERNEL,
                                         .type = sv->flavor->type,
+                                        .acpi = sv->flavor->acpi,
                                         .mem_bytes = config->mem_bytes};
     if (config->disk && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
@@ -497,6 +499,7 @@ int service_driver_open(const struct service_driver_spec *spec, struct hv_driver
     if (!drv) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    (void)un_clock_tsc_hz(); /* begins to measure */
     drv->base.ops = &service_ops;
     drv->loop = spec->loop;
     drv->machines = spec->machines;

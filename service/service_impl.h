@@ -125,6 +125,9 @@ struct machine {
     struct un_buf line; /* of the console */
     char words[96];     /* its last line before that */
     struct un_buf boot; /* per request: console bytes from before its request, bounded */
+    uint64_t probe_us;           /* when it was begun */
+    bool asking;                 /* hv_machine_ops.ask is under way */
+    enum hv_machine_heard heard; /* the last answer */
 };
 /* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
 int machine_begin(struct service *sv);

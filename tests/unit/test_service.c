@@ -33,6 +33,10 @@ static struct {
     unsigned made, started, gone, open_volumes, most_volumes;
     enum hv_exit_kind end; /* how machines that are told to end do */
     const char *says;      /* when they have booted */
+    /* As behind QEMU's user network: connections are taken from the start on and answered when the guest
+     * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
+    bool forwards, mute;
+    unsigned early, taken; /* connections before there was a card; in all */
     char disks[256]; /* of the machine made last */
 } fake;
 
@@ -50,8 +54,11 @@ struct hv_machine {
     char cmdline[128];
     bool volume;
     struct evconnlistener *listener;
-    struct un_post post;
+    struct un_post post, answer;
     struct un_timer boot;
+    uint64_t started_us;
+    evutil_socket_t unanswered[64];
+    unsigned unanswered_count;
 };
 
 static struct hv_machine *last_started; /* that was started */
@@ -128,6 +135,19 @@ static void on_read(struct bufferevent *bev, void *arg)
     }
 }
 
+static uint64_t age_us(const struct hv_machine *m)
+{
+    return un_loop_now_us(m->drv->loop) - m->started_us;
+}
+
+static void serve(struct hv_machine *m, evutil_socket_t fd)
+{
+    struct bufferevent *bev =
+        bufferevent_socket_new(un_loop_base(m->drv->loop), fd, BEV_OPT_CLOSE_ON_FREE);
+    bufferevent_setcb(bev, on_read, NULL, on_event, m);
+    bufferevent_enable(bev, EV_READ | EV_WRITE);
+}
+
 static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *a, int len,
                       void *arg)
 {
@@ -137,10 +157,37 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
         evutil_closesocket(fd);
         return;
     }
-    struct bufferevent *bev =
-        bufferevent_socket_new(un_loop_base(m->drv->loop), fd, BEV_OPT_CLOSE_ON_FREE);
-    bufferevent_setcb(bev, on_read, NULL, on_event, m);
-    bufferevent_enable(bev, EV_READ | EV_WRITE);
+    fake.taken++;
+    fake.early += fake.forwards && age_us(m) < fake.boot_us / 2;
+    if (fake.forwards && age_us(m) < fake.boot_us) {
+        assert_true(m->unanswered_count < UN_ARRAY_SIZE(m->unanswered));
+        m->unanswered[m->unanswered_count++] = fd;
+        return;
+    }
+    serve(m, fd);
+}
+
+static enum hv_machine_heard heard_of(const struct hv_machine *m)
+{
+    if (fake.mute) {
+        return HV_HEARD_UNKNOWN;
+    }
+    if (age_us(m) < fake.boot_us / 2) {
+        return HV_HEARD_NOTHING;
+    }
+    return age_us(m) >= fake.boot_us && fake.taken ? HV_HEARD_LISTENS : HV_HEARD_CARD;
+}
+
+static void tell_heard(void *arg)
+{
+    struct hv_machine *m = arg;
+    m->events->on_heard(m->arg, heard_of(m));
+}
+
+static void fake_ask(struct hv_machine *m)
+{
+    m->answer = (struct un_post){.fn = tell_heard, .arg = m};
+    un_loop_post(m->drv->loop, &m->answer);
 }
 
 static void tell_exit(void *arg)
@@ -160,7 +207,10 @@ static void boot(void *arg)
     if (fake.says) {
         m->events->on_log(m->arg, fake.says, strlen(fake.says));
     }
-    if (fake.deaf) {
+    while (m->unanswered_count > 0) {
+        serve(m, m->unanswered[--m->unanswered_count]);
+    }
+    if (fake.deaf || m->listener) {
         return;
     }
     m->listener = evconnlistener_new_bind(un_loop_base(m->drv->loop), on_accept, m,
@@ -177,6 +227,10 @@ static void fake_start(struct hv_machine *m)
         return;
     }
     last_started = m;
+    m->started_us = un_loop_now_us(m->drv->loop);
+    if (fake.forwards) {
+        boot(m);
+    }
     un_timer_init(&m->boot, m->drv->loop, boot, m);
     assert_int_equal(un_timer_arm_in(&m->boot, fake.boot_us), 0);
 }
@@ -210,12 +264,23 @@ static void fake_free(struct hv_machine *m)
     if (m->listener) {
         evconnlistener_free(m->listener);
     }
+    while (m->unanswered_count > 0) {
+        evutil_closesocket(m->unanswered[--m->unanswered_count]);
+    }
     un_loop_unpost(m->drv->loop, &m->post);
+    un_loop_unpost(m->drv->loop, &m->answer);
     post(m, tell_gone);
 }
 
 static const struct hv_machine_ops fake_machines = {
     .new = fake_new, .start = fake_start, .usage = fake_usage, .pid = fake_pid, .free = fake_free};
+static const struct hv_machine_ops asked_machines = {.new = fake_new,
+                                                     .start = fake_start,
+                                                     .ask = fake_ask,
+                                                     .usage = fake_usage,
+                                                     .pid = fake_pid,
+                                                     .free = fake_free};
+static const struct hv_driver_ops asked_ops = {.name = "fake", .machine = &asked_machines};
 static const struct hv_driver_ops fake_ops = {.name = "fake", .machine = &fake_machines};
 
 /* --- the world ---------------------------------------------------------------------------------- */
@@ -518,6 +583,45 @@ static void the_herd_gets_one_machine(void **state)
         finish(&r[i]);
     }
     assert_int_equal(fake.started, 1);
+}
+
+static void behind_a_forwarded_port_the_guest_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.forwards = true;
+    fake.boot_us = 300000;
+    w->machines.base.ops = &asked_ops;
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_string_equal((const char *)r.answer.data, "GET / END"); /* not earlier, and once */
+    assert_true(age_us(last_started) >= fake.boot_us);
+    assert_int_equal(fake.early, 0);
+    assert_true(fake.taken >= 1 && fake.taken < 15);
+    finish(&r);
+    /* It has proven itself: one at a time is for those that nobody can ask about. */
+    struct request two[2] = {{0}};
+    begin(w, &two[0], "HOLD END");
+    begin(w, &two[1], "second END");
+    wait_exit(&two[1]);
+    assert_string_equal((const char *)two[1].answer.data, "second END");
+    finish(&two[0]);
+    finish(&two[1]);
+    assert_int_equal(fake.started, 1);
+}
+
+static void where_nobody_can_tell_it_is_tried(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.mute = true;
+    fake.drops = 2;
+    w->machines.base.ops = &asked_ops;
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_string_equal((const char *)r.answer.data, "GET / END");
+    finish(&r);
 }
 
 static void more_than_fit_get_another(void **state)
@@ -1002,6 +1106,8 @@ int main(void)
         T(a_request_wakes_a_machine),
         T(files_are_held_as_long_as_a_machine_may_open_them),
         T(the_herd_gets_one_machine),
+        T(behind_a_forwarded_port_the_guest_is_waited_for),
+        T(where_nobody_can_tell_it_is_tried),
         T(more_than_fit_get_another),
         T(per_request_machines_end_with_it),
         T(idle_machines_go),
