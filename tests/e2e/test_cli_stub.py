@@ -571,6 +571,8 @@ def test_wrong_usage_is_2_and_says_why(words, hint, tmp_path):
 
 VERBS = [
     "deploy",
+    "apply",
+    "delete",
     "check",
     "invoke",
     "ls",
