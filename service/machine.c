@@ -92,6 +92,9 @@ void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why)
     set_state(mc, MACHINE_ENDING);
     un_timer_cancel(&mc->timer);
     close_probe(mc);
+    if (mc->opened) {
+        mc->sv->drv->on_end(mc->sv->drv->arg, mc);
+    }
     while (!un_list_empty(&mc->connections)) {
         connection_lost(un_list_first(&mc->connections, struct hv_vm, node), kind, why);
     }
@@ -243,6 +246,22 @@ void machine_release(struct machine *mc)
         machine_end(mc, HV_EXIT_DONE, "");
     }
     service_changed(mc->sv);
+}
+
+/* --- its own connections ------------------------------------------------------------------------ */
+
+void service_on_open(void *arg, const struct un_endpoint *to, int fd)
+{
+    struct machine *mc = arg;
+    struct hv_driver *drv = mc->sv->drv;
+    if (!drv->on_open || mc->state == MACHINE_ENDING) {
+        close(fd);
+        return;
+    }
+    const struct service_opening opening = {
+        .machine = mc, .function = mc->sv->name, .egress = mc->sv->egress, .to = to, .fd = fd};
+    mc->opened = true;
+    drv->on_open(drv->arg, &opening);
 }
 
 /* --- making ------------------------------------------------------------------------------------- */
@@ -444,7 +463,8 @@ int machine_begin(struct service *sv)
         return 0;
     }
     mc->linking = true;
-    if (net_attach(sv->drv->net, on_attach, mc, &err) < 0) {
+    const struct net_wish wish = {.key = sv->key, .egress = sv->egress};
+    if (net_attach(sv->drv->net, &wish, on_attach, mc, &err) < 0) {
         mc->linking = false;
         fail(mc, HV_EXIT_LOST, err.text);
     }
