@@ -115,6 +115,9 @@ static void on_written(struct bufferevent *bev, void *arg)
 
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
+    if ((what & BEV_EVENT_EOF) && evbuffer_get_length(bufferevent_get_output(bev)) > 0) {
+        return; /* on_written follows */
+    }
     bufferevent_free(bev);
 }
 
@@ -301,6 +304,8 @@ struct request {
     struct world *w;
     struct hv_vm *vm;
     bool ready, started, exited, gone, hold_output;
+    bool raw, silent; /* a connection without requests; whose client says no more */
+    unsigned ends;    /* of the machine's direction */
     struct un_buf answer;
     struct hv_exit why;
     size_t more; /* body bytes to come */
@@ -426,6 +431,9 @@ static void on_started(void *arg)
 static void on_input_wanted(void *arg, size_t room)
 {
     struct request *r = arg;
+    if (r->silent) {
+        return;
+    }
     static const char filler[4096] = {[0 ... 4095] = 'x'};
     size_t n = r->more < room ? r->more : room;
     n = n < sizeof(filler) ? n : sizeof(filler);
@@ -436,7 +444,9 @@ static void on_input_wanted(void *arg, size_t room)
 static void on_output(void *arg, const void *data, size_t len, const struct hv_exit *last)
 {
     struct request *r = arg;
-    assert_int_equal(un_buf_append(&r->answer, data, len), 0);
+    assert_true(len > 0 || r->raw);
+    r->ends += len == 0;
+    assert_int_equal(len ? un_buf_append(&r->answer, data, len) : 0, 0);
     if (!r->hold_output) {
         hv_vm_ops(r->vm)->vm_output_done(r->vm);
     }
@@ -486,6 +496,14 @@ static void begin(struct world *w, struct request *r, const char *text)
                               .content_length = (int64_t)r->more,
                               .body_eof = r->more == 0,
                               .machine = &w->config};
+    if (r->raw) {
+        run.request_head_len = 0;
+        run.interface = UNID_INTERFACE_TCP;
+        run.body = text;
+        run.body_len = strlen(text);
+        run.content_length = -1;
+        run.body_eof = false;
+    }
     assert_int_equal(hv_vm_ops(r->vm)->vm_run(r->vm, &run, NULL), 0);
 }
 
@@ -824,6 +842,88 @@ static void a_client_may_go_at_any_time(void **state)
     finish(&r);
 }
 
+/* --- connections without requests --------------------------------------------------------------- */
+
+static void both_directions_of_a_connection_end_by_themselves(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true};
+    begin(w, &r, "hello END");
+    for (int i = 0; i < 200 && r.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal((const char *)r.answer.data, "hello END"); /* and the machine has ended its own */
+    assert_int_equal(r.ends, 1);
+    assert_true(r.started);
+    assert_false(r.exited);
+    hv_vm_ops(r.vm)->vm_input(r.vm, NULL, 0, true);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_int_equal(r.ends, 1);
+    finish(&r);
+}
+
+static void a_connection_is_given_back_until_it_is_taken(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true};
+    fake.drops = 3; /* as QEMU's user network does, before the guest listens */
+    begin(w, &r, "once END");
+    for (int i = 0; i < 300 && r.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal((const char *)r.answer.data, "once END");
+    assert_int_equal(fake.drops, 0);
+    assert_false(r.exited);
+    finish(&r); /* the client has gone */
+    assert_int_equal(stats_of(w).machines_ready, 1);
+}
+
+static void what_a_machine_has_taken_is_lost_with_it(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true}, dropped = {.raw = true, .silent = true};
+    begin(w, &r, "HOLD END");
+    for (int i = 0; i < 200 && !r.started; i++) {
+        run_for(w, 10);
+    }
+    assert_true(r.started);
+    begin(w, &dropped, "DROP END"); /* it closes without a byte: an end like any */
+    for (int i = 0; i < 200 && dropped.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_false(dropped.exited);
+    assert_int_equal(dropped.answer.len, 0);
+    tell_exit(last_started);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(r.why.detail, "it crashed"));
+    assert_int_equal(fake.started, 1); /* nothing was sent again */
+    finish(&r);
+    wait_exit(&dropped);
+    finish(&dropped);
+}
+
+static void output_of_a_connection_waits_for_its_reader(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .hold_output = true, .more = 300000};
+    begin(w, &r, "bytes ");
+    for (int i = 0; i < 300 && r.answer.len == 0; i++) {
+        run_for(w, 10);
+    }
+    size_t held = r.answer.len;
+    assert_in_range(held, 1, 300000);
+    run_for(w, 50);
+    assert_int_equal(r.answer.len, held); /* one piece at a time */
+    r.hold_output = false;
+    hv_vm_ops(r.vm)->vm_output_done(r.vm);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_int_equal(r.answer.len, 6 + 300000 / 4096 * 4096 + 3);
+    finish(&r);
+}
+
 /* --- versions ----------------------------------------------------------------------------------- */
 
 static const struct hv_service_ops *services(struct world *w)
@@ -1121,6 +1221,10 @@ int main(void)
         T(requests_are_lost_with_their_machine),
         T(a_dropped_request_is_lost_not_repeated),
         T(a_client_may_go_at_any_time),
+        T(both_directions_of_a_connection_end_by_themselves),
+        T(a_connection_is_given_back_until_it_is_taken),
+        T(what_a_machine_has_taken_is_lost_with_it),
+        T(output_of_a_connection_waits_for_its_reader),
         T(machines_are_kept_without_requests),
         T(the_old_version_serves_what_it_has_and_goes),
         T(two_machines_never_have_one_volume),
