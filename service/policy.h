@@ -5,6 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* A service that went to sleep keeps one machine made and paused until it has been idle for so many
+ * times idle_ms: to start that one takes 5 ms, to make one ten times as long. */
+#define SERVICE_SPARE_RESTS 5
+
 struct service_limits {
     uint32_t concurrency; /* requests that one machine serves at once */
     uint32_t min_machines, max_machines;
@@ -36,9 +40,13 @@ struct service_decision {
 /* Starts as many machines as the requests that wait need, never more than max; one machine started
  * serves the whole herd that it has places for. While the service is in use one machine stands paused
  * beside those that run, ready to be started, unless the maximum is reached. When it has been idle for
- * idle_ms, all but min_machines go. */
+ * idle_ms, all but min_machines and the paused one go; that one goes after SERVICE_SPARE_RESTS. */
 void service_decide(const struct service_limits *l, const struct service_counts *c, uint64_t now_us,
                     struct service_decision *ret);
+
+/* Whether it is in use, or went to sleep so lately that a machine is kept paused for the next request. */
+bool service_remembered(const struct service_limits *l, const struct service_counts *c,
+                        uint64_t now_us);
 
 /* How long no machine is started after the n-th failure in a row: 100 ms, doubling, at most 30 s. */
 uint64_t service_backoff_us(uint32_t failures);

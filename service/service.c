@@ -230,15 +230,16 @@ static void decide(void *arg)
     struct service_decision d;
     uint64_t now = un_loop_now_us(sv->drv->loop);
     assign_waiting(sv);
-    if (sv->connections == 0 && un_list_empty(&sv->machines) &&
-        (sv->limits.min_machines == 0 || sv->drv->drained)) {
+    count(sv, &counts);
+    bool kept = !sv->drv->drained &&
+                (sv->limits.min_machines > 0 || service_remembered(&sv->limits, &counts, now));
+    if (sv->connections == 0 && un_list_empty(&sv->machines) && !kept) {
         service_free(sv);
         return;
     }
     if (sv->drv->drained) {
         return;
     }
-    count(sv, &counts);
     service_decide(&sv->limits, &counts, now, &d);
     carry_out(sv, &d);
     if (d.again_us) {

@@ -456,9 +456,33 @@ static void idle_machines_go(void **state)
     begin(w, &r, "END");
     wait_exit(&r);
     finish(&r);
-    run_for(w, 400);
+    run_for(w, 300);
+    assert_int_equal(stats_of(w).machines_ready, 0);
+    assert_int_equal(stats_of(w).machines_paused, 1); /* asleep, ready to be woken */
+    assert_int_equal(stats_of(w).services, 1);
+    run_for(w, 500);
     assert_int_equal(fake.gone, fake.made);
     assert_int_equal(stats_of(w).services, 0);
+}
+
+static void what_is_asleep_wakes_by_its_paused_machine(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, again = {0};
+    w->config.idle_timeout_ms = 100;
+    w->config.max_instances = 1;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+    run_for(w, 250);
+    unsigned made = fake.made;
+    assert_int_equal(stats_of(w).machines_ready, 0);
+    assert_int_equal(stats_of(w).machines_paused, 1);
+    begin(w, &again, "END");
+    wait_exit(&again);
+    assert_int_equal(again.why.kind, HV_EXIT_DONE);
+    assert_int_equal(fake.made, made);
+    finish(&again);
 }
 
 static void a_body_follows_in_pieces(void **state)
@@ -625,6 +649,7 @@ int main(void)
         T(more_than_fit_get_another),
         T(per_request_machines_end_with_it),
         T(idle_machines_go),
+        T(what_is_asleep_wakes_by_its_paused_machine),
         T(a_body_follows_in_pieces),
         T(output_waits_for_its_reader),
         T(a_crash_loop_is_told_and_backs_off),
