@@ -56,6 +56,7 @@ void machine_end(struct machine *mc)
     mc->state = MACHINE_ENDING;
     un_timer_cancel(&mc->timer);
     close_probe(mc);
+    keep_drop_all(mc);
     while (!un_list_empty(&mc->connections)) {
         connection_lost(un_list_first(&mc->connections, struct hv_vm, node), "the machine ended");
     }
@@ -324,6 +325,7 @@ int machine_begin(struct service *sv)
     mc->sv = sv;
     mc->state = MACHINE_MAKING;
     un_list_init(&mc->connections);
+    un_list_init(&mc->kept);
     un_timer_init(&mc->timer, sv->drv->loop, on_timer, mc);
     un_list_push(&sv->machines, &mc->node);
     sv->drv->machine_count++;

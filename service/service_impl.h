@@ -7,6 +7,7 @@
 
 #include "common/bytes.h"
 #include "common/list.h"
+#include "llhttp/llhttp.h"
 #include "service/policy.h"
 #include "service/service.h"
 
@@ -81,6 +82,8 @@ struct machine {
     struct bufferevent
         *probe; /* an attempt to connect; READY: a connection for the first request */
     bool probe_open;
+    struct un_list kept; /* keep.c: open connections without a request */
+    unsigned kept_count;
     struct un_buf line; /* of the console */
 };
 /* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
@@ -92,6 +95,20 @@ void machine_end(struct machine *mc);
 void machine_doubt(struct machine *mc);
 /* Its connection is broken off or was closed: one request less. */
 void machine_release(struct machine *mc);
+
+/* keep.c. Watches one answer for its end. `reusable`: it was whole, nothing stood behind it, and the
+ * connection may serve another request. */
+struct answer_watch {
+    llhttp_t parser;
+    bool head_only, watching, reusable;
+};
+void answer_watch_begin(struct answer_watch *w, bool head_only);
+void answer_watch_feed(struct answer_watch *w, const void *data, size_t len);
+/* Takes an open connection that waits for nothing; it is closed after a while, or with the machine. */
+void keep_give(struct machine *mc, struct bufferevent *bev);
+/* Gives the one that was used last; NULL: there is none. */
+struct bufferevent *keep_take(struct machine *mc);
+void keep_drop_all(struct machine *mc);
 
 /* The way of a connection (struct hv_vm): connection.c */
 void connection_assign(struct hv_vm *vm, struct machine *mc);
@@ -116,7 +133,12 @@ struct hv_vm {
     struct bufferevent *bev;
     struct un_buf request; /* head and first body bytes, kept until the machine has shown a sign */
     bool chunked, eof;     /* the body's framing; its last byte is in */
-    bool started, input_wanted, output_out, peer_closed, answered, ended, freed;
+    bool started, input_wanted, peer_closed, answered, ended, freed;
+    struct evbuffer *piece; /* of the answer, taken from bev; its first output_len bytes are out */
+    size_t output_len;
+    bool repeatable; /* the request may be sent again: over a connection that may be closing */
+    bool reused;     /* that has served another request */
+    struct answer_watch watch;
     struct hv_exit why;
     struct un_post post; /* on_ready, on_exit, on_gone */
 };

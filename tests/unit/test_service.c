@@ -30,7 +30,9 @@ static struct {
     uint64_t boot_us;
     unsigned
         drops; /* connections that are taken and closed at first, as QEMU's user network does */
-    unsigned made, started, gone;
+    unsigned made, started, gone, accepted;
+    const char *answer; /* to a request with KEEP in it, over a connection that stays open */
+    bool answers_once;  /* ... and is closed when another request comes */
 } fake;
 
 struct hv_driver {
@@ -95,10 +97,21 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     bufferevent_free(bev);
 }
 
+static void on_next(struct bufferevent *bev, void *arg)
+{
+    bufferevent_free(bev);
+}
+
 /* Answers with the request itself, all of it, and closes: enough to look at what came. */
 static void on_read(struct bufferevent *bev, void *arg)
 {
     struct evbuffer *in = bufferevent_get_input(bev);
+    if (evbuffer_search(in, "KEEP", 4, NULL).pos >= 0) {
+        evbuffer_drain(in, evbuffer_get_length(in));
+        bufferevent_write(bev, fake.answer, strlen(fake.answer));
+        bufferevent_setcb(bev, fake.answers_once ? on_next : on_read, NULL, on_event, arg);
+        return;
+    }
     struct evbuffer_ptr end = evbuffer_search(in, "END", 3, NULL);
     if (end.pos < 0) {
         return;
@@ -116,6 +129,7 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
                       void *arg)
 {
     struct hv_machine *m = arg;
+    fake.accepted++;
     if (fake.drops) {
         fake.drops--;
         evutil_closesocket(fd);
@@ -380,6 +394,19 @@ static struct service_stats stats_of(struct world *w)
     return s;
 }
 
+/* Until it has its answer, as the scheduler does that knows its end. */
+static void ask(struct world *w, struct request *r, const char *text)
+{
+    r->hold_output = true;
+    begin(w, r, text);
+    for (int i = 0; i < 500 && r->answer.len == 0 && !r->exited; i++) {
+        run_for(w, 10);
+    }
+    assert_false(r->exited);
+    finish(r);
+    *r = (struct request){0};
+}
+
 /* --- tests -------------------------------------------------------------------------------------- */
 
 static void a_request_wakes_a_machine(void **state)
@@ -399,6 +426,58 @@ static void a_request_wakes_a_machine(void **state)
     wait_exit(&again);
     assert_string_equal((const char *)again.answer.data, "again END");
     finish(&again);
+    assert_int_equal(fake.started, 1);
+}
+
+#define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+static void an_open_connection_serves_the_next_request(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.answer = ANSWER;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    unsigned first = fake.accepted; /* attempts to connect count too */
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    ask(w, &r, "HEAD /KEEP HTTP/1.1\r\n\r\n"); /* with a body, against the rules */
+    assert_int_equal(fake.accepted, first);
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 1);
+    /* What cannot be repeated goes over a connection of its own. */
+    ask(w, &r, "POST /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 2);
+}
+
+static void a_connection_that_is_to_be_closed_is(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    static const char *const answers[] = {
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nok", /* more than it said */
+        "what is this?",
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(answers); i++) {
+        fake.answer = answers[i];
+        ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+        unsigned before = fake.accepted;
+        ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+        assert_int_equal(fake.accepted, before + 1);
+    }
+}
+
+static void a_connection_that_was_closed_meanwhile_is_no_failure(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.answer = ANSWER;
+    fake.answers_once = true;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    unsigned first = fake.accepted;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 1);
     assert_int_equal(fake.started, 1);
 }
 
@@ -645,6 +724,9 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
     const struct CMUnitTest tests[] = {
         T(a_request_wakes_a_machine),
+        T(an_open_connection_serves_the_next_request),
+        T(a_connection_that_is_to_be_closed_is),
+        T(a_connection_that_was_closed_meanwhile_is_no_failure),
         T(the_herd_gets_one_machine),
         T(more_than_fit_get_another),
         T(per_request_machines_end_with_it),
