@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/door.h"
 #include "api/reply.h"
 #include "api/watch.h"
 #include "common/json.h"
@@ -84,6 +85,10 @@ int api_open(const struct api_spec *spec, struct api **ret, struct un_error *err
         http_server_close(a->http);
         rc = un_error_set(err, -ENOMEM, "no memory for the HTTP interface");
     }
+    if (rc == 0 && (rc = door_open(a, &a->door, err)) < 0) {
+        http_server_close(a->http);
+        watch_close(a->watch);
+    }
     if (rc < 0) {
         api_free(a);
         return rc;
@@ -112,9 +117,15 @@ int api_listen_unix(struct api *a, const char *path, unsigned mode, struct un_er
     return http_server_listen_unix(a->http, path, mode, err);
 }
 
+void api_open_ports(struct api *a, void (*done)(void *arg), void *arg)
+{
+    door_open_ports(a->door, done, arg);
+}
+
 void api_drain(struct api *a)
 {
     a->draining = true;
+    door_drain(a->door);
     http_server_drain(a->http);
     rest_logs_drain(a);
     watch_drain(a->watch);
@@ -122,12 +133,15 @@ void api_drain(struct api *a)
 
 void api_stop_accepting(struct api *a)
 {
+    door_stop_accepting(a->door);
     http_server_stop_accepting(a->http);
 }
 
 unsigned api_connections(const struct api *a)
 {
-    return http_server_connections(a->http);
+    struct door_stats door;
+    door_get_stats(a->door, &door);
+    return http_server_connections(a->http) + door.connections;
 }
 
 void api_close(struct api *a)
@@ -137,6 +151,7 @@ void api_close(struct api *a)
     }
     a->calls++; /* what ends in http_server_close must not free it */
     a->closed = true;
+    door_close(un_steal(&a->door));
     http_server_close(a->http);
     watch_close(un_steal(&a->watch));
     if (--a->calls == 0) {
@@ -284,6 +299,10 @@ static void on_head(void *arg, struct http_exchange *ex)
     call->api = a;
     call->ex = ex;
     a->calls++;
+    if (http_exchange_pin(ex)) {
+        gateway_own_port(call, http_exchange_pin(ex));
+        return;
+    }
     enum route_result result =
         route_find(api_routes, api_route_count, req->method, req->target, &call->match);
     if (result != ROUTE_OK) {

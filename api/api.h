@@ -64,6 +64,9 @@ int api_open(const struct api_spec *spec, struct api **ret, struct un_error *err
 int api_listen_tcp(struct api *a, const char *address, uint16_t *ret_port, struct un_error *err);
 int api_listen_unix(struct api *a, const char *path, unsigned mode, struct un_error *err);
 
+/* Opens the ports that functions publish; `done` comes once, from the loop, when that was tried. */
+void api_open_ports(struct api *a, void (*done)(void *arg), void *arg);
+
 /* Draining, together with sched_drain. From now on readyz says no, and connections are closed after
  * their current answer; idle ones at once, unless a request has come already; the streams of
  * followed logs end. Listeners stay open: who connects is told 503 by the scheduler. */

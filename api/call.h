@@ -34,6 +34,7 @@ struct api {
     uint64_t opened_us; /* un_loop_now_us() */
     uint64_t requests;
     struct watch *watch;
+    struct door *door;
     struct un_list follows; /* rest_logs.c: streams that never end by themselves */
 };
 
@@ -82,6 +83,10 @@ void rest_image_remove(struct api_call *call);
 void rest_tag_list(struct api_call *call);
 void rest_tag_put(struct api_call *call);
 void rest_tag_remove(struct api_call *call);
+void rest_volume_list(struct api_call *call);
+void rest_volume_put(struct api_call *call);
+void rest_volume_get(struct api_call *call);
+void rest_volume_remove(struct api_call *call);
 void rest_function_put(struct api_call *call);
 void rest_function_list(struct api_call *call);
 void rest_function_get(struct api_call *call);
@@ -122,6 +127,9 @@ void rest_doctor(struct api_call *call);
 /* gateway.c, for rest_invocations.c: calls the function as `trigger` says. */
 void gateway_call(struct api_call *call, enum sched_trigger trigger, const char *function,
                   const char *qualifier, const char *target);
+
+/* gateway.c: calls the function at whose own port the exchange came in. */
+void gateway_own_port(struct api_call *call, const struct http_pin *pin);
 
 /* rest_tags.c, for rest_images.c: gives each image of `answer` (an image or a page of images; the
  * reference is taken, NULL becomes a 500) its "tags", and ends the call with it. */

@@ -307,12 +307,10 @@ static bool refuse_early(struct http_exchange *ex, const char *id, const struct 
     return false;
 }
 
-void gateway_call(struct api_call *call, enum sched_trigger trigger, const char *function,
-                  const char *qualifier, const char *target)
+/* `part`: what the route says of the call. */
+static void begin(struct api_call *call, const struct sched_call_spec *part)
 {
     static const struct sched_phases nothing;
-    const struct sched_call_spec part = {
-        .function = function, .qualifier = qualifier, .trigger = trigger, .target = target};
     struct un_error err = UN_ERROR_INIT;
     struct http_exchange *ex = call->ex;
     struct gateway *g = calloc(1, sizeof(*g));
@@ -322,12 +320,12 @@ void gateway_call(struct api_call *call, enum sched_trigger trigger, const char 
     set_timing(ex, &nothing);
     if (!g) {
         refuse(ex, id, SCHED_INTERNAL, "no memory for the call");
-    } else if (!refuse_early(ex, id, call->api, &part)) {
+    } else if (!refuse_early(ex, id, call->api, part)) {
         g->api = call->api;
         g->ex = ex;
         memcpy(g->id, id, sizeof(id));
         http_exchange_handle(ex, &gw_handler, g);
-        int rc = start_call(g, &part, &err);
+        int rc = start_call(g, part, &err);
         if (rc == 0) {
             call_free(call);
             if (http_exchange_has_body(ex)) {
@@ -341,6 +339,30 @@ void gateway_call(struct api_call *call, enum sched_trigger trigger, const char 
     }
     free(g);
     call_free(call);
+}
+
+void gateway_call(struct api_call *call, enum sched_trigger trigger, const char *function,
+                  const char *qualifier, const char *target)
+{
+    const struct sched_call_spec part = {
+        .function = function, .qualifier = qualifier, .trigger = trigger, .target = target};
+    begin(call, &part);
+}
+
+/* A port of the function's own, where there are no routes. */
+void gateway_own_port(struct api_call *call, const struct http_pin *pin)
+{
+    const struct http_request *req = http_exchange_request(call->ex);
+    const struct sched_call_spec part = {.function = pin->name,
+                                         .trigger = SCHED_HTTP,
+                                         .target = req->target,
+                                         .own_port = true,
+                                         .depth = pin->depth};
+    if (!route_target_clean(req->target)) {
+        reply_problem(call, 400, "the path is malformed, or has dot segments");
+        return;
+    }
+    begin(call, &part);
 }
 
 /* /fn/{name}[:{qualifier}][/{path}] */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/door.h"
 #include "api/reply.h"
 #include "api/watch.h"
 #include "events/events.h"
@@ -171,6 +172,16 @@ static void metrics_queue(struct un_buf *b, const struct async_stats *q)
     metric(b, "deadletters_total", "counter", "Events given up.", q->given_up);
 }
 
+static void metrics_door(struct un_buf *b, const struct api *a)
+{
+    struct door_stats s;
+    door_get_stats(a->door, &s);
+    metric(b, "ports", "gauge", "Ports that functions publish.", s.ports);
+    metric(b, "ports_failed", "gauge", "Of those, the ones that cannot be opened.", s.failed);
+    metric(b, "tcp_connections", "gauge", "Connections to functions of interface tcp.",
+           s.connections);
+}
+
 void rest_metrics(struct api_call *call)
 {
     const struct api *a = call->api;
@@ -188,6 +199,7 @@ void rest_metrics(struct api_call *call)
     async_get_stats(a->scheduler, &queue);
     metrics_queue(&b, &queue);
     metrics_http(&b, a);
+    metrics_door(&b, a);
     if (a->events) {
         struct events_stats events;
         events_get_stats(a->events, &events);

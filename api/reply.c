@@ -197,6 +197,7 @@ static const char *const titles[] = {
     [SCHED_CANNOT_RUN] = "The function cannot be run here",
     [SCHED_DRAINING] = "unid is shutting down",
     [SCHED_CANCELLED] = "The invocation was cancelled",
+    [SCHED_WRONG_INTERFACE] = "The function is not called in this way",
     [SCHED_INTERNAL] = "unid failed",
 };
 

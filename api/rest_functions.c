@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/door.h"
 #include "api/reply.h"
 #include "api/watch.h"
 
@@ -40,7 +41,8 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "name",
         v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
@@ -49,7 +51,8 @@ static json_t *function_json(const struct api *a, const struct function_version 
         "reserved_concurrency", (json_int_t)c->reserved_concurrency, "args",
         list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
         c->program ? reply_text(c->program) : json_null(), "machine",
-        c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "created_at",
+        c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "publish",
+        list_json(c->publish), "ports", door_ports_json(a->door, v->name), "created_at",
         reply_time(v->created_us));
 }
 
@@ -81,18 +84,35 @@ static bool name_ok(struct api_call *call)
 struct deploy {
     struct api_call *call;
     struct function_config config;
+    json_t *publish; /* a copy of the list, whose ports are reserved; NULL: none */
 };
 
 static void deploy_free(struct deploy *d)
 {
     function_config_done(&d->config);
+    json_decref(d->publish);
     free(d);
+}
+
+/* The ports that have been reserved are the live version's, or nobody's. */
+static void settle_ports(struct deploy *d, const struct function_version *live)
+{
+    const char *list[LIMIT_FUNCTION_PUBLISH + 1] = {NULL};
+    for (size_t i = 0; i < json_array_size(d->publish); i++) {
+        list[i] = json_string_value(json_array_get(d->publish, i));
+    }
+    if (d->call->api->door && d->publish) {
+        door_settle(d->call->api->door, d->call->match.params[0], (char *const *)list, live);
+    }
 }
 
 static void on_deployed(void *arg, int rc, struct function_version *v, bool created,
                         const struct un_error *err)
 {
-    struct api_call *call = arg;
+    struct deploy *d = arg;
+    struct api_call *call = d->call;
+    settle_ports(d, rc == 0 ? v : NULL);
+    deploy_free(d);
     if (rc < 0) {
         reply_error(call, rc, err);
         return;
@@ -104,6 +124,29 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
         http_respond_field(call->ex, "Location", location);
     }
     reply_json(call, created ? 201 : 200, function_json(call->api, v));
+}
+
+/* Ports first: a version whose ports cannot be opened is not made. */
+static void open_ports(struct deploy *d)
+{
+    struct api_call *call = d->call;
+    struct un_error err = UN_ERROR_INIT;
+    int rc = 0;
+    if (d->config.publish) {
+        d->publish = list_json(d->config.publish);
+        rc = d->publish ? door_reserve(call->api->door, call->match.params[0], d->config.publish, &err)
+                        : un_error_set(&err, -ENOMEM, "no memory");
+    }
+    if (rc == 0) {
+        function_deploy(call->api->registry, call->match.params[0], &d->config, on_deployed, d);
+        return;
+    }
+    deploy_free(d);
+    if (rc == -ENOMEM) {
+        reply_error(call, rc, &err);
+    } else {
+        reply_problem(call, 409, err.text);
+    }
 }
 
 /* What fails before it asks for a request is not deployed. */
@@ -120,7 +163,8 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const cha
                                         &own_err) < 0) {
         reply_error(call, own_err.code, &own_err);
     } else if (rc == 0) {
-        function_deploy(call->api->registry, call->match.params[0], &d->config, on_deployed, call);
+        open_ports(d);
+        return;
     } else if (log_tail) {
         reply_program_problem(call, 422, err->text, log_tail);
     } else {
@@ -215,6 +259,7 @@ void rest_function_put(struct api_call *call)
 {
     struct un_error err = UN_ERROR_INIT;
     const char *image = NULL;
+    char check[8];
     if (!function_name_valid(call->match.params[0])) {
         reply_problem(call, 400,
                       "name: 1 to 63 of a-z 0-9 -, beginning with a letter, not ending with -");
@@ -242,7 +287,16 @@ void rest_function_put(struct api_call *call)
         reply_error(call, rc, &err);
         return;
     }
+    rc = rc ? rc : sched_check_machine(&config, &err);
     function_config_done(&config);
+    if (rc < 0) {
+        reply_error(call, rc, &err);
+        return;
+    }
+    if (route_query(call->match.query, "check", check, sizeof(check)) > 0) {
+        reply_empty(call, 204); /* the image need not be there yet */
+        return;
+    }
     image_get(call->api->images, ref, on_image, call);
 }
 

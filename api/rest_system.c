@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/door.h"
 #include "api/reply.h"
 #include "unid/abi.h"
 
@@ -42,7 +43,12 @@ void rest_openapi(struct api_call *call)
 
 static void on_report(void *arg, const json_t *report)
 {
-    reply_json(arg, 200, report ? json_deep_copy(report) : NULL);
+    struct api_call *call = arg;
+    json_t *copy = report ? json_deep_copy(report) : NULL;
+    if (copy && call->api->door) {
+        door_add_findings(call->api->door, json_object_get(copy, "findings"));
+    }
+    reply_json(call, 200, copy);
 }
 
 void rest_doctor(struct api_call *call)

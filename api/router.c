@@ -114,12 +114,17 @@ static void add_allow(struct route_match *m, const char *method)
              strcmp(method, "GET") == 0 ? ", HEAD" : "");
 }
 
+bool route_target_clean(const char *target)
+{
+    return target[0] == '/' && path_is_clean(target, strcspn(target, "?"));
+}
+
 enum route_result route_find(const struct route *table, size_t count, const char *method,
                              const char *target, struct route_match *ret)
 {
     memset(ret, 0, sizeof(*ret));
     size_t len = strcspn(target, "?");
-    if (target[0] != '/' || !path_is_clean(target, len)) {
+    if (!route_target_clean(target)) {
         return ROUTE_MALFORMED;
     }
     ret->query = target[len] ? target + len + 1 : NULL;

@@ -63,6 +63,9 @@ enum route_result route_find(const struct route *table, size_t count, const char
 
 /* The decoded value of the first parameter `key` of a query ('+' is a space). 1: written to `out`;
  * 0: there is none; -EINVAL malformed; -E2BIG longer than `size` - 1. `query` may be NULL. */
+/* Whether a request's target has a path, and that is none of ROUTE_MALFORMED. */
+bool route_target_clean(const char *target);
+
 int route_query(const char *query, const char *key, char *out, size_t size);
 
 /* The table, in routes.c. */

@@ -27,6 +27,11 @@ const struct route api_routes[] = {
     {"PUT", "/api/v1/tags/{tag}", "tagImage", AUTH_TOKEN, BODY_JSON, rest_tag_put},
     {"DELETE", "/api/v1/tags/{tag}", "untagImage", AUTH_TOKEN, BODY_NONE, rest_tag_remove},
 
+    {"GET", "/api/v1/volumes", "listVolumes", AUTH_TOKEN, BODY_NONE, rest_volume_list},
+    {"PUT", "/api/v1/volumes/{name}", "makeVolume", AUTH_TOKEN, BODY_JSON, rest_volume_put},
+    {"GET", "/api/v1/volumes/{name}", "getVolume", AUTH_TOKEN, BODY_NONE, rest_volume_get},
+    {"DELETE", "/api/v1/volumes/{name}", "removeVolume", AUTH_TOKEN, BODY_NONE, rest_volume_remove},
+
     {"GET", "/api/v1/functions", "listFunctions", AUTH_TOKEN, BODY_NONE, rest_function_list},
     {"PUT", "/api/v1/functions/{name}", "deployFunction", AUTH_TOKEN, BODY_JSON, rest_function_put},
     {"GET", "/api/v1/functions/{name}", "getFunction", AUTH_TOKEN, BODY_NONE, rest_function_get},

@@ -175,6 +175,30 @@ int api_call(const struct cli_call *call, const char *method, const char *path, 
     return CLI_DONE;
 }
 
+int api_find(const struct cli_call *call, const char *path, json_t **ret)
+{
+    if (!path) {
+        return cli_fail(CLI_REFUSED, "out of memory");
+    }
+    struct client_request req = {.method = "GET", .path = path, .timeout_ms = CLIENT_CONTROL_MS};
+    un_autoresponse struct client_response r = {0};
+    struct un_error err = UN_ERROR_INIT;
+    int rc = client_send(call->client, &req, &r, &err);
+    if (rc < 0) {
+        return cli_fail_send(call, rc, &err);
+    }
+    if (r.status == 404) {
+        return CLI_DONE;
+    }
+    if (r.status != 200) {
+        return cli_fail_response(call, &r);
+    }
+    if (un_json_parse(r.body.data, r.body.len, ret, &err) < 0) {
+        return cli_fail(CLI_REFUSED, "the daemon's answer is no JSON: %s", err.text);
+    }
+    return CLI_DONE;
+}
+
 /* Moves the items of `page` behind those of `all`, no more than `limit`. */
 static int take_items(json_t *all, const json_t *page, uint64_t limit)
 {

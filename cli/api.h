@@ -31,6 +31,8 @@ enum cli_exit cli_exit_of_status(long status);
  * is encoded; NULL (out of memory while it was made) is reported. */
 int api_call(const struct cli_call *call, const char *method, const char *path, const json_t *body,
              json_t **ret);
+/* GET of one thing; `*ret` stays NULL when there is none (404). */
+int api_find(const struct cli_call *call, const char *path, json_t **ret);
 /* Follows a listing's pages up to `limit` items (0: all) and gives one {"items": [...], "next":
  * ...}. */
 int api_list(const struct cli_call *call, const char *path, uint64_t limit, json_t **ret);

@@ -71,32 +71,6 @@ int push_set_tag(const struct cli_call *call, const char *tag, const char *diges
     return api_call(call, "PUT", path, body, ret);
 }
 
-/* Asks for the image; `*ret` stays NULL when the daemon does not have it. */
-static int ask_image(const struct cli_call *call, const char *digest, json_t **ret)
-{
-    un_autofree char *path = api_path("/api/v1/images/%s", digest);
-    if (!path) {
-        return cli_fail(CLI_REFUSED, "out of memory");
-    }
-    struct client_request req = {.method = "GET", .path = path, .timeout_ms = CLIENT_CONTROL_MS};
-    un_autoresponse struct client_response r = {0};
-    struct un_error err = UN_ERROR_INIT;
-    int rc = client_send(call->client, &req, &r, &err);
-    if (rc < 0) {
-        return cli_fail_send(call, rc, &err);
-    }
-    if (r.status == 404) {
-        return CLI_DONE;
-    }
-    if (r.status != 200) {
-        return cli_fail_response(call, &r);
-    }
-    if (un_json_parse(r.body.data, r.body.len, ret, &err) < 0) {
-        return cli_fail(CLI_REFUSED, "the daemon's answer is no JSON: %s", err.text);
-    }
-    return CLI_DONE;
-}
-
 struct push_source {
     const char *path, *name;
     int fd;
@@ -163,7 +137,8 @@ static int push_source(const struct cli_call *call, const struct push_source *s,
                        json_t **ret)
 {
     un_autojson json_t *image = NULL;
-    int status = ask_image(call, s->digest, &image);
+    un_autofree char *path = api_path("/api/v1/images/%s", s->digest);
+    int status = api_find(call, path, &image);
     if (status == CLI_DONE && !image) {
         status = upload(call, s, tag, &image);
     } else if (status == CLI_DONE && tag) {
@@ -198,4 +173,21 @@ int push_fd(const struct cli_call *call, int fd, const char *name, json_t **ret)
     }
     s.size = (uint64_t)st.st_size;
     return push_source(call, &s, NULL, ret);
+}
+
+int push_named(const struct cli_call *call, const char *what, char ret_digest[PUSH_DIGEST_SIZE])
+{
+    un_autojson json_t *image = NULL;
+    int status = CLI_DONE;
+    if (!push_is_digest(what)) {
+        status = push_file(call, what, NULL, &image);
+        what = api_str(image, "digest");
+    }
+    if (status == CLI_DONE && !push_is_digest(what)) {
+        status = cli_fail(CLI_REFUSED, "the daemon's answer has no digest");
+    }
+    if (status == CLI_DONE) {
+        memcpy(ret_digest, what, PUSH_DIGEST_SIZE);
+    }
+    return status;
 }

@@ -20,6 +20,10 @@ int push_set_tag(const struct cli_call *call, const char *tag, const char *diges
  */
 int push_file(const struct cli_call *call, const char *path, const char *tag, json_t **ret);
 
+/* The digest of an image that is named by its digest, or is a file here, which is pushed. An exit status,
+ * reported. */
+int push_named(const struct cli_call *call, const char *what, char ret_digest[PUSH_DIGEST_SIZE]);
+
 /* As push_file, of what an open regular file holds; `name` is shown. */
 int push_fd(const struct cli_call *call, int fd, const char *name, json_t **ret);
 

@@ -101,7 +101,7 @@ static int read_word(const struct cli_call *call, const char *option, const char
 
 static int read_words(const struct cli_call *call, json_t *config)
 {
-    int status = read_word(call, "interface", "filter, cgi, http, sdk", config);
+    int status = read_word(call, "interface", "filter, cgi, http, sdk, tcp", config);
     status =
         status == CLI_DONE ? read_word(call, "driver", "auto, kvm, libvirt, fake", config) : status;
     return status == CLI_DONE ? read_word(call, "isolation", "vm, reset", config) : status;
@@ -127,27 +127,40 @@ static int read_env(const struct cli_call *call, json_t *config)
     return status;
 }
 
-static int read_egress(const struct cli_call *call, json_t *config)
+/* The values of an option that may be repeated, as a list. The daemon reads them further. */
+static int read_list(const struct cli_call *call, const char *option, const char *shape,
+                     json_t *config)
 {
     json_t *list;
     int status;
     size_t at = 0;
-    if (!args_has(&call->args, "egress")) {
+    if (!args_has(&call->args, option)) {
         return CLI_DONE;
     }
     list = json_array();
-    status = set_new(config, "egress", list);
-    for (const char *rule;
-         status == CLI_DONE && (rule = args_next(&call->args, "egress", &at)) != NULL;) {
-        json_t *word = strchr(rule, ':') ? json_string(rule) : NULL;
+    status = set_new(config, option, list);
+    for (const char *text;
+         status == CLI_DONE && (text = args_next(&call->args, option, &at)) != NULL;) {
+        /* An address is optional where the shape says so. */
+        json_t *word = strchr(text, ':') || shape[0] == '[' ? json_string(text) : NULL;
         if (!word) {
-            return cli_usage(call, "--egress: '%s' is not HOST:PORT", rule);
+            return cli_usage(call, "--%s: '%s' is not %s", option, text, shape);
         }
         if (json_array_append_new(list, word) < 0) {
             return cli_fail(CLI_REFUSED, "out of memory");
         }
     }
     return status;
+}
+
+static int read_egress(const struct cli_call *call, json_t *config)
+{
+    return read_list(call, "egress", "HOST:PORT", config);
+}
+
+static int read_publish(const struct cli_call *call, json_t *config)
+{
+    return read_list(call, "publish", "[ADDR:]PORT", config);
 }
 
 static int read_args(const struct cli_call *call, json_t *config)
@@ -196,6 +209,47 @@ static int read_time(const struct cli_call *call, const char *option, const char
     return set_new(machine, key, json_integer((json_int_t)ms));
 }
 
+static int read_volumes(const struct cli_call *call, json_t *machine)
+{
+    json_t *list;
+    int status;
+    size_t at = 0;
+    if (!args_has(&call->args, "volume")) {
+        return CLI_DONE;
+    }
+    if (!args_has(&call->args, "service")) {
+        return cli_usage(call, "--volume: one machine at a time can write to a disk; add --service");
+    }
+    list = json_array();
+    status = set_new(machine, "volumes", list);
+    for (const char *name;
+         status == CLI_DONE && (name = args_next(&call->args, "volume", &at)) != NULL;) {
+        if (json_array_append_new(list, json_string(name)) < 0) {
+            return cli_usage(call, "--volume: '%s' is no volume's name", name);
+        }
+    }
+    return status;
+}
+
+/* The images that a kernel gets besides; files of this machine are pushed. */
+static int push_further(const struct cli_call *call, json_t *config)
+{
+    static const char *const options[] = {"initrd", "disk"};
+    json_t *machine = json_object_get(config, "machine");
+    for (size_t i = 0; i < UN_ARRAY_SIZE(options); i++) {
+        const char *what = args_get(&call->args, options[i]);
+        char digest[PUSH_DIGEST_SIZE];
+        int status = what ? push_named(call, what, digest) : CLI_DONE;
+        if (what && status == CLI_DONE) {
+            status = set_new(machine, options[i], json_string(digest));
+        }
+        if (status != CLI_DONE) {
+            return status;
+        }
+    }
+    return CLI_DONE;
+}
+
 /* Any of these options makes it a machine image. */
 static int read_machine(const struct cli_call *call, json_t *config)
 {
@@ -222,7 +276,9 @@ static int read_machine(const struct cli_call *call, json_t *config)
     if (status == CLI_DONE && args_has(&call->args, "service")) {
         status = set_new(machine, "service", json_true());
     }
-    bool said = args_has(&call->args, "machine") || json_object_size(machine) > 0;
+    status = status == CLI_DONE ? read_volumes(call, machine) : status;
+    bool said = args_has(&call->args, "machine") || args_has(&call->args, "initrd") ||
+                args_has(&call->args, "disk") || json_object_size(machine) > 0;
     if (status != CLI_DONE || !said) {
         json_decref(machine);
         return status;
@@ -234,7 +290,7 @@ int deploy_read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
         read_memory, read_timeout, read_concurrency, read_reserved, read_words,
-        read_env,    read_egress,  read_machine,     read_args};
+        read_env,    read_egress,  read_publish,     read_machine,  read_args};
     for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {
         int status = readers[i](call, config);
         if (status != CLI_DONE) {
@@ -258,7 +314,7 @@ static int gather(const struct cli_call *call, const char *what, json_t *config,
             status = cli_fail(CLI_REFUSED, "out of memory");
         }
     }
-    if (status == CLI_DONE && !call->json) {
+    if (status == CLI_DONE && !call->json && !call->quiet) {
         gather_show(g);
     }
     return status == CLI_DONE
@@ -325,6 +381,7 @@ int verb_deploy(struct cli_call *call)
     status = status == CLI_DONE ? deploy_read_config(call, config) : status;
     status = status == CLI_DONE ? deploy_find_image(call, call->args.operands[1], config, &g)
                                 : status;
+    status = status == CLI_DONE ? push_further(call, config) : status;
     status = status == CLI_DONE ? api_call(call, "PUT", path, config, &function) : status;
     if (status != CLI_DONE) {
         return status;

@@ -150,6 +150,14 @@ static int describe_strings(const json_t *f, struct un_buf *out)
         const char *text = json_string_value(word);
         rc = rc ? rc : line(out, index ? "" : "Egress:", text ? text : "");
     }
+    json_array_foreach(json_object_get(f, "ports"), index, word)
+    {
+        char text[600];
+        const char *error = api_str(word, "error");
+        snprintf(text, sizeof(text), "%s%s%s", api_str(word, "address"),
+                 *error ? " is not open: " : "", error);
+        rc = rc ? rc : line(out, index ? "" : "Ports:", text);
+    }
     return rc;
 }
 

@@ -23,7 +23,7 @@ static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
     {"program", 0, "PATH", "what runs, a path in the root file system"}
 
 static const struct args_option deploy_options[] = {
-    {"interface", 'i', "I", "how the program takes requests: filter, cgi, http or sdk"},
+    {"interface", 'i', "I", "how it takes requests: filter, cgi, http, sdk; or tcp: connections"},
     {"memory", 'm', "SIZE", "memory of each VM, like 64M"},
     {"timeout", 't', "TIME", "longest run of an invocation, like 30s"},
     {"concurrency", 'c', "N", "VMs at once"},
@@ -32,6 +32,8 @@ static const struct args_option deploy_options[] = {
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
     GATHER_OPTIONS,
+    {"publish", 0, "[ADDR:]PORT",
+     "unid listens there for it (ADDR: 127.0.0.1 if not given); may be repeated"},
     {"egress", 0, "HOST:PORT",
      "where the program may connect to; HOST may be *.DOMAIN, PORT *; may be repeated"},
     {"machine", 0, NULL, "IMAGE is a machine image: a kernel, or a disk with one"},
@@ -46,6 +48,20 @@ static const struct args_option deploy_options[] = {
     {"ready-timeout", 0, "TIME", "machine images: how long the port may take to answer (default 30s)"},
     {"min-instances", 0, "N", "services: machines that always run"},
     {"max-instances", 0, "N", "services: machines at most (default 1)"},
+    {"initrd", 0, "FILE", "kernels: the initial RAM disk, a cpio archive; a file here, or a digest"},
+    {"disk", 0, "FILE", "kernels: a first disk, whose changes are lost; a file here, or a digest"},
+    {"volume", 0, "NAME", "services: a disk to keep data on, of unictl volume; may be repeated"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option apply_options[] = {
+    {"file", 'f', "FILE", "the JSON file; - for standard input"},
+    {NULL, 0, NULL, NULL},
+};
+
+static const struct args_option delete_options[] = {
+    {"file", 'f', "FILE", "the JSON file; - for standard input"},
+    {"volumes", 0, NULL, "remove its volumes too, with all that is on them"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -118,6 +134,12 @@ static const struct args_option push_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
+static const struct args_option volume_options[] = {
+    {"size", 0, "SIZE", "of the disk, like 1G"},
+    {"from", 0, "FILE", "a raw or qcow2 disk image that it begins as; a file here, or a digest"},
+    {NULL, 0, NULL, NULL},
+};
+
 static const struct args_option trigger_options[] = {
     {"function", 'f', "NAME", "what is to run, with :VERSION or :ALIAS if wanted; may be repeated"},
     {"events", 0, "NAMES", "s3: like 's3:ObjectCreated:*'; dynamodb: INSERT, MODIFY, REMOVE"},
@@ -159,6 +181,14 @@ const struct cli_verb cli_verbs[] = {
      "libraries and what --with names, or an image that is pushed as it is. With --rootfs it is a path\n"
      "in that root file system (- for the program that a tar archive itself names). IMAGE is a digest\n"
      "or a tag. Words behind -- are the program's arguments.\n"},
+    {"apply", "", 0, 0, false, apply_options, verb_apply,
+     "Deploy the functions of a file, and make its volumes",
+     "The file: {\"volumes\": {NAME: {\"size_mib\": N}}, \"functions\": {NAME: {...}}}. A function is what\n"
+     "PUT /api/v1/functions/NAME takes; image, machine.initrd and machine.disk may be files, and with,\n"
+     "rootfs and program do what they do to deploy. Paths begin where the file is. All of it is checked\n"
+     "before anything is changed; what is there already stays as it is.\n"},
+    {"delete", "", 0, 0, false, delete_options, verb_delete, "Remove the functions of a file",
+     "Volumes stay, unless --volumes is given.\n"},
     {"check", "PROGRAM|IMAGE [-- ARG...]", 1, 1, true, check_options, verb_check,
      "Tell whether a program can run, without deploying it",
      "Shows the kind, the libraries, the system calls found and rewritten in each file, those known to\n"
@@ -213,6 +243,15 @@ const struct cli_verb cli_verbs[] = {
      "IMAGE is a tag, a digest, or the first 8 or more hexadecimal digits of a digest.\n"},
     {"image untag", "TAG", 1, 1, false, no_options, verb_image_untag,
      "Remove a tag; the image stays", NULL},
+    {"volume create", "NAME", 1, 1, false, volume_options, verb_volume_create,
+     "Make a disk that keeps data between machines; prints its name",
+     "It takes room as it is written to. With --from it begins as that image, and --size is needed only\n"
+     "when a raw one should be larger. A volume that was made from the same is left as it is.\n"},
+    {"volume ls", "", 0, 0, false, no_options, verb_volume_ls, "List volumes", NULL},
+    {"volume describe", "NAME", 1, 1, false, no_options, verb_volume_describe, "Show a volume",
+     NULL},
+    {"volume rm", "NAME...", 1, VERB_ANY, false, no_options, verb_volume_rm,
+     "Remove volumes, with all that is on them", "What a function uses is not removed.\n"},
     {"trigger add", "s3|cloudevents|dynamodb|cron NAME", 2, 2, false, trigger_options,
      verb_trigger_add, "Run functions for events; prints where to send them, and the token",
      "A trigger of that name is replaced; its token stays. See docs/events.md.\n"},

@@ -43,6 +43,7 @@ struct cli_call {
     struct args args;
     struct client *client;
     bool json; /* --json */
+    bool quiet; /* what goes well is told by the verb alone */
 };
 
 extern const struct args_option cli_global_options[];
@@ -68,10 +69,16 @@ int verb_deadletter_redrive(struct cli_call *call);
 int verb_deadletter_rm(struct cli_call *call);
 int verb_deadletter_show(struct cli_call *call);
 int verb_deploy(struct cli_call *call);
+int verb_apply(struct cli_call *call);
+int verb_delete(struct cli_call *call);
 int verb_describe(struct cli_call *call);
 int verb_doctor(struct cli_call *call);
 int verb_replay(struct cli_call *call);
 int verb_watch(struct cli_call *call);
+int verb_volume_create(struct cli_call *call);
+int verb_volume_describe(struct cli_call *call);
+int verb_volume_ls(struct cli_call *call);
+int verb_volume_rm(struct cli_call *call);
 int verb_help(struct cli_call *call);
 int verb_image_ls(struct cli_call *call);
 int verb_image_push(struct cli_call *call);

@@ -414,3 +414,32 @@ bool un_elf_find_note(const void *data, size_t len, const struct un_elf *elf, co
     }
     return false;
 }
+
+size_t un_elf_list_notes(const void *data, size_t len, const struct un_elf *elf,
+                         struct un_elf_extent *ret, size_t max)
+{
+    struct un_reader headers = un_reader_of(data, len);
+    size_t count = 0;
+    un_read_seek(&headers, elf->phoff);
+    for (unsigned i = 0; i < elf->phnum && count < max; i++) {
+        struct program_header ph = {0};
+        read_program_header(&headers, elf->is64, &ph);
+        if (headers.failed) {
+            break;
+        }
+        if (ph.type == PT_NOTE && ph.file_size > 0) {
+            ret[count++] = (struct un_elf_extent){.vaddr = ph.vaddr,
+                                                  .mem_size = ph.mem_size,
+                                                  .offset = ph.offset,
+                                                  .file_size = ph.file_size};
+        }
+    }
+    return count;
+}
+
+bool un_elf_find_note_in(const void *notes, size_t len, const char *owner, uint32_t type,
+                         struct un_elf_note *ret)
+{
+    struct un_reader r = un_reader_of(notes, len);
+    return find_in_segment(&r, owner, type, ret);
+}

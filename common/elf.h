@@ -100,4 +100,12 @@ const char *un_elf_interpreter(const void *data, size_t len, const struct un_elf
 bool un_elf_find_note(const void *data, size_t len, const struct un_elf *elf, const char *owner,
                       uint32_t type, struct un_elf_note *ret);
 
+/* Where the PT_NOTE segments lie, at most `max` of them, for who has other parts of the file elsewhere;
+ * gives their number. */
+size_t un_elf_list_notes(const void *data, size_t len, const struct un_elf *elf,
+                         struct un_elf_extent *ret, size_t max);
+/* As un_elf_find_note, in the bytes of one such segment; `ret->offset` counts from `notes`. */
+bool un_elf_find_note_in(const void *notes, size_t len, const char *owner, uint32_t type,
+                         struct un_elf_note *ret);
+
 #endif

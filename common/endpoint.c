@@ -161,6 +161,33 @@ int un_endpoint_parse_host(const char *text, size_t len, struct un_endpoint *ret
     return rc;
 }
 
+int un_endpoint_parse_listen(const char *text, size_t len, struct un_endpoint *ret,
+                             struct un_error *err)
+{
+    struct un_endpoint e = {0};
+    const char *colon = memrchr(text, ':', len), *port = colon ? colon + 1 : text;
+    size_t port_len = len - (size_t)(port - text);
+    int rc = 0;
+
+    if (colon) {
+        rc = read_host(text, (size_t)(colon - text), false, false, &e, err);
+    }
+    if (rc == 0 && (!colon || (!e.is_address && strcmp(e.host, "localhost") == 0))) {
+        snprintf(e.host, sizeof(e.host), "127.0.0.1");
+        e.is_address = true;
+    }
+    if (rc == 0 && !e.is_address) {
+        rc = un_error_set(err, -EINVAL, "what listens needs an IP address of this host, not a name");
+    }
+    if (rc == 0 && !(port_len == 1 && *port == '0')) {
+        rc = read_port(port, port_len, false, &e, err);
+    }
+    if (rc == 0) {
+        *ret = e;
+    }
+    return rc;
+}
+
 bool un_endpoint_matches(const struct un_endpoint *rule, const struct un_endpoint *to,
                          bool host_only)
 {

@@ -34,6 +34,11 @@ int un_endpoint_parse(const char *text, size_t len, bool rule, struct un_endpoin
 int un_endpoint_parse_host(const char *text, size_t len, struct un_endpoint *ret,
                            struct un_error *err);
 
+/* Reads "[ADDR:]PORT", where something is to listen: ADDR an IP address, an IPv6 one in brackets;
+ * without one, or "localhost", 127.0.0.1. PORT 0: the kernel chooses. -EINVAL with the reason. */
+int un_endpoint_parse_listen(const char *text, size_t len, struct un_endpoint *ret,
+                             struct un_error *err);
+
 /* Whether the rule allows the endpoint; or, with `host_only`, allows it with some port. */
 bool un_endpoint_matches(const struct un_endpoint *rule, const struct un_endpoint *to,
                          bool host_only);

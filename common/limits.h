@@ -18,8 +18,15 @@
 #define LIMIT_HTTP_STALL_MS    30000 /* without a byte moving in a body; http.stall_timeout_ms */
 #define LIMIT_HTTP_PIPELINE    16    /* of one connection in one turn of the loop */
 
+/* Connections to functions that speak a protocol of their own */
+#define LIMIT_TCP_CONNECTIONS    16384  /* at once, all functions together; more wait in the kernel */
+#define LIMIT_TCP_HALF_CLOSED_MS 300000 /* without a byte moving, when one direction has ended */
+#define LIMIT_TCP_DRAIN_QUIET_MS 2000   /* likewise when unid ends, and nothing has been asked for */
+#define LIMIT_TCP_KEEPALIVE_S    60     /* silence before the kernel asks whether a client is there */
+
 /* Images and functions */
 #define LIMIT_IMAGE_BYTES          (4ull << 30) /* images.max_bytes */
+#define LIMIT_ELF_NOTES_BYTES      (64 << 10)   /* kept of notes that lie behind a file's head */
 #define LIMIT_UPLOAD_BUFFER_BYTES  (4 << 20)    /* of one upload, received but not stored yet */
 #define LIMIT_CACHE_BYTES          (4ull << 30) /* images.max_cache_bytes */
 #define LIMIT_FUNCTION_ARGS        256 /* the guest's string area bounds them all the same */
@@ -29,6 +36,7 @@
 #define LIMIT_FUNCTION_TIMEOUT_MS  900000 /* 15 minutes, as AWS Lambda */
 #define LIMIT_FUNCTION_CONCURRENCY 10000
 #define LIMIT_FUNCTION_EGRESS      64   /* rules of one version */
+#define LIMIT_FUNCTION_PUBLISH     16   /* ports of one version */
 #define LIMIT_FUNCTION_CACHE       256  /* versions kept in memory */
 #define LIMIT_PAGE_ITEMS           1000 /* rows of a listing's page */
 
@@ -56,6 +64,7 @@
 #define LIMIT_RESPONSE_TRAILER_BYTES (16 * 1024) /* behind a chunked body of a program; not kept */
 #define LIMIT_CGI_BODY_BYTES                                                                       \
     (256 * 1024) /* of a body without a length, held until CONTENT_LENGTH is known */
+#define LIMIT_CALL_DEPTH       16   /* functions that call each other by private names, in a row */
 #define LIMIT_EGRESS_HANDLES   64   /* connections of one VM at once; the guest's sets have so many bits */
 #define LIMIT_EGRESS_OPENS     4096 /* of one invocation, refused ones among them */
 #define LIMIT_EGRESS_LOG_LINES 16   /* about refused connections, in one invocation's log */
@@ -129,6 +138,8 @@
 #define DEFAULT_MACHINE_READY_TIMEOUT_MS 30000
 #define LIMIT_MACHINE_IDLE_TIMEOUT_MS    86400000
 #define LIMIT_MACHINES                   1000 /* of one service */
+#define LIMIT_VOLUMES                    1000 /* names and formats are held in memory */
+#define LIMIT_VOLUME_MIB                 (16 << 20) /* 16 TiB, as large as a file of ext4 may be */
 #define LIMIT_CMDLINE_BYTES        2048         /* of a machine image; Linux on x86 takes as many */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */

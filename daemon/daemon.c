@@ -49,7 +49,7 @@ struct daemon {
     struct event *signals[2];
     struct un_timer gc_timer, readers_timer;
     uint64_t readers_until_us;
-    bool draining;
+    bool draining, ports_opened;
 };
 
 /* --- directories ------------------------------------------------------------------------------ */
@@ -82,9 +82,10 @@ static int open_stores(struct daemon *d, struct un_error *err)
 {
     static const struct store_schema *const schemas[] = {&imagestore_schema, &scheduler_schema,
                                                          &events_schema, NULL};
-    un_autofree char *db = NULL, *cache = NULL;
+    un_autofree char *db = NULL, *cache = NULL, *volumes = NULL;
     if (asprintf(&db, "%s/unid.db", d->config->state_dir) < 0 ||
-        asprintf(&cache, "%s/cache", d->config->state_dir) < 0) {
+        asprintf(&cache, "%s/cache", d->config->state_dir) < 0 ||
+        asprintf(&volumes, "%s/volumes", d->config->state_dir) < 0) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     struct store_spec store = {.loop = d->loop, .path = db, .schemas = schemas};
@@ -96,6 +97,7 @@ static int open_stores(struct daemon *d, struct un_error *err)
                                      .store = d->store,
                                      .workers = d->workers,
                                      .cache_dir = cache,
+                                     .volume_dir = volumes,
                                      .max_image_bytes = (uint64_t)d->config->image_max_bytes,
                                      .max_cache_bytes = (uint64_t)d->config->image_max_cache_bytes};
     rc = imagestore_open(&images, &d->images, err);
@@ -253,6 +255,22 @@ static int write_ready_file(const char *path, const json_t *ready, struct un_err
     return 0;
 }
 
+static void on_ports_opened(void *arg)
+{
+    struct daemon *d = arg;
+    d->ports_opened = true;
+    un_loop_stop(d->loop);
+}
+
+/* Requests are served meanwhile. */
+static void open_ports(struct daemon *d)
+{
+    api_open_ports(d->api, on_ports_opened, d);
+    while (!d->ports_opened) {
+        un_loop_run(d->loop);
+    }
+}
+
 static int announce(struct daemon *d, json_t *listening, struct un_error *err)
 {
     const struct config *c = d->config;
@@ -355,6 +373,9 @@ int daemon_open(const struct config *config, struct daemon **ret, struct un_erro
     d->config = config;
     int rc = open_parts(d, err);
     rc = rc < 0 ? rc : listen_all(d, listening, err);
+    if (rc == 0) {
+        open_ports(d);
+    }
     rc = rc < 0 ? rc : announce(d, listening, err);
     if (rc == 0 && config->image_gc_hours > 0) {
         rc = un_timer_arm_in(&d->gc_timer, GC_INTERVAL_US);

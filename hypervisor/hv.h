@@ -108,7 +108,9 @@ struct hv_vm_events {
     void (*on_head)(void *arg, const struct hv_head *head);
     /* Body bytes, borrowed until vm_output_done, which lets the guest go on. `last` is NULL while
      * more may follow; with the guest's last bytes it is the end that on_exit will report
-     * (HV_EXIT_DONE), so that a failure is known before its output is sent on. */
+     * (HV_EXIT_DONE), so that a failure is known before its output is sent on. With
+     * UNID_INTERFACE_TCP no bytes and no end say that the guest has shut down its direction, and still
+     * reads. */
     void (*on_output)(void *arg, const void *data, size_t len, const struct hv_exit *last);
     /* The guest stands still until vm_answer, now or later (from inside the event is allowed). NULL:
      * WAIT is answered by the driver when the time has passed, everything else by -ENOSYS. */

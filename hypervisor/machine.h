@@ -90,6 +90,24 @@ static inline const struct hv_machine_ops *hv_machine_ops(const struct hv_machin
     return ((const struct hv_machine_base *)m)->ops;
 }
 
+/* The files that a configuration names stay where they are while this is held. Loop thread. */
+struct hv_machine_files {
+    unsigned refs;
+    void (*free)(struct hv_machine_files *f); /* the last reference is gone */
+};
+static inline struct hv_machine_files *hv_machine_files_ref(struct hv_machine_files *f)
+{
+    f->refs++;
+    return f;
+}
+/* NULL is allowed. */
+static inline void hv_machine_files_unref(struct hv_machine_files *f)
+{
+    if (f && --f->refs == 0) {
+        f->free(f);
+    }
+}
+
 /* A function's machine, for the driver that runs services (service/service.h). Borrowed during vm_run;
  * what it points at is copied. */
 struct hv_machine_config {
@@ -109,8 +127,9 @@ struct hv_machine_config {
     uint32_t concurrency; /* requests at once for one machine */
     uint32_t min_instances, max_instances;
     uint32_t idle_timeout_ms, ready_timeout_ms;
-    const struct hv_machine_disk *volumes;
+    const struct hv_machine_disk *volumes; /* further disks, behind the image when that is one */
     size_t volume_count;
+    struct hv_machine_files *files; /* held by who may still open what is named here; may be NULL */
 };
 
 #endif

@@ -15,7 +15,7 @@
  *
  * A flat file needs no fsync: after a crash its digest is checked again. The files are bounded in
  * their sum: after each one made, the least recently opened (by mtime, which opening sets) are
- * unlinked; a mapping of an unlinked file stays valid.
+ * unlinked, but for those in use, whose path somebody may have.
  */
 #include <assert.h>
 #include <dirent.h>
@@ -28,6 +28,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/bytes.h"
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "common/log.h"
@@ -274,6 +275,7 @@ static int entry_map(struct entry *e, int fd, struct un_error *err)
 struct evict {
     struct un_job job;
     struct imagestore *is;
+    struct un_buf in_use; /* names of 64 bytes each */
 };
 
 struct cached_file {
@@ -328,6 +330,16 @@ static int list_files(struct imagestore *is, struct cached_file **ret, size_t *r
     return 0;
 }
 
+static bool in_use(const struct evict *ev, const char *name)
+{
+    for (size_t at = 0; at < ev->in_use.len; at += 64) {
+        if (memcmp(ev->in_use.data + at, name, 64) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int evict_run(struct un_job *job, struct un_error *err)
 {
     struct evict *ev = un_container_of(job, struct evict, job);
@@ -346,7 +358,7 @@ static int evict_run(struct un_job *job, struct un_error *err)
     }
     /* The newest stays, however large. */
     for (size_t i = 0; i + 1 < count && sum > ev->is->max_cache_bytes; i++) {
-        if (unlinkat(ev->is->dir_fd, files[i].name, 0) == 0) {
+        if (!in_use(ev, files[i].name) && unlinkat(ev->is->dir_fd, files[i].name, 0) == 0) {
             sum -= files[i].bytes;
         }
     }
@@ -360,18 +372,38 @@ static void evict_done(struct un_job *job, int rc, const struct un_error *err)
     if (rc < 0) {
         un_log(UN_LOG_DEBUG, "image cache not bounded", "reason", err->text);
     }
+    un_buf_done(&ev->in_use);
     free(ev);
     imagestore_release(is);
+}
+
+/* A file whose opening begins after this has the latest mtime of all, and goes last. */
+static int note_in_use(struct evict *ev)
+{
+    un_list_for_each (it, &ev->is->entries) {
+        const struct entry *e = un_list_entry(it, struct entry, node);
+        bool idle = e->state == ENTRY_COLD || (e->state == ENTRY_MAPPED && e->refs == 0);
+        if (!idle && un_buf_append(&ev->in_use, file_name(e), 64) < 0) {
+            return -ENOMEM;
+        }
+    }
+    return 0;
 }
 
 static void evict_start(struct imagestore *is)
 {
     struct evict *ev = calloc(1, sizeof *ev);
-    if (!ev) {
+    if (ev) {
+        ev->is = is;
+    }
+    if (!ev || note_in_use(ev) < 0) {
+        if (ev) {
+            un_buf_done(&ev->in_use);
+        }
+        free(ev);
         return; /* the next file made tries again */
     }
     ev->job = (struct un_job){.run = evict_run, .done = evict_done};
-    ev->is = is;
     imagestore_hold(is);
     un_workers_submit(is->workers, &ev->job);
 }
@@ -727,7 +759,8 @@ void image_cache_forget(struct imagestore *is, const char *digest)
     }
 }
 
-/* Files that were being made when the daemon ended. */
+/* Files that were being made when the daemon ended, and what QEMU wrote of disks whose changes are lost
+ * with the machine (libvirt names it <file>.TRANSIENT-<domain>). */
 static void remove_temporary_files(struct imagestore *is)
 {
     int fd = openat(is->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -741,7 +774,8 @@ static void remove_temporary_files(struct imagestore *is)
     }
     while ((d = readdir(dir))) {
         size_t len = strlen(d->d_name);
-        if (len > 4 && strcmp(d->d_name + len - 4, ".tmp") == 0) {
+        if ((len > 4 && strcmp(d->d_name + len - 4, ".tmp") == 0) ||
+            strstr(d->d_name, ".TRANSIENT")) {
             (void)unlinkat(is->dir_fd, d->d_name, 0);
         }
     }

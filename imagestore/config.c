@@ -17,7 +17,7 @@
 
 static const char *const interface_names[] = {
     [FUNCTION_FILTER] = "filter", [FUNCTION_CGI] = "cgi", [FUNCTION_HTTP] = "http",
-    [FUNCTION_LAMBDA] = "lambda", [FUNCTION_SDK] = "sdk",
+    [FUNCTION_LAMBDA] = "lambda", [FUNCTION_SDK] = "sdk", [FUNCTION_TCP] = "tcp",
 };
 
 static const char *const driver_names[] = {
@@ -95,9 +95,10 @@ void function_config_done(struct function_config *c)
     free_strings(c->args);
     free_strings(c->env);
     free_strings(c->egress);
+    free_strings(c->publish);
     free(c->program);
     machine_config_done(&c->machine);
-    c->args = c->env = c->egress = NULL;
+    c->args = c->env = c->egress = c->publish = NULL;
     c->program = NULL;
 }
 
@@ -252,6 +253,55 @@ static int parse_egress(const json_t *root, struct function_config *c, struct un
     return 0;
 }
 
+static bool named_before(char *const *list, size_t count, const char *text)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(list[i], text) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Kept in one form, as above. */
+static int parse_publish(const json_t *root, struct function_config *c, struct un_error *err)
+{
+    const json_t *list = json_object_get(root, "publish"), *item;
+    size_t i;
+    if (!list || (json_is_array(list) && json_array_size(list) == 0)) {
+        return 0;
+    }
+    if (!json_is_array(list) || json_array_size(list) > LIMIT_FUNCTION_PUBLISH) {
+        return un_error_set(err, -EINVAL, "publish: must be a list of at most %d \"[ADDR:]PORT\"",
+                            LIMIT_FUNCTION_PUBLISH);
+    }
+    c->publish = calloc(json_array_size(list) + 1, sizeof *c->publish);
+    if (!c->publish) {
+        return no_memory(err);
+    }
+    json_array_foreach(list, i, item)
+    {
+        struct un_endpoint at;
+        char text[UN_ENDPOINT_TEXT_SIZE];
+        if (!json_is_string(item)) {
+            return un_error_set(err, -EINVAL, "publish[%zu]: must be a string", i);
+        }
+        int rc = un_endpoint_parse_listen(json_string_value(item), json_string_length(item), &at,
+                                          err);
+        if (rc < 0) {
+            un_error_context(err, "publish[%zu]", i);
+            return rc;
+        }
+        if (named_before(c->publish, i, un_endpoint_text(&at, text))) {
+            return un_error_set(err, -EINVAL, "publish[%zu]: %s stands there twice", i, text);
+        }
+        if (!(c->publish[i] = strdup(text))) {
+            return no_memory(err);
+        }
+    }
+    return 0;
+}
+
 static int parse_program(const json_t *root, struct function_config *c, size_t *room,
                          struct un_error *err)
 {
@@ -327,7 +377,7 @@ static int parse_words(const json_t *root, struct function_config *c, struct un_
         int interface = function_interface_parse(word);
         if (interface < 0) {
             return un_error_set(err, -EINVAL,
-                                "interface: must be filter, cgi, http, lambda or sdk");
+                                "interface: must be filter, cgi, http, lambda, sdk or tcp");
         }
         c->interface = (enum function_interface)interface;
     }
@@ -372,6 +422,7 @@ int function_config_parse(const void *json, size_t len, struct function_config *
     static const char *const keys[] = {"image",      "interface",  "driver",      "isolation",
                                        "memory_mib", "timeout_ms", "concurrency", "args",
                                        "env",        "egress",     "program",     "machine",
+                                       "publish",
                                        "reserved_concurrency",
                                        NULL};
     un_autojson json_t *root = NULL;
@@ -402,6 +453,9 @@ int function_config_parse(const void *json, size_t len, struct function_config *
     }
     if (rc == 0) {
         rc = parse_egress(root, &c, err);
+    }
+    if (rc == 0) {
+        rc = parse_publish(root, &c, err);
     }
     if (rc == 0) {
         rc = parse_program(root, &c, &room, err);
@@ -464,6 +518,7 @@ char *function_config_to_json(const struct function_config *c)
         (c->program && json_object_set_new(root, "program", json_string(c->program)) < 0) ||
         (c->machine.set &&
          json_object_set_new(root, "machine", machine_config_to_json(&c->machine)) < 0) ||
+        (c->publish && json_object_set_new(root, "publish", list_to_json(c->publish)) < 0) ||
         (c->egress && json_object_set_new(root, "egress", list_to_json(c->egress)) < 0)) {
         return un_json_text(NULL); /* takes note that memory ran out here */
     }
@@ -483,6 +538,17 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
         return un_error_set(err, -EINVAL, "program: an image of kind %s has no root file system",
                             image_kind_name(kind));
     }
+    if (kind == IMAGE_INITRD) {
+        return un_error_set(err, -EINVAL,
+                            "image: an initial RAM disk has no kernel; deploy the kernel, and this as its "
+                            "initrd (machine.initrd, --initrd)");
+    }
+    if (kind == IMAGE_DISK && (c->machine.initrd[0] || c->machine.disk[0])) {
+        return un_error_set(err, -EINVAL,
+                            "machine: %s: goes with a kernel, and this image is a disk, which brings "
+                            "its own; attach further disks as volumes",
+                            c->machine.initrd[0] ? "initrd" : "disk");
+    }
     if (c->machine.set && (sdk || program)) {
         return un_error_set(err, -EINVAL,
                             "machine: an image of kind %s brings no kernel of its own; a machine image "
@@ -497,14 +563,19 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
                             "as filter");
     }
     /* What brings a library OS along speaks the guest contract as an SDK image does, and is one. */
+    if (c->interface == FUNCTION_TCP && !c->machine.service) {
+        return un_error_set(err, -EINVAL,
+                            "interface: tcp is for machine images that are services, whose machines "
+                            "outlive a connection (machine.service, unictl deploy --service)");
+    }
     bool fits = sdk       ? true
-                : program ? c->interface != FUNCTION_SDK
-                          : c->interface == FUNCTION_HTTP;
+                : program ? c->interface != FUNCTION_SDK && c->interface != FUNCTION_TCP
+                          : c->interface == FUNCTION_HTTP || c->interface == FUNCTION_TCP;
     return fits ? 0
                 : un_error_set(err, -EINVAL,
                                "interface: \"%s\" does not go with an image of kind %s; %s",
                                function_interface_name(c->interface), image_kind_name(kind),
-                               program ? "it must be filter, cgi or http" : "it must be http");
+                               program ? "it must be filter, cgi or http" : "it must be http or tcp");
 }
 
 int function_settle_image(struct function_config *c, const struct image_mapping *image,

@@ -27,6 +27,7 @@ enum function_interface {
     FUNCTION_HTTP,
     FUNCTION_LAMBDA,
     FUNCTION_SDK,
+    FUNCTION_TCP, /* a protocol of its own; services of machine images only */
     /* In a configuration to be deployed only: what the image's kind makes of it. sdk for an SDK
      * image, filter for a Linux program, http for a machine image, which is reached over its own
      * network. */
@@ -60,6 +61,8 @@ struct function_config {
     char **env;           /* NULL-terminated "K=V", sorted by key */
     char **egress;        /* NULL-terminated "host:port" that the program may connect to, in the form
                              of un_endpoint_text (common/endpoint.h); NULL: none */
+    char **publish;       /* NULL-terminated "ADDR:PORT" that unid itself listens on for it, in the form
+                             of un_endpoint_text; NULL: none */
     struct machine_config machine; /* of a machine image */
 };
 
@@ -152,6 +155,9 @@ typedef void (*function_aliases_cb)(void *arg, int rc, const struct function_ali
 /* Live versions by name, after `after` (NULL: from the start), at most `limit`. */
 void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
                    void *arg);
+/* As function_list, of functions whose live version publishes ports (or looks as if it did). */
+void function_list_published(struct registry *r, const char *after, unsigned limit,
+                             function_list_cb cb, void *arg);
 /* The versions of one function, newest first, at most LIMIT_PAGE_ITEMS. -ENOENT. */
 void function_versions(struct registry *r, const char *name, function_list_cb cb, void *arg);
 void function_aliases(struct registry *r, const char *name, function_aliases_cb cb, void *arg);

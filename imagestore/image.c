@@ -27,7 +27,8 @@
 
 #define INFO_COLUMNS                                                                               \
     "i.id, i.digest, i.kind, i.size, i.created_us,"                                                \
-    " (SELECT count(*) FROM function_versions v WHERE v.image_id = i.id)"
+    " (SELECT count(*) FROM function_versions v WHERE v.image_id = i.id)"                          \
+    " + (SELECT count(*) FROM function_version_images x WHERE x.image_id = i.id)"
 
 static const char *const kind_names[] = {
     [IMAGE_SDK] = "sdk",
@@ -39,6 +40,7 @@ static const char *const kind_names[] = {
     [IMAGE_MULTIBOOT2] = "multiboot2",
     [IMAGE_BZIMAGE] = "bzimage",
     [IMAGE_DISK] = "disk",
+    [IMAGE_INITRD] = "initrd",
 };
 
 const char *image_kind_name(enum image_kind kind)
@@ -104,6 +106,7 @@ void imagestore_release(struct imagestore *is)
         close(is->dir_fd);
     }
     image_failures_free(is);
+    volumes_free(is);
     free(is->dir);
     free(is);
 }
@@ -234,7 +237,9 @@ int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
     is->max_image_bytes = spec->max_image_bytes;
     is->max_cache_bytes = spec->max_cache_bytes;
     is->dir_fd = -1;
+    is->volume_fd = -1;
     un_list_init(&is->failures);
+    un_list_init(&is->volumes);
     imagestore_hold(is); /* by its user, until imagestore_close */
     int rc = image_cache_open(is, spec->cache_dir, err);
     if (rc == 0) {
@@ -242,6 +247,9 @@ int imagestore_open(const struct imagestore_spec *spec, struct imagestore **ret,
     }
     if (rc == 0) {
         rc = find_next_blob(is, err);
+    }
+    if (rc == 0) {
+        rc = volumes_open(is, spec->volume_dir, err);
     }
     if (rc < 0) {
         imagestore_close(is);
@@ -500,7 +508,9 @@ static int check_unused(sqlite3 *db, int64_t blob, const char *digest, struct un
     store_autostmt sqlite3_stmt *stmt = NULL;
     int rc = store_prepare(db, &stmt, err,
                            "SELECT f.name, v.version FROM function_versions v"
-                           " JOIN functions f ON f.id = v.function_id WHERE v.image_id = ? LIMIT 1",
+                           " JOIN functions f ON f.id = v.function_id WHERE v.image_id = ?1"
+                           " OR v.id IN (SELECT x.version_id FROM function_version_images x"
+                           "  WHERE x.image_id = ?1) LIMIT 1",
                            "i", blob);
     if (rc == 0) {
         rc = store_step(stmt, err);
@@ -558,6 +568,7 @@ static int collect_run(struct store_job *job, sqlite3 *db, struct un_error *err)
         db, &stmt, err,
         "DELETE FROM images WHERE seen_us <= ?"
         " AND NOT EXISTS(SELECT 1 FROM function_versions v WHERE v.image_id = images.id)"
+        " AND NOT EXISTS(SELECT 1 FROM function_version_images x WHERE x.image_id = images.id)"
         " AND NOT EXISTS(SELECT 1 FROM image_tags t WHERE t.image_id = images.id)"
         " RETURNING id, digest",
         "i", before);

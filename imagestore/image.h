@@ -9,7 +9,7 @@
  * (image_open); of a Linux program the prepared image (prepare/program.h) is kept there instead. The
  * cache may be deleted at any time.
  *
- * Where things are: recognise.c what a file is, image.c the table of images, upload.c and reader.c
+ * Where things are: recognise.c what a file is, head.c and initrd.c its first bytes, image.c the table of images, upload.c and reader.c
  * bytes in and out, tag.c tags, cache.c flat files and mappings, prepared.c prepared images, schema.c the tables; functions: see
  * function.h.
  *
@@ -40,8 +40,9 @@ enum image_kind {
     IMAGE_MULTIBOOT1,
     IMAGE_MULTIBOOT2,
     IMAGE_BZIMAGE,
-    IMAGE_DISK /* anything else with a whole number of 512-byte sectors and an MBR/GPT signature, or
-                  qcow2 */
+    IMAGE_DISK,  /* anything else with a whole number of 512-byte sectors and the signature of an MBR, a
+                    GPT or a file system, or qcow2 */
+    IMAGE_INITRD /* cpio archive ("newc"), plain or compressed: goes with a kernel */
 };
 
 /* "sdk", "linux-static", ... as in JSON. */
@@ -66,6 +67,16 @@ struct image_info {
 int image_recognise(const void *head, size_t len, uint64_t file_size, enum image_kind *ret,
                     struct un_error *err);
 
+/* The same of a file whose bytes come one after the other: keeps the first 64 KiB, and of an ELF file
+ * whose notes lie further behind, as a vmlinux has them, also those. */
+struct image_head;
+struct image_head *image_head_new(void); /* NULL: out of memory */
+void image_head_free(struct image_head *h);
+/* The next bytes of the file. -ENOMEM. */
+int image_head_feed(struct image_head *h, const void *data, size_t len);
+/* After the last: as image_recognise. */
+int image_head_recognise(const struct image_head *h, enum image_kind *ret, struct un_error *err);
+
 /* Whether `s` is "sha256:" and 64 lower-case hex digits. */
 bool image_digest_valid(const char *s);
 
@@ -76,6 +87,7 @@ struct imagestore_spec {
     struct store *store; /* opened with imagestore_schema among its schemas */
     struct un_workers *workers;
     const char *cache_dir;    /* created when missing */
+    const char *volume_dir;   /* likewise: volume.h */
     uint64_t max_image_bytes; /* a longer upload fails with -EFBIG */
     uint64_t max_cache_bytes; /* flat files kept beyond use */
 };

@@ -17,6 +17,25 @@
 /* What image_recognise looks at. */
 #define IMAGE_HEAD_BYTES (64u << 10)
 
+/* head.c: note segments of an ELF file that begin behind its head. */
+struct image_late_notes {
+    const uint8_t *data;
+    size_t len;
+};
+enum { IMAGE_LATE_NOTES_MAX = 4 };
+/* image_recognise, with those. recognise.c */
+int image_recognise_late(const void *head, size_t len, uint64_t file_size,
+                         const struct image_late_notes *late, size_t late_count,
+                         enum image_kind *ret, struct un_error *err);
+
+/* initrd.c. Whether the bytes begin as a cpio archive in its "newc" form does. */
+bool initrd_is_cpio(const void *head, size_t len);
+/* Whether they begin as one of the compressed forms that Linux unpacks. */
+bool initrd_is_compressed(const void *head, size_t len);
+/* Whether what is compressed is such an archive. A form that packs more than `len` bytes into one block
+ * cannot be looked into: it is one. */
+bool initrd_is_packed_cpio(const void *head, size_t len, uint64_t file_size);
+
 static inline int64_t image_chunk_key(int64_t blob, uint64_t index)
 {
     return (int64_t)(((uint64_t)blob << IMAGE_INDEX_BITS) + index);
@@ -37,6 +56,11 @@ struct imagestore {
     unsigned cold, next_serial;
     struct un_list failures; /* prepared.c */
     unsigned failure_count;
+
+    struct un_list volumes; /* volume.c */
+    unsigned volume_count;
+    char *volume_dir;
+    int volume_fd; /* of the directory */
 
     unsigned pending; /* flows under way; the last to end frees a closed store */
     bool closed;
@@ -70,6 +94,10 @@ int image_cache_open(struct imagestore *is, const char *cache_dir, struct un_err
 void image_cache_close(struct imagestore *is);
 /* The image was removed: its mapping is not given out any more. */
 void image_cache_forget(struct imagestore *is, const char *digest);
+
+/* volume.c. Makes the directory when it is missing; blocking. */
+int volumes_open(struct imagestore *is, const char *dir, struct un_error *err);
+void volumes_free(struct imagestore *is);
 
 /* prepared.c. Worker threads, but for the failures. */
 /* The file name of an image's prepared form. -EIO. */

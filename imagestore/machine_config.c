@@ -31,11 +31,11 @@ static int parse_numbers(const json_t *object, struct machine_config *m, struct 
     rc = rc < 0 ? rc : un_json_get_int(object, "min_instances", 0, LIMIT_MACHINES, &min, err);
     rc = rc < 0 ? rc : un_json_get_int(object, "max_instances", 1, LIMIT_MACHINES, &max, err);
     rc = rc < 0 ? rc
-                : un_json_get_int(object, "idle_timeout_ms", 100, LIMIT_MACHINE_IDLE_TIMEOUT_MS, &idle,
-                                  err);
+                : un_json_get_int(object, "idle_timeout_ms", 100, LIMIT_MACHINE_IDLE_TIMEOUT_MS,
+                                  &idle, err);
     rc = rc < 0 ? rc
-                : un_json_get_int(object, "ready_timeout_ms", 100, LIMIT_FUNCTION_TIMEOUT_MS, &ready,
-                                  err);
+                : un_json_get_int(object, "ready_timeout_ms", 100, LIMIT_FUNCTION_TIMEOUT_MS,
+                                  &ready, err);
     if (rc < 0) {
         return rc;
     }
@@ -73,11 +73,78 @@ static int parse_words(const json_t *object, struct machine_config *m, struct un
     return 0;
 }
 
+/* A further image, by its digest. */
+static int parse_digest(const json_t *object, const char *key, char ret[IMAGE_DIGEST_SIZE],
+                        struct un_error *err)
+{
+    const char *digest = NULL;
+    int rc = un_json_get_str(object, key, &digest, err);
+    if (rc < 0 || !digest) {
+        return rc;
+    }
+    if (!image_digest_valid(digest)) {
+        return un_error_set(err, -EINVAL, "%s: must be \"sha256:\" and 64 lower-case hex digits",
+                            key);
+    }
+    memcpy(ret, digest, IMAGE_DIGEST_SIZE);
+    return 0;
+}
+
+static int parse_volume(const json_t *item, size_t i, struct machine_config *m,
+                        struct un_error *err)
+{
+    const char *name = json_string_value(item);
+    if (!name || strlen(name) != json_string_length(item) || !volume_name_valid(name)) {
+        return un_error_set(err, -EINVAL, "volumes[%zu]: must be a volume's name", i);
+    }
+    for (size_t k = 0; k < m->volume_count; k++) {
+        if (strcmp(m->volumes[k], name) == 0) {
+            return un_error_set(err, -EINVAL, "volumes: %s is there twice", name);
+        }
+    }
+    snprintf(m->volumes[m->volume_count++], VOLUME_NAME_SIZE, "%s", name);
+    return 0;
+}
+
+static int parse_volumes(const json_t *object, struct machine_config *m, struct un_error *err)
+{
+    const json_t *list = json_object_get(object, "volumes"), *item;
+    size_t i;
+    if (!list) {
+        return 0;
+    }
+    if (!json_is_array(list) || json_array_size(list) > MACHINE_VOLUMES_MAX) {
+        return un_error_set(err, -EINVAL, "volumes: must be a list of at most %d names",
+                            MACHINE_VOLUMES_MAX);
+    }
+    json_array_foreach(list, i, item)
+    {
+        int rc = parse_volume(item, i, m, err);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    if (m->volume_count > 0 && (!m->service || m->max_instances > 1)) {
+        return un_error_set(err, -EINVAL,
+                            "volumes: one machine at a time can write to a disk, so this must be a "
+                            "service (service: true, --service) with max_instances 1");
+    }
+    return 0;
+}
+
+static int parse_disks(const json_t *object, struct machine_config *m, struct un_error *err)
+{
+    int rc = parse_digest(object, "initrd", m->initrd, err);
+    rc = rc < 0 ? rc : parse_digest(object, "disk", m->disk, err);
+    return rc < 0 ? rc : parse_volumes(object, m, err);
+}
+
 int machine_config_parse(const json_t *object, struct machine_config *ret, struct un_error *err)
 {
-    static const char *const keys[] = {"port",          "flavor",          "append",
-                                       "service",       "min_instances",   "max_instances",
-                                       "idle_timeout_ms", "ready_timeout_ms", NULL};
+    static const char *const keys[] = {
+        "port",          "flavor",        "append",          "service",
+        "min_instances", "max_instances", "idle_timeout_ms", "ready_timeout_ms",
+        "initrd",        "disk",          "volumes",         NULL};
     struct machine_config m;
     machine_config_init(&m);
     if (object) {
@@ -86,6 +153,7 @@ int machine_config_parse(const json_t *object, struct machine_config *ret, struc
                                         : un_error_set(err, -EINVAL, "must be an object");
         rc = rc < 0 ? rc : parse_numbers(object, &m, err);
         rc = rc < 0 ? rc : parse_words(object, &m, err);
+        rc = rc < 0 ? rc : parse_disks(object, &m, err);
         if (rc < 0) {
             machine_config_done(&m);
             un_error_context(err, "machine");
@@ -96,11 +164,31 @@ int machine_config_parse(const json_t *object, struct machine_config *ret, struc
     return 0;
 }
 
+static json_t *volumes_to_json(const struct machine_config *m)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < m->volume_count; i++) {
+        if (json_array_append_new(list, json_string(m->volumes[i])) < 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
 json_t *machine_config_to_json(const struct machine_config *m)
 {
-    return json_pack("{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i}", "port", (int)m->port, "flavor",
-                     m->flavor, "append", m->append ? m->append : "", "service", m->service,
-                     "min_instances", (int)m->min_instances, "max_instances", (int)m->max_instances,
-                     "idle_timeout_ms", (int)m->idle_timeout_ms, "ready_timeout_ms",
-                     (int)m->ready_timeout_ms);
+    json_t *object =
+        json_pack("{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:o}", "port", (int)m->port, "flavor",
+                  m->flavor, "append", m->append ? m->append : "", "service", m->service,
+                  "min_instances", (int)m->min_instances, "max_instances", (int)m->max_instances,
+                  "idle_timeout_ms", (int)m->idle_timeout_ms, "ready_timeout_ms",
+                  (int)m->ready_timeout_ms, "volumes", volumes_to_json(m));
+    if (object &&
+        ((m->initrd[0] && json_object_set_new(object, "initrd", json_string(m->initrd)) < 0) ||
+         (m->disk[0] && json_object_set_new(object, "disk", json_string(m->disk)) < 0))) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
 }

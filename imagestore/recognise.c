@@ -38,6 +38,8 @@ struct probe {
     const uint8_t *data;
     size_t len;
     uint64_t file_size;
+    const struct image_late_notes *late;
+    size_t late_count;
 };
 
 static uint32_t u32_at(const struct probe *p, uint64_t at)
@@ -133,6 +135,54 @@ static int check_sdk(const struct probe *p, const struct un_elf *elf,
     return 0;
 }
 
+static bool find_pvh(const struct probe *p, const struct un_elf *elf, struct un_elf_note *ret)
+{
+    if (un_elf_find_note(p->data, p->len, elf, PVH_NOTE_OWNER, PVH_NOTE_TYPE, ret)) {
+        return true;
+    }
+    for (size_t i = 0; i < p->late_count; i++) {
+        const struct image_late_notes *late = &p->late[i];
+        if (un_elf_find_note_in(late->data, late->len, PVH_NOTE_OWNER, PVH_NOTE_TYPE, ret)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A PVH kernel is loaded by its physical addresses and entered where the note says; its virtual ones
+ * and its entry point mean nothing before it runs, and a vmlinux has them anywhere. */
+static int check_pvh(const struct un_elf *elf, const struct un_elf_note *note, struct un_error *err)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < elf->segment_count; i++) {
+        bytes += elf->segments[i].mem_size; /* no overflow: they do not overlap */
+    }
+    if (note->size < 4) {
+        return un_error_set(err, -EINVAL, "PVH note: %" PRIu64 " bytes, no entry point fits",
+                            note->size);
+    }
+    return bytes <= MAX_SPAN ? 0
+                             : un_error_set(err, -EINVAL,
+                                            "ELF: segments of %" PRIu64
+                                            " MiB, no machine has more than %d MiB",
+                                            bytes >> 20, LIMIT_FUNCTION_MEMORY_MIB);
+}
+
+/* Whether it is a PVH kernel (an SDK image is none); then `*ret_rc` says whether a good one. */
+static bool recognise_pvh(const struct probe *p, int *ret_rc, struct un_error *err)
+{
+    struct un_error none = UN_ERROR_INIT;
+    struct un_elf elf;
+    struct un_elf_note note;
+    if (un_elf_parse_library(p->data, p->len, p->file_size, &elf, &none) < 0 ||
+        un_elf_find_note(p->data, p->len, &elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &note) ||
+        !find_pvh(p, &elf, &note)) {
+        return false;
+    }
+    *ret_rc = check_pvh(&elf, &note, err);
+    return true;
+}
+
 /* A kernel says so by a note or header which no program has, so kernels are asked for first. PVH
  * comes before multiboot: it is entered with the same ease and says more. */
 static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_error *err)
@@ -140,7 +190,12 @@ static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_
     uint64_t at;
     struct un_elf elf;
     struct un_elf_note note;
-    int rc = un_elf_parse(p->data, p->len, p->file_size, &elf, err);
+    int rc;
+    if (recognise_pvh(p, &rc, err)) {
+        *ret = rc == 0 ? IMAGE_PVH : *ret;
+        return rc;
+    }
+    rc = un_elf_parse(p->data, p->len, p->file_size, &elf, err);
     if (rc < 0) {
         if (err) {
             err->code = -EINVAL; /* here -ENOTSUP is no more than that */
@@ -161,22 +216,15 @@ static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_
         }
         return rc;
     }
-    if (un_elf_find_note(p->data, p->len, &elf, PVH_NOTE_OWNER, PVH_NOTE_TYPE, &note)) {
-        if (note.size < 4) {
-            return un_error_set(err, -EINVAL, "PVH note: %" PRIu64 " bytes, no entry point fits",
-                                note.size);
-        }
-        *ret = IMAGE_PVH;
-    } else if (has_multiboot2(p)) {
+    if (has_multiboot2(p)) {
         *ret = IMAGE_MULTIBOOT2;
     } else if (find_multiboot1(p, &at)) {
         *ret = IMAGE_MULTIBOOT1;
     } else if (elf.high > USER_SPACE_END) {
         return un_error_set(err, -EINVAL,
                             "ELF: a kernel (segments up to 0x%" PRIx64
-                            ") with neither a PVH note nor "
-                            "a multiboot header in its first %zu bytes; use its bzImage",
-                            elf.high, p->len);
+                            ") with neither a PVH note nor a multiboot header; use its bzImage",
+                            elf.high);
     } else if (!elf.is64) {
         return un_error_set(err, -EINVAL, "ELF: a 32-bit program; programs must be 64-bit x86");
     } else {
@@ -252,10 +300,24 @@ static int check_qcow2(const struct probe *p, struct un_error *err)
     return 0;
 }
 
+/* A disk is partitioned, or one file system from its start: ext2 to ext4 (the kernel's
+ * Documentation/filesystems/ext4/super.rst), XFS, squashfs, ISO 9660. FAT and NTFS end their first
+ * sector as an MBR does. */
 static bool is_disk(const struct probe *p)
 {
-    bool mbr = u16_at(p, 510) == 0xaa55;
-    return mbr || bytes_at(p, 512, "EFI PART", 8) || bytes_at(p, 4096, "EFI PART", 8);
+    static const struct {
+        unsigned at, len;
+        const char *bytes;
+    } signatures[] = {
+        {510, 2, "\x55\xaa"},   {512, 8, "EFI PART"}, {4096, 8, "EFI PART"}, {0x438, 2, "\x53\xef"},
+        {0, 8, "XFSB\0\0\x10\0"}, {0, 4, "hsqs"},      {0x8001, 5, "CD001"},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(signatures); i++) {
+        if (bytes_at(p, signatures[i].at, signatures[i].bytes, signatures[i].len)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Neither of the kinds: what it looks like instead, for people who took the wrong file. */
@@ -266,12 +328,12 @@ static int explain_unknown(const struct probe *p, struct un_error *err)
         const char *bytes, *name;
     } known[] = {
         {0, 2, "#!", "a script; `unictl deploy` sends it with its interpreter"},
-        {0, 2, "\x1f\x8b", "gzip, but no tar archive; unpack it first"},
+        {0, 2, "\x1f\x8b", "gzip, but neither a tar archive nor an initrd; unpack it first"},
         {0, 6,
          "\xfd"
          "7zXZ",
-         "xz, but no tar archive; unpack it first"},
-        {0, 4, "\x28\xb5\x2f\xfd", "zstd, but no tar archive; unpack it first"},
+         "xz, but neither a tar archive nor an initrd; unpack it first"},
+        {0, 4, "\x28\xb5\x2f\xfd", "zstd, but neither a tar archive nor an initrd; unpack it first"},
         {0, 4, "PK\x03\x04", "a zip archive"},
         {257, 5, "ustar", "a tar archive that cannot be read"},
         {0, 2, "MZ", "a Windows or EFI program"},
@@ -333,6 +395,10 @@ static int recognise_rest(const struct probe *p, enum image_kind *ret, struct un
         *ret = IMAGE_LINUX_ROOTFS;
         return 0;
     }
+    if (initrd_is_packed_cpio(p->data, p->len, p->file_size)) {
+        *ret = IMAGE_INITRD;
+        return 0;
+    }
     if (find_multiboot1(p, &at)) {
         int rc = check_flat_multiboot(p, at, err);
         if (rc == 0) {
@@ -350,7 +416,18 @@ static int recognise_rest(const struct probe *p, enum image_kind *ret, struct un
 int image_recognise(const void *head, size_t len, uint64_t file_size, enum image_kind *ret,
                     struct un_error *err)
 {
-    struct probe p = {.data = head, .len = len, .file_size = file_size};
+    return image_recognise_late(head, len, file_size, NULL, 0, ret, err);
+}
+
+int image_recognise_late(const void *head, size_t len, uint64_t file_size,
+                         const struct image_late_notes *late, size_t late_count,
+                         enum image_kind *ret, struct un_error *err)
+{
+    struct probe p = {.data = head,
+                      .len = len,
+                      .file_size = file_size,
+                      .late = late,
+                      .late_count = late_count};
     int rc = 0;
     if (file_size == 0 || len == 0) {
         return un_error_set(err, -EINVAL, "not an image: it is empty");
@@ -359,7 +436,8 @@ int image_recognise(const void *head, size_t len, uint64_t file_size, enum image
         return recognise_elf(&p, ret, err);
     }
     /* bzImage before disk: its first sector has a boot sector's signature as well. Disk before
-     * multiboot: GRUB, in a disk's first sectors, has a multiboot header. */
+     * multiboot: GRUB, in a disk's first sectors, has a multiboot header. Archives before disk: their
+     * contents have anything anywhere. */
     if (is_bzimage(&p)) {
         rc = check_bzimage(&p, err);
         if (rc == 0) {
@@ -374,7 +452,11 @@ int image_recognise(const void *head, size_t len, uint64_t file_size, enum image
         }
         return rc;
     }
-    if (is_disk(&p)) {
+    if (initrd_is_cpio(head, len)) {
+        *ret = IMAGE_INITRD;
+        return 0;
+    }
+    if (!initrd_is_compressed(head, len) && is_disk(&p)) {
         if (file_size % 512 != 0) {
             return un_error_set(err, -EINVAL,
                                 "disk: %" PRIu64 " bytes are no whole number of 512-byte sectors",

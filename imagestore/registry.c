@@ -219,9 +219,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
 {
     struct registry_op *op = op_new(r, name, NULL, arg);
     struct function_config taken = *config;
-    config->args = config->env = config->egress = NULL;
-    config->program = NULL;
-    config->machine.append = NULL;
+    function_config_init(config);
     if (!op) {
         function_config_done(&taken);
         cb(arg, -ENOMEM, NULL, false, &no_memory);
@@ -296,11 +294,17 @@ static int list_run(struct store_job *job, sqlite3 *db, struct un_error *err)
     struct registry_op *op = op_of(job);
     /* An `after` that is too long for a name: cut, it still comes right before all that follow it.
      */
-    return registry_sql_list(db, op->word, op->number, &op->versions, err);
+    return registry_sql_list(db, op->word, op->number, false, &op->versions, err);
 }
 
-void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
-                   void *arg)
+static int published_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct registry_op *op = op_of(job);
+    return registry_sql_list(db, op->word, op->number, true, &op->versions, err);
+}
+
+static void list(struct registry *r, const char *after, unsigned limit, bool published,
+                 function_list_cb cb, void *arg)
 {
     struct registry_op *op = op_new(r, NULL, NULL, arg);
     if (!op) {
@@ -313,7 +317,19 @@ void function_list(struct registry *r, const char *after, unsigned limit, functi
     op->number = limit < LIMIT_PAGE_ITEMS ? limit : LIMIT_PAGE_ITEMS;
     op->cb.list = cb;
     op->tell = tell_list;
-    op_submit(op, STORE_READ, list_run);
+    op_submit(op, STORE_READ, published ? published_run : list_run);
+}
+
+void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
+                   void *arg)
+{
+    list(r, after, limit, false, cb, arg);
+}
+
+void function_list_published(struct registry *r, const char *after, unsigned limit,
+                             function_list_cb cb, void *arg)
+{
+    list(r, after, limit, true, cb, arg);
 }
 
 static int versions_run(struct store_job *job, sqlite3 *db, struct un_error *err)

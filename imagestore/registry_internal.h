@@ -35,8 +35,9 @@ void version_list_done(struct version_list *list);
 
 int registry_sql_resolve(sqlite3 *db, const char *name, const char *qualifier,
                          struct version_list *ret, struct un_error *err);
-int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
-                      struct un_error *err);
+/* `published`: only those whose configuration seems to publish ports. */
+int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, bool published,
+                      struct version_list *ret, struct un_error *err);
 int registry_sql_versions(sqlite3 *db, const char *name, struct version_list *ret,
                           struct un_error *err);
 /* `ret_created`: the name is new. The version that is live afterwards goes to `ret`. */
@@ -44,6 +45,10 @@ int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *c
                         bool *ret_created, struct version_list *ret, struct un_error *err);
 int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uint32_t version,
                            struct un_error *err);
+/* Whether a function (0: one that is new) may attach a volume. -EINVAL there is none of that name, -EBUSY
+ * another function's live version attaches it. volume_sql.c */
+int registry_sql_check_volume(sqlite3 *db, const char *name, int64_t function_id,
+                              struct un_error *err);
 int registry_sql_remove(sqlite3 *db, const char *name, struct un_error *err);
 /* -ENOENT no such function. */
 int registry_sql_function_id(sqlite3 *db, const char *name, int64_t *ret, struct un_error *err);

@@ -167,13 +167,16 @@ int registry_sql_resolve(sqlite3 *db, const char *name, const char *qualifier,
                                  qualifier);
 }
 
-int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
-                      struct un_error *err)
+int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, bool published,
+                      struct version_list *ret, struct un_error *err)
 {
     store_autostmt sqlite3_stmt *stmt = NULL;
     int rc = store_prepare(db, &stmt, err,
-                           "SELECT " VERSION_COLUMNS VERSION_TABLES JOIN_LIVE
-                           " WHERE f.name > ? ORDER BY f.name LIMIT ?",
+                           published ? "SELECT " VERSION_COLUMNS VERSION_TABLES JOIN_LIVE
+                                       " WHERE f.name > ? AND v.config LIKE '%\"publish\":%'"
+                                       " ORDER BY f.name LIMIT ?"
+                                     : "SELECT " VERSION_COLUMNS VERSION_TABLES JOIN_LIVE
+                                       " WHERE f.name > ? ORDER BY f.name LIMIT ?",
                            "ti", after ? after : "", (int64_t)limit);
     return rc < 0 ? rc : read_rows(stmt, ret, err);
 }
@@ -252,21 +255,75 @@ static int point_alias(sqlite3 *db, int64_t function_id, const char *alias, int6
                       "iti", function_id, alias, version);
 }
 
+/* What a machine gets besides its image: each is there, of the right kind, and nobody else's. */
+static int load_further(sqlite3 *db, const char *key, const char *digest, enum image_kind kind,
+                        int64_t *ret_blob, struct un_error *err)
+{
+    struct image_info info;
+    int rc = image_load(db, digest, &info, ret_blob, err);
+    if (rc == 0 && info.kind != kind) {
+        rc = un_error_set(err, -EINVAL, "%s is an image of kind %s, it must be %s", digest,
+                          image_kind_name(info.kind), image_kind_name(kind));
+    }
+    if (rc < 0) {
+        un_error_context(err, "machine: %s", key);
+    }
+    return rc;
+}
+
+struct further {
+    int64_t images[2];
+    size_t count;
+};
+
+static int check_machine(sqlite3 *db, const struct machine_config *m, int64_t function_id,
+                         struct further *ret, struct un_error *err)
+{
+    int rc = 0;
+    *ret = (struct further){.count = 0};
+    if (m->initrd[0]) {
+        rc = load_further(db, "initrd", m->initrd, IMAGE_INITRD, &ret->images[ret->count++], err);
+    }
+    if (rc == 0 && m->disk[0]) {
+        rc = load_further(db, "disk", m->disk, IMAGE_DISK, &ret->images[ret->count++], err);
+    }
+    for (size_t i = 0; rc == 0 && i < m->volume_count; i++) {
+        rc = registry_sql_check_volume(db, m->volumes[i], function_id, err);
+    }
+    return rc;
+}
+
+static int note_machine(sqlite3 *db, int64_t version_id, const struct machine_config *m,
+                        const struct further *f, struct un_error *err)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < f->count; i++) {
+        rc = store_exec(db, err, "INSERT INTO function_version_images VALUES(?, ?)", "ii",
+                        version_id, f->images[i]);
+    }
+    for (size_t i = 0; rc == 0 && i < m->volume_count; i++) {
+        rc = store_exec(db, err, "INSERT INTO function_version_volumes VALUES(?, ?)", "it",
+                        version_id, m->volumes[i]);
+    }
+    return rc;
+}
+
 static int add_version(sqlite3 *db, int64_t function_id, int64_t blob, const char *config,
-                       struct un_error *err)
+                       int64_t *ret_id, struct un_error *err)
 {
     int64_t version = 0;
     store_autostmt sqlite3_stmt *stmt = NULL;
     int rc = store_prepare(db, &stmt, err,
                            "INSERT INTO function_versions(function_id, version, image_id, config,"
                            " created_us) SELECT ?1, coalesce(max(version), 0) + 1, ?2, ?3, ?4"
-                           " FROM function_versions WHERE function_id = ?1 RETURNING version",
+                           " FROM function_versions WHERE function_id = ?1 RETURNING version, id",
                            "iiti", function_id, blob, config, (int64_t)un_clock_wall_us());
     if (rc == 0) {
         rc = store_step(stmt, err);
     }
     if (rc == 1) {
         version = sqlite3_column_int64(stmt, 0);
+        *ret_id = sqlite3_column_int64(stmt, 1);
         rc = store_step(stmt, err);
     }
     return rc < 0 ? rc : point_alias(db, function_id, FUNCTION_LIVE, version, err);
@@ -276,7 +333,8 @@ int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *c
                         bool *ret_created, struct version_list *ret, struct un_error *err)
 {
     struct image_info image;
-    int64_t blob, id;
+    struct further further;
+    int64_t blob, id, version_id = 0;
     int rc = image_load(db, config->image, &image, &blob, err);
     if (rc == 0) {
         rc = function_settle_interface(config, image.kind, err);
@@ -289,11 +347,11 @@ int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *c
         return no_memory(err);
     }
     rc = ensure_function(db, name, (int64_t)un_clock_wall_us(), &id, ret_created, err);
+    rc = rc < 0 ? rc : check_machine(db, &config->machine, id, &further, err);
+    rc = rc < 0 ? rc : is_live(db, id, text, err);
     if (rc == 0) {
-        rc = is_live(db, id, text, err);
-    }
-    if (rc == 0) {
-        rc = add_version(db, id, blob, text, err);
+        rc = add_version(db, id, blob, text, &version_id, err);
+        rc = rc < 0 ? rc : note_machine(db, version_id, &config->machine, &further, err);
     }
     return rc < 0 ? rc : registry_sql_resolve(db, name, FUNCTION_LIVE, ret, err);
 }
@@ -308,6 +366,12 @@ int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uin
     int rc = registry_sql_resolve(db, name, number, &list, err);
     if (rc == 0) {
         rc = registry_sql_function_id(db, name, &id, err);
+    }
+    if (rc == 0 && strcmp(alias, FUNCTION_LIVE) == 0) {
+        const struct machine_config *m = &list.items[0]->config.machine;
+        for (size_t i = 0; rc == 0 && i < m->volume_count; i++) {
+            rc = registry_sql_check_volume(db, m->volumes[i], id, err);
+        }
     }
     if (rc == 0) {
         rc = point_alias(db, id, alias, version, err);

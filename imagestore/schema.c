@@ -1,4 +1,4 @@
-/* schema.c - the tables of images and functions, step by step. A released step is never edited. */
+/* schema.c - the tables of images, functions and volumes, step by step. A released step is never edited. */
 #include "imagestore/image.h"
 
 static const char step1[] =
@@ -30,6 +30,23 @@ static const char step1[] =
     "  ON DELETE CASCADE) WITHOUT ROWID;"
     "CREATE INDEX function_aliases_by_version ON function_aliases(function_id, version);";
 
-static const char *const steps[] = {step1, NULL};
+static const char step2[] =
+    /* Images that a machine gets besides its own: initial RAM disk, further disk. */
+    "CREATE TABLE function_version_images("
+    " version_id INTEGER NOT NULL REFERENCES function_versions(id) ON DELETE CASCADE,"
+    " image_id INTEGER NOT NULL REFERENCES images(id),"
+    " PRIMARY KEY(version_id, image_id)) WITHOUT ROWID;"
+    "CREATE INDEX function_version_images_by_image ON function_version_images(image_id);"
+    /* image: whose content it had at first; that image may be gone. */
+    "CREATE TABLE volumes("
+    " name TEXT PRIMARY KEY, format TEXT NOT NULL, size INTEGER NOT NULL, image TEXT,"
+    " created_us INTEGER NOT NULL) WITHOUT ROWID;"
+    /* By name: an old version may name a volume that is gone, and be run again when there is a new one. */
+    "CREATE TABLE function_version_volumes("
+    " version_id INTEGER NOT NULL REFERENCES function_versions(id) ON DELETE CASCADE,"
+    " volume TEXT NOT NULL, PRIMARY KEY(version_id, volume)) WITHOUT ROWID;"
+    "CREATE INDEX function_version_volumes_by_volume ON function_version_volumes(volume);";
+
+static const char *const steps[] = {step1, step2, NULL};
 
 const struct store_schema imagestore_schema = {.component = "imagestore", .steps = steps};

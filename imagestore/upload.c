@@ -63,8 +63,7 @@ struct image_upload {
     struct chunk *hashing; /* the worker's */
     struct un_job hash_job;
     EVP_MD_CTX *md;
-    uint8_t *head;
-    size_t head_len;
+    struct image_head *head;
 
     struct store_job commit_job;
     struct image_info info;
@@ -82,7 +81,7 @@ static void upload_free(struct image_upload *up)
     }
     free(up->filling);
     EVP_MD_CTX_free(up->md);
-    free(up->head);
+    image_head_free(up->head);
     free(up);
     imagestore_release(is);
 }
@@ -283,7 +282,7 @@ int image_upload_start(struct imagestore *is, const struct image_upload_spec *sp
     up->post = (struct un_post){.fn = on_post, .arg = up};
     up->blob = is->next_blob++;
     up->md = image_digest_new();
-    up->head = malloc(IMAGE_HEAD_BYTES);
+    up->head = image_head_new();
     if (!up->md || !up->head) {
         upload_free(up);
         return un_error_set(err, -ENOMEM, "out of memory");
@@ -306,14 +305,6 @@ static int check_length(struct image_upload *up, size_t more, struct un_error *e
     return 0;
 }
 
-static void keep_head(struct image_upload *up, const uint8_t *data, size_t len)
-{
-    size_t room = IMAGE_HEAD_BYTES - up->head_len;
-    size_t n = len < room ? len : room;
-    memcpy(up->head + up->head_len, data, n);
-    up->head_len += n;
-}
-
 int image_upload_data(struct image_upload *up, const void *data, size_t len)
 {
     struct un_error err = UN_ERROR_INIT;
@@ -322,12 +313,14 @@ int image_upload_data(struct image_upload *up, const void *data, size_t len)
         return up->state == UPLOAD_OPEN;
     }
     int rc = check_length(up, len, &err);
+    if (rc == 0 && image_head_feed(up->head, data, len) < 0) {
+        rc = un_error_set(&err, -ENOMEM, "out of memory");
+    }
     if (rc < 0) {
         fail_later(up, rc, &err);
         return 0;
     }
     up->size += len;
-    keep_head(up, from, len);
     while (len > 0) {
         if (!up->filling && !(up->filling = chunk_take(up))) {
             un_error_set(&err, -ENOMEM, "out of memory");
@@ -449,7 +442,7 @@ static int check_whole(struct image_upload *up, struct un_error *err)
                             up->info.digest, up->declared_digest);
     }
     up->info.size_bytes = up->size;
-    return image_recognise(up->head, up->head_len, up->size, &up->info.kind, err);
+    return image_head_recognise(up->head, &up->info.kind, err);
 }
 
 static void commit_start(struct image_upload *up)

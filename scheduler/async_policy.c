@@ -35,6 +35,7 @@ enum async_judgement async_judge(const struct sched_outcome *outcome, unsigned s
     case SCHED_CANNOT_RUN: /* without a time it is the function's configuration */
         return outcome->retry_after_s > 0 ? ASYNC_DID_NOT_RUN : ASYNC_HOPELESS;
     case SCHED_NO_FUNCTION:
+    case SCHED_WRONG_INTERFACE:
     case SCHED_REQUEST_TOO_LARGE:
     case SCHED_LENGTH_REQUIRED:
     case SCHED_RESPONSE_TOO_LARGE:

@@ -43,6 +43,7 @@ static const struct {
     [SCHED_CANNOT_RUN] = {"cannot-run", 503},
     [SCHED_DRAINING] = {"draining", 503},
     [SCHED_CANCELLED] = {"cancelled", 502},
+    [SCHED_WRONG_INTERFACE] = {"wrong-interface", 421},
     [SCHED_INTERNAL] = {"internal", 500},
 };
 
@@ -59,9 +60,9 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
 const char *sched_trigger_name(enum sched_trigger t)
 {
     static const char *const names[] = {"http",  "invoke",      "async",
-                                        "event", "destination", "replay"};
+                                        "event", "destination", "replay", "tcp"};
 
-    return (unsigned)t <= SCHED_REPLAY ? names[t] : "unknown";
+    return (unsigned)t <= SCHED_TCP ? names[t] : "unknown";
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -69,7 +70,7 @@ const char *sched_trigger_name(enum sched_trigger t)
 static int build_head(struct sched_call *c, const struct sched_call_spec *spec,
                       struct un_error *err)
 {
-    int rc = un_buf_printf(&c->head, "%s %s\r\n", spec->method, spec->target);
+    int rc = c->stream ? 0 : un_buf_printf(&c->head, "%s %s\r\n", spec->method, spec->target);
 
     for (size_t i = 0; rc == 0 && i < spec->field_count; i++) {
         rc = un_buf_printf(&c->head, "%s: %s\r\n", spec->fields[i].name, spec->fields[i].value);
@@ -133,6 +134,7 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
     c->state = CALL_LOOKUP;
     c->events = spec->events;
     c->arg = spec->arg;
+    c->stream = spec->trigger == SCHED_TCP;
     c->content_length = spec->content_length;
     c->body_eof = spec->content_length == 0;
     c->function = strdup(spec->function);
@@ -140,6 +142,8 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
     c->uri = spec->uri ? strdup(spec->uri) : NULL;
     c->peer = spec->peer ? strdup(spec->peer) : NULL;
     c->http10 = spec->http10;
+    c->own_port = spec->own_port;
+    c->depth = spec->depth;
     c->record = record_new();
     if (!c->function || (spec->qualifier && !c->qualifier) || (spec->uri && !c->uri) ||
         (spec->peer && !c->peer) || !c->record) {
@@ -295,6 +299,7 @@ static bool speak_interface(struct sched_call *c)
         .uri = c->uri,
         .peer = c->peer,
         .http10 = c->http10,
+        .own_port = c->own_port,
         .head = (const char *)c->head.data,
         .head_len = c->head.len,
         .content_length = c->content_length,
@@ -351,18 +356,65 @@ static void have_image(struct sched_call *c)
     }
 }
 
-static void on_image(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
+/* Whether an opening that `open_image` began has given the call an image. */
+static bool image_came(struct sched_call *c, int rc, struct image_mapping *mapping,
+                       const struct un_error *err)
 {
-    struct sched_call *c = arg;
-
     if (lookup_over(c)) {
         if (rc == 0) {
             image_unref(mapping);
         }
-        return;
+        return false;
     }
     if (rc < 0) {
         call_finish(c, SCHED_INTERNAL, "the function's image cannot be read: %.200s", err->text);
+    }
+    return rc == 0;
+}
+
+static void open_image(struct sched_call *c, const char *digest, image_open_cb cb)
+{
+    c->lookup_pending = true;
+    sched_begin(c->s);
+    image_open(c->s->images, digest, cb, c);
+}
+
+static void on_further(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err);
+
+/* What a machine gets besides its image, one after the other. */
+static void open_further(struct sched_call *c)
+{
+    const struct machine_config *m = &c->version->config.machine;
+
+    if (m->initrd[0] && !c->initrd) {
+        open_image(c, m->initrd, on_further);
+    } else if (m->disk[0] && !c->disk) {
+        open_image(c, m->disk, on_further);
+    } else {
+        have_image(c);
+    }
+}
+
+static void on_further(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
+{
+    struct sched_call *c = arg;
+
+    if (!image_came(c, rc, mapping, err)) {
+        return;
+    }
+    if (c->version->config.machine.initrd[0] && !c->initrd) {
+        c->initrd = mapping;
+    } else {
+        c->disk = mapping;
+    }
+    open_further(c);
+}
+
+static void on_image(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err)
+{
+    struct sched_call *c = arg;
+
+    if (!image_came(c, rc, mapping, err)) {
         return;
     }
     c->image = mapping;
@@ -370,7 +422,7 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
         image_unref(c->line->image);
     }
     c->line->image = image_ref(mapping);
-    have_image(c);
+    open_further(c);
 }
 
 int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err)
@@ -422,6 +474,24 @@ static struct sched_driver *choose_driver(struct sched_call *c)
     return driver;
 }
 
+/* A request at a function that takes connections, or a connection at one that takes requests. */
+static bool wrong_interface(struct sched_call *c)
+{
+    const struct function_config *config = &c->version->config;
+    bool takes = config->interface == FUNCTION_TCP;
+
+    if (takes && !c->stream) {
+        call_finish(c, SCHED_WRONG_INTERFACE,
+                    "the function speaks a protocol of its own, not HTTP; connect to %.100s%s%s",
+                    config->publish ? config->publish[0] : "a port that it publishes (--publish)",
+                    config->publish ? "" : ", or from functions to NAME.internal",
+                    config->publish && config->publish[1] ? " (or another of its ports)" : "");
+    } else if (!takes && c->stream) {
+        call_finish(c, SCHED_WRONG_INTERFACE, "the function takes requests, not connections");
+    }
+    return takes != c->stream;
+}
+
 /* Says what a function lacks to run; false when it can. A deploy asks the same, but this version may
  * be from a daemon that could run it. */
 static bool refuse_version(struct sched_call *c)
@@ -469,7 +539,7 @@ static void have_version(struct sched_call *c, struct function_version *v)
     c->version = function_ref(v);
     r->version = v->version;
     memcpy(r->digest, v->config.image, sizeof(r->digest));
-    if (refuse_version(c)) {
+    if (wrong_interface(c) || refuse_version(c)) {
         return;
     }
     c->line = line_get(s, v->name);
@@ -480,12 +550,10 @@ static void have_version(struct sched_call *c, struct function_version *v)
     c->generation = c->line->generation;
     if (c->line->image && strcmp(c->line->image->digest, v->config.image) == 0) {
         c->image = image_ref(c->line->image);
-        have_image(c);
+        open_further(c);
         return;
     }
-    c->lookup_pending = true;
-    sched_begin(s);
-    image_open(s->images, v->config.image, on_image, c);
+    open_image(c, v->config.image, on_image);
 }
 
 static void on_version(void *arg, int rc, struct function_version *v, const struct un_error *err)
@@ -510,7 +578,7 @@ static void begin(void *arg)
     struct scheduler *s = c->s;
     struct function_version *v;
 
-    if (s->draining) {
+    if (s->draining && (c->depth == 0 || s->closing)) {
         call_finish(c, SCHED_DRAINING, "the daemon is shutting down");
         return;
     }
@@ -539,7 +607,7 @@ bool call_bind(struct sched_call *c, struct instance *i)
     un_autofree const char **envp = run_envp(config);
     struct un_error err = UN_ERROR_INIT;
     struct hv_run_spec run = run_spec_of(c->image, config, argv, envp);
-    struct hv_machine_config machine;
+    struct hv_machine_config machine = {.files = NULL};
     struct machine_words words;
     bool ready = argv && envp;
     int rc = 0;
@@ -559,6 +627,7 @@ bool call_bind(struct sched_call *c, struct instance *i)
     if (rc == 0) {
         rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
     }
+    hv_machine_files_unref(machine.files);
     if (rc < 0 && ready && i->state == INSTANCE_WARM) {
         call_enter_phase(c, PHASE_SHELL); /* a shell may take what this one did not */
         instance_end(i, NULL);
@@ -598,6 +667,9 @@ static void on_timer(void *arg)
         c->retry_after_s = queue_retry_after_s(c);
         call_finish(c, SCHED_WAIT_EXPIRED, "no place became free within %llu ms",
                     (unsigned long long)(c->s->set.queue_wait_us / 1000));
+    } else if (c->stream) {
+        call_finish(c, SCHED_TIMED_OUT, "no machine took the connection within %u ms",
+                    c->version->config.timeout_ms);
     } else if (c->state == CALL_BOUND || c->state == CALL_RUNNING) {
         call_finish(c, SCHED_TIMED_OUT, "the function did not end within its time limit of %u ms",
                     c->version->config.timeout_ms);
@@ -631,7 +703,8 @@ void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char 
     va_end(ap);
     c->kind = kind;
     close_phases(c);
-    if (c->instance && kind != SCHED_CANCELLED) { /* its place was held so long: start and run */
+    /* How long a connection stays open says nothing of when the next place becomes free. */
+    if (c->instance && !c->stream && kind != SCHED_CANCELLED) { /* its place was held so long: start and run */
         admission_mean_add(&c->line->mean, c->mark_us - c->admitted_us);
     }
     call_set_state(c, CALL_ENDED);
@@ -750,6 +823,12 @@ static void release(struct sched_call *c)
     }
     if (c->image) {
         image_unref(un_steal(&c->image));
+    }
+    if (c->initrd) {
+        image_unref(un_steal(&c->initrd));
+    }
+    if (c->disk) {
+        image_unref(un_steal(&c->disk));
     }
     if (c->line) {
         line_put(s, un_steal(&c->line));

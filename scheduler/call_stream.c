@@ -110,7 +110,7 @@ int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof
         return 1; /* nobody reads it any more */
     }
     r->bytes_in += len;
-    if (r->bytes_in > c->s->set.max_request_bytes) {
+    if (!c->stream && r->bytes_in > c->s->set.max_request_bytes) {
         call_finish(c, SCHED_REQUEST_TOO_LARGE, "the request's body is longer than %llu bytes",
                     (unsigned long long)c->s->set.max_request_bytes);
         return 1;
@@ -160,6 +160,9 @@ void call_started(struct sched_call *c)
 {
     if (c->state == CALL_BOUND) {
         call_set_state(c, CALL_RUNNING);
+        if (c->stream) {
+            un_timer_cancel(&c->timer); /* it is made; it may stay */
+        }
         call_enter_phase(c, PHASE_START);
     }
 }
@@ -296,7 +299,7 @@ static void fail_answer(struct sched_call *c, int rc, const struct un_error *err
 
 static bool too_long(struct sched_call *c, size_t len)
 {
-    if (c->record->receipt.bytes_out + len <= c->s->set.max_response_bytes) {
+    if (c->stream || c->record->receipt.bytes_out + len <= c->s->set.max_response_bytes) {
         return false;
     }
     call_finish(c, SCHED_RESPONSE_TOO_LARGE, "the response is longer than %llu bytes",
@@ -465,9 +468,10 @@ static int begin_egress(struct sched_call *c)
 {
     const struct egress_spec spec = {
         .loop = c->s->loop,
-        .resolver = c->s->resolver,
+        .dialer = c->s->dialer,
         .rules = c->version->config.egress,
         .function = c->version->name,
+        .depth = c->depth,
         .answer = on_answer,
         .ready = on_net_ready,
         .log = on_refusal,

@@ -8,9 +8,10 @@
 
 #include "common/cleanup.h"
 #include "common/fault.h"
-#include "scheduler/egress_impl.h"
+#include "common/limits.h"
+#include "scheduler/egress.h"
 
-enum conn_state { CONN_RESOLVING, CONN_CONNECTING, CONN_OPEN, CONN_FAILED };
+enum conn_state { CONN_DIALLING, CONN_OPEN, CONN_FAILED };
 
 struct conn {
     struct egress *e;
@@ -18,12 +19,9 @@ struct conn {
     enum conn_state state;
     int error; /* FAILED: a negative errno */
     struct un_endpoint to;
-    struct egress_lookup *lookup; /* RESOLVING by name */
-    union egress_address list[EGRESS_ADDRESSES];
-    size_t count, at; /* addresses; the one that is being tried */
+    struct dial *dial; /* DIALLING */
     int fd;           /* -1: none */
     struct event *readable, *writable;
-    struct un_timer timer; /* CONNECTING: the address takes too long */
 };
 
 struct egress {
@@ -36,8 +34,6 @@ struct egress {
     unsigned opens, lines;
     struct egress_stats stats;
 };
-
-static void try_next(struct conn *c);
 
 /* --- telling the guest ------------------------------------------------------------------------ */
 
@@ -103,7 +99,6 @@ static void log_refusal(struct egress *e, const char *to, const char *why)
 
 static void drop_socket(struct conn *c)
 {
-    un_timer_cancel(&c->timer);
     if (c->readable) {
         event_free(un_steal(&c->readable));
     }
@@ -119,7 +114,9 @@ static void drop_socket(struct conn *c)
 static void conn_free(struct conn *c)
 {
     if (c) {
-        egress_lookup_give_up(c->lookup);
+        if (c->dial) {
+            dial_cancel(c->dial);
+        }
         drop_socket(c);
         free(c);
     }
@@ -144,129 +141,37 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 static void on_writable(evutil_socket_t fd, short what, void *arg)
 {
     struct conn *c = arg;
-    int error = 0;
-    socklen_t len = sizeof(error);
 
-    if (c->state == CONN_CONNECTING) {
-        if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0) {
-            error = errno;
-        }
-        if (error != 0) {
-            c->error = -error;
-            try_next(c);
-            return;
-        }
-        un_timer_cancel(&c->timer);
-        c->state = CONN_OPEN;
-        c->e->stats.connections++;
-        if (event_add(c->readable, NULL) < 0) {
-            fail(c, -ENOMEM);
-            return;
-        }
-    }
     set_ready(c, can_read(c), true);
 }
 
-static void on_slow(void *arg)
+static void on_dialled(void *arg, int rc, int fd, const struct un_error *why)
 {
     struct conn *c = arg;
-
-    c->error = -ETIMEDOUT;
-    try_next(c);
-}
-
-/* 0 when the address is being connected to. */
-static int try_address(struct conn *c, const union egress_address *a)
-{
     struct event_base *base = un_loop_base(c->e->spec.loop);
-    int rc;
-
-    c->fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
-    if (c->fd < 0) {
-        return -errno;
-    }
-    c->readable = event_new(base, c->fd, EV_READ, on_readable, c);
-    c->writable = event_new(base, c->fd, EV_WRITE, on_writable, c);
-    if (!c->readable || !c->writable) {
-        return -ENOMEM;
-    }
-    do {
-        rc = connect(c->fd, &a->any, egress_address_len(a)) < 0 ? -errno : 0;
-    } while (rc == -EINTR);
-    if (rc < 0 && rc != -EINPROGRESS) {
-        return rc;
-    }
-    return event_add(c->writable, NULL) < 0 ? -ENOMEM : 0;
-}
-
-/* Goes on to the next address; the last one's error is the connection's. */
-static void try_next(struct conn *c)
-{
-    while (drop_socket(c), c->at < c->count) {
-        int rc = try_address(c, &c->list[c->at++]);
-
-        if (rc == 0) {
-            c->state = CONN_CONNECTING;
-            if (c->at < c->count) {
-                (void)un_timer_arm_in(&c->timer, (uint64_t)LIMIT_EGRESS_CONNECT_MS * 1000);
-            }
-            return;
-        }
-        c->error = rc;
-    }
-    fail(c, c->error);
-}
-
-static void on_addresses(void *arg, int rc, const union egress_address *list, size_t count)
-{
-    struct conn *c = arg;
     char text[UN_ENDPOINT_TEXT_SIZE];
 
-    c->lookup = NULL;
-    if (rc == -EACCES) {
-        log_refusal(c->e, un_endpoint_text(&c->to, text),
-                    "the name stands for an address of this host, or a link-local one; if that is "
-                    "meant, allow the address itself, or localhost");
+    c->dial = NULL;
+    if (rc == -EACCES || rc == -ELOOP) {
+        log_refusal(c->e, un_endpoint_text(&c->to, text), why->text);
     }
     if (rc < 0) {
-        fail(c, rc);
+        fail(c, rc == -ELOOP ? -ECONNREFUSED : rc);
         return;
     }
-    memcpy(c->list, list, count * sizeof(*list));
-    c->count = count;
-    try_next(c);
+    c->fd = fd;
+    c->readable = event_new(base, fd, EV_READ, on_readable, c);
+    c->writable = event_new(base, fd, EV_WRITE, on_writable, c);
+    if (!c->readable || !c->writable || event_add(c->readable, NULL) < 0) {
+        fail(c, -ENOMEM);
+        return;
+    }
+    c->state = CONN_OPEN;
+    c->e->stats.connections++;
+    set_ready(c, false, true);
 }
 
 /* --- what is allowed -------------------------------------------------------------------------- */
-
-static bool is_localhost(const struct un_endpoint *e)
-{
-    return !e->is_address && !e->below && strcmp(e->host, "localhost") == 0;
-}
-
-/* "localhost" is the loopback addresses as well: programs know them by heart. */
-static bool localhost_matches(const struct un_endpoint *rule, const struct un_endpoint *to,
-                              bool host_only)
-{
-    return is_localhost(rule) && to->is_address &&
-           (strcmp(to->host, "127.0.0.1") == 0 || strcmp(to->host, "::1") == 0) &&
-           (host_only || rule->any_port || rule->port == to->port);
-}
-
-static bool allowed(const struct egress *e, const struct un_endpoint *to, bool host_only)
-{
-    struct un_error err = UN_ERROR_INIT;
-    struct un_endpoint rule;
-
-    for (char *const *r = e->spec.rules; r && *r; r++) {
-        if (un_endpoint_parse(*r, strlen(*r), true, &rule, &err) == 0 &&
-            (un_endpoint_matches(&rule, to, host_only) ||
-             localhost_matches(&rule, to, host_only))) {
-            return true;
-        }
-    }
-    return false;
-}
 
 static void say_how_to_allow(struct egress *e, const struct un_endpoint *to, bool host_only)
 {
@@ -289,49 +194,38 @@ static int32_t resolve(struct egress *e, const struct hv_ask *ask)
     if (un_endpoint_parse_host(ask->data, ask->len, &to, &err) < 0) {
         return -EINVAL;
     }
-    if (!allowed(e, &to, true)) {
+    if (!dial_allowed(e->spec.rules, &to, true)) {
         say_how_to_allow(e, &to, true);
         return -EACCES;
     }
     return 0;
 }
 
-static struct conn *conn_new(struct egress *e, unsigned handle, const struct un_endpoint *to)
-{
-    struct conn *c = un_fault("egress.conn") ? NULL : calloc(1, sizeof(*c));
-
-    if (c) {
-        c->e = e;
-        c->handle = handle;
-        c->to = *to;
-        c->fd = -1;
-        c->error = -EHOSTUNREACH;
-        un_timer_init(&c->timer, e->spec.loop, on_slow, c);
-    }
-    return c;
-}
-
 /* Begins a connection that is allowed. */
 static int32_t begin(struct egress *e, unsigned handle, const struct un_endpoint *to)
 {
-    struct conn *c = conn_new(e, handle, to);
+    struct conn *c = un_fault("egress.conn") ? NULL : calloc(1, sizeof(*c));
+    struct un_error err = UN_ERROR_INIT;
 
     if (!c) {
         return -ENOMEM;
     }
-    if (to->is_address) {
-        c->count = egress_address_read(to->host, to->port, &c->list[0]) ? 1 : 0;
-    } else {
-        c->lookup = egress_lookup_start(e->spec.resolver, to, is_localhost(to), on_addresses, c);
-        if (!c->lookup) {
-            conn_free(c);
-            return -ENOBUFS;
-        }
+    c->e = e;
+    c->handle = handle;
+    c->to = *to;
+    c->fd = -1;
+    const struct dial_spec spec = {.dialer = e->spec.dialer,
+                                   .rules = e->spec.rules,
+                                   .to = to,
+                                   .depth = e->spec.depth,
+                                   .done = on_dialled,
+                                   .arg = c};
+    int rc = dial_start(&spec, &c->dial, &err);
+    if (rc < 0) {
+        free(c);
+        return rc;
     }
     e->conns[handle] = c;
-    if (to->is_address) {
-        try_next(c);
-    }
     return (int32_t)handle;
 }
 
@@ -344,7 +238,7 @@ static int32_t open_(struct egress *e, const struct hv_ask *ask)
     if (un_endpoint_parse(ask->data, ask->len, false, &to, &err) < 0) {
         return -EINVAL;
     }
-    if (!allowed(e, &to, false)) {
+    if (!dial_allowed(e->spec.rules, &to, false)) {
         say_how_to_allow(e, &to, false);
         return -EACCES;
     }

@@ -17,6 +17,8 @@ uint32_t interface_number(enum function_interface interface)
         return UNID_INTERFACE_CGI;
     case FUNCTION_HTTP:
         return UNID_INTERFACE_HTTP;
+    case FUNCTION_TCP:
+        return UNID_INTERFACE_TCP;
     default:
         return UNID_INTERFACE_SDK;
     }
@@ -46,6 +48,9 @@ const char *request_field(const struct request_parts *p, const char *name)
 
 int request_prefix(const struct interface_request *r, struct un_buf *ret)
 {
+    if (r->own_port) {
+        return un_buf_append_str(ret, "");
+    }
     return un_buf_printf(ret, "/fn/%s%s%s", r->function, r->qualifier ? ":" : "",
                          r->qualifier ? r->qualifier : "");
 }

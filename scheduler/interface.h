@@ -5,7 +5,9 @@
  *     cgi           the meta-variables of RFC 3875; the answer begins with a CGI header
  *     http          an HTTP/1.1 request head (RFC 9112); the answer is an HTTP/1.x message
  *
- * For the latter two the program's bytes are read by a reader: a piece goes in, at most one piece of
+ *     tcp           no head: both directions of a connection as they are, see UNID_INTERFACE_TCP
+ *
+ * For cgi and http the program's bytes are read by a reader: a piece goes in, at most one piece of
  * body comes out, so that the guest stands still while the client has no room.
  *
  * No I/O, no scheduler. To add an interface: its renderer and its reader in a file of their own, and
@@ -40,6 +42,7 @@ struct interface_request {
     const char *head; /* as abi.h says: "METHOD target CRLF", then the fields */
     size_t head_len;
     int64_t content_length; /* -1: not known */
+    bool own_port;          /* it came in at a port of the function's: there is no prefix */
     const struct function_config *config;
 };
 

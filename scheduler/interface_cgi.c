@@ -107,7 +107,7 @@ static void put_paths(struct variables *v, const struct interface_request *r,
         v->rc = -ENOMEM;
         return;
     }
-    put(v, "SCRIPT_NAME", (const char *)prefix.data);
+    put(v, "SCRIPT_NAME", prefix.len ? (const char *)prefix.data : "");
     put(v, "QUERY_STRING", p->query ? p->query : "");
     /* The target "/" stands also for a request that ends with the function's name. */
     if (!r->uri || uri_len != prefix.len) {

@@ -57,9 +57,12 @@ static int put_forwarded(const struct interface_request *r, const struct request
 
     rc = rc < 0 ? rc
                 : un_buf_printf(ret, "X-Forwarded-Host: %s\r\nX-Forwarded-Proto: http\r\n", host);
-    rc = rc < 0 ? rc : un_buf_append_str(ret, "X-Forwarded-Prefix: ");
-    rc = rc < 0 ? rc : request_prefix(r, ret);
-    return rc < 0 ? rc : un_buf_printf(ret, "\r\nX-Unid-Invocation-Id: %s\r\n", r->id);
+    if (rc == 0 && !r->own_port) {
+        rc = un_buf_append_str(ret, "X-Forwarded-Prefix: ");
+        rc = rc < 0 ? rc : request_prefix(r, ret);
+        rc = rc < 0 ? rc : un_buf_append_str(ret, "\r\n");
+    }
+    return rc < 0 ? rc : un_buf_printf(ret, "X-Unid-Invocation-Id: %s\r\n", r->id);
 }
 
 static bool may_have_body(const char *method)

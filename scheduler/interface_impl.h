@@ -17,7 +17,7 @@ struct request_parts {
 };
 
 const char *request_field(const struct request_parts *p, const char *name);
-/* "/fn/NAME" or "/fn/NAME:QUALIFIER". */
+/* "/fn/NAME" or "/fn/NAME:QUALIFIER"; nothing at a port of the function's own. */
 int request_prefix(const struct interface_request *r, struct un_buf *ret);
 const char *request_peer(const struct interface_request *r);
 

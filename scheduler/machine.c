@@ -2,9 +2,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/bytes.h"
+#include "common/cleanup.h"
+#include "common/fault.h"
 #include "hypervisor/flavor.h"
 #include "hypervisor/machine.h"
 #include "scheduler/scheduler_impl.h"
@@ -42,16 +45,89 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
     return hv_cmdline_expand(flavor, m->append, &words, &cmdline, err);
 }
 
+/* The images that a machine is made of stay in the cache while somebody may open them. */
+struct machine_files {
+    struct hv_machine_files base;
+    struct image_mapping *image, *initrd, *disk;
+};
+
+static void files_free(struct hv_machine_files *f)
+{
+    struct machine_files *files = un_container_of(f, struct machine_files, base);
+
+    image_unref(files->image);
+    image_unref(files->initrd);
+    image_unref(files->disk);
+    free(files);
+}
+
+static struct image_mapping *ref_or_null(struct image_mapping *m)
+{
+    return m ? image_ref(m) : NULL;
+}
+
+static struct hv_machine_files *files_new(const struct sched_call *c)
+{
+    struct machine_files *files = un_fault("machine.files") ? NULL : malloc(sizeof(*files));
+
+    if (!files) {
+        return NULL;
+    }
+    *files = (struct machine_files){.base = {.refs = 1, .free = files_free},
+                                    .image = ref_or_null(c->image),
+                                    .initrd = ref_or_null(c->initrd),
+                                    .disk = ref_or_null(c->disk)};
+    return &files->base;
+}
+
+static const char *format_of(const struct image_mapping *m)
+{
+    return m->size >= 4 && memcmp(m->data, "QFI\xfb", 4) == 0 ? "qcow2" : "raw";
+}
+
+static int path_of(const struct image_mapping *m, char *ret, size_t size, struct un_error *err)
+{
+    int rc = image_path(m, ret, size);
+    return rc < 0 ? un_error_errno(err, rc, "the path of image %s", m->digest) : 0;
+}
+
+/* The disks besides the image: one that is read only, and volumes. */
+static int add_disks(const struct sched_call *c, struct machine_words *w, size_t *ret_count,
+                     struct un_error *err)
+{
+    const struct machine_config *m = &c->version->config.machine;
+    size_t n = 0;
+    int rc = 0;
+
+    if (c->disk) {
+        rc = path_of(c->disk, w->disk_paths[n], sizeof(w->disk_paths[n]), err);
+        w->disks[n] = (struct hv_machine_disk){
+            .path = w->disk_paths[n], .format = format_of(c->disk), .read_only = true};
+        n++;
+    }
+    for (size_t i = 0; rc == 0 && i < m->volume_count; i++, n++) {
+        w->disks[n] = (struct hv_machine_disk){.path = w->disk_paths[n]};
+        rc = volume_place(c->s->images, m->volumes[i], w->disk_paths[n], sizeof(w->disk_paths[n]),
+                          &w->disks[n].format, err);
+    }
+    *ret_count = n;
+    return rc;
+}
+
 int machine_config_of(const struct sched_call *c, struct machine_words *words,
                       struct hv_machine_config *ret, struct un_error *err)
 {
     const struct function_version *v = c->version;
     const struct machine_config *m = &v->config.machine;
-    bool qcow2 = c->image->size >= 4 && memcmp(c->image->data, "QFI\xfb", 4) == 0;
-    int rc = image_path(c->image, words->path, sizeof(words->path));
+    size_t disks = 0;
+    int rc = path_of(c->image, words->path, sizeof(words->path), err);
 
+    if (rc == 0 && c->initrd) {
+        rc = path_of(c->initrd, words->initrd, sizeof(words->initrd), err);
+    }
+    rc = rc < 0 ? rc : add_disks(c, words, &disks, err);
     if (rc < 0) {
-        return un_error_errno(err, rc, "the image's path");
+        return rc;
     }
     snprintf(words->key, sizeof(words->key), "%s:%" PRIu64, v->name, v->id);
     *ret = (struct hv_machine_config){
@@ -61,7 +137,8 @@ int machine_config_of(const struct sched_call *c, struct machine_words *words,
         .image = c->image->data,
         .image_len = c->image->size,
         .disk = v->kind == IMAGE_DISK,
-        .format = qcow2 ? "qcow2" : "raw",
+        .format = format_of(c->image),
+        .initrd_path = c->initrd ? words->initrd : NULL,
         .flavor = m->flavor[0] ? m->flavor : NULL,
         .append = m->append,
         .mem_bytes = (uint64_t)v->config.memory_mib << 20,
@@ -72,6 +149,9 @@ int machine_config_of(const struct sched_call *c, struct machine_words *words,
         .max_instances = m->service ? m->max_instances : v->config.concurrency,
         .idle_timeout_ms = m->idle_timeout_ms,
         .ready_timeout_ms = m->ready_timeout_ms,
+        .volumes = words->disks,
+        .volume_count = disks,
+        .files = files_new(c),
     };
-    return 0;
+    return ret->files ? 0 : un_error_set(err, -ENOMEM, "out of memory");
 }

@@ -48,7 +48,7 @@ void replay_begin(struct sched_call *c, const struct sched_call_spec *spec)
     uint64_t most = c->s->set.replay_request_bytes;
     struct replay_kept *k;
 
-    if (most == 0 || spec->replay_of || c->head.len > most ||
+    if (most == 0 || c->stream || spec->replay_of || c->head.len > most ||
         spec->content_length > (int64_t)most) {
         return;
     }

@@ -69,7 +69,7 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
     if (!s) {
         return un_error_set(err, -ENOMEM, "open the scheduler: out of memory");
     }
-    if (egress_resolver_new(spec->loop, &s->resolver, err) < 0) {
+    if (dialer_new(spec->loop, &s->dialer, err) < 0) {
         un_error_context(err, "open the scheduler");
         free(s);
         return -ENOMEM;
@@ -102,6 +102,7 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
         warm_done(s);
         pool_done(s);
         lines_done(s);
+        dialer_free(s->dialer);
         free(s);
         return rc;
     }
@@ -221,7 +222,7 @@ void sched_close(struct scheduler *s)
     warm_done(s);
     pool_done(s);
     lines_done(s);
-    egress_resolver_free(s->resolver);
+    dialer_free(s->dialer);
     free(s);
 }
 
@@ -248,6 +249,11 @@ void sched_get_stats(struct scheduler *s, struct sched_stats *ret)
 const struct sched_metrics *sched_get_metrics(const struct scheduler *s)
 {
     return &s->metrics;
+}
+
+struct dialer *sched_dialer(struct scheduler *s)
+{
+    return s->dialer;
 }
 
 /* --- the observer ----------------------------------------------------------------------------- */

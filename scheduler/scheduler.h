@@ -13,7 +13,8 @@
  * warm.c VMs that were put back for another run of their function, queue.c the waiting room (policy:
  * admission.c, pure), prepare.c snapshots ahead of the first call, receipt.c what is written down,
  * async.c and async_*.c the durable queue, deadletter.c what it gave up, interface.c what programs of each
- * interface see and say (pure), egress.c connections to the outside.
+ * interface see and say (pure), egress.c what they ask of the host, dial.c
+ * connections to others.
  *
  * The scheduler serves no HTTP and does not know which hypervisor it drives. Loop thread.
  */
@@ -97,17 +98,24 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
  * asking again soon may help. */
 bool sched_may_use(struct scheduler *s, uint64_t bytes);
 
+/* What makes the connections of programs (dial.h), for others that make some under the same rules.
+ * Borrowed until sched_close. */
+struct dialer;
+struct dialer *sched_dialer(struct scheduler *s);
+
 /* --- a call ----------------------------------------------------------------------------------- */
 
 /* What a call came by: the gateway, REST, REST to be run later, a trigger, another function's
- * destination, a request run again. Stored as numbers: only to be added to. */
+ * destination, a request run again, a connection
+ * to a function that speaks a protocol of its own. Stored as numbers: only to be added to. */
 enum sched_trigger {
     SCHED_HTTP,
     SCHED_INVOKE,
     SCHED_ASYNC,
     SCHED_EVENT,
     SCHED_DESTINATION,
-    SCHED_REPLAY
+    SCHED_REPLAY,
+    SCHED_TCP
 };
 const char *sched_trigger_name(enum sched_trigger t); /* "http", "invoke", "async", ... */
 
@@ -124,10 +132,11 @@ enum sched_outcome_kind {
     SCHED_CANNOT_RUN, /* no driver can run this image, or no shell can be made */
     SCHED_DRAINING,
     SCHED_CANCELLED, /* by sched_call_cancel or by killing the instance */
-    SCHED_INTERNAL   /* our own: database, memory */
+    SCHED_WRONG_INTERFACE, /* a request for a function that takes connections, or the other way round */
+    SCHED_INTERNAL         /* our own: database, memory */
 };
 const char *sched_outcome_name(enum sched_outcome_kind k); /* "ok", "no-function", ... */
-/* The HTTP status that stands for an outcome: 404, 429, 413, 411, 502, 504, 503, 500; 200 for SCHED_OK,
+/* The HTTP status that stands for an outcome: 404, 429, 413, 411, 502, 504, 503, 421, 500; 200 for SCHED_OK,
  * whose real status is the function's own. */
 unsigned sched_outcome_status(enum sched_outcome_kind k);
 
@@ -177,13 +186,20 @@ struct sched_call_spec {
     const char *replay_of;       /* the invocation whose request is run again, or NULL */
     unsigned attempt;            /* from 1 */
     const char *id;              /* NULL: a new one is made */
-    const char *method, *target; /* of the request that the function sees */
+    /* Of the request that the function sees. With SCHED_TCP there is none: body and answer are the two
+     * directions of a connection. on_data with no bytes that are not the last says that the function has
+     * shut its direction down; the body may go on. The time limit of the function ends when its machine
+     * has taken the connection. */
+    const char *method, *target;
     const struct hv_field *fields;
     size_t field_count;
     int64_t content_length; /* -1: not known */
     const char *uri;        /* the request target as the client sent it; NULL: there was none */
     const char *peer;       /* the client's IP address; NULL: not known */
     bool http10;            /* the client speaks HTTP/1.0 */
+    bool own_port;          /* came in at a port of the function's own: no prefix is cut off its path */
+    unsigned depth;         /* functions that have called each other up to this call: 1, and one more for
+                               each; such a call is served while others are drained. 0: not a function's */
     const struct sched_call_events *events; /* kept */
     void *arg;
 };

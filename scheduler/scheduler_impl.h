@@ -10,6 +10,7 @@
 #include "common/bytes.h"
 #include "common/limits.h"
 #include "common/list.h"
+#include "hypervisor/machine.h"
 #include "scheduler/admission.h"
 #include "scheduler/async.h"
 #include "scheduler/egress.h"
@@ -315,13 +316,16 @@ struct sched_call {
     char *function, *qualifier;
     int64_t content_length;
     char *uri, *peer;
-    bool http10;
+    bool http10, own_port;
+    unsigned depth;
+    bool stream; /* a connection: raw bytes both ways, no head */
     bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
     struct un_buf
         head; /* the request head as abi.h says; once there is a version, by its interface */
 
     struct function_version *version; /* a reference, once resolved */
     struct image_mapping *image;      /* a reference, once open */
+    struct image_mapping *initrd, *disk; /* likewise, of what a machine gets besides */
     struct line *line;
     uint64_t generation; /* the line's, when the version was found */
     struct shell_class *cls;
@@ -369,9 +373,11 @@ const char **run_argv(const char *name, const struct function_config *config);
 /* The program's environment, likewise. */
 const char **run_envp(const struct function_config *config);
 /* The machine of a machine image, for hv_run_spec.machine; `words` holds what it points at, and has to
- * live as long. */
+ * live as long, as has a reference to its `files` (hv_machine_files_unref). */
 struct machine_words {
-    char key[96], path[4096];
+    char key[96], path[4096], initrd[4096];
+    char disk_paths[1 + MACHINE_VOLUMES_MAX][4096];
+    struct hv_machine_disk disks[1 + MACHINE_VOLUMES_MAX];
 };
 int machine_config_of(const struct sched_call *c, struct machine_words *words,
                       struct hv_machine_config *ret, struct un_error *err);
@@ -446,7 +452,7 @@ struct scheduler {
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
-    struct egress_resolver *resolver;
+    struct dialer *dialer;
     struct un_list followers;
     struct async_queue async;
 

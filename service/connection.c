@@ -60,6 +60,9 @@ static bool is_spotless(const struct hv_vm *vm, struct bufferevent *bev)
 static void leave_machine(struct hv_vm *vm)
 {
     struct machine *mc = vm->mc;
+    if (vm->raw) {
+        stream_leave(vm);
+    }
     struct bufferevent *bev = un_steal(&vm->bev);
     vm->mc = NULL;
     if (mc) {
@@ -96,7 +99,7 @@ static void tell_exit(void *arg)
     vm->events->on_exit(vm->arg, &vm->why);
 }
 
-static void end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail)
+void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail)
 {
     if (vm->ended || vm->freed) {
         return;
@@ -112,7 +115,7 @@ static void end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail)
 
 void connection_lost(struct hv_vm *vm, const char *why)
 {
-    end(vm, HV_EXIT_LOST, why);
+    connection_end(vm, HV_EXIT_LOST, why);
 }
 
 static void tell_gone(void *arg)
@@ -171,9 +174,12 @@ int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_e
     if (!spec->machine) {
         return un_error_set(err, -EINVAL, "a program image cannot be run as a machine");
     }
-    vm->chunked = spec->content_length < 0;
+    vm->raw = spec->interface == UNID_INTERFACE_TCP;
+    vm->chunked = !vm->raw && spec->content_length < 0;
     vm->eof = spec->body_eof;
-    read_method(vm, spec);
+    if (!vm->raw) {
+        read_method(vm, spec);
+    }
     int rc = un_buf_append(&vm->request, spec->request_head, spec->request_head_len);
     rc = rc < 0 ? rc : put_body(vm, &vm->request, spec->body, spec->body_len, spec->body_eof);
     if (rc < 0) {
@@ -203,6 +209,10 @@ static void want_input(struct hv_vm *vm)
 void connection_input(struct hv_vm *vm, const void *data, size_t len, bool eof)
 {
     struct un_buf bytes = {0};
+    if (vm->raw) {
+        stream_input(vm, data, len, eof);
+        return;
+    }
     if (vm->ended || !vm->bev || !vm->input_wanted) {
         return;
     }
@@ -221,7 +231,7 @@ void connection_input(struct hv_vm *vm, const void *data, size_t len, bool eof)
     }
     un_buf_done(&bytes);
     if (rc < 0) {
-        end(vm, HV_EXIT_LOST, "out of memory");
+        connection_end(vm, HV_EXIT_LOST, "out of memory");
     }
 }
 
@@ -241,19 +251,10 @@ static void on_write(struct bufferevent *bev, void *arg)
     want_input(arg);
 }
 
-/* Without a byte of an answer: as if it had not been tried, where that can be. */
-static void try_again_or_lose(struct hv_vm *vm, const char *why)
+void connection_requeue(struct hv_vm *vm)
 {
     struct service *sv = vm->sv;
     struct machine *mc = vm->mc;
-    if (vm->reused && mc->state == MACHINE_READY) {
-        connect_anew(vm);
-        return;
-    }
-    if (mc->proven || vm->request.len == 0 || mc->state != MACHINE_READY) {
-        end(vm, HV_EXIT_LOST, why);
-        return;
-    }
     bufferevent_free(vm->bev);
     vm->bev = NULL;
     vm->mc = NULL;
@@ -262,6 +263,21 @@ static void try_again_or_lose(struct hv_vm *vm, const char *why)
     un_list_push_front(&sv->waiting, &vm->node);
     sv->waiting_count++;
     machine_doubt(mc);
+}
+
+/* Without a byte of an answer: as if it had not been tried, where that can be. */
+static void try_again_or_lose(struct hv_vm *vm, const char *why)
+{
+    struct machine *mc = vm->mc;
+    if (vm->reused && mc->state == MACHINE_READY) {
+        connect_anew(vm);
+        return;
+    }
+    if (mc->proven || vm->request.len == 0 || mc->state != MACHINE_READY) {
+        connection_end(vm, HV_EXIT_LOST, why);
+        return;
+    }
+    connection_requeue(vm);
 }
 
 static void on_event(struct bufferevent *bev, short what, void *arg)
@@ -293,7 +309,7 @@ static void deliver(struct hv_vm *vm)
     size_t len = evbuffer_get_contiguous_space(vm->piece);
     if (len == 0) {
         if (vm->peer_closed) {
-            end(vm, HV_EXIT_DONE, "");
+            connection_end(vm, HV_EXIT_DONE, "");
         }
         return;
     }
@@ -311,6 +327,10 @@ static void deliver(struct hv_vm *vm)
 
 void connection_output_done(struct hv_vm *vm)
 {
+    if (vm->raw) {
+        stream_output_done(vm);
+        return;
+    }
     if (!vm->bev || !vm->output_len || vm->ended) {
         return;
     }
@@ -330,7 +350,7 @@ static void send_request(struct hv_vm *vm, bool is_connected)
     struct sockaddr *addr = (struct sockaddr *)&vm->mc->addr;
     int one = 1;
     if (!vm->bev) {
-        end(vm, HV_EXIT_LOST, "out of memory");
+        connection_end(vm, HV_EXIT_LOST, "out of memory");
         return;
     }
     bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm);
@@ -339,7 +359,7 @@ static void send_request(struct hv_vm *vm, bool is_connected)
     if ((!is_connected && bufferevent_socket_connect(vm->bev, addr, sizeof(vm->mc->addr)) < 0) ||
         bufferevent_write(vm->bev, vm->request.data, vm->request.len) < 0 ||
         bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
-        end(vm, HV_EXIT_LOST, "no connection to the machine");
+        connection_end(vm, HV_EXIT_LOST, "no connection to the machine");
         return;
     }
     setsockopt(bufferevent_getfd(vm->bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -372,6 +392,10 @@ void connection_assign(struct hv_vm *vm, struct machine *mc)
         vm->bev = vm->repeatable ? keep_take(mc) : NULL;
         vm->reused = vm->bev;
         vm->bev = vm->bev ? vm->bev : new_socket(vm);
+    }
+    if (vm->raw && vm->bev) {
+        stream_assign(vm, is_probed);
+        return;
     }
     send_request(vm, is_probed || vm->reused);
     if (vm->ended) {

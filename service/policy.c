@@ -37,7 +37,8 @@ static bool in_use(const struct service_limits *l, const struct service_counts *
 bool service_remembered(const struct service_limits *l, const struct service_counts *c,
                         uint64_t now_us)
 {
-    return c->used_us && now_us < c->used_us + SERVICE_SPARE_RESTS * rest_us(l);
+    uint64_t rests = l->exclusive ? 1 : SERVICE_SPARE_RESTS;
+    return c->used_us && now_us < c->used_us + rests * rest_us(l);
 }
 
 void service_decide(const struct service_limits *l, const struct service_counts *c, uint64_t now_us,

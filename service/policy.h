@@ -14,6 +14,7 @@ struct service_limits {
     uint32_t min_machines, max_machines;
     uint32_t idle_ms;
     bool per_request; /* a machine serves one request and ends */
+    bool exclusive;   /* what it opens is for one machine at a time: at rest it must have none */
 };
 
 /* What there is. */

@@ -33,6 +33,7 @@ static void service_free(struct service *sv)
     free(sv->key);
     free(sv->name);
     free(sv->append);
+    hv_machine_files_unref(sv->files);
     free(sv);
 }
 
@@ -62,9 +63,11 @@ static bool copy_config(struct service *sv, const struct hv_machine_config *conf
                copy(config->initrd_path, (char **)&sv->spec.initrd);
     }
     for (size_t i = 0; good && i < config->volume_count; i++) {
-        good = copy_disk(sv, config->volumes[i].path, config->volumes[i].format, false);
+        good = copy_disk(sv, config->volumes[i].path, config->volumes[i].format,
+                         config->volumes[i].read_only);
     }
     sv->spec.disks = sv->disks;
+    sv->files = config->files ? hv_machine_files_ref(config->files) : NULL;
     return good;
 }
 
@@ -113,6 +116,9 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
                                         .mem_bytes = config->mem_bytes};
     if (config->disk && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
+    }
+    for (size_t i = 0; i < config->volume_count; i++) {
+        sv->limits.exclusive |= !config->volumes[i].read_only;
     }
     un_list_init(&sv->node);
     un_list_init(&sv->machines);

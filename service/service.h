@@ -3,7 +3,8 @@
  * For the scheduler a service is a driver like the others (hypervisor/hv.h): its shells are there at
  * once and cost nothing, since a "VM" of it is one request at one machine. vm_run finds the machine
  * by hv_run_spec.machine, wakes one when none has a place, waits until its port answers, and then
- * carries request and response over a TCP connection, as UNID_INTERFACE_HTTP says.
+ * carries request and response over a TCP connection, as UNID_INTERFACE_HTTP says, or the bytes of
+ * a connection, as UNID_INTERFACE_TCP says.
  *
  *     request ──> connection ── waits ──> machine with a free place ──> its port
  *                                 │             ▲ ready: the port answers
@@ -16,7 +17,7 @@
  * the machine has seen nothing of them.
  *
  * Loop thread throughout. Where things are: policy.c how many machines there are, service.c the driver
- * and its services, machine.c one machine, connection.c one request.
+ * and its services, machine.c one machine, connection.c one request, stream.c one connection without requests.
  */
 #ifndef UNID_SERVICE_SERVICE_H
 #define UNID_SERVICE_SERVICE_H

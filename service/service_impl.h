@@ -34,6 +34,7 @@ struct service {
     char *key, *name;
     struct hv_machine_spec spec; /* what all its machines have in common; its strings are ours */
     struct hv_machine_disk *disks;
+    struct hv_machine_files *files; /* what the paths in `spec` name stays */
     const struct hv_flavor *flavor;
     char *append;
     uint16_t port;
@@ -113,6 +114,10 @@ void keep_drop_all(struct machine *mc);
 /* The way of a connection (struct hv_vm): connection.c */
 void connection_assign(struct hv_vm *vm, struct machine *mc);
 void connection_lost(struct hv_vm *vm, const char *why);
+/* It leaves its machine and its service, and on_exit follows. Once. */
+void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail);
+/* The machine did not take it: it waits again, in front of the others. */
+void connection_requeue(struct hv_vm *vm);
 int connection_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
                    struct un_error *err);
 int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err);
@@ -121,6 +126,13 @@ void connection_output_done(struct hv_vm *vm);
 void connection_usage(struct hv_vm *vm, struct hv_usage *ret);
 int connection_pid(struct hv_vm *vm);
 void connection_free(struct hv_vm *vm);
+
+/* The same of a connection without requests: stream.c. `is_connected`: its socket is. */
+void stream_assign(struct hv_vm *vm, bool is_connected);
+void stream_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
+void stream_output_done(struct hv_vm *vm);
+/* Before its socket is closed. */
+void stream_leave(struct hv_vm *vm);
 
 struct hv_vm {
     struct hv_vm_base base;
@@ -140,7 +152,11 @@ struct hv_vm {
     bool reused;     /* that has served another request */
     struct answer_watch watch;
     struct hv_exit why;
-    struct un_post post; /* on_ready, on_exit, on_gone */
+    /* UNID_INTERFACE_TCP: the machine has taken it, the client's end has been passed on, the machine's has
+     * been told, a piece is out */
+    bool raw, taken, shut, output_ended, output_out;
+    struct un_timer settle; /* connected, not counted as taken yet */
+    struct un_post post;    /* on_ready, on_exit, on_gone */
 };
 
 #endif

@@ -113,21 +113,38 @@ void conn_place(struct http_conn *c, bool has_place)
     }
 }
 
-int conn_open(struct http_server *s, int fd, bool is_unix, bool has_place, struct un_error *err)
+bool pin_copy(const struct http_pin *from, struct http_pin **to)
 {
+    *to = from ? malloc(sizeof(**to)) : NULL;
+    if (*to) {
+        **to = *from;
+    }
+    return !from || *to;
+}
+
+int conn_open(struct http_server *s, const struct conn_spec *spec, struct un_error *err)
+{
+    int fd = spec->fd;
     struct http_conn *c = un_fault("http.conn") ? NULL : calloc(1, sizeof(*c));
+    if (c && !pin_copy(spec->pin, &c->pin)) {
+        free(c);
+        c = NULL;
+    }
     if (c) {
         evutil_make_socket_nonblocking(fd);
         c->bev = bufferevent_socket_new(un_loop_base(s->loop), fd, BEV_OPT_CLOSE_ON_FREE);
     }
     if (!c || !c->bev) {
+        if (c) {
+            free(c->pin);
+        }
         free(c);
         close(fd);
         return un_error_set(err, -ENOMEM, "no memory for a connection");
     }
     c->server = s;
     c->fd = fd;
-    c->is_unix = is_unix;
+    c->is_unix = spec->is_unix;
     c->ex.conn = c;
     un_list_init(&c->idle);
     un_list_push(&s->conns, &c->node);
@@ -142,7 +159,7 @@ int conn_open(struct http_server *s, int fd, bool is_unix, bool has_place, struc
     bufferevent_disable(c->bev, EV_WRITE); /* see send_output */
     bufferevent_enable(c->bev, EV_READ);
     c->state = CONN_IDLE;
-    conn_place(c, has_place);
+    conn_place(c, spec->has_place);
     return 0;
 }
 
@@ -172,6 +189,7 @@ void conn_close(struct http_conn *c)
     un_list_remove(&c->idle);
     un_list_remove(&c->node);
     bufferevent_free(c->bev);
+    free(c->pin);
     free(c);
     server_conn_closed(s);
 }

@@ -64,6 +64,7 @@ struct http_conn {
     bool served;    /* has had an answer: idle, it is only being kept warm */
     bool kill;      /* cut the connection at the next look */
     struct http_scan scan;
+    struct http_pin *pin; /* NULL: none */
     struct http_exchange ex;
     struct un_timer timer; /* the state's time limit */
     struct un_timer probe; /* after a half-close: is the client still there? */
@@ -78,6 +79,7 @@ struct http_listener {
     struct http_server *server;
     struct evconnlistener *lev;
     char *path; /* of a Unix socket */
+    struct http_pin *pin; /* of its connections; NULL: none */
 };
 
 struct http_server {
@@ -96,8 +98,15 @@ struct http_server {
 };
 
 /* conn.c */
-/* Takes `fd`, also when it fails. `has_place`: see above. */
-int conn_open(struct http_server *s, int fd, bool is_unix, bool has_place, struct un_error *err);
+/* Copies a pin; true when there is none, or it is in `*to`. */
+bool pin_copy(const struct http_pin *from, struct http_pin **to);
+/* Takes the socket, also when it fails. `has_place`: see above. */
+struct conn_spec {
+    int fd;
+    bool is_unix, has_place;
+    const struct http_pin *pin; /* copied; NULL: none */
+};
+int conn_open(struct http_server *s, const struct conn_spec *spec, struct un_error *err);
 /* on_gone for a running exchange; frees the connection. */
 void conn_close(struct http_conn *c);
 /* Hands to the kernel what it takes of an answer that is complete, without waiting. */

@@ -78,6 +78,11 @@ bool http_exchange_is_unix(const struct http_exchange *ex)
     return ex->conn->is_unix;
 }
 
+const struct http_pin *http_exchange_pin(const struct http_exchange *ex)
+{
+    return ex->conn->pin;
+}
+
 bool http_exchange_has_body(const struct http_exchange *ex)
 {
     return ex->has_body;

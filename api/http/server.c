@@ -128,7 +128,9 @@ static void take_connection(struct http_listener *l, int fd)
         int one = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     }
-    conn_open(s, fd, l->path != NULL, make_room(s), NULL);
+    const struct conn_spec spec = {
+        .fd = fd, .is_unix = l->path != NULL, .has_place = make_room(s), .pin = l->pin};
+    conn_open(s, &spec, NULL);
     if (s->conn_count >= s->limits.connections + LIMIT_HTTP_REFUSING) {
         set_accepting(s, false); /* the others wait in the kernel's queue */
     }
@@ -161,30 +163,54 @@ void server_conn_closed(struct http_server *s)
     }
 }
 
-static int listen_on(struct http_server *s, int fd, const char *path, struct un_error *err)
+static void listener_free(struct http_listener *l)
+{
+    if (l) {
+        free(l->path);
+        free(l->pin);
+        free(l);
+    }
+}
+
+static int listen_on(struct http_server *s, int fd, const char *path, const struct http_pin *pin,
+                     struct http_listener **ret, struct un_error *err)
 {
     struct http_listener *l = calloc(1, sizeof(*l));
-    if (l && path) {
-        l->path = strdup(path);
-    }
-    if (l && (!path || l->path)) {
+    bool ready = l && (!path || (l->path = strdup(path))) && pin_copy(pin, &l->pin);
+    if (ready) {
         l->server = s;
         l->lev =
             evconnlistener_new(un_loop_base(s->loop), on_accept, l,
                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, LISTEN_BACKLOG, fd);
     }
-    if (!l || !l->lev) {
-        int code = l && (!path || l->path) ? -errno : -ENOMEM;
-        if (l) {
-            free(l->path);
-        }
-        free(l);
+    if (!ready || !l->lev) {
+        int code = ready ? -errno : -ENOMEM;
+        listener_free(l);
         close(fd);
         return un_error_errno(err, code ? code : -EIO, "listen");
     }
     evconnlistener_set_error_cb(l->lev, on_accept_error);
+    if (s->accept_paused) {
+        evconnlistener_disable(l->lev);
+    }
     un_list_push(&s->listeners, &l->node);
+    if (ret) {
+        *ret = l;
+    }
     return 0;
+}
+
+int http_server_listen_fd(struct http_server *s, int fd, const struct http_pin *pin,
+                          struct http_listener **ret, struct un_error *err)
+{
+    return listen_on(s, fd, NULL, pin, ret, err);
+}
+
+void http_listener_close(struct http_listener *l)
+{
+    un_list_remove(&l->node);
+    evconnlistener_free(l->lev);
+    listener_free(l);
 }
 
 /* A whole number up to 65535, nothing else. */
@@ -231,8 +257,7 @@ static int parse_address(const char *text, struct sockaddr_storage *ret, socklen
                : -EINVAL;
 }
 
-int http_server_listen_tcp(struct http_server *s, const char *address, uint16_t *ret_port,
-                           struct un_error *err)
+int http_socket_listen(const char *address, int *ret_fd, uint16_t *ret_port, struct un_error *err)
 {
     struct sockaddr_storage addr;
     socklen_t len;
@@ -242,7 +267,7 @@ int http_server_listen_tcp(struct http_server *s, const char *address, uint16_t 
     int one = 1;
     int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-        bind(fd, (struct sockaddr *)&addr, len) < 0) {
+        bind(fd, (struct sockaddr *)&addr, len) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
         int code = -errno;
         if (fd >= 0) {
             close(fd);
@@ -255,7 +280,16 @@ int http_server_listen_tcp(struct http_server *s, const char *address, uint16_t 
         *ret_port = addr.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&addr)->sin6_port)
                                                : ntohs(((struct sockaddr_in *)&addr)->sin_port);
     }
-    return listen_on(s, fd, NULL, err);
+    *ret_fd = fd;
+    return 0;
+}
+
+int http_server_listen_tcp(struct http_server *s, const char *address, uint16_t *ret_port,
+                           struct un_error *err)
+{
+    int fd;
+    int rc = http_socket_listen(address, &fd, ret_port, err);
+    return rc < 0 ? rc : listen_on(s, fd, NULL, NULL, NULL, err);
 }
 
 /* Removes a socket file that no process listens on. */
@@ -305,12 +339,14 @@ int http_server_listen_unix(struct http_server *s, const char *path, unsigned mo
         }
         return un_error_errno(err, code, "listen on %s", path);
     }
-    return listen_on(s, fd, path, err);
+    return listen_on(s, fd, path, NULL, NULL, err);
 }
 
-int http_server_adopt(struct http_server *s, int fd, struct un_error *err)
+int http_server_adopt(struct http_server *s, int fd, const struct http_pin *pin,
+                      struct un_error *err)
 {
-    return conn_open(s, fd, true, true, err);
+    const struct conn_spec spec = {.fd = fd, .is_unix = true, .has_place = true, .pin = pin};
+    return conn_open(s, &spec, err);
 }
 
 /* --- ending ----------------------------------------------------------------------------------- */
@@ -320,13 +356,10 @@ void http_server_stop_accepting(struct http_server *s)
     un_timer_cancel(&s->accept_timer);
     un_list_for_each_safe (it, &s->listeners) {
         struct http_listener *l = un_list_entry(it, struct http_listener, node);
-        un_list_remove(&l->node);
-        evconnlistener_free(l->lev);
         if (l->path) {
             unlink(l->path);
         }
-        free(l->path);
-        free(l);
+        http_listener_close(l);
     }
     s->accept_paused = false;
 }

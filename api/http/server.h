@@ -77,8 +77,24 @@ int http_server_listen_tcp(struct http_server *s, const char *address, uint16_t 
  * -EADDRINUSE when somebody does. The file is removed by http_server_stop_accepting. */
 int http_server_listen_unix(struct http_server *s, const char *path, unsigned mode,
                             struct un_error *err);
-/* Takes a connected stream socket. For tests. */
-int http_server_adopt(struct http_server *s, int fd, struct un_error *err);
+/* What all requests of a connection belong to. */
+struct http_pin {
+    char name[64];
+    unsigned depth;
+};
+/* Takes a connected stream socket, also when it fails. `pin` (copied, or NULL) is what
+ * http_exchange_pin says of its requests. It has a place in any case. */
+int http_server_adopt(struct http_server *s, int fd, const struct http_pin *pin,
+                      struct un_error *err);
+
+/* Gives a listening socket for an address as above, on which nothing is accepted yet. */
+int http_socket_listen(const char *address, int *ret_fd, uint16_t *ret_port, struct un_error *err);
+/* Accepts on a listening socket, which is taken, also when it fails. Requests that come in there have
+ * the pin (copied). Gives a listener, which http_listener_close or http_server_stop_accepting ends. */
+struct http_listener;
+int http_server_listen_fd(struct http_server *s, int fd, const struct http_pin *pin,
+                          struct http_listener **ret, struct un_error *err);
+void http_listener_close(struct http_listener *l);
 
 void http_server_stop_accepting(struct http_server *s);
 /* Connections end after their current exchange, and those that are idle after one now. A request
@@ -98,6 +114,8 @@ const struct http_request *http_exchange_request(const struct http_exchange *ex)
 enum { HTTP_PEER_SIZE = 46 };
 const char *http_exchange_peer(const struct http_exchange *ex, char buf[HTTP_PEER_SIZE]);
 bool http_exchange_is_unix(const struct http_exchange *ex);
+/* What the connection was pinned to when it was taken; NULL: nothing. As long as the exchange. */
+const struct http_pin *http_exchange_pin(const struct http_exchange *ex);
 /* Whether the request has a body at all. */
 bool http_exchange_has_body(const struct http_exchange *ex);
 /* The moment when the head was complete, un_loop_now_us() time. */

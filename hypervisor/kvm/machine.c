@@ -60,6 +60,23 @@ static void *map_at(void *at, uint64_t len, int flags, int fd, uint64_t offset)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* Address space that begins at a multiple of a large page, as guest-physical memory does: KVM has large
+ * pages only where the two are aligned alike. */
+static uint8_t *reserve(uint64_t len)
+{
+    uint8_t *p = mmap(NULL, len + UNID_LARGE_PAGE, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    size_t front = -(uintptr_t)p % UNID_LARGE_PAGE;
+    if (front > 0) {
+        munmap(p, front);
+    }
+    munmap(p + front + len, UNID_LARGE_PAGE - front);
+    return p + front;
+}
+
 int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
                    uint32_t phase_ns[VMM_PHASES])
 {
@@ -69,8 +86,8 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
         return fail(m, "KVM_CREATE_VM");
     }
     phase_ns[VMM_PHASE_CREATE] = lap(&t);
-    m->mem = mmap(NULL, mem_max, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (m->mem == MAP_FAILED) {
+    m->mem = reserve(mem_max);
+    if (!m->mem) {
         return fail(m, "reserve guest memory");
     }
     if (channel_fd >= 0 &&
@@ -201,7 +218,7 @@ static void write_warm_program(uint8_t *mem)
 
 int machine_warm(struct machine *m)
 {
-    if (!map_at(m->mem, PAGE * (WARM_PAGES + 1), MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+    if (!map_at(m->mem, UNID_BOOT_ADDR, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
         return fail(m, "map the first program");
     }
     write_warm_program(m->mem);
@@ -218,18 +235,41 @@ int machine_warm(struct machine *m)
         return fail(m, "run in ring 3");
     }
     m->exits = 0;
-    return complete(m);
+    rc = complete(m);
+    if (rc == 0 && madvise(m->mem, UNID_BOOT_ADDR, MADV_DONTNEED) < 0) {
+        return fail(m, "drop the first program");
+    }
+    return rc;
 }
 
 /* --- bind, run, save, reset ------------------------------------------------------------------- */
 
-static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
+/* [from, to) of the guest's memory is the file's. Each mapping costs some microseconds here, so nothing is
+ * mapped twice, and what is zero is not mapped at all. */
+static bool map_file(struct machine *m, const struct vmm_order *o, int fd, uint64_t from,
+                     uint64_t to)
 {
     int flags = m->shared ? MAP_SHARED : MAP_PRIVATE;
-    if (!map_at(m->mem, UNID_BOOT_ADDR, flags, fd, o->mem_at) ||
-        !map_at(m->mem + UNID_CHANNEL_END, o->mem_bytes - UNID_CHANNEL_END, flags, fd,
-                o->mem_at + UNID_CHANNEL_END)) {
+    return from == to || map_at(m->mem + from, to - from, flags, fd, o->mem_at + from);
+}
+
+static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
+{
+    uint64_t zero = o->zero_bytes ? o->zero_at : o->mem_bytes, zero_end = zero + o->zero_bytes;
+    uint64_t low = m->has_state && !(o->flags & VMM_BIND_LOW) ? UNID_BOOT_ADDR : 0;
+    if (!map_file(m, o, fd, low, UNID_BOOT_ADDR) || !map_file(m, o, fd, UNID_CHANNEL_END, zero) ||
+        !map_file(m, o, fd, zero_end, o->mem_bytes)) {
         return fail(m, "map guest memory");
+    }
+    if (o->zero_bytes == 0) {
+        return 0;
+    }
+    if (mprotect(m->mem + zero, o->zero_bytes, PROT_READ | PROT_WRITE) < 0) {
+        return fail(m, "allow zeros");
+    }
+    uint64_t large = vmm_large_from(zero, o->zero_bytes);
+    if (large < zero_end) { /* where there are no large pages, there are small ones */
+        (void)madvise(m->mem + large, zero_end - large, MADV_HUGEPAGE);
     }
     return 0;
 }

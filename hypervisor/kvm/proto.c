@@ -60,11 +60,22 @@ static bool bind_valid(const struct vmm_order *o, uint64_t mem_max)
            !(o->mem_bytes & page_mask) && !(o->mem_at & page_mask) &&
            !__builtin_add_overflow(o->mem_at, o->mem_bytes, &end) && end <= INT64_MAX &&
            o->state_at <= INT64_MAX &&
-           !(o->flags &
-             ~(uint32_t)(VMM_BIND_SHARED | VMM_BIND_STATE | VMM_BIND_LEARN | VMM_BIND_STAND)) &&
-           (!(o->flags & (VMM_BIND_LEARN | VMM_BIND_STAND)) ||
+           !(o->flags & ~(uint32_t)(VMM_BIND_SHARED | VMM_BIND_STATE | VMM_BIND_LEARN |
+                                    VMM_BIND_STAND | VMM_BIND_LOW)) &&
+           (!(o->flags & (VMM_BIND_LEARN | VMM_BIND_STAND | VMM_BIND_LOW)) ||
             ((o->flags & VMM_BIND_STATE) && !(o->flags & VMM_BIND_SHARED))) &&
            (!(o->flags & VMM_BIND_LEARN) || o->mem_bytes <= VMM_LEARN_MAX);
+}
+
+/* In memory, and not in the channel. */
+static bool zeros_valid(const struct vmm_order *o)
+{
+    uint64_t end;
+    return o->zero_bytes == 0 ||
+           (!(o->zero_at & page_mask) && !(o->zero_bytes & page_mask) &&
+            o->flags & VMM_BIND_STATE && !(o->flags & VMM_BIND_SHARED) &&
+            o->zero_at >= UNID_CHANNEL_END &&
+            !__builtin_add_overflow(o->zero_at, o->zero_bytes, &end) && end <= o->mem_bytes);
 }
 
 /* Ascending, in memory, and not in the channel. */
@@ -97,14 +108,22 @@ bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vm
         return false;
     }
     if (o.op < VMM_ORDER_BIND || o.op > VMM_ORDER_RESET ||
-        (o.op == VMM_ORDER_BIND &&
-         (!bind_valid(&o, mem_max) || !ranges_valid(ranges, count, o.mem_bytes)))) {
+        (o.op == VMM_ORDER_BIND && (!bind_valid(&o, mem_max) || !zeros_valid(&o) ||
+                                    !ranges_valid(ranges, count, o.mem_bytes)))) {
         return false;
     }
     *ret = o;
     *ret_ranges = ranges;
     *ret_count = count;
     return true;
+}
+
+uint64_t vmm_large_from(uint64_t zero_at, uint64_t zero_bytes)
+{
+    const uint64_t end = zero_at + zero_bytes;
+    uint64_t from = zero_at + zero_bytes / 3 + UNID_LARGE_PAGE - 1;
+    from -= from % UNID_LARGE_PAGE;
+    return from < end && end - from >= UNID_LARGE_PAGE ? from : end;
 }
 
 size_t vmm_ranges_make(const uint8_t *bitmap, uint64_t mem_bytes, struct vmm_range *ret)

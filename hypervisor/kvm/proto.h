@@ -115,7 +115,8 @@ enum {
     VMM_BIND_SHARED = 1, /* map the guest's memory shared: what the guest writes is kept */
     VMM_BIND_STATE = 2,  /* the descriptor holds a struct vmm_state at offset state_at */
     VMM_BIND_LEARN = 4,  /* with STATE: tell with the RINGs which pages the guest has written */
-    VMM_BIND_STAND = 8   /* with STATE: wait for GO before the guest runs */
+    VMM_BIND_STAND = 8,  /* with STATE: wait for GO before the guest runs */
+    VMM_BIND_LOW = 16    /* with STATE: what is below the channel is not zero */
 };
 
 /* Pages of guest memory. BIND may be followed, in the same packet, by up to VMM_RANGES_MAX of them, in
@@ -136,6 +137,8 @@ struct vmm_order {
     uint64_t mem_bytes; /* BIND: of guest memory */
     uint64_t mem_at;    /* BIND: where it begins in the descriptor; a multiple of the page size */
     uint64_t state_at;
+    /* BIND with STATE: zeros, that need not be read from the descriptor; 0 bytes: none. */
+    uint64_t zero_at, zero_bytes;
     uint64_t cpu_us;             /* BIND, GO behind a RESET: CPU time from here on; 0 = no limit */
     uint64_t cr3, rip, rsp, rdi; /* BIND without STATE */
 };
@@ -182,6 +185,11 @@ bool vmm_event_parse(const void *packet, size_t len, struct vmm_event *ret);
  * their number are what stands behind it, in the packet. Pure. */
 bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vmm_order *ret,
                      const struct vmm_range **ret_ranges, size_t *ret_count);
+
+/* Where in a guest's zeros large pages begin: their upper two thirds, as a program that uses little, or
+ * maps much and uses little of it, stays below (abi.h, Paging images). The end of the zeros when they are
+ * too few. Pure. */
+uint64_t vmm_large_from(uint64_t zero_at, uint64_t zero_bytes);
 
 /* Makes ranges of a bitmap of written pages (proto.h) for memory of this size: pages close to each other
  * are one range, as a call costs as much as a page. The channel is left out, and so is what is more than a

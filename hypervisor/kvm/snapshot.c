@@ -136,6 +136,16 @@ void snapshot_fill_channel(const struct snapshot *s, uint8_t *base)
     }
 }
 
+/* Pages that large pages stand behind are not copied ahead: nothing is saved by it, and much is used. */
+static void leave_out_large(struct snapshot *s)
+{
+    const uint64_t per_byte = 8 * 4096, end = s->file.hole_at + s->file.hole_bytes;
+    uint64_t at = vmm_large_from(s->file.hole_at, s->file.hole_bytes);
+    for (; at < end && end - at >= per_byte; at += per_byte) {
+        s->written[at / per_byte] = 0;
+    }
+}
+
 enum { LESSONS = 2 /* the second tells what differs from run to run */ };
 
 void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len)
@@ -154,6 +164,7 @@ void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len)
     for (size_t i = 0; i < size; i++) {
         s->written[i] |= bitmap[i];
     }
+    leave_out_large(s);
     s->range_count = vmm_ranges_make(s->written, s->file.mem_bytes, s->ranges);
 }
 
@@ -174,13 +185,15 @@ size_t snapshot_pages_ahead(const struct snapshot *s)
 
 int snapshot_order(struct snapshot *s, struct vmm_order *ret)
 {
-    ret->flags = VMM_BIND_STATE;
+    ret->flags = VMM_BIND_STATE | (s->file.low ? VMM_BIND_LOW : 0);
     if (s->lessons < LESSONS && s->file.mem_bytes <= VMM_LEARN_MAX) {
         s->lessons++;
         ret->flags |= VMM_BIND_LEARN;
     }
     ret->mem_at = SNAPSHOT_MEM_AT;
     ret->state_at = SNAPSHOT_STATE_AT;
+    ret->zero_at = s->file.hole_at;
+    ret->zero_bytes = s->file.hole_bytes;
     return s->file.fd;
 }
 

@@ -265,15 +265,32 @@ static int keep_page(struct snapshot_file *f, uint64_t at, const uint8_t *page)
     return 0;
 }
 
+/* Nothing is in the file from `from` to `to`. */
+static void note_hole(struct snapshot_file *f, uint64_t from, uint64_t to)
+{
+    const uint64_t channel_end = SNAPSHOT_MEM_AT + UNID_CHANNEL_END;
+    from = from < channel_end ? channel_end : (from + PAGE - 1) & ~(PAGE - 1);
+    if (to > from && to - from > f->hole_bytes) {
+        f->hole_at = from - SNAPSHOT_MEM_AT;
+        f->hole_bytes = (to - from) & ~(PAGE - 1);
+    }
+}
+
 /* Reads every page that is not in a hole. A page of zeros counts as a hole, as when writing. */
 static int read_memory(struct snapshot_file *f, uint64_t *sum)
 {
     uint8_t page[PAGE];
     uint64_t end = SNAPSHOT_MEM_AT + f->mem_bytes, at = SNAPSHOT_MEM_AT;
+    f->hole_at = f->hole_bytes = 0;
+    f->low = false;
     while (at < end) {
         off_t data = lseek(f->fd, (off_t)at, SEEK_DATA);
+        if (data < 0 && errno != ENXIO) {
+            return -errno;
+        }
+        note_hole(f, at, data < 0 || (uint64_t)data > end ? end : (uint64_t)data);
         if (data < 0) {
-            return errno == ENXIO ? 0 : -errno;
+            return 0;
         }
         off_t hole = lseek(f->fd, data, SEEK_HOLE);
         uint64_t to = hole < 0 ? end : (uint64_t)hole;
@@ -288,6 +305,7 @@ static int read_memory(struct snapshot_file *f, uint64_t *sum)
             }
             uint64_t guest = at - SNAPSHOT_MEM_AT;
             *sum = sum_page(*sum, guest, page);
+            f->low |= guest < UNID_BOOT_ADDR;
             if (in_channel(guest) && (rc = keep_page(f, guest, page)) < 0) {
                 return rc;
             }

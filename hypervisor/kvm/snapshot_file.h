@@ -25,6 +25,10 @@ enum { SNAPSHOT_CHANNEL_PAGES = VMM_CHANNEL_SIZE / 4096 };
 struct snapshot_file {
     int fd; /* read-only */
     uint64_t mem_bytes;
+    /* The longest part of guest memory that is zero and a hole in the file, in whole pages and outside of
+     * the channel. */
+    uint64_t hole_at, hole_bytes;
+    bool low; /* there is something below the channel */
     /* The pages of the channel that are not zero, and where they are in it. */
     size_t page_count;
     uint16_t page_at[SNAPSHOT_CHANNEL_PAGES];

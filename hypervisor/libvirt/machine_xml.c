@@ -75,9 +75,11 @@ static int append_disk(const struct hv_machine_disk *d, unsigned number, const c
 {
     int rc = un_buf_append_str(out, "<disk type='file' device='disk'><driver name='qemu'");
     rc = rc < 0 ? rc : attribute(out, "type", d->format);
-    /* A volume's bytes are on the disk when the guest's flush has ended; an image's are lost anyway. */
+    /* A volume's bytes are on the disk when the guest's flush has ended; an image's are lost anyway. The
+     * guest is told when there is no room: QEMU would stop it, and nobody set it going again. */
     rc = rc < 0 ? rc
-                : un_buf_printf(out, " cache='%s'/><source", d->read_only ? "unsafe" : "writeback");
+                : un_buf_printf(out, " cache='%s' error_policy='report'/><source",
+                                d->read_only ? "unsafe" : "writeback");
     rc = rc < 0 ? rc : attribute(out, "file", d->path);
     rc = rc < 0 ? rc
                 : un_buf_printf(out, "/><target dev='%s%c' bus='%s'/>%s%s</disk>",
@@ -127,8 +129,12 @@ static int append_devices(const struct lv_machine_xml_spec *spec, bool xen, stru
                  : un_buf_append_str(out, "<controller type='usb' model='none'/>"
                                           "<memballoon model='none'/><audio id='1' type='none'/>");
     }
+    /* QEMU's microvm gives its transports away from the highest address down, and guests look for them
+     * from the lowest up: what is to be found first comes last. */
+    bool backwards = !xen && m->type == HV_MACHINE_MICROVM;
     for (unsigned i = 0; i < m->disk_count; i++) {
-        rc = rc < 0 ? rc : append_disk(&m->disks[i], i, address, xen, out);
+        const struct hv_machine_disk *d = &m->disks[backwards ? m->disk_count - 1 - i : i];
+        rc = rc < 0 ? rc : append_disk(d, i, address, xen, out);
     }
     rc = rc < 0 ? rc : append_net(m, address, xen, out);
     rc = rc < 0 ? rc : append_console(spec->console_path, xen, out);

@@ -551,6 +551,13 @@ def test_doctor_names_what_is_missing(tmp_path):
         (("image", "rm", "sha256:1"), "is no digest"),
         (("image", "rm", "0123abc"), "is no digest"),
         (("image", "tag", "x"), "image tag needs IMAGE TAG"),
+        (("volume",), "volume is followed by one of create, ls, describe, rm\n"),
+        (("volume", "create", "v"), "--size is missing"),
+        (("volume", "create", "v", "--size", "1000"), "not a whole number of MiB"),
+        (("volume", "create", "v", "--size", "17T"), "not a whole number of MiB from 1M to 16T"),
+        (("volume", "create", "v", "--size", "1GB"), "'1GB' is no size"),
+        (("volume", "rm"), "volume rm needs NAME..."),
+        (("deploy", "f", "x", "--volume", "v"), "add --service"),
         (("help", "nonsense"), "there is no verb"),
         (("ls", "--host", "127.0.0.1:7070"), "is no address"),
     ],
@@ -564,6 +571,8 @@ def test_wrong_usage_is_2_and_says_why(words, hint, tmp_path):
 
 VERBS = [
     "deploy",
+    "apply",
+    "delete",
     "check",
     "invoke",
     "ls",
@@ -587,6 +596,10 @@ VERBS = [
     "image rm",
     "image tag",
     "image untag",
+    "volume create",
+    "volume ls",
+    "volume describe",
+    "volume rm",
     "trigger add",
     "trigger ls",
     "trigger show",
@@ -612,6 +625,54 @@ def test_every_verb_has_help_and_a_place_in_the_manual(verb):
     assert f"Cm {verb}" in (harness.ROOT / "docs/man/unictl.1").read_text()
 
 
+VOLUME = {
+    "name": "data",
+    "format": "raw",
+    "size": 3 << 30,
+    "allocated": 4096,
+    "image": None,
+    "used_by": ["db"],
+    "created_at": "2020-01-01T00:00:00.000000Z",
+}
+
+
+def test_volumes_are_made_and_shown(stub):
+    stub.answers = [answer(201, VOLUME), answer(201, VOLUME)]
+    assert stub.run("volume", "create", "data", "--size", "3G").ok().text == "data\n"
+    head, body = stub.requests[-1]
+    assert head.startswith("PUT /api/v1/volumes/data ")
+    assert json.loads(body) == {"size_mib": 3072}
+    digest = "sha256:" + "a" * 64
+    stub.run("volume", "create", "data", "--from", digest, "--size", "1M").ok()
+    assert json.loads(stub.requests[-1][1]) == {"size_mib": 1, "image": digest}
+    unused = {**VOLUME, "name": "spare", "used_by": [], "size": 1536 << 20}
+    stub.answers = [answer(200, {"items": [VOLUME, unused], "next": None}), answer(200, VOLUME)]
+    first, second = stub.run("volume", "ls").ok().text.splitlines()[1:]
+    assert first.split()[:5] == ["data", "raw", "3GiB", "4.10kB", "db"]
+    assert second.split()[:5] == ["spare", "raw", "1536MiB", "4.10kB", "-"]
+    text = stub.run("volume", "describe", "data").ok().text
+    assert "Used by:     db\n" in text and "From image:  -\n" in text
+    stub.answers = [answer(204), problem(409, detail="volume b is used by function db")]
+    done = stub.run("volume", "rm", "a", "b")
+    assert (done.status, done.text) == (1, "a\n")
+    assert "used by function db" in done.err
+
+
+def test_deploy_sends_what_a_machine_gets_besides(stub):
+    kernel, initrd, disk = ("sha256:" + c * 64 for c in "abc")
+    stub.answers = [answer(201, FUNCTION)]
+    stub.run(
+        *["deploy", "f", kernel, "--initrd", initrd, "--disk", disk, "--service"],
+        *["--volume", "one", "--volume", "two"],
+    ).ok()
+    assert json.loads(stub.requests[-1][1])["machine"] == {
+        "initrd": initrd,
+        "disk": disk,
+        "service": True,
+        "volumes": ["one", "two"],
+    }
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -631,6 +692,10 @@ def test_every_verb_has_help_and_a_place_in_the_manual(verb):
         ("image", "rm", "sha256:" + "0" * 64),
         ("image", "tag", "one", "two"),
         ("image", "untag", "one"),
+        ("volume", "create", "one", "--size", "1M"),
+        ("volume", "ls"),
+        ("volume", "describe", "one"),
+        ("volume", "rm", "one"),
         ("version",),
         ("deploy", "f", "sha256:" + "0" * 64),
     ],
@@ -657,6 +722,8 @@ def test_missing_files_are_told_before_anything_is_sent(tmp_path):
     for words in (
         ("deploy", "f", "./none"),
         ("image", "push", tmp_path / "none"),
+        ("deploy", "f", "sha256:" + "0" * 64, "--initrd", tmp_path / "none"),
+        ("volume", "create", "v", "--from", tmp_path / "none"),
         ("image", "push", tmp_path),
         ("invoke", "f", "--data", f"@{tmp_path}/none"),
         ("invoke", "f", "--data", f"@{tmp_path}"),

@@ -175,6 +175,19 @@ def test_full_disk_is_507_and_what_is_stored_stays(cramped):
     unid.call("g").ok()
 
 
+def test_volume_without_room_is_507_and_nothing_is_half_made(cramped, small_disk):
+    unid = cramped
+    image = unid.push(bytes(510) + b"\x55\xaa" + os.urandom(2 << 20))
+    unid.put("/api/v1/volumes/kept", {"size_mib": 1024}).ok(201)
+    with filled(small_disk):
+        unid.put("/api/v1/volumes/full", {"image": image}).problem(507)
+        unid.put("/api/v1/volumes/empty", {"size_mib": 1}).problem(507)
+    files = {f.name for f in (unid.state / "volumes").iterdir()}
+    assert files == {"kept"}
+    assert [v["name"] for v in unid.get("/api/v1/volumes").ok().json["items"]] == ["kept"]
+    unid.put("/api/v1/volumes/full", {"image": image}).ok(201)
+
+
 def test_disk_without_a_byte_left_refuses_writes_and_serves_calls(cramped, small_disk):
     unid = cramped
     unid.deploy("f", "hello")

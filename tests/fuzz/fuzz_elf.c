@@ -31,6 +31,29 @@ static void check_promises(const struct un_elf *elf, uint64_t file_size)
     require(elf->entry >= elf->low && elf->entry < elf->high);
 }
 
+/* Fed in pieces, a file is what it is as a whole; notes far behind its head are found as well. The zeros
+ * in between move what follows the first 4096 bytes there. */
+static void check_fed(const uint8_t *data, size_t size, size_t zeros)
+{
+    static const uint8_t nothing[70000];
+    struct un_error err = UN_ERROR_INIT;
+    struct image_head *h = image_head_new();
+    enum image_kind whole = IMAGE_SDK, fed = IMAGE_SDK;
+    size_t first = size < 4096 ? size : 4096;
+    require(h != NULL && zeros <= sizeof(nothing));
+    for (size_t at = 0; at < first; at += 1000) {
+        require(image_head_feed(h, data + at, first - at < 1000 ? first - at : 1000) == 0);
+    }
+    require(image_head_feed(h, nothing, zeros) == 0);
+    require(image_head_feed(h, data + first, size - first) == 0);
+    int rc = image_head_recognise(h, &fed, &err);
+    require(rc == 0 || err.text[0] != '\0');
+    if (zeros == 0 && size <= 64 << 10) {
+        require(image_recognise(data, size, size, &whole, &err) == rc && (rc < 0 || whole == fed));
+    }
+    image_head_free(h);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct un_elf elf;
@@ -52,5 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         rc = image_recognise(data, size, size + more, &kind, &err);
         require(rc == 0 || err.text[0] != '\0');
     }
+    check_fed(data, size, 0);
+    check_fed(data, size, 70000);
     return 0;
 }

@@ -41,6 +41,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (un_endpoint_parse((const char *)data, size, true, &e, &err) == 0) {
         check(&e, true);
     }
+    if (un_endpoint_parse_listen((const char *)data, size, &e, &err) == 0) {
+        char text[UN_ENDPOINT_TEXT_SIZE];
+        struct un_endpoint again;
+
+        must(e.is_address && !e.below && !e.any_port);
+        un_endpoint_text(&e, text);
+        must(un_endpoint_parse_listen(text, strlen(text), &again, &err) == 0);
+        must(memcmp(&e, &again, sizeof(again)) == 0);
+    }
     (void)un_endpoint_parse_host((const char *)data, size, &e, &err);
     return 0;
 }

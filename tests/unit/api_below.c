@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "scheduler/dial.h"
 #include "scheduler/metrics.h"
 #include "scheduler/news.h"
 #include "scheduler/replay.h"
@@ -139,6 +140,48 @@ static void go_open(struct later *l)
 {
     below.mappings += l->rc == 0;
     CB(l, image_open_cb)(l->arg, l->rc, l->rc == 0 ? &mapping : NULL, &l->err);
+}
+
+/* --- volumes ------------------------------------------------------------------------------------ */
+
+static const struct volume_info the_volume = {
+    .name = "data", .format = "raw", .size_bytes = 1 << 20, .used_by = "hello"};
+
+static void go_volume(struct later *l)
+{
+    CB(l, volume_info_cb)(l->arg, l->rc, &the_volume, l->number, &l->err);
+}
+
+void volume_create(struct imagestore *is, const struct volume_spec *spec, volume_info_cb cb,
+                   void *arg)
+{
+    (void)is;
+    later(go_volume, (void (*)(void))cb, arg, strcmp(spec->name, "full") == 0 ? -ENOSPC : 0)->number =
+        strcmp(spec->name, "data") != 0;
+}
+
+void volume_get(struct imagestore *is, const char *name, volume_info_cb cb, void *arg)
+{
+    (void)is;
+    later(go_volume, (void (*)(void))cb, arg, strcmp(name, "data") == 0 ? 0 : -ENOENT);
+}
+
+static void go_volumes(struct later *l)
+{
+    CB(l, volume_list_cb)(l->arg, 0, &the_volume, 1, &l->err);
+}
+
+void volume_list(struct imagestore *is, volume_list_cb cb, void *arg)
+{
+    (void)is;
+    later(go_volumes, (void (*)(void))cb, arg, 0);
+}
+
+void volume_remove(struct imagestore *is, const char *name, image_done_cb cb, void *arg)
+{
+    (void)is;
+    later(go_done, (void (*)(void))cb, arg,
+          strcmp(name, "data") == 0 ? -EBUSY : strcmp(name, "old") == 0 ? 0 : -ENOENT);
 }
 
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg)
@@ -432,7 +475,7 @@ const char *sched_outcome_name(enum sched_outcome_kind k)
 unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
     static const unsigned statuses[] = {200, 404, 429, 429, 413, 411,
-                                        502, 502, 504, 503, 503, 502, 500};
+                                        502, 502, 504, 503, 503, 502, 421, 500};
     return statuses[k];
 }
 
@@ -787,4 +830,34 @@ void log_unfollow(struct log_follower *f)
 {
     (void)f;
     below.followers--;
+}
+
+/* --- published ports and private names -------------------------------------------------------- */
+
+struct function_version *function_peek(struct registry *r, const char *name, const char *qualifier)
+{
+    return NULL;
+}
+
+void function_list_published(struct registry *r, const char *after, unsigned limit,
+                             function_list_cb cb, void *arg)
+{
+    cb(arg, 0, NULL, 0, NULL);
+}
+
+void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+{
+}
+
+void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+{
+}
+
+struct dialer *sched_dialer(struct scheduler *s)
+{
+    return NULL;
+}
+
+void dialer_on_internal(struct dialer *d, dial_serve_fn serve, void *arg)
+{
 }

@@ -179,7 +179,7 @@ void connect_pair(void)
 {
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
-    assert_int_equal(http_server_adopt(fx->server, fds[0], NULL), 0);
+    assert_int_equal(http_server_adopt(fx->server, fds[0], NULL, NULL), 0);
     fx->fd = fds[1];
 }
 

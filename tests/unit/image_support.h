@@ -31,17 +31,19 @@ struct image_ground {
 static inline void image_ground_start(struct image_ground *ig, uint64_t max_cache_bytes)
 {
     static const struct store_schema *const schemas[] = {&imagestore_schema, NULL};
-    static char cache[128];
+    static char cache[128], volumes[128];
     struct un_error err = UN_ERROR_INIT;
     if (ground_open_store(&ig->g, schemas, &err) < 0) {
         fail_msg("%s", err.text);
     }
     assert_int_equal(un_workers_new(ig->g.loop, "test", 2, &ig->workers, &err), 0);
     snprintf(cache, sizeof cache, "%s/cache", ig->g.dir);
+    snprintf(volumes, sizeof volumes, "%s/volumes", ig->g.dir);
     struct imagestore_spec spec = {.loop = ig->g.loop,
                                    .store = ig->g.store,
                                    .workers = ig->workers,
                                    .cache_dir = cache,
+                                   .volume_dir = volumes,
                                    .max_image_bytes = 64 << 20,
                                    .max_cache_bytes = max_cache_bytes};
     if (imagestore_open(&spec, &ig->is, &err) < 0) {

@@ -53,40 +53,50 @@ void world_file_init(struct world_file *f, const void *data, uint64_t size, bool
     f->frames = framed ? into_image(data, size) : 0;
 }
 
-static uint64_t *entry(uint64_t addr)
+/* What the processor finds: the leaf entry for the page of an address, 0 when there is none. */
+static uint64_t entry(uint64_t addr)
 {
-    return pte_find(addr, false, NULL);
+    bool large = false;
+    const uint64_t *pte = pte_look(addr, &large);
+    return !pte ? 0 : large ? *pte + (addr & (TABLE_SPAN - 1) & ~PAGE_MASK) : *pte;
 }
 
 int world_peek(uint64_t addr)
 {
-    const uint64_t *pte = entry(addr);
-    if (!pte || !(*pte & PTE_P)) {
+    uint64_t pte = entry(addr);
+    if (!(pte & PTE_P)) {
         return -1;
     }
-    return ((uint8_t *)phys_to_virt(*pte & PTE_FRAME))[addr & PAGE_MASK];
+    return ((uint8_t *)phys_to_virt(pte & PTE_FRAME))[addr & PAGE_MASK];
 }
 
 bool world_can_write(uint64_t addr)
 {
-    const uint64_t *pte = entry(addr);
-    return pte && (*pte & PTE_P) && (*pte & PTE_W);
+    uint64_t pte = entry(addr);
+    return (pte & PTE_P) && (pte & PTE_W);
+}
+
+bool world_large(uint64_t addr)
+{
+    bool large = false;
+    return pte_look(addr, &large) && large;
 }
 
 void world_poke(uint64_t addr, uint8_t value)
 {
-    uint64_t *pte = entry(addr);
     if (!world_can_write(addr)) {
         abort();
     }
-    *pte |= PTE_D; /* as the processor does */
-    ((uint8_t *)phys_to_virt(*pte & PTE_FRAME))[addr & PAGE_MASK] = value;
+    if (!world_large(addr)) {
+        *pte_find(addr, false, NULL) |= PTE_D; /* as the processor does */
+    }
+    ((uint8_t *)phys_to_virt(entry(addr) & PTE_FRAME))[addr & PAGE_MASK] = value;
 }
 
 uint64_t world_frame(uint64_t addr)
 {
-    const uint64_t *pte = entry(addr);
-    return pte && *pte & (PTE_P | PTE_KEPT) ? *pte & PTE_FRAME : 0;
+    uint64_t pte = entry(addr);
+    return pte & (PTE_P | PTE_KEPT) ? pte & PTE_FRAME : 0;
 }
 
 /* --- what the parts call ------------------------------------------------------------------------ */

@@ -258,8 +258,22 @@ int image_path(const struct image_mapping *m, char *ret, size_t size)
     return 0;
 }
 
+int volume_place(struct imagestore *is, const char *name, char *ret_path, size_t path_size,
+                 const char **ret_format, struct un_error *err)
+{
+    if (strcmp(name, "missing") == 0) {
+        return un_error_set(err, -ENOENT, "there is no volume %s", name);
+    }
+    snprintf(ret_path, path_size, "/volumes/%s", name);
+    *ret_format = "raw";
+    return 0;
+}
+
 void image_unref(struct image_mapping *m)
 {
+    if (!m) {
+        return;
+    }
     unsigned refs = (unsigned)m->kind;
 
     if (refs > 1) {

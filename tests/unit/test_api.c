@@ -260,7 +260,8 @@ static void every_outcome_has_its_status(void **state)
                  {SCHED_WAIT_EXPIRED, 429, 0},       {SCHED_REQUEST_TOO_LARGE, 413, 0},
                  {SCHED_RESPONSE_TOO_LARGE, 502, 0}, {SCHED_TIMED_OUT, 504, 0},
                  {SCHED_CANNOT_RUN, 503, 0},         {SCHED_DRAINING, 503, 0},
-                 {SCHED_CANCELLED, 502, 0},          {SCHED_INTERNAL, 500, 0}};
+                 {SCHED_CANCELLED, 502, 0},          {SCHED_INTERNAL, 500, 0},
+                 {SCHED_WRONG_INTERFACE, 421, 0}};
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct sched_outcome outcome = {.kind = cases[i].kind,
@@ -521,6 +522,36 @@ static void tags_are_told_with_their_images(void **state)
     expect_status(500);
     ask("GET", "/api/v1/tags", NULL);
     expect_status(500);
+}
+
+static void volumes_are_made_told_and_removed(void **state)
+{
+    (void)state;
+    ask("PUT", "/api/v1/volumes/new", "{\"size_mib\":16}");
+    expect_status(201);
+    expect("Location: /api/v1/volumes/data");
+    expect("{\"name\":\"data\",\"format\":\"raw\",\"size\":1048576,\"allocated\":0,"
+           "\"image\":null,\"used_by\":[\"hello\"],");
+    ask("PUT", "/api/v1/volumes/data", "{\"image\":\"" BELOW_DIGEST "\"}");
+    expect_status(200);
+    ask("PUT", "/api/v1/volumes/full", "{\"size_mib\":16}");
+    expect_status(507);
+    ask("PUT", "/api/v1/volumes/new", "{\"size_mib\":0}");
+    expect_status(400);
+    ask("PUT", "/api/v1/volumes/new", "{\"size\":16}");
+    expect_status(400);
+    ask("GET", "/api/v1/volumes", NULL);
+    expect("{\"items\":[{\"name\":\"data\"");
+    ask("GET", "/api/v1/volumes/data", NULL);
+    expect_status(200);
+    ask("GET", "/api/v1/volumes/none", NULL);
+    expect_status(404);
+    ask("DELETE", "/api/v1/volumes/data", NULL);
+    expect_status(409);
+    ask("DELETE", "/api/v1/volumes/old", NULL);
+    expect_status(204);
+    ask("DELETE", "/api/v1/volumes/none", NULL);
+    expect_status(404);
 }
 
 /* --- functions -------------------------------------------------------------------------------- */
@@ -875,6 +906,7 @@ int main(void)
         TEST(push_that_breaks_off_is_undone),
         TEST(images_are_read),
         TEST(tags_are_told_with_their_images),
+        TEST(volumes_are_made_told_and_removed),
         TEST(function_is_deployed_from_a_digest_or_a_tag),
         TEST(image_that_cannot_run_is_not_deployed),
         TEST(program_that_fails_to_begin_is_not_deployed),

@@ -15,10 +15,11 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
-#include "scheduler/egress_impl.h"
+#include "scheduler/dial_impl.h"
+#include "scheduler/egress.h"
 
 static struct un_loop *loop;
-static struct egress_resolver *resolver;
+static struct dialer *dialer;
 static struct egress *egress;
 static int listener = -1;
 static uint16_t port;
@@ -65,14 +66,14 @@ static int setup(void **state)
         return -1;
     }
     port = ntohs(at.sin_port);
-    return un_loop_new(&loop, &err) < 0 || egress_resolver_new(loop, &resolver, &err) < 0 ? -1 : 0;
+    return un_loop_new(&loop, &err) < 0 || dialer_new(loop, &dialer, &err) < 0 ? -1 : 0;
 }
 
 static int teardown(void **state)
 {
     egress_free(egress);
     egress = NULL;
-    egress_resolver_free(resolver);
+    dialer_free(dialer);
     un_loop_free(loop);
     close(listener);
     return 0;
@@ -81,7 +82,7 @@ static int teardown(void **state)
 static void begin(char *const *rules)
 {
     const struct egress_spec spec = {.loop = loop,
-                                     .resolver = resolver,
+                                     .dialer = dialer,
                                      .rules = rules,
                                      .function = "f",
                                      .answer = on_answer,
@@ -334,19 +335,19 @@ static void own_addresses_are_known(void **state)
         "::127.0.0.1",
     };
     static const char *const others[] = {"192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"};
-    union egress_address a;
+    union dial_address a;
 
     for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
-        assert_true(egress_address_read(own[i], 80, &a));
-        if (!egress_address_is_own(&a)) {
+        assert_true(dial_address_read(own[i], 80, &a));
+        if (!dial_address_is_own(&a)) {
             fail_msg("%s is not known as own", own[i]);
         }
     }
     for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
-        assert_true(egress_address_read(others[i], 80, &a));
-        assert_false(egress_address_is_own(&a));
+        assert_true(dial_address_read(others[i], 80, &a));
+        assert_false(dial_address_is_own(&a));
     }
-    assert_false(egress_address_read("localhost", 80, &a));
+    assert_false(dial_address_read("localhost", 80, &a));
 }
 
 static void server_that_is_not_there_refuses(void **state)

@@ -139,6 +139,34 @@ static void rules_allow_what_they_say_and_nothing_else(void **state)
     assert_false(un_endpoint_matches(&rule, &host, true));
 }
 
+static void where_to_listen_is_an_address(void **state)
+{
+    static const struct {
+        const char *text, *as; /* NULL: refused */
+    } cases[] = {{"80", "127.0.0.1:80"},     {"0", "127.0.0.1:0"},     {"0.0.0.0:8080", "0.0.0.0:8080"},
+                 {"[::]:1", "[::]:1"},       {"[0::1]:0", "[::1]:0"},  {"localhost:65535", "127.0.0.1:65535"},
+                 {"", NULL},                 {":80", NULL},            {"web:80", NULL},
+                 {"65536", NULL},            {"-1", NULL},             {"80:", NULL},
+                 {"*:80", NULL},             {"127.0.0.1:*", NULL},    {"00", NULL},
+                 {"::1:80", NULL},           {"127.1:80", NULL}};
+    struct un_endpoint e;
+    struct un_error err = UN_ERROR_INIT;
+    char buf[UN_ENDPOINT_TEXT_SIZE];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int rc = un_endpoint_parse_listen(cases[i].text, strlen(cases[i].text), &e, &err);
+
+        if ((rc == 0) != (cases[i].as != NULL)) {
+            fail_msg("%s: %d", cases[i].text, rc);
+        }
+        if (rc == 0) {
+            assert_string_equal(un_endpoint_text(&e, buf), cases[i].as);
+        } else {
+            assert_true(err.text[0]);
+        }
+    }
+}
+
 static void system_calls_have_their_linux_names(void **state)
 {
     assert_string_equal(un_syscall_name(0), "read");
@@ -154,6 +182,7 @@ int main(void)
         cmocka_unit_test(endpoints_have_one_form),
         cmocka_unit_test(what_is_no_endpoint_is_refused),
         cmocka_unit_test(rules_allow_what_they_say_and_nothing_else),
+        cmocka_unit_test(where_to_listen_is_an_address),
         cmocka_unit_test(system_calls_have_their_linux_names),
     };
     return cmocka_run_group_tests_name("endpoint", tests, NULL, NULL);

@@ -86,7 +86,11 @@ static void what_is_wrong_is_named(void **state)
     assert_refused("{\"image\":5}", "image");
     assert_refused("{\"image\":\"sha256:xyz\"}", "image: must be");
     assert_refused(WITH("\"memroy_mib\":5"), "memroy_mib");
-    assert_refused(WITH("\"interface\":\"tcp\""), "interface: must be");
+    assert_refused(WITH("\"interface\":\"grpc\""), "interface: must be");
+    assert_refused(WITH("\"publish\":80"), "publish: must be a list");
+    assert_refused(WITH("\"publish\":[80]"), "publish[0]: must be a string");
+    assert_refused(WITH("\"publish\":[\"web:80\"]"), "publish[0]");
+    assert_refused(WITH("\"publish\":[\"80\",\"127.0.0.1:80\"]"), "twice");
     assert_refused(WITH("\"driver\":\"qemu\""), "driver: must be");
     assert_refused(WITH("\"driver\":1"), "driver: must be");
     assert_refused(WITH("\"isolation\":\"\""), "isolation: must be");
@@ -442,10 +446,38 @@ static void kind_and_interface_must_go_together(void **state)
     assert_int_equal(deploy(rg, "c", rg->program, ",\"interface\":\"lambda\""), -ENOTSUP);
     assert_int_equal(deploy(rg, "c", rg->program, ",\"interface\":\"sdk\""), -EINVAL);
     assert_int_equal(deploy(rg, "c", rg->kernel, ",\"interface\":\"cgi\""), -EINVAL);
+    assert_int_equal(deploy(rg, "c", rg->kernel, ",\"interface\":\"tcp\""), -EINVAL);
+    assert_non_null(strstr(rg->ig.a.text, "services"));
+    assert_int_equal(deploy(rg, "c", rg->program, ",\"interface\":\"tcp\""), -EINVAL);
+    assert_int_equal(deploy(rg, "c", rg->sdk, ",\"interface\":\"tcp\""), -EINVAL);
     assert_int_equal(deploy(rg, "c", "sha256:" D64, ""), -ENOENT);
     assert_int_equal(deploy(rg, "No", rg->sdk, ""), -EINVAL);
     assert_int_equal(resolve(rg, "c", NULL), -ENOENT); /* none of these left anything */
     assert_int_equal(list(rg, NULL, 10), 2);
+}
+
+static void published_ports_are_kept_in_one_form_and_found(void **state)
+{
+    struct registry_ground *rg = *state;
+    const char *tcp = ",\"interface\":\"tcp\",\"machine\":{\"service\":true}"
+                      ",\"publish\":[\"5432\",\"[::1]:0\",\"localhost:81\"]";
+    assert_int_equal(deploy(rg, "a", rg->sdk, ""), 0);
+    assert_int_equal(deploy(rg, "db", rg->kernel, tcp), 0);
+    assert_int_equal(rg->v->config.interface, FUNCTION_TCP);
+    assert_string_equal(rg->v->config.publish[0], "127.0.0.1:5432");
+    assert_string_equal(rg->v->config.publish[1], "[::1]:0");
+    assert_string_equal(rg->v->config.publish[2], "127.0.0.1:81");
+    assert_null(rg->v->config.publish[3]);
+    assert_int_equal(deploy(rg, "db", rg->kernel, tcp), 0);
+    assert_int_equal(rg->v->version, 1);
+    function_list_published(rg->r, NULL, 10, on_functions, rg);
+    assert_int_equal(answer_wait(&rg->ig), 0);
+    assert_int_equal(rg->ig.a.count, 1);
+    assert_string_equal(rg->names[0], "db:1");
+    assert_int_equal(deploy(rg, "db", rg->kernel, ""), 0); /* the live version counts */
+    function_list_published(rg->r, NULL, 10, on_functions, rg);
+    assert_int_equal(answer_wait(&rg->ig), 0);
+    assert_int_equal(rg->ig.a.count, 0);
 }
 
 static void rollback_moves_live_and_keeps_versions(void **state)
@@ -664,6 +696,7 @@ int main(void)
         TEST(listeners_hear_of_changes_until_they_leave),
         TEST(egress_rules_are_kept_in_one_form),
         TEST(kind_and_interface_must_go_together),
+        TEST(published_ports_are_kept_in_one_form_and_found),
         TEST(rollback_moves_live_and_keeps_versions),
         TEST(aliases_name_versions),
         TEST(what_is_not_there_is_told_apart),

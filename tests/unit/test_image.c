@@ -1,5 +1,5 @@
-/* test_image.c - the image store: kinds, uploads and their ends, reading, removal, the cache. Tags:
- * test_image_tags.c. */
+/* test_image.c - the image store: uploads and their ends, reading, removal, the cache. Kinds:
+ * test_recognise.c, tags: test_image_tags.c. */
 #include "tests/unit/image_support.h"
 
 #include <time.h>
@@ -38,219 +38,9 @@ static void assert_nothing_stored(struct image_ground *ig)
     assert_int_equal(ground_number(&ig->g, "SELECT count(*) FROM images"), 0);
 }
 
-/* --- kinds ------------------------------------------------------------------------------------ */
+/* --- digests -------------------------------------------------------------------------------------- */
 
 static struct un_error err;
-
-static void assert_kind(const struct elf_file *f, enum image_kind want)
-{
-    enum image_kind kind;
-    if (image_recognise(f->data, sizeof f->data, sizeof f->data, &kind, &err) < 0) {
-        fail_msg("%s", err.text);
-    }
-    assert_string_equal(image_kind_name(kind), image_kind_name(want));
-}
-
-static void assert_no_image(const void *data, size_t len, uint64_t size, const char *why)
-{
-    enum image_kind kind;
-    err.text[0] = '\0';
-    assert_int_equal(image_recognise(data, len, size, &kind, &err), -EINVAL);
-    if (!strstr(err.text, why)) {
-        fail_msg("\"%s\" does not say \"%s\"", err.text, why);
-    }
-}
-
-static void paging_images_may_have_segments_in_the_direct_map(void **state)
-{
-    struct elf_file f;
-    struct {
-        uint16_t major, minor;
-        uint32_t flags;
-    } desc = {UNID_ABI_MAJOR, UNID_ABI_MINOR, UNID_NOTE_PAGING};
-    elf_make(&f);
-    elf_add_note(&f, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &desc, sizeof desc);
-    elf_program(&f, ELF_PH_DATA)->p_vaddr = UNID_DIRECT_MAP + 0x800000;
-    assert_kind(&f, IMAGE_SDK);
-    elf_program(&f, ELF_PH_DATA)->p_vaddr = UNID_DIRECT_MAP + (UINT64_C(1) << 40);
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "segments span 1048");
-    desc.flags = 0;
-    elf_add_note(&f, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &desc, sizeof desc);
-    elf_program(&f, ELF_PH_DATA)->p_vaddr = UNID_DIRECT_MAP + 0x800000;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "segments span");
-}
-
-static void programs_are_told_apart(void **state)
-{
-    struct elf_file f;
-    elf_make_sdk(&f);
-    assert_kind(&f, IMAGE_SDK);
-    elf_make(&f);
-    assert_kind(&f, IMAGE_LINUX_STATIC);
-    elf_header(&f)->e_type = ET_DYN; /* static-pie */
-    assert_kind(&f, IMAGE_LINUX_STATIC);
-    elf_add_interp(&f);
-    assert_kind(&f, IMAGE_LINUX_DYNAMIC);
-}
-
-static void kernels_are_told_apart(void **state)
-{
-    struct elf_file f;
-    elf_make(&f);
-    elf_add_note(&f, "Xen", 18, "\0\0\x10\0", 4);
-    assert_kind(&f, IMAGE_PVH);
-    elf_make(&f);
-    elf_add_note(&f, "Xen", 18, "\0\0\x10\0\0\0\0\0", 8);
-    elf_add_multiboot1(f.data + 0x1000, 3);
-    assert_kind(&f, IMAGE_PVH);
-    elf_make(&f);
-    elf_add_multiboot1(f.data + 8192 - 12, 3); /* the last place */
-    assert_kind(&f, IMAGE_MULTIBOOT1);
-    elf_make32(&f);
-    elf_add_multiboot1(f.data + 0x1000, 3);
-    assert_kind(&f, IMAGE_MULTIBOOT1);
-    elf_make(&f);
-    elf_add_multiboot2(f.data + 0x1008);
-    assert_kind(&f, IMAGE_MULTIBOOT2);
-}
-
-static void a_header_must_be_aligned_and_add_up(void **state)
-{
-    struct elf_file f;
-    elf_make(&f);
-    elf_add_multiboot1(f.data + 0x1002, 3);
-    assert_kind(&f, IMAGE_LINUX_STATIC);
-    elf_make(&f);
-    elf_add_multiboot1(f.data + 0x1000, 3);
-    f.data[0x1008] ^= 1;
-    assert_kind(&f, IMAGE_LINUX_STATIC);
-    elf_make(&f);
-    elf_add_multiboot2(f.data + 0x1004);
-    assert_kind(&f, IMAGE_LINUX_STATIC);
-}
-
-static void make_bzimage(struct elf_file *f)
-{
-    memset(f, 0, sizeof *f);
-    f->data[0x1f1] = 3;                /* setup_sects: 2048 bytes with the boot sector */
-    put32(f->data + 0x1f4, 6144 / 16); /* syssize */
-    f->data[0x1fe] = 0x55;
-    f->data[0x1ff] = 0xaa;
-    memcpy(f->data + 0x202, "HdrS", 4);
-    f->data[0x206] = 0x0f;
-    f->data[0x207] = 0x02;
-    f->data[0x211] = 1;
-}
-
-static void a_bzimage_is_recognised_and_held_to_its_sizes(void **state)
-{
-    struct elf_file f;
-    make_bzimage(&f);
-    assert_kind(&f, IMAGE_BZIMAGE);
-    put32(f.data + 0x1f4, 6144 / 16 + 1);
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "syssize");
-    make_bzimage(&f);
-    f.data[0x207] = 1;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "boot protocol 1.");
-    make_bzimage(&f);
-    f.data[0x211] = 0;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "zImage");
-}
-
-static void disks_are_recognised(void **state)
-{
-    struct elf_file f = {{0}};
-    enum image_kind kind;
-    f.data[510] = 0x55;
-    f.data[511] = 0xaa;
-    elf_add_multiboot1(f.data + 0x1000, 3); /* GRUB's */
-    assert_kind(&f, IMAGE_DISK);
-    assert_no_image(f.data, sizeof f.data, sizeof f.data + 1, "whole number");
-    memset(&f, 0, sizeof f);
-    memcpy(f.data + 512, "EFI PART", 8);
-    assert_kind(&f, IMAGE_DISK);
-    memset(&f, 0, sizeof f);
-    memcpy(f.data, "QFI\xfb\0\0\0\3", 8);
-    f.data[23] = 16;   /* cluster_bits */
-    f.data[46] = 0x10; /* l1 table at 4096 */
-    assert_kind(&f, IMAGE_DISK);
-    assert_int_equal(image_recognise(f.data, 512, 1 << 20, &kind, &err), 0);
-}
-
-static void a_qcow2_that_names_other_files_is_refused(void **state)
-{
-    struct elf_file f = {{0}};
-    memcpy(f.data, "QFI\xfb\0\0\0\3", 8);
-    f.data[23] = 16;
-    f.data[46] = 0x10;
-    f.data[15] = 0x70; /* backing_file_offset */
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "backing file");
-    f.data[15] = 0;
-    f.data[79] = 4; /* incompatible feature: external data file */
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "another file");
-    f.data[79] = 0;
-    f.data[44] = 1; /* l1 table at 16 MiB */
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "l1 table");
-    f.data[23] = 63;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "cluster_bits 63");
-}
-
-static void a_flat_multiboot_kernel_needs_load_addresses(void **state)
-{
-    struct elf_file f = {{0}};
-    elf_add_multiboot1(f.data + 0x100, 0);
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "load addresses");
-    elf_add_multiboot1(f.data + 0x100, 1 << 16);
-    put32(f.data + 0x10c, 0x100100);
-    put32(f.data + 0x110, 0x100000);
-    put32(f.data + 0x114, 0x102000);
-    put32(f.data + 0x11c, 0x100200);
-    assert_kind(&f, IMAGE_MULTIBOOT1);
-    put32(f.data + 0x114, 0x102001);
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "load_end_addr");
-    put32(f.data + 0x110, 0x0fffff);
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "header_addr");
-}
-
-static void lies_are_refused_with_the_field(void **state)
-{
-    struct elf_file f;
-    elf_make_sdk(&f);
-    elf_program(&f, ELF_PH_DATA)->p_memsz = 1ull << 40;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "segments span 1048");
-    elf_make_sdk(&f);
-    elf_program(&f, ELF_PH_LOAD)->p_vaddr = 0x100000;
-    elf_header(&f)->e_entry = 0x100800;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "segment at 0x100000");
-    elf_make_sdk(&f);
-    f.data[ELF_NOTE_AT + 20] = 9;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "guest interface 9");
-    elf_make(&f);
-    elf_add_note(&f, "unid", 1, "\1\0", 2);
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "SDK note: 2 bytes");
-    elf_make(&f);
-    elf_header(&f)->e_machine = EM_AARCH64;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "machine 183");
-    elf_make32(&f);
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "32-bit program");
-    elf_make(&f);
-    elf_program(&f, ELF_PH_DATA)->p_vaddr = 0xffffffff81000000;
-    elf_program(&f, ELF_PH_LOAD)->p_vaddr = 0xffffffff80000000;
-    elf_header(&f)->e_entry = 0xffffffff80000100;
-    assert_no_image(f.data, sizeof f.data, sizeof f.data, "a kernel");
-}
-
-static void the_wrong_file_is_named(void **state)
-{
-    assert_no_image("", 0, 0, "empty");
-    assert_no_image("#!/bin/sh\n", 10, 10, "a script");
-    assert_no_image("\x1f\x8b\x08", 3, 3, "gzip");
-    assert_no_image("hello world", 11, 11, "68 65 6c 6c");
-    assert_no_image("x", 1, 1, "not an image");
-    assert_no_image("\x7f"
-                    "ELF",
-                    4, 4, "ELF:");
-}
 
 static void digests_are_checked_to_the_letter(void **state)
 {
@@ -675,6 +465,33 @@ static void the_cache_is_bounded_by_the_last_use(void **state)
     image_ground_start(ig, 64 << 20);
 }
 
+/* Whoever has a mapping may have the path as well. */
+static void the_cache_keeps_what_is_in_use(void **state)
+{
+    struct image_ground *ig = *state;
+    un_autofree uint8_t *data = make_image(400000, 20);
+    char paths[3][200];
+    struct image_mapping *held[3];
+    image_ground_stop(ig);
+    image_ground_start(ig, 500000);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(push(ig, data, 300000 + (size_t)i), 0);
+        cache_path(ig, ig->a.info.digest, paths[i]);
+        assert_int_equal(map_image(ig, ig->a.info.digest), 0);
+        held[i] = ig->a.mapping;
+        if (i == 1) {
+            image_unref(held[i]);
+        }
+    }
+    image_unref(held[0]);
+    image_unref(held[2]);
+    image_ground_stop(ig); /* which waits for the worker */
+    assert_int_equal(access(paths[0], F_OK), 0);
+    assert_int_equal(access(paths[1], F_OK), -1);
+    assert_int_equal(access(paths[2], F_OK), 0);
+    image_ground_start(ig, 64 << 20);
+}
+
 static void a_mapping_outlives_its_image(void **state)
 {
     struct image_ground *ig = *state;
@@ -753,16 +570,6 @@ static void every_failing_step_of_an_opening_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(programs_are_told_apart),
-        cmocka_unit_test(paging_images_may_have_segments_in_the_direct_map),
-        cmocka_unit_test(kernels_are_told_apart),
-        cmocka_unit_test(a_header_must_be_aligned_and_add_up),
-        cmocka_unit_test(a_bzimage_is_recognised_and_held_to_its_sizes),
-        cmocka_unit_test(disks_are_recognised),
-        cmocka_unit_test(a_qcow2_that_names_other_files_is_refused),
-        cmocka_unit_test(a_flat_multiboot_kernel_needs_load_addresses),
-        cmocka_unit_test(lies_are_refused_with_the_field),
-        cmocka_unit_test(the_wrong_file_is_named),
         cmocka_unit_test(digests_are_checked_to_the_letter),
         TEST(an_upload_becomes_an_image),
         TEST(the_same_bytes_are_stored_once),
@@ -785,6 +592,7 @@ int main(void)
         TEST(a_damaged_cache_file_is_made_anew),
         TEST(bytes_damaged_in_the_database_do_not_run),
         TEST(the_cache_is_bounded_by_the_last_use),
+        TEST(the_cache_keeps_what_is_in_use),
         TEST(a_mapping_outlives_its_image),
 #ifdef UNID_FAULT_INJECTION
         TEST(every_failing_step_of_an_upload_undoes_it),

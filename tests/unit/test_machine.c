@@ -121,6 +121,14 @@ static void describes_disks(void **state)
     m.type = HV_MACHINE_PC;
     build(&m, "tcg", &b);
     assert_true(has(&b, "virtio-net-pci"));
+    m.type = HV_MACHINE_MICROVM; /* whose guests find the last one first */
+    m.boot = HV_BOOT_KERNEL;
+    m.kernel = "/images/kernel";
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<source file='/volumes/data'/><target dev='vda' bus='virtio'/>"));
+    assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vdb' bus='virtio'/>"));
+    m.type = HV_MACHINE_PC;
+    m.boot = HV_BOOT_DISK;
     build(&m, "xen", &b);
     assert_true(has(&b, "dev='xvda' bus='xen'"));
 }

@@ -33,6 +33,7 @@ static struct {
     unsigned made, started, gone, accepted;
     const char *answer; /* to a request with KEEP in it, over a connection that stays open */
     bool answers_once;  /* ... and is closed when another request comes */
+    char disks[256];    /* of the machine made last */
 } fake;
 
 struct hv_driver {
@@ -82,6 +83,12 @@ static int fake_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
     m->port = spec->host_port;
     snprintf(m->cmdline, sizeof(m->cmdline), "%s", spec->cmdline);
     fake.made++;
+    fake.disks[0] = '\0';
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        size_t at = strlen(fake.disks);
+        snprintf(fake.disks + at, sizeof(fake.disks) - at, "%s %s %s;", spec->disks[i].path,
+                 spec->disks[i].format, spec->disks[i].read_only ? "ro" : "rw");
+    }
     post(m, tell_made);
     *ret = m;
     return 0;
@@ -481,6 +488,41 @@ static void a_connection_that_was_closed_meanwhile_is_no_failure(void **state)
     assert_int_equal(fake.started, 1);
 }
 
+static unsigned files_freed;
+
+static void count_freed(struct hv_machine_files *f)
+{
+    (void)f;
+    files_freed++;
+}
+
+static void files_are_held_as_long_as_a_machine_may_open_them(void **state)
+{
+    struct world *w = *state;
+    struct request r[2] = {{0}};
+    const struct hv_machine_disk disks[] = {{"/images/disk", "qcow2", true},
+                                            {"/volumes/data", "raw", false}};
+    struct hv_machine_files files = {.refs = 1, .free = count_freed};
+    files_freed = 0;
+    w->config.volumes = disks;
+    w->config.volume_count = 2;
+    w->config.max_instances = 1;
+    w->config.files = &files;
+    w->config.idle_timeout_ms = 100;
+    for (int i = 0; i < 2; i++) {
+        begin(w, &r[i], "END");
+        wait_exit(&r[i]);
+        finish(&r[i]);
+    }
+    assert_string_equal(fake.disks, "/images/disk qcow2 ro;/volumes/data raw rw;");
+    hv_machine_files_unref(&files); /* ours; the service has its own */
+    assert_int_equal(files_freed, 0);
+    run_for(w, 400);
+    assert_int_equal(fake.gone, fake.made);
+    assert_int_equal(files_freed, 1);
+    w->config.files = NULL;
+}
+
 static void the_herd_gets_one_machine(void **state)
 {
     struct world *w = *state;
@@ -727,6 +769,7 @@ int main(void)
         T(an_open_connection_serves_the_next_request),
         T(a_connection_that_is_to_be_closed_is),
         T(a_connection_that_was_closed_meanwhile_is_no_failure),
+        T(files_are_held_as_long_as_a_machine_may_open_them),
         T(the_herd_gets_one_machine),
         T(more_than_fit_get_another),
         T(per_request_machines_end_with_it),

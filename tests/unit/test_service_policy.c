@@ -93,6 +93,8 @@ static void a_paused_machine_outlives_the_last_running_one(void **state)
     d = decide(l, c, 400 * S);
     assert_int_equal(d.discard, 1);
     assert_int_equal(d.again_us, 0);
+    l.exclusive = true; /* another may need what it holds */
+    assert_int_equal(decide(l, c, 161 * S).discard, 1);
 }
 
 static void busy_machines_stay(void **state)

@@ -88,9 +88,14 @@
  * boot.page_root, the physical address of the top table. It cannot flush the TLB: an address whose
  * entry was present once keeps its frame, or is not used again.
  *
+ * What costs the host nothing are frames that were never touched. In the upper part of those a host may
+ * give memory in aligned pieces of UNID_LARGE_PAGE, each whole at its first touch: there is the place
+ * for what the guest will use whole, and the lower part for everything else.
+ *
  * The direct map is one entry of the top table, of the upper half, but not its first: a KVM that
  * runs guests in the host's own ring 3 (PVM) keeps that one for itself. */
 #define UNID_DIRECT_MAP UNID_U64(0xffffc00000000000)
+#define UNID_LARGE_PAGE UNID_U64(0x200000)
 
 /* The longest heads. A request head leaves at least half of its window to the body. */
 #define UNID_REQUEST_HEAD_MAX  (UNID_REQUEST_SIZE / 2)
@@ -111,6 +116,9 @@
  * is, or, when content_length is UNID_LENGTH_UNKNOWN, to be framed as chunks by the guest. Response:
  * an HTTP/1.1 message in the body bytes; the host ends the machine when the message is complete. */
 #define UNID_INTERFACE_HTTP 3
+/* No head: the body bytes of request and response are the two directions of a connection, each with an
+ * end of its own. Only machine images speak it, over their network; no guest of this file is told it. */
+#define UNID_INTERFACE_TCP 4
 
 /* boot.doorbell_kind */
 #define UNID_DOORBELL_PORT   1

@@ -2,6 +2,7 @@
 #include "host/channel.h"
 
 #include "host.h"
+#include "mm.h"
 #include "task.h"
 
 #define RESPONSE_WINDOW ((char *)UNID_RESPONSE_ADDR)
@@ -77,6 +78,7 @@ void host_next(void)
     }
     has_request = true;
     uint64_t monotonic = clock_monotonic_ns();
+    frames_mark();
     if (!(boot_page()->flags & UNID_BOOT_REQUEST_READY)) {
         host_call(UNID_OP_NEXT);
     }

@@ -25,9 +25,13 @@ uint64_t virt_to_phys(const void *p); /* of the direct map only */
 /* Frames: 4 KiB, zeroed unless said. 0 when none is left. */
 uint64_t frame_alloc(void);
 uint64_t frame_alloc_many(size_t count); /* contiguous */
+/* For memory that will be used whole: where the host has large pages, as long as there are such. */
+uint64_t frame_alloc_dense(void);
 void frame_free(uint64_t phys);
 void frame_get(uint64_t phys); /* one more user of a shared frame; frame_free drops it */
 uint64_t frames_total(void), frames_free(void); /* numbers of frames */
+/* The request is about to come: what is handed out from here on is the request's own. */
+void frames_mark(void);
 
 /* Takes the free frames and the page tables over (boot). */
 void mm_init(uint64_t page_root, uint64_t frames_from, uint64_t frames_to);

@@ -1,21 +1,29 @@
 /* frame.c - physical memory: 4 KiB frames with a count of users each.
  *
- * Frames above `fresh` were never handed out and are zero without being touched, so that memory that
- * a program maps and does not use costs the host nothing. Those that came back are on a ring that
- * runs through the frames themselves, and are zeroed when they are taken. */
+ * Frames that were never handed out are zero without being touched, so that memory that a program maps
+ * and does not use costs the host nothing. They are taken from the bottom up; those for memory that will
+ * be used whole are taken from the top down, in aligned pieces, behind which the host has large pages
+ * (abi.h, Paging images). Frames that came back are on a ring that runs through the frames themselves,
+ * and are zeroed when they are taken.
+ *
+ *     0        handed out        fresh    never      top     handed out, but for [piece, piece_end)   count
+ */
 #include "mm.h"
 #include "mm/mm_internal.h"
 
-#define NONE UINT32_MAX
+#define NONE         UINT32_MAX
+#define PIECE_FRAMES (UNID_LARGE_PAGE / PAGE_SIZE)
 
 struct free_frame {
     uint32_t next, prev; /* indexes */
 };
 
 static struct {
-    uint64_t base;  /* physical address of frame 0 */
-    uint32_t count; /* of frames */
-    uint32_t fresh; /* frames from here on are zero and free */
+    uint64_t base;                         /* physical address of frame 0 */
+    uint32_t count;                        /* of frames */
+    uint32_t fresh, top, piece, piece_end; /* [fresh, top), [piece, piece_end) are zero and free */
+    uint32_t mark;                         /* `fresh` at frames_mark; NONE before */
+    uint32_t reserved;                     /* of the free ones, for tables of pieces that are split */
     uint32_t free_head, free_count;
     uint16_t *users;
 } frames;
@@ -56,8 +64,11 @@ void frames_init(uint64_t from, uint64_t to)
     frames.users = phys_to_virt(from);
     frames.base = from + table;
     frames.count = (uint32_t)(count - table / PAGE_SIZE);
-    frames.fresh = frames.free_count = 0;
-    frames.free_head = NONE;
+    frames.fresh = frames.free_count = frames.reserved = 0;
+    frames.free_head = frames.mark = NONE;
+    uint32_t rest = (uint32_t)((frames.base / PAGE_SIZE + frames.count) % PIECE_FRAMES);
+    frames.piece_end = frames.count;
+    frames.top = frames.piece = frames.count - (rest < frames.count ? rest : frames.count);
 }
 
 static struct free_frame *free_frame(uint32_t index)
@@ -99,28 +110,92 @@ static void free_take(uint32_t index)
     memset(f, 0, PAGE_SIZE);
 }
 
-uint64_t frame_alloc(void)
+static uint64_t hand_out(uint32_t index)
 {
-    uint32_t index;
-    if (frames.free_count == 0 && frames.fresh == frames.count && !mm_reclaim()) {
-        return 0;
-    }
-    if (frames.free_count > 0) {
-        index = frames.free_head;
-        free_take(index);
-    } else {
-        index = frames.fresh++;
-    }
     frames.users[index] = 1;
     return frames.base + index * PAGE_SIZE;
+}
+
+static uint64_t take_any(void)
+{
+    if (frames.free_count > 0) {
+        uint32_t index = frames.free_head;
+        free_take(index);
+        return hand_out(index);
+    }
+    return hand_out(frames.fresh < frames.top ? frames.fresh++ : frames.piece++);
+}
+
+uint64_t frame_alloc(void)
+{
+    return frames_free() > 0 || mm_reclaim() ? take_any() : 0;
+}
+
+uint64_t frame_alloc_dense(void)
+{
+    if (frames.free_count > 0 || frames_free() == 0) {
+        return frame_alloc();
+    }
+    if (frames.piece == frames.piece_end && frames.top - frames.fresh >= PIECE_FRAMES) {
+        frames.piece_end = frames.top;
+        frames.top -= PIECE_FRAMES;
+        frames.piece = frames.top;
+    }
+    return frames.piece < frames.piece_end ? hand_out(frames.piece++) : frame_alloc();
+}
+
+uint64_t frame_alloc_piece(void)
+{
+    if (frames.top - frames.fresh < PIECE_FRAMES || frames_free() <= PIECE_FRAMES) {
+        return 0;
+    }
+    frames.top -= PIECE_FRAMES;
+    for (uint32_t i = frames.top; i < frames.top + PIECE_FRAMES; i++) {
+        frames.users[i] = 1;
+    }
+    frames.reserved++;
+    return frames.base + frames.top * PAGE_SIZE;
+}
+
+uint64_t frame_alloc_reserved(void)
+{
+    frames.reserved--;
+    return take_any();
+}
+
+void frames_mark(void)
+{
+    frames.mark = frames.fresh;
+}
+
+bool frames_marked(void)
+{
+    return frames.mark != NONE;
+}
+
+uint64_t frames_since_mark(void)
+{
+    return frames_marked() ? frames.fresh - frames.mark : 0;
+}
+
+bool frame_since_mark(uint64_t phys)
+{
+    uint32_t index;
+    return index_of(phys, &index) && index >= frames.mark && index < frames.fresh;
+}
+
+static bool never_handed_out(uint32_t index)
+{
+    return (index >= frames.fresh && index < frames.top) ||
+           (index >= frames.piece && index < frames.piece_end);
 }
 
 /* `count` free frames in a row among those that came back; NONE when there are none. */
 static uint32_t find_run(size_t count)
 {
     size_t run = 0;
-    for (uint32_t i = 0; i < frames.fresh; i++) {
-        run = frames.users[i] == 0 ? run + 1 : 0;
+    for (uint32_t i = 0; i < frames.count; i++) {
+        run = frames.users[i] == 0 && !never_handed_out(i) ? run + 1 : 0;
         if (run == count) {
             return i + 1 - (uint32_t)count;
         }
@@ -131,7 +206,10 @@ static uint32_t find_run(size_t count)
 uint64_t frame_alloc_many(size_t count)
 {
     uint32_t first;
-    if (count <= frames.count - frames.fresh) {
+    if (count > frames_free() && (!mm_reclaim() || count > frames_free())) {
+        return 0;
+    }
+    if (count <= frames.top - frames.fresh) {
         first = frames.fresh;
         frames.fresh += (uint32_t)count;
     } else {
@@ -184,5 +262,6 @@ uint64_t frames_total(void)
 
 uint64_t frames_free(void)
 {
-    return frames.free_count + frames.count - frames.fresh;
+    return frames.free_count + (frames.top - frames.fresh) + (frames.piece_end - frames.piece) -
+           frames.reserved;
 }

@@ -7,6 +7,9 @@
  *     KEPT (no P)            not accessible now, but the frame stays, since the TLB may know it
  *     TAINTED (no P, KEPT)   a frame was here and is gone: the page is not used again
  *
+ * A large leaf, of TABLE_SPAN, is always P and PRIVATE, and used and written as far as its bits say. To
+ * whom it is not enough, it becomes 512 leaves with the same frames and rights (pte_find).
+ *
  * PRIVATE: the frame belongs to this page alone and may be written; without it the frame is a
  * file's. Rights are taken and given by rewriting the entry in place: a right that is taken may hold
  * on for a while in the TLB, which harms nobody; a right that is given is found by the processor
@@ -22,7 +25,9 @@
 #define PTE_P       (1ull << 0)
 #define PTE_W       (1ull << 1)
 #define PTE_U       (1ull << 2)
+#define PTE_A       (1ull << 5)
 #define PTE_D       (1ull << 6)
+#define PTE_LARGE   (1ull << 7) /* in the table above: one leaf for TABLE_SPAN */
 #define PTE_PRIVATE (1ull << 9)
 #define PTE_KEPT    (1ull << 10)
 #define PTE_TAINTED (1ull << 11)
@@ -34,17 +39,30 @@
 #define MMAP_BASE 0x0000200000000000ull /* where addresses are handed out, upwards */
 #define MMAP_END  0x00007e0000000000ull
 
-#define TABLE_SPAN (512 * PAGE_SIZE) /* what one table of leaves covers */
+#define PAGE_SHIFT  12
+#define TABLE_SHIFT 21
+#define TABLE_SPAN  (1ull << TABLE_SHIFT) /* what one table of leaves covers */
 
 /* --- frame.c */
 #ifdef LIBOS_HOSTED
 extern char *hosted_memory; /* what stands at physical address 0 */
 #endif
 void frames_init(uint64_t from, uint64_t to);
+/* A whole aligned piece of TABLE_SPAN, each frame with one user; 0 when there is none. A frame is put by
+ * for it, so that it can be split: frame_alloc_reserved takes that one, once for each piece. */
+uint64_t frame_alloc_piece(void), frame_alloc_reserved(void);
+bool frames_marked(void);
+uint64_t frames_since_mark(void);     /* fresh frames that were handed out since; 0 before */
+bool frame_since_mark(uint64_t phys); /* whether this is one of them */
 
 /* --- pagetable.c */
 void pagetable_init(uint64_t root);
-/* The leaf entry of an address; NULL when there is no table for it (`create`: no memory). Without
+/* The leaf entry of an address, small or large, which is left as it is; NULL when there is none. */
+const uint64_t *pte_look(uint64_t addr, bool *ret_large);
+/* Maps TABLE_SPAN from `addr`, both aligned, by one leaf, as filled memory; false when there is a table
+ * already, or no piece. */
+bool pte_map_large(uint64_t addr, int prot);
+/* The leaf entry of an address, a large one being split; NULL when there is no table for it (`create`: no memory). Without
  * `create`, `ret_next` (may be NULL) becomes the address where the next table may be. */
 uint64_t *pte_find(uint64_t addr, bool create, uint64_t *ret_next);
 /* Calls `each` for all leaf entries of tables that exist in [from, to); stops at an error. */
@@ -59,6 +77,7 @@ struct page_want {
     uint64_t file_offset; /* of `from` */
     bool shared;          /* writes go to the file */
     bool fresh;           /* whatever was there, it begins anew */
+    bool filled;          /* if it is much, it will be used whole (dense.c) */
 };
 /* Makes the pages of [from, to) accessible. Checks first that the frames suffice and that nothing
  * stands against it: on -ENOMEM nothing was changed. */
@@ -71,6 +90,11 @@ int pages_move(uint64_t from, uint64_t to, uint64_t target);
 bool pages_untouched(uint64_t from, uint64_t to); /* nothing was ever here */
 bool pages_usable(uint64_t from,
                   uint64_t to); /* nothing, or private frames that can be taken over */
+
+/* --- dense.c */
+/* Whether memory that is now mapped in this size, and that programs usually fill, gets dense frames. */
+bool dense_wanted(uint64_t pages);
+void dense_init(void);
 
 /* --- area.c: the list of areas, ascending, without overlap */
 enum { AREA_SHARED = 1, AREA_STUBS = 2, AREA_STACK = 4, AREA_HEAP = 8 };

@@ -11,6 +11,7 @@ struct mapping {
     uint64_t from;
     const struct page_want *want;
     uint64_t frames; /* needed */
+    bool dense;
 };
 
 static uint64_t file_offset(const struct mapping *m, uint64_t addr)
@@ -87,12 +88,13 @@ static int map_page(void *arg, uint64_t addr, uint64_t *pte)
             frame_get(frame);
             *pte = frame;
         } else {
-            *pte = frame_alloc();
+            *pte = m->dense ? frame_alloc_dense() : frame_alloc();
             if (!*pte) {
                 return -ENOMEM;
             }
             *pte |= PTE_PRIVATE;
             fill(m, addr, pte);
+            *pte |= m->dense ? PTE_A | PTE_D : 0;
         }
     } else if (m->want->fresh && *pte & PTE_PRIVATE) {
         fill(m, addr, pte);
@@ -115,6 +117,7 @@ int pages_map(uint64_t from, uint64_t to, const struct page_want *want)
             m.frames = 0;
         }
     }
+    m.dense = want->filled && !want->file && dense_wanted(pages);
     uint64_t most = m.frames;
     int r = pte_for_each(from, to, check_page, &m);
     if (r < 0) {
@@ -127,6 +130,11 @@ int pages_map(uint64_t from, uint64_t to, const struct page_want *want)
         return -ENOMEM;
     }
     while (from < to) {
+        if (m.dense && from % TABLE_SPAN == 0 && to - from >= TABLE_SPAN &&
+            pte_map_large(from, want->prot)) {
+            from += TABLE_SPAN;
+            continue;
+        }
         uint64_t *pte = pte_find(from, true, NULL);
         if (!pte) {
             return -ENOMEM;

@@ -77,6 +77,27 @@ static size_t hello(char *to)
     return n;
 }
 
+/* "/disk/read/D/N" and "/disk/write/D/N" */
+static void disk(const char *path, const char *body, size_t body_len, struct response *r)
+{
+    static uint8_t sector[SECTOR];
+    bool write = begins(path, "/disk/write/");
+    const char *at = path + (write ? 12 : 11);
+    uint64_t which = number(at);
+    while (*at >= '0' && *at <= '9') {
+        at++;
+    }
+    if (write) {
+        memset(sector, 0, SECTOR);
+        memcpy(sector, body, body_len < SECTOR ? body_len : SECTOR);
+    }
+    if (*at != '/' || !disk_transfer((unsigned)which, number(at + 1), sector, write)) {
+        respond(r, "404 Not Found", "no such sector\n", 15);
+    } else {
+        respond(r, "200 OK", (const char *)sector, SECTOR);
+    }
+}
+
 static void answer(const char *path, const char *body, size_t body_len, struct response *r)
 {
     if (begins(path, "/ ")) {
@@ -98,6 +119,10 @@ static void answer(const char *path, const char *body, size_t body_len, struct r
         console_write(path + 5, n - 5);
         console("\n");
         respond(r, "200 OK", "logged\n", 7);
+    } else if (begins(path, "/disk/")) {
+        disk(path, body, body_len, r);
+    } else if (begins(path, "/initrd ")) {
+        respond(r, config.initrd ? "200 OK" : "404 Not Found", config.initrd, config.initrd_len);
     } else if (begins(path, "/hang ")) {
         r->hang = true;
     } else if (begins(path, "/crash ")) {

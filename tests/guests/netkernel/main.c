@@ -173,6 +173,8 @@ static void read_word(const char *word)
     } else if ((v = value(word, "delay="))) {
         config.delay_ms = (unsigned)number(&v);
     }
+    config.raw |= value(word, "tcp=") != NULL;
+    config.greet |= value(word, "tcp=greet") != NULL;
     config.halt |= value(word, "halt") != NULL;
     config.crash |= value(word, "crash") != NULL;
 }
@@ -219,7 +221,13 @@ void kernel_main(const struct start_info *info)
         console("netkernel: crashes, as it was told\n");
         cpu_crash();
     }
+    if (info->magic == 0x336ec578 && info->modules > 0) {
+        const uint64_t *module = (const uint64_t *)(uintptr_t)info->module_list; /* address, size, ... */
+        config.initrd = (const char *)(uintptr_t)module[0];
+        config.initrd_len = module[1];
+    }
     interrupts_init();
+    (void)disk_init();
     if (!net_init(mac)) {
         console("netkernel: no network card\n");
         stop();

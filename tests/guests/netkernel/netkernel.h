@@ -1,13 +1,15 @@
-/* netkernel.h - a kernel for tests: PVH, virtio-net over virtio-mmio, ARP, ICMP echo, and as much TCP
+/* netkernel.h - a kernel for tests: PVH, virtio-net and virtio-blk over virtio-mmio, ARP, ICMP echo, and as much TCP
  * as an HTTP server for well-behaved clients on a local link needs. One CPU, one loop, no allocation.
  *
  * On its command line: ip=A.B.C.D/N (else 10.0.2.15/24, QEMU's user network) and port=N (else 80),
- * delay=MS (before it listens), halt (never listens), crash (ends before it listens). What it answers:
+ * delay=MS (before it listens), halt (never listens), crash (ends before it listens), tcp=echo or tcp=greet
+ * (no HTTP; greet speaks first, see raw.c). What it answers over HTTP:
  *
  *     /           "hello from <ip>\n"          /bytes/N   N bytes
  *     /echo       the request's body           /log/TEXT  writes TEXT to the console
  *     /count      requests served before       /hang      never answers, nor anything after
- *     /crash      a triple fault
+ *     /crash      a triple fault            /initrd    the initial RAM disk, byte for byte
+ *     /disk/read/D/N, /disk/write/D/N       sector N of disk D (the request's body, zeros behind it)
  */
 #ifndef NETKERNEL_H
 #define NETKERNEL_H
@@ -33,10 +35,13 @@ int memcmp(const void *a, const void *b, size_t n);
 size_t put_number(char *to, uint64_t n);
 
 struct config {
+    const char *initrd; /* NULL: none */
+    uint64_t initrd_len;
     uint32_t ip; /* host byte order, as everywhere here */
     uint16_t port;
     unsigned delay_ms;
     bool halt, crash;
+    bool raw, greet;
 };
 extern struct config config;
 
@@ -44,6 +49,12 @@ extern struct config config;
 bool net_init(uint8_t ret_mac[6]);               /* false: no card */
 size_t net_receive(uint8_t frame[FRAME_MAX]);    /* 0: none now */
 void net_send(const uint8_t *frame, size_t len); /* dropped when the queue is full */
+
+/* virtio_blk.c */
+enum { DISKS_MAX = 4, SECTOR = 512 };
+unsigned disk_init(void); /* how many there are */
+/* One sector to or from `data`. False: there is none. */
+bool disk_transfer(unsigned number, uint64_t sector, void *data, bool write);
 
 /* net.c */
 void net_input(uint8_t *frame, size_t len, const uint8_t mac[6]);
@@ -83,6 +94,12 @@ struct response {
     bool close, hang;
 };
 enum { REQUEST_MAX = 4096 };
+
+/* raw.c: the same for connections without HTTP: all bytes are a request. */
+int raw_parse(const char *data, size_t len, struct response *ret);
+/* What is said before anything is asked; false: nothing. */
+bool raw_greeting(struct response *ret);
+
 /* Bytes of the first request in `text` once it is complete with its body, 0 before, -1 when it is
  * none or too long. */
 int http_parse(const char *text, size_t len, struct response *ret);

@@ -20,7 +20,7 @@ struct connection {
     unsigned peer_shift;
     uint64_t sent_at_ms;
     unsigned tries;
-    bool answering, fin_sent, peer_done;
+    bool answering, fin_sent, fin_acked, peer_done;
     struct response response;
     char request[REQUEST_MAX];
     size_t request_len;
@@ -40,7 +40,7 @@ static void send_segment(struct connection *c, uint32_t seq, uint8_t flags, uint
     put32(tcp + 8, c->next_in);
     tcp[12] = (uint8_t)(head << 2);
     tcp[13] = flags;
-    put16(tcp + 14, REQUEST_MAX);
+    put16(tcp + 14, config.raw && c->answering && !c->fin_acked ? 0 : REQUEST_MAX);
     if (flags & SYN) {
         static const uint8_t mss[] = {2, 4, MSS >> 8, MSS & 255};
         memcpy(tcp + TCP_HEAD, mss, sizeof(mss));
@@ -103,7 +103,8 @@ static void serve(struct connection *c)
     if (c->answering || c->request_len == 0) {
         return;
     }
-    int used = http_parse(c->request, c->request_len, &c->response);
+    int used = config.raw ? raw_parse(c->request, c->request_len, &c->response)
+                          : http_parse(c->request, c->request_len, &c->response);
     if (used == 0) {
         return;
     }
@@ -126,6 +127,9 @@ static void finish_response(struct connection *c)
     c->request_len = 0; /* no pipelining */
     c->sent = c->acked = 0;
     c->response = (struct response){.head_len = 0};
+    if (config.raw) {
+        send_segment(c, c->start, ACK, 0, 0); /* the window is open again */
+    }
 }
 
 static void acknowledge(struct connection *c, uint32_t ack)
@@ -133,10 +137,17 @@ static void acknowledge(struct connection *c, uint32_t ack)
     uint64_t n = (uint32_t)(ack - c->start);
     if (c->state == SYN_RECEIVED && ack == c->iss + 1) {
         c->state = OPEN;
+        c->answering = config.raw && raw_greeting(&c->response);
         return;
     }
-    if (c->fin_sent && n == c->sent + 1) {
-        c->state = FREE; /* no TIME-WAIT: a late segment gets a reset */
+    if (c->fin_sent && !c->fin_acked && n == c->sent + 1) {
+        /* Without HTTP the peer may go on after our end. */
+        c->fin_acked = true;
+        c->start++;
+        c->state = config.raw && !c->peer_done ? OPEN : FREE;
+        if (c->state == OPEN) {
+            send_segment(c, c->start + (uint32_t)c->sent, ACK, 0, 0);
+        } /* no TIME-WAIT: a late segment gets a reset */
         return;
     }
     if (n > c->acked && n <= c->sent) {
@@ -189,7 +200,9 @@ static void refuse(uint32_t ip, uint16_t port, const uint8_t mac[6], uint32_t se
 static void take_data(struct connection *c, uint32_t seq, const uint8_t *data, size_t len, bool fin)
 {
     bool in_order = seq == c->next_in;
-    if (len && in_order && len <= REQUEST_MAX - c->request_len && !c->answering) {
+    if (len && in_order && c->fin_acked) {
+        c->next_in += (uint32_t)len; /* heard, not answered */
+    } else if (len && in_order && len <= REQUEST_MAX - c->request_len && !c->answering) {
         memcpy(c->request + c->request_len, data, len);
         c->request_len += len;
         c->next_in += (uint32_t)len;
@@ -240,6 +253,10 @@ void tcp_input(uint32_t from, const uint8_t from_mac[6], const uint8_t *segment,
         return;
     }
     take_data(c, seq, segment + head, len - head, flags & FIN);
+    if (c->fin_acked) {
+        c->state = c->peer_done ? FREE : OPEN;
+        return;
+    }
     serve(c);
     if (c->state == FREE) {
         return;

@@ -1,4 +1,4 @@
-/* egress_resolve.c - names to addresses by getaddrinfo(3), on a few threads of its own, so that a
+/* dial_resolve.c - names to addresses by getaddrinfo(3), on a few threads of its own, so that a
  * name server that is slow to answer holds up nobody but those who wait for it. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,28 +10,28 @@
 
 #include "common/cleanup.h"
 #include "common/workers.h"
-#include "scheduler/egress_impl.h"
+#include "scheduler/dial_impl.h"
 
-struct egress_resolver {
+struct dial_resolver {
     struct un_workers *workers;
     unsigned pending;
 };
 
-struct egress_lookup {
+struct dial_lookup {
     struct un_job job;
-    struct egress_resolver *resolver;
+    struct dial_resolver *resolver;
     struct un_endpoint to;
     bool own_allowed;
     bool given_up; /* loop thread writes, the worker may read; __atomic */
-    egress_lookup_cb *cb;
+    dial_lookup_cb *cb;
     void *arg;
-    union egress_address list[EGRESS_ADDRESSES];
+    union dial_address list[DIAL_ADDRESSES];
     size_t count;
 };
 
-int egress_resolver_new(struct un_loop *loop, struct egress_resolver **ret, struct un_error *err)
+int dial_resolver_new(struct un_loop *loop, struct dial_resolver **ret, struct un_error *err)
 {
-    struct egress_resolver *r = calloc(1, sizeof(*r));
+    struct dial_resolver *r = calloc(1, sizeof(*r));
     int rc = r ? un_workers_new(loop, "resolve", LIMIT_EGRESS_RESOLVERS, &r->workers, err)
                : un_error_set(err, -ENOMEM, "out of memory");
 
@@ -43,7 +43,7 @@ int egress_resolver_new(struct un_loop *loop, struct egress_resolver **ret, stru
     return 0;
 }
 
-void egress_resolver_free(struct egress_resolver *r)
+void dial_resolver_free(struct dial_resolver *r)
 {
     if (r) {
         un_workers_free(r->workers);
@@ -53,14 +53,14 @@ void egress_resolver_free(struct egress_resolver *r)
 
 /* --- addresses -------------------------------------------------------------------------------- */
 
-socklen_t egress_address_len(const union egress_address *a)
+socklen_t dial_address_len(const union dial_address *a)
 {
     return a->any.sa_family == AF_INET6 ? sizeof(a->v6) : sizeof(a->v4);
 }
 
-bool egress_address_read(const char *host, uint16_t port, union egress_address *ret)
+bool dial_address_read(const char *host, uint16_t port, union dial_address *ret)
 {
-    *ret = (union egress_address){0};
+    *ret = (union dial_address){0};
     if (inet_pton(AF_INET, host, &ret->v4.sin_addr) == 1) {
         ret->v4.sin_family = AF_INET;
         ret->v4.sin_port = htons(port);
@@ -101,7 +101,7 @@ static bool special_v4(struct in_addr a)
     return ip >> 24 == 0 || ip >> 24 == 127 || ip >> 16 == 0xa9fe || ip >> 28 >= 0xe;
 }
 
-static bool special(const union egress_address *a, struct in_addr *v4, bool *is_v4)
+static bool special(const union dial_address *a, struct in_addr *v4, bool *is_v4)
 {
     const struct in6_addr *v6 = &a->v6.sin6_addr;
 
@@ -117,7 +117,7 @@ static bool special(const union egress_address *a, struct in_addr *v4, bool *is_
                         IN6_IS_ADDR_V4COMPAT(v6);
 }
 
-bool egress_address_is_own(const union egress_address *a)
+bool dial_address_is_own(const union dial_address *a)
 {
     struct ifaddrs *list = NULL;
     struct in_addr v4;
@@ -130,7 +130,7 @@ bool egress_address_is_own(const union egress_address *a)
         return true; /* it cannot be told */
     }
     for (const struct ifaddrs *i = list; i && !own; i = i->ifa_next) {
-        const union egress_address *at = (const void *)i->ifa_addr;
+        const union dial_address *at = (const void *)i->ifa_addr;
 
         if (!at) {
             continue;
@@ -149,7 +149,7 @@ bool egress_address_is_own(const union egress_address *a)
 
 static int run(struct un_job *job, struct un_error *err)
 {
-    struct egress_lookup *l = un_container_of(job, struct egress_lookup, job);
+    struct dial_lookup *l = un_container_of(job, struct dial_lookup, job);
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
                                    .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
     struct addrinfo *list = NULL;
@@ -163,15 +163,15 @@ static int run(struct un_job *job, struct un_error *err)
     if (getaddrinfo(l->to.host, port, &hints, &list) != 0) {
         return -EHOSTUNREACH;
     }
-    for (const struct addrinfo *i = list; i && l->count < EGRESS_ADDRESSES; i = i->ai_next) {
-        union egress_address *a = &l->list[l->count];
+    for (const struct addrinfo *i = list; i && l->count < DIAL_ADDRESSES; i = i->ai_next) {
+        union dial_address *a = &l->list[l->count];
 
         if (i->ai_addrlen > sizeof(*a) || (i->ai_family != AF_INET && i->ai_family != AF_INET6)) {
             continue;
         }
         found = true;
         memcpy(a, i->ai_addr, i->ai_addrlen);
-        l->count += l->own_allowed || !egress_address_is_own(a);
+        l->count += l->own_allowed || !dial_address_is_own(a);
     }
     freeaddrinfo(list);
     return l->count > 0 ? 0 : found ? -EACCES : -EHOSTUNREACH;
@@ -179,7 +179,7 @@ static int run(struct un_job *job, struct un_error *err)
 
 static void done(struct un_job *job, int rc, const struct un_error *err)
 {
-    struct egress_lookup *l = un_container_of(job, struct egress_lookup, job);
+    struct dial_lookup *l = un_container_of(job, struct dial_lookup, job);
 
     l->resolver->pending--;
     if (!l->given_up) {
@@ -188,10 +188,10 @@ static void done(struct un_job *job, int rc, const struct un_error *err)
     free(l);
 }
 
-struct egress_lookup *egress_lookup_start(struct egress_resolver *r, const struct un_endpoint *to,
-                                          bool own_allowed, egress_lookup_cb *cb, void *arg)
+struct dial_lookup *dial_lookup_start(struct dial_resolver *r, const struct un_endpoint *to,
+                                          bool own_allowed, dial_lookup_cb *cb, void *arg)
 {
-    struct egress_lookup *l = r->pending < LIMIT_EGRESS_RESOLVES ? calloc(1, sizeof(*l)) : NULL;
+    struct dial_lookup *l = r->pending < LIMIT_EGRESS_RESOLVES ? calloc(1, sizeof(*l)) : NULL;
 
     if (!l) {
         return NULL;
@@ -207,7 +207,7 @@ struct egress_lookup *egress_lookup_start(struct egress_resolver *r, const struc
     return l;
 }
 
-void egress_lookup_give_up(struct egress_lookup *l)
+void dial_lookup_give_up(struct dial_lookup *l)
 {
     if (l) {
         __atomic_store_n(&l->given_up, true, __ATOMIC_RELAXED);
