@@ -53,10 +53,12 @@ const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
     } words[] = {
         {"Powered by Unikraft", "unikraft"},
         {"CONFIG_UK_", "unikraft"},
+        {"libkvmplat", "unikraft"}, /* in its messages, also where the banner is a picture */
         {"rumprun", "rumprun"},
         {"Solo5", "solo5"},
         {"OSv v", "osv"},
         {"NANOS_VERSION", "nanos"},
+        {"NVMTFS", "nanos"}, /* its file system */
     };
     const uint8_t *bytes = image;
     len = len < DETECT_BYTES ? len : DETECT_BYTES;

@@ -186,7 +186,9 @@ static void on_made(void *arg, int rc, const struct un_error *err)
 {
     struct machine *mc = arg;
     if (rc < 0) {
-        fail(mc, err->text);
+        char why[160]; /* `err` goes with the machine */
+        snprintf(why, sizeof(why), "%.159s", err->text);
+        fail(mc, why);
         return;
     }
     mc->state = MACHINE_PAUSED;
