@@ -17,6 +17,8 @@ enum { DETECT_BYTES = 8 << 20 };
 
 static const struct hv_flavor flavors[] = {
     {"plain", HV_MACHINE_MICROVM, "{append}", false},
+    {"pc", HV_MACHINE_PC, "{append}", false},
+    {"q35", HV_MACHINE_Q35, "{append}", false},
     {"unikraft", HV_MACHINE_PC, "netdev.ip={ip}/{prefix}:{gateway} -- {append}", false},
     {"solo5", HV_MACHINE_PC, "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}", false},
     {"osv", HV_MACHINE_Q35,
@@ -42,7 +44,7 @@ const struct hv_flavor *hv_flavor_find(const char *name)
 
 const char *hv_flavor_names(void)
 {
-    return "plain, unikraft, solo5, osv, rumprun, nanos, linux";
+    return "plain, pc, q35, unikraft, solo5, osv, rumprun, nanos, linux";
 }
 
 const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)

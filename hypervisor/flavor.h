@@ -17,7 +17,7 @@ struct hv_flavor {
     bool json; /* {append} stands in a JSON string */
 };
 
-/* "plain" (the user's words only), "unikraft", "solo5", "osv", "rumprun", "nanos", "linux"; NULL:
+/* "plain", "pc", "q35" (the user's words only), "unikraft", "solo5", "osv", "rumprun", "nanos", "linux"; NULL:
  * unknown. */
 const struct hv_flavor *hv_flavor_find(const char *name);
 /* All names, comma-separated, for messages. */
