@@ -266,8 +266,8 @@ def bench_proxy():
             return
         # The guest's address, answered by a server of the host: the guest is no limit then.
         server = ("127.0.0.1", 18080)
-        rules = ("table ip bench { chain output { type nat hook output priority -100;"
-                 f" ip daddr {guest} tcp dport {PORT} dnat to {server[0]}:{server[1]}; }} }}")
+        rules = ("table ip bench {\nchain output {\ntype nat hook output priority -100\n"
+                 f"ip daddr {guest} tcp dport {PORT} dnat to {server[0]}:{server[1]}\n}}\n}}\n")
         subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
         with nginx(server):
             pairs = [(wrk(server, path), wrk(daemon.address, "/fn/web" + path)) for _ in range(5)]
@@ -299,8 +299,8 @@ def cycle_one(daemon, name, failed):
 
 @in_namespace
 def bench_cycles():
-    print(f"cycles: {CYCLES} wakes of {SLEEPERS} services at random, each asleep before, "
-          f"{AT_ONCE} at a time")
+    print(f"cycles: {CYCLES} wakes of {SLEEPERS} services at random, {AT_ONCE} at a time, "
+          f"idle timeout {COLD_IDLE_MS} ms")
     draw, failed, woken = random.Random(1), [], 0
     with machine_daemon() as daemon:
         digest = daemon.push(KERNEL)

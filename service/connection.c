@@ -17,7 +17,7 @@
 #include "common/cleanup.h"
 #include "service/service_impl.h"
 
-enum { INPUT_ROOM = 64 * 1024, RETRY_BYTES = 512 * 1024 };
+enum { READ_LEAST = 16 * 1024, INPUT_ROOM = 64 * 1024, RETRY_BYTES = 512 * 1024 };
 
 static void tell_ready(void *arg)
 {
@@ -296,6 +296,18 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     deliver(vm);
 }
 
+/* A guest sends a packet at a time, and to be woken for each costs more than the packet. Of an answer
+ * whose length is known so much is awaited as surely comes (socket(7), SO_RCVLOWAT). */
+static void await_more(struct hv_vm *vm)
+{
+    uint64_t rest = answer_watch_rest(&vm->watch);
+    int least = rest < 1 ? 1 : rest < READ_LEAST ? (int)rest : READ_LEAST;
+    if (least != (vm->read_least ? vm->read_least : 1)) {
+        vm->read_least = least;
+        setsockopt(bufferevent_getfd(vm->bev), SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
+    }
+}
+
 /* Hands out what has come, or the end behind it. The piece that is out is taken from the socket's
  * buffer, which so can be read into meanwhile, up to its watermark. */
 static void deliver(struct hv_vm *vm)
@@ -322,6 +334,7 @@ static void deliver(struct hv_vm *vm)
     vm->output_len = len;
     const uint8_t *data = evbuffer_pullup(vm->piece, (ev_ssize_t)len);
     answer_watch_feed(&vm->watch, data, len);
+    await_more(vm);
     vm->events->on_output(vm->arg, data, len, NULL);
 }
 

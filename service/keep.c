@@ -25,12 +25,11 @@ struct kept {
 
 static int on_headers_complete(llhttp_t *l)
 {
-    const struct answer_watch *w = un_container_of(l, struct answer_watch, parser);
+    struct answer_watch *w = un_container_of(l, struct answer_watch, parser);
     /* 1: no body follows, whatever the fields say (RFC 9112, section 6.3). */
-    return w->head_only || l->status_code / 100 == 1 || l->status_code == 204 ||
-                   l->status_code == 304
-               ? 1
-               : 0;
+    w->in_body = !w->head_only && l->status_code / 100 != 1 && l->status_code != 204 &&
+                 l->status_code != 304;
+    return w->in_body ? 0 : 1;
 }
 
 static int on_message_complete(llhttp_t *l)
@@ -53,7 +52,7 @@ void answer_watch_begin(struct answer_watch *w, bool head_only)
     llhttp_init(&w->parser, HTTP_RESPONSE, &settings);
     w->head_only = head_only;
     w->watching = true;
-    w->reusable = false;
+    w->reusable = w->in_body = false;
 }
 
 void answer_watch_feed(struct answer_watch *w, const void *data, size_t len)
@@ -70,6 +69,13 @@ void answer_watch_feed(struct answer_watch *w, const void *data, size_t len)
     if (rc != HPE_PAUSED || llhttp_get_error_pos(&w->parser) != (const char *)data + len) {
         w->reusable = false;
     }
+}
+
+uint64_t answer_watch_rest(const struct answer_watch *w)
+{
+    return w->watching && w->in_body && w->parser.flags & F_CONTENT_LENGTH
+               ? w->parser.content_length
+               : 0;
 }
 
 /* --- connections that wait ---------------------------------------------------------------------- */

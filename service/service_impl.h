@@ -101,10 +101,12 @@ void machine_release(struct machine *mc);
  * connection may serve another request. */
 struct answer_watch {
     llhttp_t parser;
-    bool head_only, watching, reusable;
+    bool head_only, watching, in_body, reusable;
 };
 void answer_watch_begin(struct answer_watch *w, bool head_only);
 void answer_watch_feed(struct answer_watch *w, const void *data, size_t len);
+/* How many bytes of it are to come, by its length; 0: not known, or none. */
+uint64_t answer_watch_rest(const struct answer_watch *w);
 /* Takes an open connection that waits for nothing; it is closed after a while, or with the machine. */
 void keep_give(struct machine *mc, struct bufferevent *bev);
 /* Gives the one that was used last; NULL: there is none. */
@@ -148,6 +150,7 @@ struct hv_vm {
     bool started, input_wanted, peer_closed, answered, ended, freed;
     struct evbuffer *piece; /* of the answer, taken from bev; its first output_len bytes are out */
     size_t output_len;
+    int read_least; /* SO_RCVLOWAT; 0: as it was made */
     bool repeatable; /* the request may be sent again: over a connection that may be closing */
     bool reused;     /* that has served another request */
     struct answer_watch watch;

@@ -104,6 +104,18 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     bufferevent_free(bev);
 }
 
+/* Of the answer that goes out byte by byte, what is left. */
+static const char *slow;
+static struct un_timer slow_timer;
+
+static void on_slow(void *arg)
+{
+    if (*slow) {
+        bufferevent_write(arg, slow++, 1);
+        assert_int_equal(un_timer_arm_in(&slow_timer, 2000), 0);
+    }
+}
+
 static void on_next(struct bufferevent *bev, void *arg)
 {
     bufferevent_free(bev);
@@ -114,7 +126,13 @@ static void on_read(struct bufferevent *bev, void *arg)
 {
     struct evbuffer *in = bufferevent_get_input(bev);
     if (evbuffer_search(in, "KEEP", 4, NULL).pos >= 0) {
+        slow = evbuffer_search(in, "SLOW", 4, NULL).pos >= 0 ? fake.answer : NULL;
         evbuffer_drain(in, evbuffer_get_length(in));
+        if (slow) {
+            un_timer_init(&slow_timer, ((struct hv_machine *)arg)->drv->loop, on_slow, bev);
+            on_slow(bev);
+            return;
+        }
         bufferevent_write(bev, fake.answer, strlen(fake.answer));
         bufferevent_setcb(bev, fake.answers_once ? on_next : on_read, NULL, on_event, arg);
         return;
@@ -475,6 +493,29 @@ static void a_connection_that_is_to_be_closed_is(void **state)
     }
 }
 
+/* As the scheduler: until the answer is whole. */
+static void answers_are_passed_on_however_they_come(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *request, *answer;
+    } cases[] = {
+        {"HEAD /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n"},
+        {"GET /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 304 OK\r\nContent-Length: 70000\r\n\r\n"},
+        {"GET /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(cases); i++) {
+        struct request r = {0};
+        fake.answer = cases[i].answer;
+        begin(w, &r, cases[i].request);
+        for (int t = 0; t < 300 && r.answer.len < strlen(fake.answer); t++) {
+            run_for(w, 10);
+        }
+        assert_int_equal(r.answer.len, strlen(fake.answer));
+        finish(&r);
+    }
+}
+
 static void a_connection_that_was_closed_meanwhile_is_no_failure(void **state)
 {
     struct world *w = *state;
@@ -768,6 +809,7 @@ int main(void)
         T(a_request_wakes_a_machine),
         T(an_open_connection_serves_the_next_request),
         T(a_connection_that_is_to_be_closed_is),
+        T(answers_are_passed_on_however_they_come),
         T(a_connection_that_was_closed_meanwhile_is_no_failure),
         T(files_are_held_as_long_as_a_machine_may_open_them),
         T(the_herd_gets_one_machine),
