@@ -16,20 +16,21 @@
 enum { DETECT_BYTES = 8 << 20 };
 
 static const struct hv_flavor flavors[] = {
-    {"plain", HV_MACHINE_MICROVM, "{append}", false},
-    {"pc", HV_MACHINE_PC, "{append}", false},
-    {"q35", HV_MACHINE_Q35, "{append}", false},
-    {"unikraft", HV_MACHINE_PC, "netdev.ip={ip}/{prefix}:{gateway} -- {append}", false},
-    {"solo5", HV_MACHINE_PC, "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}", false},
+    {"plain", HV_MACHINE_MICROVM, "{append}", false, false},
+    {"pc", HV_MACHINE_PC, "{append}", false, false},
+    {"q35", HV_MACHINE_Q35, "{append}", false, false},
+    {"unikraft", HV_MACHINE_PC, "netdev.ip={ip}/{prefix}:{gateway} -- {append}", false, false},
+    {"solo5", HV_MACHINE_PC, "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}", false,
+     false},
     {"osv", HV_MACHINE_Q35,
-     "--ip=eth0,{ip},{netmask} --defaultgw={gateway} --nameserver={dns} {append}", false},
+     "--ip=eth0,{ip},{netmask} --defaultgw={gateway} --nameserver={dns} {append}", false, false},
     {"rumprun", HV_MACHINE_PC,
      "{\"cmdline\":\"{append}\",\"net\":{\"if\":\"vioif0\",\"type\":\"inet\","
      "\"method\":\"static\",\"addr\":\"{ip}\",\"mask\":\"{prefix}\",\"gw\":\"{gateway}\"}}",
-     true},
-    {"nanos", HV_MACHINE_PC, "{append}", false},
+     true, false},
+    {"nanos", HV_MACHINE_PC, "{append}", false, false},
     {"linux", HV_MACHINE_PC,
-     "console=ttyS0 panic=-1 ip={ip}::{gateway}:{netmask}::eth0:off {append}", false},
+     "console=ttyS0 panic=-1 ip={ip}::{gateway}:{netmask}::eth0:off {append}", false, true},
 };
 
 const struct hv_flavor *hv_flavor_find(const char *name)

@@ -14,7 +14,8 @@ struct hv_flavor {
     /* The command line: placeholders as below, and {append} for what the user adds. "" where the guest
      * asks DHCP. */
     const char *template;
-    bool json; /* {append} stands in a JSON string */
+    bool json;  /* {append} stands in a JSON string */
+    bool guard; /* it knows a watchdog and a panic device */
 };
 
 /* "plain", "pc", "q35" (the user's words only), "unikraft", "solo5", "osv", "rumprun", "nanos", "linux"; NULL:
