@@ -19,8 +19,8 @@ struct hv_flavor {
     bool guard; /* it knows a watchdog and a panic device; not microvm */
 };
 
-/* "plain" (the user's words only), "unikraft", "solo5", "osv", "rumprun", "nanos", "linux" (microvm), "linux-pc" (one
- * without drivers for virtio-mmio); NULL: unknown. */
+/* "plain", "pc", "q35" (the user's words only, by machine type), "unikraft", "solo5", "osv", "rumprun", "nanos",
+ * "linux" (microvm), "linux-pc" (one without drivers for virtio-mmio); NULL: unknown. */
 const struct hv_flavor *hv_flavor_find(const char *name);
 /* All names, comma-separated, for messages. */
 const char *hv_flavor_names(void);
