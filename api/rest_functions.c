@@ -289,7 +289,7 @@ void rest_function_put(struct api_call *call)
         reply_error(call, rc, &err);
         return;
     }
-    rc = rc ? rc : sched_check_machine(&config, &err);
+    rc = sched_check_machine(&config, &err);
     function_config_done(&config);
     if (rc < 0) {
         reply_error(call, rc, &err);

@@ -63,7 +63,7 @@ class Daemon:
     def __exit__(self, *exc):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
-        self.log.close()
+        self.log.close(); os.environ.get("SHOWLOG") and print(open(pathlib.Path(self.dir.name)/"log").read()[-2500:])
         self.dir.cleanup()
 
     def call(self, method, path, body=None, headers={}):

@@ -190,6 +190,23 @@ static int describe_strings(const json_t *f, struct un_buf *out)
     return rc;
 }
 
+/* What a machine gets besides its image. */
+static int describe_machine(const json_t *f, struct un_buf *out)
+{
+    const json_t *machine = json_object_get(f, "machine");
+    const char *initrd = api_str(machine, "initrd"), *disk = api_str(machine, "disk");
+    int rc = *initrd ? line(out, "Initrd:", initrd) : 0;
+    size_t index;
+    const json_t *name;
+    rc = rc || !*disk ? rc : line(out, "Disk:", disk);
+    json_array_foreach(json_object_get(machine, "volumes"), index, name)
+    {
+        const char *text = json_string_value(name);
+        rc = rc ? rc : line(out, index ? "" : "Volumes:", text ? text : "");
+    }
+    return rc;
+}
+
 static int describe_aliases(const json_t *aliases, struct un_buf *out)
 {
     un_autobuf struct un_buf text = {0};
@@ -216,6 +233,7 @@ static int describe_text(const struct cli_call *call, const json_t *f, struct un
     rc = rc ? rc : line(out, "URL:", url);
     rc = rc ? rc : describe_aliases(json_object_get(f, "aliases"), out);
     rc = rc ? rc : describe_strings(f, out);
+    rc = rc ? rc : describe_machine(f, out);
     if (json_array_size(receipts) == 0) {
         return rc ? rc : un_buf_append_str(out, "\nIt has not been called yet.\n");
     }

@@ -249,7 +249,7 @@ struct hv_driver_ops {
 
     /* Puts a shell where the snapshot of that key begins, ahead of any request: on_ready follows, then
      * vm_run takes one run of the same key, and nothing else; what is slow about beginning is over by
-     * then. -ENOENT: there is no such snapshot (yet); -EALREADY: beginning there is fast as it is. NULL
+     * then, or goes on until the run comes. -ENOENT: there is no such snapshot (yet); -EALREADY: beginning there is fast as it is. NULL
      * when the driver cannot. */
     int (*vm_bind)(struct hv_vm *vm, const char *snapshot_key, uint64_t mem_bytes,
                    struct un_error *err);

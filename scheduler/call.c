@@ -819,7 +819,7 @@ static void release_instance(struct sched_call *c, struct record *record)
     struct warm_set *set = NULL;
 
     if (c->kind == SCHED_OK) {
-        warm_ahead(c);
+        warm_ahead(c, i);
     }
     if (c->kind == SCHED_OK && i->state == INSTANCE_RUNNING && hv_vm_ops(i->vm)->vm_recycle) {
         set = warm_set_for(c);

@@ -78,7 +78,11 @@ static void set_state(struct instance *i, enum instance_state state)
     i->state_us = un_loop_now_us(i->s->loop);
     count_in(i, 1);
     if (state == INSTANCE_WARM) {
-        un_list_push_front(&i->set->idle, &i->warm_node);
+        if (i->runs > 0) {
+            un_list_push_front(&i->set->idle, &i->warm_node);
+        } else {
+            un_list_push(&i->set->idle, &i->warm_node);
+        }
         i->warm_us = un_loop_now_us(i->s->loop);
     }
     if (state == INSTANCE_IDLE) {
@@ -347,7 +351,7 @@ void instance_recycle(struct instance *i, struct warm_set *set, struct record *r
     set_state(i, INSTANCE_RECYCLING);
 }
 
-void instance_bind_ahead(struct instance *i, struct warm_set *set)
+bool instance_bind_ahead(struct instance *i, struct warm_set *set)
 {
     const struct function_version *v = set->version;
     struct un_error err = UN_ERROR_INIT;
@@ -355,10 +359,12 @@ void instance_bind_ahead(struct instance *i, struct warm_set *set)
     if (hv_vm_ops(i->vm)->vm_bind(i->vm, v->snapshot_key, (uint64_t)v->config.memory_mib << 20,
                                   &err) < 0) {
         warm_set_unref(set);
-        return;
+        return false;
     }
     i->set = set;
+    i->bound_ahead = true;
     set_state(i, INSTANCE_RECYCLING);
+    return true;
 }
 
 void instance_usage(const struct instance *i, struct hv_usage *ret)

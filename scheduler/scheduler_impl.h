@@ -228,8 +228,9 @@ void warm_done(struct scheduler *s);
  * VM is not to be kept. */
 struct warm_set *warm_set_for(struct sched_call *c);
 void warm_set_unref(struct warm_set *set);
-/* The call has ended with success: where each gets a VM of its own, the next one's is bound ahead. */
-void warm_ahead(struct sched_call *c);
+/* The call has ended with success in that VM: where each gets one of its own, the next one's is bound
+ * ahead. */
+void warm_ahead(struct sched_call *c, const struct instance *used);
 /* Whether a VM is there for this call, or is being put back and not promised to another. */
 bool warm_has(const struct sched_call *c);
 /* An admitted call takes a warm VM, or waits for one being put back. False: there is none. */
@@ -258,6 +259,7 @@ struct instance {
     uint64_t ended_us; /* when its call ended */
     uint64_t round;    /* the pool policy's when it was begun */
     uint64_t warm_us;  /* WARM: since when */
+    bool bound_ahead;  /* of its first call */
     unsigned runs;
     struct hv_usage used_before; /* by earlier runs */
 };
@@ -272,8 +274,8 @@ void instance_end(struct instance *i, struct record *record);
  * Takes the set's reference and the record. When the driver refuses, it is instance_end. */
 void instance_recycle(struct instance *i, struct warm_set *set, struct record *record);
 /* IDLE: binds it to the set's version, ahead of a call. Takes the set's reference. When the driver refuses
- * it is as before, and the reference is given back. */
-void instance_bind_ahead(struct instance *i, struct warm_set *set);
+ * it is as before, the reference is given back, and false is returned. */
+bool instance_bind_ahead(struct instance *i, struct warm_set *set);
 /* What the run of this call has used. */
 void instance_usage(const struct instance *i, struct hv_usage *ret);
 

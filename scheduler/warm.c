@@ -89,32 +89,45 @@ void warm_set_unref(struct warm_set *set)
     free(set);
 }
 
-/* As many as are called at once, and one more. */
-static unsigned wanted_ahead(const struct sched_call *c)
+/* As many as are called at once, and one more; where calls follow each other closely enough to find one,
+ * two: one that is ready, and one that is being made so. */
+static unsigned wanted_ahead(const struct sched_call *c, const struct instance *used)
 {
     enum { AHEAD_MOST = 4 };
-    unsigned n = c->line->running + 1;
+    unsigned n = c->line->running + 1 + used->bound_ahead;
 
     n = n < c->version->config.concurrency ? n : c->version->config.concurrency;
     return n < AHEAD_MOST ? n : AHEAD_MOST;
 }
 
-void warm_ahead(struct sched_call *c)
+static bool wants_ahead(const struct sched_call *c, const struct instance *used,
+                        const struct warm_set *set)
+{
+    const struct shell_class *cls = c->cls;
+    unsigned there = set ? set->idle_count + set->recycling_count : 0;
+
+    return c->version->config.isolation == FUNCTION_VM && cls->driver->ops->vm_bind &&
+           !c->s->draining && c->generation == c->line->generation && cls->claim_count == 0 &&
+           there < wanted_ahead(c, used) && cls->idle_count > 0;
+}
+
+void warm_ahead(struct sched_call *c, const struct instance *used)
 {
     struct shell_class *cls = c->cls;
     struct warm_set *set = find(c);
-    unsigned there = set ? set->idle_count + set->recycling_count : 0;
+    bool bound = true;
 
-    if (c->version->config.isolation != FUNCTION_VM || !cls->driver->ops->vm_bind ||
-        c->s->draining || c->generation != c->line->generation || cls->claim_count > 0 ||
-        there >= wanted_ahead(c) || cls->idle_count == 0) {
-        return;
-    }
-    set = set ? set : set_new(c);
-    if (set) {
+    while (bound && wants_ahead(c, used, set)) {
+        set = set ? set : set_new(c);
+        if (!set) {
+            return;
+        }
         set->refs++;
-        instance_bind_ahead(un_list_first(&cls->idle, struct instance, node), set);
-        pool_update(cls);
+        bound = instance_bind_ahead(un_list_first(&cls->idle, struct instance, node), set);
+        if (bound) {
+            pool_update(cls);
+        }
+        set = find(c); /* one that nothing was bound for is gone */
     }
 }
 

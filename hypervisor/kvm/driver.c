@@ -86,7 +86,12 @@ static void on_yield_timer(void *arg)
         if (vm->state != KVM_VM_RUNNING || vm->standing) {
             continue; /* comes back when it runs on */
         }
-        if (cpu_used_us(vm) > vm->usage.cpu_us + BRISK_CPU_US) {
+        uint64_t used = cpu_used_us(vm);
+        if (vm->prepared) { /* by what it did ahead it is not judged, and that was not told */
+            vm->prepared = false;
+            vm->usage.cpu_us = used > vm->usage.cpu_us ? used : vm->usage.cpu_us;
+        }
+        if (used > vm->usage.cpu_us + BRISK_CPU_US) {
             kvm_vm_yield(vm);
         } else {
             push_brisk(d, vm);

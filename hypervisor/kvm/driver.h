@@ -64,7 +64,7 @@ struct kvm_vm {
     bool freed, gone, started_due, exit_due, in_event;
     struct un_list brisk; /* its guest may run, and is looked at at yield_us */
     uint64_t yield_us;
-    bool yielded;
+    bool yielded, prepared; /* prepared: used CPU time since it told how much, without a guest */
     bool standing;       /* the monitor waits for an order */
     bool begun;          /* the order to run was sent */
     bool done, recycled; /* ended with DONE; stands at its snapshot, and waits for a run of that */
@@ -160,12 +160,13 @@ bool snapshot_dropped(const struct snapshot *s);
 void snapshot_fill_channel(const struct snapshot *s, uint8_t *base);
 /* Fills what BIND says of it; returns the descriptor, borrowed. The first runs are learned from. */
 int snapshot_order(struct snapshot *s, struct vmm_order *ret);
-/* The pages that runs from here wrote, for BIND; borrowed. */
-const struct vmm_range *snapshot_ranges(const struct snapshot *s, size_t *ret_count);
-/* How many pages that is. */
-size_t snapshot_pages_ahead(const struct snapshot *s);
-/* What a run that is learned from has written so far (proto.h); from a monitor, so of any content. */
-void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len);
+/* What runs from here wrote and touched, for BIND and RESET; borrowed. */
+void snapshot_ahead(const struct snapshot *s, struct vmm_order *order, struct vmm_ahead *ret);
+/* How many pages that is: those that they wrote to be copied, and those that they touched to be touched. */
+size_t snapshot_work_ahead(const struct snapshot *s);
+/* What a run that is learned from has written and touched so far (proto.h: a RING's tail, with that many
+ * touches); from a monitor, so of any content. */
+void snapshot_learn(struct snapshot *s, const uint8_t *tail, size_t len, size_t touched);
 /* snapshot_build.c */
 void snapshot_prepare(struct hv_driver *drv, const struct hv_run_spec *spec, hv_prepare_cb *cb,
                       void *arg);

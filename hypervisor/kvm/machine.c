@@ -60,23 +60,6 @@ static void *map_at(void *at, uint64_t len, int flags, int fd, uint64_t offset)
     return p == MAP_FAILED ? NULL : p;
 }
 
-/* Address space that begins at a multiple of a large page, as guest-physical memory does: KVM has large
- * pages only where the two are aligned alike. */
-static uint8_t *reserve(uint64_t len)
-{
-    uint8_t *p = mmap(NULL, len + UNID_LARGE_PAGE, PROT_NONE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) {
-        return NULL;
-    }
-    size_t front = -(uintptr_t)p % UNID_LARGE_PAGE;
-    if (front > 0) {
-        munmap(p, front);
-    }
-    munmap(p + front + len, UNID_LARGE_PAGE - front);
-    return p + front;
-}
-
 int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
                    uint32_t phase_ns[VMM_PHASES])
 {
@@ -86,8 +69,8 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
         return fail(m, "KVM_CREATE_VM");
     }
     phase_ns[VMM_PHASE_CREATE] = lap(&t);
-    m->mem = reserve(mem_max);
-    if (!m->mem) {
+    m->mem = mmap(NULL, mem_max, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (m->mem == MAP_FAILED) {
         return fail(m, "reserve guest memory");
     }
     if (channel_fd >= 0 &&
@@ -222,9 +205,21 @@ int machine_warm(struct machine *m)
         return fail(m, "map the first program");
     }
     write_warm_program(m->mem);
-    struct kvm_sregs sregs = guest_sregs(m, PAGE, NULL);
-    struct kvm_regs regs = {.rip = 7 * PAGE, .rbx = m->fsgsbase, .rflags = RFLAGS_SET};
-    int rc = load_registers(m, &sregs, &regs);
+    struct kvm_regs regs = {.rip = 7 * PAGE, .rbx = m->fsgsbase};
+    int rc = machine_run_own(m, PAGE, &regs, "run in ring 3");
+    if (rc == 0 && madvise(m->mem, UNID_BOOT_ADDR, MADV_DONTNEED) < 0) {
+        return fail(m, "drop the first program");
+    }
+    return rc;
+}
+
+int machine_run_own(struct machine *m, uint64_t cr3, const struct kvm_regs *regs, const char *step)
+{
+    struct kvm_sregs sregs = guest_sregs(m, cr3, NULL);
+    struct kvm_regs begin = *regs;
+    uint64_t exits = m->exits;
+    begin.rflags = RFLAGS_SET;
+    int rc = load_registers(m, &sregs, &begin);
     if (rc < 0) {
         return rc;
     }
@@ -232,14 +227,10 @@ int machine_warm(struct machine *m)
     machine_run(m, &report);
     if (report.kind != VMM_REPORT_RING) {
         errno = report.kind == VMM_REPORT_ERROR ? -report.error : EOPNOTSUPP;
-        return fail(m, "run in ring 3");
+        return fail(m, step);
     }
-    m->exits = 0;
-    rc = complete(m);
-    if (rc == 0 && madvise(m->mem, UNID_BOOT_ADDR, MADV_DONTNEED) < 0) {
-        return fail(m, "drop the first program");
-    }
-    return rc;
+    m->exits = exits;
+    return complete(m);
 }
 
 /* --- bind, run, save, reset ------------------------------------------------------------------- */
@@ -267,9 +258,21 @@ static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
     if (mprotect(m->mem + zero, o->zero_bytes, PROT_READ | PROT_WRITE) < 0) {
         return fail(m, "allow zeros");
     }
-    uint64_t large = vmm_large_from(zero, o->zero_bytes);
-    if (large < zero_end) { /* where there are no large pages, there are small ones */
-        (void)madvise(m->mem + large, zero_end - large, MADV_HUGEPAGE);
+    m->zero_at = zero;
+    m->zero_bytes = o->zero_bytes;
+    return 0;
+}
+
+static int read_start(struct machine *m, int fd, uint64_t at)
+{
+    errno = 0;
+    if (pread(fd, &m->start, sizeof(m->start), (off_t)at) != sizeof(m->start)) {
+        return fail(m, "read the saved state");
+    }
+    m->cr3 = m->start.sregs.cr3 & ADDR_MASK;
+    if (m->cr3 < UNID_CHANNEL_END || m->cr3 >= m->mem_bytes) {
+        errno = EINVAL;
+        return fail(m, "saved CR3");
     }
     return 0;
 }
@@ -277,13 +280,7 @@ static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
 static int load_start(struct machine *m)
 {
     const struct vmm_state *st = &m->start;
-    uint64_t cr3 = st->sregs.cr3 & ADDR_MASK;
-    if (cr3 < UNID_CHANNEL_END || cr3 >= m->mem_bytes) {
-        errno = EINVAL;
-        return fail(m, "saved CR3");
-    }
-    m->cr3 = cr3;
-    struct kvm_sregs sregs = guest_sregs(m, cr3, &st->sregs);
+    struct kvm_sregs sregs = guest_sregs(m, m->cr3, &st->sregs);
     struct kvm_regs regs = st->regs;
     regs.rflags = (regs.rflags & RFLAGS_GUEST) | RFLAGS_SET;
     if (ioctl(m->vcpu, KVM_SET_XSAVE, &st->xsave) < 0) {
@@ -326,8 +323,14 @@ size_t machine_written(struct machine *m, uint8_t bitmap[VMM_WRITTEN_BYTES])
     return len;
 }
 
-int machine_bind(struct machine *m, const struct vmm_order *o, const struct vmm_range *ranges,
-                 size_t range_count, int fd)
+static void take_ranges(struct machine *m, const struct vmm_ahead *ahead)
+{
+    memcpy(m->ranges, ahead->ranges, ahead->range_count * sizeof(*ahead->ranges));
+    m->range_count = ahead->range_count;
+}
+
+int machine_bind(struct machine *m, const struct vmm_order *o, const struct vmm_ahead *ahead,
+                 int fd)
 {
     if (m->mem_bytes > 0) {
         errno = EALREADY;
@@ -340,23 +343,22 @@ int machine_bind(struct machine *m, const struct vmm_order *o, const struct vmm_
         return rc;
     }
     m->mem_bytes = o->mem_bytes;
-    memcpy(m->ranges, ranges, range_count * sizeof(*ranges));
-    m->range_count = range_count;
+    take_ranges(m, ahead);
     copy_ahead(m);
-    if (o->flags & VMM_BIND_LEARN) {
-        start_learning(m);
-    }
     if (!m->has_state) {
         m->cr3 = o->cr3;
         struct kvm_sregs sregs = guest_sregs(m, o->cr3, NULL);
         struct kvm_regs regs = {.rip = o->rip, .rsp = o->rsp, .rdi = o->rdi, .rflags = RFLAGS_SET};
         return load_registers(m, &sregs, &regs);
     }
-    errno = 0;
-    if (pread(fd, &m->start, sizeof(m->start), (off_t)o->state_at) != sizeof(m->start)) {
-        return fail(m, "read the saved state");
+    rc = read_start(m, fd, o->state_at);
+    if (rc == 0 && o->flags & VMM_BIND_LEARN) {
+        start_learning(m);
+        machine_watch(m);
+    } else if (rc == 0 && o->flags & VMM_BIND_STAND) {
+        rc = machine_touch(m, ahead->touches, ahead->touch_count);
     }
-    return load_start(m);
+    return rc < 0 ? rc : load_start(m);
 }
 
 /* The vector of a fault that was no page fault, by the instruction; ~0u when that does not say. */
@@ -418,6 +420,23 @@ static void report_fault(struct machine *m, struct vmm_report *ret)
     ret->vector = guess_vector(ret->code, len);
 }
 
+/* Does what the exit asks for, when it is a piece of memory: the guest only has to go on. */
+static bool fill_piece(const struct machine *m)
+{
+    uint64_t piece;
+    if (m->run->exit_reason != KVM_EXIT_MMIO || !m->run->mmio.is_write ||
+        m->run->mmio.len != sizeof(piece) ||
+        m->run->mmio.phys_addr != VMM_DOORBELL_ADDR + UNID_FILL_OFFSET) {
+        return false;
+    }
+    memcpy(&piece, m->run->mmio.data, sizeof(piece));
+    if (vmm_fill_valid(m->zero_at, m->zero_bytes, piece)) {
+        /* What cannot be had here shows when it is touched. */
+        (void)madvise(m->mem + piece, UNID_PIECE_SIZE, MADV_POPULATE_WRITE);
+    }
+    return true;
+}
+
 static void report_mmio(struct machine *m, struct vmm_report *ret)
 {
     uint64_t at = m->run->mmio.phys_addr;
@@ -440,7 +459,7 @@ void machine_run(struct machine *m, struct vmm_report *ret)
     int rc;
     do {
         rc = ioctl(m->vcpu, KVM_RUN, 0);
-    } while (rc < 0 && errno == EINTR);
+    } while (rc < 0 ? errno == EINTR : fill_piece(m));
     m->pending = false;
     ret->exits = ++m->exits;
     if (rc < 0 && errno == EFAULT) { /* in the slot, but behind the memory that is bound */
@@ -497,9 +516,10 @@ static int clear_events(struct machine *m)
     return ioctl(m->vcpu, KVM_SET_DEBUGREGS, &debug) < 0 ? fail(m, "KVM_SET_DEBUGREGS") : 0;
 }
 
-int machine_reset(struct machine *m)
+int machine_reset(struct machine *m, const struct vmm_ahead *ahead)
 {
-    if (m->mem_bytes == 0 || m->shared || !m->has_state) {
+    if (m->mem_bytes == 0 || m->shared || !m->has_state ||
+        !vmm_ranges_valid(ahead->ranges, ahead->range_count, m->mem_bytes)) {
         errno = EINVAL;
         return fail(m, "reset");
     }
@@ -511,7 +531,13 @@ int machine_reset(struct machine *m)
         madvise(m->mem + UNID_CHANNEL_END, m->mem_bytes - UNID_CHANNEL_END, MADV_DONTNEED) < 0) {
         return fail(m, "drop written memory");
     }
+    m->watching = false; /* the tables are those of the snapshot again */
+    m->split_count = 0;
+    if (ahead->range_count > 0) {
+        take_ranges(m, ahead);
+    }
     copy_ahead(m);
     rc = clear_events(m);
+    rc = rc < 0 ? rc : machine_touch(m, ahead->touches, ahead->touch_count);
     return rc < 0 ? rc : load_start(m);
 }

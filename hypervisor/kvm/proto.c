@@ -6,13 +6,14 @@
 
 static const uint64_t page_mask = 4095;
 
-static bool tail_valid(uint32_t kind, size_t len)
+static bool tail_valid(const struct vmm_report *r, size_t len)
 {
-    switch (kind) {
+    switch (r->kind) {
     case VMM_REPORT_SAVED:
         return len == sizeof(struct vmm_state);
     case VMM_REPORT_RING:
-        return len <= VMM_WRITTEN_BYTES;
+        return r->touched <= VMM_TOUCHES_MAX && len >= r->touched * sizeof(uint64_t) &&
+               len - r->touched * sizeof(uint64_t) <= VMM_WRITTEN_BYTES;
     default:
         return len == 0;
     }
@@ -28,7 +29,7 @@ bool vmm_report_parse(const void *packet, size_t len, struct vmm_report *ret,
     memcpy(&r, packet, sizeof(r));
     size_t rest = len - sizeof(r);
     if (r.kind < VMM_REPORT_RING || r.kind > VMM_REPORT_ERROR || r.error > 0 ||
-        r.code_len > HV_CODE_MAX || !tail_valid(r.kind, rest)) {
+        r.code_len > HV_CODE_MAX || !tail_valid(&r, rest)) {
         return false;
     }
     r.step[sizeof(r.step) - 1] = '\0';
@@ -78,8 +79,7 @@ static bool zeros_valid(const struct vmm_order *o)
             !__builtin_add_overflow(o->zero_at, o->zero_bytes, &end) && end <= o->mem_bytes);
 }
 
-/* Ascending, in memory, and not in the channel. */
-static bool ranges_valid(const struct vmm_range *r, size_t count, uint64_t mem_bytes)
+bool vmm_ranges_valid(const struct vmm_range *r, size_t count, uint64_t mem_bytes)
 {
     uint64_t from = UNID_CHANNEL_END / 4096, end = mem_bytes / 4096;
     for (size_t i = 0; i < count; i++) {
@@ -93,37 +93,43 @@ static bool ranges_valid(const struct vmm_range *r, size_t count, uint64_t mem_b
 }
 
 bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vmm_order *ret,
-                     const struct vmm_range **ret_ranges, size_t *ret_count)
+                     struct vmm_ahead *ret_ahead)
 {
     struct vmm_order o;
     if (len < sizeof(o)) {
         return false;
     }
     memcpy(&o, packet, sizeof(o));
-    size_t rest = len - sizeof(o), count = rest / sizeof(struct vmm_range);
-    const struct vmm_range *ranges =
-        (const struct vmm_range *)(const void *)((const uint8_t *)packet + sizeof(o));
-    if (rest % sizeof(struct vmm_range) || count > VMM_RANGES_MAX ||
-        (count > 0 && (o.op != VMM_ORDER_BIND || !(o.flags & VMM_BIND_STATE)))) {
+    const uint8_t *at = (const uint8_t *)packet + sizeof(o);
+    bool bind = o.op == VMM_ORDER_BIND, may = o.op == VMM_ORDER_RESET;
+    may = may || (bind && o.flags & VMM_BIND_STATE);
+    if (o.op < VMM_ORDER_BIND || o.op > VMM_ORDER_RESET || o.range_count > VMM_RANGES_MAX ||
+        o.touch_count > VMM_TOUCHES_MAX || (!may && (o.range_count > 0 || o.touch_count > 0)) ||
+        len - sizeof(o) != o.range_count * sizeof(struct vmm_range) + o.touch_count * 8) {
         return false;
     }
-    if (o.op < VMM_ORDER_BIND || o.op > VMM_ORDER_RESET ||
-        (o.op == VMM_ORDER_BIND && (!bind_valid(&o, mem_max) || !zeros_valid(&o) ||
-                                    !ranges_valid(ranges, count, o.mem_bytes)))) {
+    struct vmm_ahead ahead = {.ranges = (const struct vmm_range *)(const void *)at,
+                              .range_count = o.range_count,
+                              .touch_count = o.touch_count};
+    ahead.touches = (const uint64_t *)(const void *)(ahead.ranges + o.range_count);
+    if (bind && (!bind_valid(&o, mem_max) || !zeros_valid(&o) ||
+                 !vmm_ranges_valid(ahead.ranges, ahead.range_count, o.mem_bytes))) {
         return false;
     }
     *ret = o;
-    *ret_ranges = ranges;
-    *ret_count = count;
+    *ret_ahead = ahead;
     return true;
 }
 
-uint64_t vmm_large_from(uint64_t zero_at, uint64_t zero_bytes)
+uint64_t vmm_pieces_from(uint64_t zero_at, uint64_t zero_bytes)
 {
-    const uint64_t end = zero_at + zero_bytes;
-    uint64_t from = zero_at + zero_bytes / 3 + UNID_LARGE_PAGE - 1;
-    from -= from % UNID_LARGE_PAGE;
-    return from < end && end - from >= UNID_LARGE_PAGE ? from : end;
+    return zero_at + zero_bytes / 3;
+}
+
+bool vmm_fill_valid(uint64_t zero_at, uint64_t zero_bytes, uint64_t piece)
+{
+    return piece % UNID_PIECE_SIZE == 0 && piece >= zero_at && zero_bytes >= UNID_PIECE_SIZE &&
+           piece - zero_at <= zero_bytes - UNID_PIECE_SIZE;
 }
 
 size_t vmm_ranges_make(const uint8_t *bitmap, uint64_t mem_bytes, struct vmm_range *ret)
@@ -144,6 +150,34 @@ size_t vmm_ranges_make(const uint8_t *bitmap, uint64_t mem_bytes, struct vmm_ran
             pages++;
         } else {
             break;
+        }
+    }
+    return n;
+}
+
+size_t vmm_touches_merge(const uint64_t *a, size_t a_count, const void *b, size_t b_count,
+                         uint64_t *ret)
+{
+    const uint64_t flags = page_mask;
+    size_t n = 0, i = 0, j = 0;
+    uint64_t last = 0;
+    while (n < VMM_TOUCHES_MAX && (i < a_count || j < b_count)) {
+        uint64_t x = UINT64_MAX, y = UINT64_MAX;
+        if (i < a_count) {
+            x = a[i];
+        }
+        if (j < b_count) {
+            memcpy(&y, (const uint8_t *)b + j * sizeof(y), sizeof(y));
+            y &= ~(flags & ~VMM_TOUCH_WRITE);
+        }
+        bool from_a = i < a_count && (j == b_count || (x & ~flags) <= (y & ~flags));
+        uint64_t next = from_a ? x : y;
+        i += from_a;
+        j += !from_a;
+        if (n > 0 && (next & ~flags) == (last & ~flags)) {
+            ret[n - 1] |= next & VMM_TOUCH_WRITE;
+        } else if (n == 0 || next > last) {
+            ret[n++] = last = next;
         }
     }
     return n;

@@ -28,7 +28,7 @@
 #include "hypervisor/fault.h"
 #include "unid/abi.h"
 
-enum { VMM_PROTO_VERSION = 4 };
+enum { VMM_PROTO_VERSION = 5 };
 
 /* Descriptor numbers that unid-vmm starts with. */
 enum { VMM_FD_CONTROL = 0 };
@@ -119,17 +119,29 @@ enum {
     VMM_BIND_LOW = 16    /* with STATE: what is below the channel is not zero */
 };
 
-/* Pages of guest memory. BIND may be followed, in the same packet, by up to VMM_RANGES_MAX of them, in
- * ascending order: pages that earlier runs wrote, and that this one is given copies of at once. */
+/* What earlier runs did with their memory stands behind a BIND with STATE and a RESET, in the same packet:
+ * first range_count struct vmm_range, in ascending order, of pages (physical) that they wrote, and that this
+ * one is given copies of at once; then touch_count touches.
+ *
+ * A touch is the virtual address of a page that they read or wrote, with VMM_TOUCH_WRITE when it became
+ * dirty. While nobody waits for the guest, the monitor touches these likewise (machine_touch). */
 struct vmm_range {
     uint32_t page, count;
 };
-enum { VMM_RANGES_MAX = 512 };
+#define VMM_TOUCH_WRITE UINT64_C(1)
+enum { VMM_RANGES_MAX = 512, VMM_TOUCHES_MAX = 4096 };
+struct vmm_ahead {
+    const struct vmm_range *ranges;
+    const uint64_t *touches;
+    size_t range_count, touch_count;
+};
 
-/* A RING of a guest that is learned from is followed by a bitmap in the same packet: bit n of byte n / 8
- * is set when page n was written so far. As long as the memory; at most VMM_LEARN_MAX of it is. */
+/* A RING of a guest that is learned from is followed by a bitmap in the same packet, and by `touched`
+ * touches. Bit n of byte n / 8 is set when page n was written so far; as long as the memory, of which at most
+ * VMM_LEARN_MAX is learned. */
 #define VMM_LEARN_MAX (UINT64_C(512) << 20)
 enum { VMM_WRITTEN_BYTES = 512 << 20 >> 12 >> 3, VMM_LEARN_RINGS = 64 /* then it is enough */ };
+enum { VMM_TAIL_MAX = VMM_WRITTEN_BYTES + VMM_TOUCHES_MAX * 8 };
 
 struct vmm_order {
     uint32_t op;
@@ -141,6 +153,7 @@ struct vmm_order {
     uint64_t zero_at, zero_bytes;
     uint64_t cpu_us;             /* BIND, GO behind a RESET: CPU time from here on; 0 = no limit */
     uint64_t cr3, rip, rsp, rdi; /* BIND without STATE */
+    uint32_t range_count, touch_count; /* BIND with STATE, RESET */
 };
 
 enum vmm_report_kind {
@@ -158,6 +171,7 @@ struct vmm_report {
     uint64_t rip, addr;        /* FAULT */
     uint8_t code[HV_CODE_MAX]; /* FAULT: the bytes at rip, as far as they are known */
     uint8_t code_len;
+    uint32_t touched; /* RING */
     uint64_t cpu_us, rss_kib, exits;
     uint64_t bind_ns, run_ns; /* BIND to first KVM_RUN, and from there to the first exit */
     char step[24];            /* ERROR */
@@ -181,15 +195,27 @@ bool vmm_report_parse(const void *packet, size_t len, struct vmm_report *ret,
 /* Checks a packet of the control socket. Pure. */
 bool vmm_event_parse(const void *packet, size_t len, struct vmm_event *ret);
 
-/* Checks an order, on the monitor's side. `mem_max` is what the shell has room for. `ret_ranges` and
- * their number are what stands behind it, in the packet. Pure. */
+/* Checks an order, on the monitor's side. `mem_max` is what the shell has room for. `ret_ahead` is what
+ * stands behind it, in the packet; of a RESET, the ranges are the caller's to hold against the memory that
+ * is bound (vmm_ranges_valid). Pure. */
 bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vmm_order *ret,
-                     const struct vmm_range **ret_ranges, size_t *ret_count);
+                     struct vmm_ahead *ret_ahead);
 
-/* Where in a guest's zeros large pages begin: their upper two thirds, as a program that uses little, or
- * maps much and uses little of it, stays below (abi.h, Paging images). The end of the zeros when they are
- * too few. Pure. */
-uint64_t vmm_large_from(uint64_t zero_at, uint64_t zero_bytes);
+/* Whether ranges are in ascending order, in a memory of this size, and not in the channel. Pure. */
+bool vmm_ranges_valid(const struct vmm_range *ranges, size_t count, uint64_t mem_bytes);
+
+/* Puts `b` and `a` together into `ret`, which has room for VMM_TOUCHES_MAX: each page once, in ascending
+ * order, which both have. What is more is left out. `b` may be of any content and alignment. Returns their
+ * number. Pure. */
+size_t vmm_touches_merge(const uint64_t *a, size_t a_count, const void *b, size_t b_count,
+                         uint64_t *ret);
+
+/* Where pages are not worth a copy ahead: the upper two thirds of a guest's zeros, from where programs that
+ * use much take pieces that are filled at once (abi.h, UNID_BOOT_FILL). Pure. */
+uint64_t vmm_pieces_from(uint64_t zero_at, uint64_t zero_bytes);
+
+/* Whether the guest may have this piece filled: all of it is among its zeros. Pure. */
+bool vmm_fill_valid(uint64_t zero_at, uint64_t zero_bytes, uint64_t piece);
 
 /* Makes ranges of a bitmap of written pages (proto.h) for memory of this size: pages close to each other
  * are one range, as a call costs as much as a page. The channel is left out, and so is what is more than a

@@ -18,9 +18,9 @@
 
 #define MEM_UNIT (UINT64_C(2) << 20) /* of a shell's memory; hv.h */
 
-/* Pages to copy, 1 to 2 us each. For fewer a second message to the monitor, 5 us of unid's own time and more
- * under load, is too much. */
-enum { WORTH_BINDING = 128 };
+/* Pages to copy or to touch, 1 to 3 us each. For fewer a second message to the monitor, 5 us of unid's own time
+ * and more under load, is too much. */
+enum { WORTH_BINDING = 192 };
 
 static struct kvm_vm *vm_of(struct hv_vm *vm)
 {
@@ -231,14 +231,14 @@ int kvm_vm_bind(struct hv_vm *vm, const char *snapshot_key, uint64_t mem_bytes,
     if (!v->snapshot) {
         return un_error_set(err, -ENOENT, "there is no snapshot of that key");
     }
-    if (snapshot_pages_ahead(v->snapshot) < WORTH_BINDING) {
+    if (snapshot_work_ahead(v->snapshot) < WORTH_BINDING) {
         snapshot_unref(un_steal(&v->snapshot));
         return un_error_set(err, -EALREADY, "the function begins fast as it is");
     }
     snapshot_fill_channel(v->snapshot, v->link->base);
     int fd = snapshot_order(v->snapshot, &order);
     order.flags |= VMM_BIND_STAND;
-    v->recycled = true;
+    v->recycled = v->prepared = true;
     kvm_vm_order(v, &order, fd); /* one that was not sent ends the monitor, and that is told */
     un_loop_post(v->drv->loop, &v->ready_post);
     return 0;
@@ -259,7 +259,7 @@ int kvm_vm_recycle(struct hv_vm *vm, struct un_error *err)
     snapshot_fill_channel(v->snapshot, v->link->base);
     kvm_vm_order(v, &(struct vmm_order){.op = VMM_ORDER_RESET}, -1);
     v->done = false;
-    v->recycled = true;
+    v->recycled = v->prepared = true;
     v->state = KVM_VM_SHELL;
     un_loop_post(v->drv->loop, &v->ready_post);
     return 0;

@@ -26,6 +26,8 @@ struct snapshot {
     uint8_t *written; /* bitmap of pages, of all lessons; NULL before the first */
     struct vmm_range *ranges;
     size_t range_count;
+    uint64_t *touches; /* NULL before the first lesson */
+    size_t touch_count;
 };
 
 bool snapshot_key_valid(const char *key)
@@ -48,6 +50,7 @@ void snapshot_unref(struct snapshot *s)
         snapshot_file_release(&s->file);
         free(s->written);
         free(s->ranges);
+        free(s->touches);
         free(s);
     }
 }
@@ -136,24 +139,41 @@ void snapshot_fill_channel(const struct snapshot *s, uint8_t *base)
     }
 }
 
-/* Pages that large pages stand behind are not copied ahead: nothing is saved by it, and much is used. */
-static void leave_out_large(struct snapshot *s)
+static void leave_out_pieces(struct snapshot *s)
 {
     const uint64_t per_byte = 8 * 4096, end = s->file.hole_at + s->file.hole_bytes;
-    uint64_t at = vmm_large_from(s->file.hole_at, s->file.hole_bytes);
-    for (; at < end && end - at >= per_byte; at += per_byte) {
+    uint64_t at = vmm_pieces_from(s->file.hole_at, s->file.hole_bytes);
+    for (at = (at + per_byte - 1) / per_byte * per_byte; at + per_byte <= end; at += per_byte) {
         s->written[at / per_byte] = 0;
     }
 }
 
 enum { LESSONS = 2 /* the second tells what differs from run to run */ };
 
-void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len)
+static void learn_touches(struct snapshot *s, const uint8_t *touched, size_t count)
+{
+    uint64_t both[VMM_TOUCHES_MAX];
+    size_t n = vmm_touches_merge(s->touches, s->touch_count, touched, count, both);
+    if (n > s->touch_count) {
+        uint64_t *more = realloc(s->touches, n * sizeof(*more));
+        if (!more) {
+            return;
+        }
+        s->touches = more;
+    }
+    if (n > 0) {
+        memcpy(s->touches, both, n * sizeof(*both));
+    }
+    s->touch_count = n;
+}
+
+void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len, size_t touched)
 {
     size_t size = s->file.mem_bytes / 4096 / 8;
-    if (len != size) {
+    if (len != size + touched * sizeof(*s->touches)) {
         return;
     }
+    learn_touches(s, bitmap + size, touched);
     if (!s->written) {
         s->written = calloc(1, size);
         s->ranges = calloc(VMM_RANGES_MAX, sizeof(*s->ranges));
@@ -164,19 +184,28 @@ void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len)
     for (size_t i = 0; i < size; i++) {
         s->written[i] |= bitmap[i];
     }
-    leave_out_large(s);
+    leave_out_pieces(s);
     s->range_count = vmm_ranges_make(s->written, s->file.mem_bytes, s->ranges);
 }
 
-const struct vmm_range *snapshot_ranges(const struct snapshot *s, size_t *ret_count)
+/* Touches to make, 1.5 to 3 us each. For fewer it does not pay to run the vCPU once more. */
+enum { WORTH_TOUCHING = 128 };
+
+void snapshot_ahead(const struct snapshot *s, struct vmm_order *order, struct vmm_ahead *ret)
 {
-    *ret_count = s->range_count;
-    return s->ranges;
+    bool stands = order->op == VMM_ORDER_RESET || order->flags & VMM_BIND_STAND;
+    *ret = (struct vmm_ahead){.ranges = s->ranges, .range_count = s->range_count};
+    if (stands && s->touch_count >= WORTH_TOUCHING) {
+        ret->touches = s->touches;
+        ret->touch_count = s->touch_count;
+    }
+    order->range_count = (uint32_t)ret->range_count;
+    order->touch_count = (uint32_t)ret->touch_count;
 }
 
-size_t snapshot_pages_ahead(const struct snapshot *s)
+size_t snapshot_work_ahead(const struct snapshot *s)
 {
-    size_t pages = 0;
+    size_t pages = s->touch_count;
     for (size_t i = 0; i < s->range_count; i++) {
         pages += s->ranges[i].count;
     }

@@ -178,15 +178,19 @@ bool kvm_vm_order(struct kvm_vm *v, const struct vmm_order *order, int fd)
         struct cmsghdr align;
         char space[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct iovec io[2] = {{.iov_base = (void *)(uintptr_t)order, .iov_len = sizeof(*order)}};
-    struct msghdr msg = {.msg_iov = io, .msg_iovlen = 1};
-    if (order->op == VMM_ORDER_BIND && v->snapshot) {
-        size_t count;
-        const struct vmm_range *ranges = snapshot_ranges(v->snapshot, &count);
-        io[1] = (struct iovec){.iov_base = (void *)(uintptr_t)ranges,
-                               .iov_len = count * sizeof(*ranges)};
-        msg.msg_iovlen = count > 0 ? 2 : 1;
+    struct vmm_order o = *order;
+    struct vmm_ahead ahead = {0};
+    if (v->snapshot && (o.op == VMM_ORDER_BIND || o.op == VMM_ORDER_RESET)) {
+        snapshot_ahead(v->snapshot, &o, &ahead);
     }
+    struct iovec io[] = {
+        {.iov_base = &o, .iov_len = sizeof(o)},
+        {.iov_base = (void *)(uintptr_t)ahead.ranges,
+         .iov_len = ahead.range_count * sizeof(*ahead.ranges)},
+        {.iov_base = (void *)(uintptr_t)ahead.touches,
+         .iov_len = ahead.touch_count * sizeof(*ahead.touches)},
+    };
+    struct msghdr msg = {.msg_iov = io, .msg_iovlen = UN_ARRAY_SIZE(io)};
     if (fd >= 0) {
         msg.msg_control = &control;
         msg.msg_controllen = sizeof(control);
@@ -251,6 +255,7 @@ static void take_fault(struct kvm_vm *v, const struct vmm_report *r)
 static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint8_t *tail,
                         size_t tail_len)
 {
+    v->prepared = false;
     v->usage.cpu_us = r->cpu_us;
     v->usage.peak_rss_kib = r->rss_kib;
     v->usage.exits = r->exits;
@@ -262,7 +267,7 @@ static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint
     case VMM_REPORT_RING:
         v->standing = true;
         if (tail_len > 0 && v->snapshot) {
-            snapshot_learn(v->snapshot, tail, tail_len);
+            snapshot_learn(v->snapshot, tail, tail_len, r->touched);
         }
         hv_channel_ring(&v->channel);
         break;
@@ -284,8 +289,8 @@ static void take_report(struct kvm_vm *v, const struct vmm_report *r, const uint
  * when there is none now. */
 static bool take_packet(struct kvm_vm *v)
 {
-    _Static_assert(sizeof(struct vmm_state) <= VMM_WRITTEN_BYTES, "the longest tail is the bitmap");
-    uint8_t packet[sizeof(struct vmm_report) + VMM_WRITTEN_BYTES];
+    _Static_assert(sizeof(struct vmm_state) <= VMM_TAIL_MAX, "the longest tail is a RING's");
+    uint8_t packet[sizeof(struct vmm_report) + VMM_TAIL_MAX];
     struct vmm_report r;
     const uint8_t *tail;
     size_t tail_len;

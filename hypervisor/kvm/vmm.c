@@ -120,9 +120,15 @@ static void run_guest(int sock, struct machine *m, uint64_t order_ns)
         r.run_ns = machine_now_ns() - start;
     }
     put_step(r.step, sizeof(r.step), m->step);
-    static uint8_t written[VMM_WRITTEN_BYTES];
-    size_t len =
-        r.kind == VMM_REPORT_RING && m->exits <= VMM_LEARN_RINGS ? machine_written(m, written) : 0;
+    static uint8_t written[VMM_TAIL_MAX];
+    static uint64_t touched[VMM_TOUCHES_MAX];
+    size_t len = 0;
+    if (r.kind == VMM_REPORT_RING && m->exits <= VMM_LEARN_RINGS) {
+        len = machine_written(m, written);
+        r.touched = (uint32_t)machine_touched(m, touched);
+        memcpy(written + len, touched, r.touched * sizeof(*touched));
+        len += r.touched * sizeof(*touched);
+    }
     send_report(sock, &r, written, len);
     if (r.kind != VMM_REPORT_RING) {
         _exit(0);
@@ -132,11 +138,12 @@ static void run_guest(int sock, struct machine *m, uint64_t order_ns)
 /* Takes the next order and the descriptor that came along (-1: none). Ends when unid's end
  * closed. */
 static struct vmm_order next_order(int sock, struct machine *m, int *ret_fd,
-                                   const struct vmm_range **ret_ranges, size_t *ret_count)
+                                   struct vmm_ahead *ret_ahead)
 {
     static struct {
         struct vmm_order order;
         struct vmm_range ranges[VMM_RANGES_MAX];
+        uint64_t touches[VMM_TOUCHES_MAX];
     } raw;
     struct vmm_order order;
     union {
@@ -161,7 +168,7 @@ static struct vmm_order next_order(int sock, struct machine *m, int *ret_fd,
         c->cmsg_len == CMSG_LEN(sizeof(int))) {
         memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
     }
-    if (!vmm_order_parse(&raw, (size_t)n, m->mem_max, &order, ret_ranges, ret_count)) {
+    if (!vmm_order_parse(&raw, (size_t)n, m->mem_max, &order, ret_ahead)) {
         m->step = "understand an order";
         end_with_error(sock, m, -EPROTO);
     }
@@ -179,13 +186,12 @@ static _Noreturn void monitor_serve(int sock, struct machine *m)
     static struct vmm_state state;
     for (;;) {
         int fd, rc = 0;
-        const struct vmm_range *ranges;
-        size_t range_count;
-        struct vmm_order o = next_order(sock, m, &fd, &ranges, &range_count);
+        struct vmm_ahead ahead;
+        struct vmm_order o = next_order(sock, m, &fd, &ahead);
         uint64_t now = o.cpu_us > 0 || o.op == VMM_ORDER_BIND ? machine_now_ns() : 0;
         switch ((enum vmm_order_op)o.op) {
         case VMM_ORDER_BIND:
-            rc = machine_bind(m, &o, ranges, range_count, fd);
+            rc = machine_bind(m, &o, &ahead, fd);
             close(fd);
             if (o.flags & VMM_BIND_STAND) {
                 break;
@@ -209,7 +215,7 @@ static _Noreturn void monitor_serve(int sock, struct machine *m)
             }
             break;
         case VMM_ORDER_RESET:
-            rc = machine_reset(m);
+            rc = machine_reset(m, &ahead);
             break;
         }
         if (rc < 0) {
@@ -478,6 +484,9 @@ static _Noreturn void spawner_main(struct vmm_event *hello)
     sigprocmask(SIG_SETMASK, &chld, NULL);
     signal_fd = signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
     jail_drop(hello->layers);
+    /* A guest that writes a page is to cost a page, whatever the host does for others. */
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+    hello->boot_flags = UNID_BOOT_FILL;
     hello->layers[VMM_LAYER_SECCOMP] = 0; /* a monitor without it does not become READY */
     if (hello->error == 0) {
         hello->error = signal_fd < 0 ? -errno : make_anchor(hello);

@@ -158,7 +158,10 @@ static int append_user_net(const struct hv_machine_spec *m, struct un_buf *out)
                            "hostfwd=tcp:127.0.0.1:%u-:%u'/><qemu:arg value='-device'/>"
                            "<qemu:arg value='%s,netdev=user0%s",
                            m->host_port, m->guest_port,
-                           m->type == HV_MACHINE_MICROVM ? "virtio-net-device" : "virtio-net-pci",
+                           /* A slot of its own, far from those that libvirt gives out: it does not
+                            * know of this one. */
+                           m->type == HV_MACHINE_MICROVM ? "virtio-net-device"
+                                                         : "virtio-net-pci,addr=0x10",
                            m->mac ? ",mac=" : "");
     rc = rc < 0 || !m->mac ? rc : lv_xml_append_escaped(out, m->mac);
     return rc < 0 ? rc : un_buf_append_str(out, "'/></qemu:commandline>");

@@ -3,6 +3,7 @@ was not."""
 
 import hashlib
 import threading
+import time
 
 import harness
 from harness import sdk_image, wait_for
@@ -70,6 +71,46 @@ def test_every_acknowledged_deploy_survives_a_kill_among_them(unid):
     for name in acknowledged:
         unid.get(f"/api/v1/functions/{name}").ok()
         unid.call(name).ok()
+
+
+def test_volumes_are_whole_or_not_there_after_a_kill_among_their_makings(unid):
+    image = unid.push(bytes(510) + b"\x55\xaa" + b"x" * (2 << 20))
+    seen = {}  # by name: whether it was answered that it is there; None while nothing was
+
+    def work(worker, stop):
+        for n in range(1000):
+            if stop.is_set():
+                return
+            name = f"v{n % 3}-{worker}"
+            how = {"image": image, "size_mib": 4} if n % 2 else {"size_mib": 4}
+            try:
+                seen[name] = None
+                there = unid.put(f"/api/v1/volumes/{name}", how).status in (200, 201, 409)
+                if n % 4 == 3:
+                    seen[name] = None
+                    there = unid.delete(f"/api/v1/volumes/{name}").status not in (204, 404)
+                seen[name] = there
+            except (OSError, harness.http.client.HTTPException):
+                return
+
+    for round_ in range(8):
+        stop = threading.Event()
+        threads = [threading.Thread(target=work, args=(w, stop)) for w in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05 + 0.03 * round_)
+        unid.kill()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        unid.start()
+        listed = {v["name"]: v for v in unid.get("/api/v1/volumes").ok().json["items"]}
+        files = {f.name: f.stat().st_size for f in (unid.state / "volumes").iterdir()}
+        assert set(files) == set(listed)
+        assert all(size == 4 << 20 == listed[name]["size"] for name, size in files.items())
+        for name, there in seen.items():
+            assert there is None or there == (name in listed), name
+            seen[name] = name in listed
 
 
 def test_upload_cut_by_a_kill_leaves_nothing(unid):

@@ -11,6 +11,7 @@ import time
 import pytest
 
 import harness
+from test_faults import filled, small_disk  # noqa: F401 (a fixture)
 from test_machines import KERNEL, WAKE_S, get, own_namespace, push
 from test_volumes import CPIO, SECTOR, disk_image, make, put, volume
 
@@ -177,6 +178,29 @@ def test_a_late_pvh_note_is_found(daemon):
     assert get(daemon, "late/").ok(200).body.startswith(b"hello")
 
 
+def test_a_guest_is_told_that_there_is_no_room(small_disk, tmp_path):  # noqa: F811
+    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
+        pytest.skip("no network namespace can be made here")
+    flags = ["--set", "machines.network=tap"]
+    daemon = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=own_namespace())
+    daemon.may_log_errors = True  # receipts cannot be written either
+    daemon.state = small_disk / "state"
+    daemon.start()
+    try:
+        make(daemon, "large", size_mib=1024).ok(201)
+        put(daemon, "db", service=True, volumes=["large"], idle_timeout_ms=60000).ok(201)
+        write(daemon, "db", 0, 5, b"kept")
+        with filled(small_disk):
+            answer = daemon.post("/fn/db/disk/write/0/200000", b"x", unix=True, timeout=WAKE_S)
+            assert answer.status == 404 and answer.body == b"no such sector\n"
+            assert read(daemon, "db", 0, 5) == b"kept"
+        write(daemon, "db", 0, 200000, b"room again")
+        assert read(daemon, "db", 0, 200000) == b"room again"
+    finally:
+        daemon.stop(WAKE_S)
+    daemon.assert_nothing_left()
+
+
 def test_the_command_line_makes_attaches_and_removes_volumes(daemon, tmp_path):
     def run(*words):
         return daemon.unictl(*words)
@@ -197,6 +221,8 @@ def test_the_command_line_makes_attaches_and_removes_volumes(daemon, tmp_path):
     told = run("--json", "volume", "describe", "cli").ok().json
     assert told["used_by"] == ["cli-db"] and told["size"] == 1 << 30
     assert "cli-db" in run("volume", "describe", "cli").ok().text
+    text = run("describe", "cli-db").ok().text
+    assert "Initrd:      sha256:" in text and "Volumes:     copy\n             cli\n" in text
     refused = run("volume", "rm", "cli")
     assert refused.status == 1 and "used by function cli-db" in refused.err
     refused = run("deploy", "other", KERNEL, "--service", "--volume", "none")

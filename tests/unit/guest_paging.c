@@ -11,6 +11,10 @@
  *     report COUNT    counts calls in struct unid_report
  *     syscall, sysenter, int80     the instruction, in memory mapped here
  *     touch PAGES     writes so many fresh pages before NEXT and again behind
+ *     ahead PAGES [loop|low|odd]  maps so many pages before NEXT; behind it touches them, and answers how many
+ *                     were touched already, by their entries. loop: its tables lead back to themselves; low:
+ *                     it answers how many words of the first MiB are not zero; odd: it
+ *                     may not write to the pages, and says in their entries that it did
  *     physical ADDR   reads the physical address, and then executes there
  *     scribble SEED   writes nonsense into its page tables and uses what comes of it
  *     cpuid           answers the words of leaf argv[2] instead of "ok"
@@ -105,6 +109,20 @@ static uint64_t number(const char *s)
         n = n * 10 + (uint64_t)(*s++ - '0');
     }
     return n;
+}
+
+static char *put_number(char *to, uint64_t n)
+{
+    char digits[20];
+    int count = 0;
+    do {
+        digits[count++] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n);
+    while (count > 0) {
+        *to++ = digits[--count];
+    }
+    return to;
 }
 
 /* --- calls ------------------------------------------------------------------------------------ */
@@ -278,6 +296,60 @@ static void touch(void)
     }
 }
 
+static volatile uint64_t *leaf_of(uint64_t addr)
+{
+    uint64_t table = boot->page_root;
+    for (int shift = 39; shift > 12; shift -= 9) {
+        table = direct(table)[addr >> shift & 511] & PTE_ADDR;
+    }
+    return &direct(table)[addr >> 12 & 511];
+}
+
+static void ahead(void)
+{
+    enum { MINE = 192, LOOP = 200, TOUCHED = 0x60 }; /* dirty, accessed */
+    uint64_t from = UNID_U64(0x600000000000), pages = number(args[2]), found = 0;
+    volatile uint64_t *root = direct(boot->page_root);
+    for (uint64_t i = 0; i < pages; i++) {
+        map(from + i * PAGE);
+        *leaf_of(from + i * PAGE) &= ~(uint64_t)TOUCHED;
+    }
+    if (is(args[3], "loop")) {
+        root[LOOP] = boot->page_root | PTE_TABLE;
+    }
+    if (is(args[3], "odd")) { /* entries of level 2, 3 and 4 are the same for all */
+        direct(direct(root[MINE] & PTE_ADDR)[0] & PTE_ADDR)[0] &= ~UNID_U64(2);
+    }
+    take_request();
+    for (uint64_t i = 0; i < pages; i++) {
+        found += (*leaf_of(from + i * PAGE) & TOUCHED) == (i & 1 ? TOUCHED : TOUCHED & ~0x40);
+    }
+    for (int i = 1; i < 256; i++) {
+        must(i == MINE || i == LOOP || root[i] == 0, "an entry of the root is not its own");
+    }
+    for (uint64_t i = 0; i < pages; i++) {
+        volatile uint64_t *page = (volatile uint64_t *)(from + i * PAGE);
+        must(*page == 0, "a page is not as it was");
+        if (is(args[3], "odd")) {
+            *leaf_of(from + i * PAGE) |= TOUCHED;
+        } else if (i & 1) {
+            *page = i;
+        }
+    }
+    if (is(args[3], "low")) {
+        found = 0;
+        for (uint64_t i = 8; i < UNID_BOOT_ADDR / PAGE; i++) { /* behind the host's first program */
+            map(from + (pages + i) * PAGE);
+            *leaf_of(from + (pages + i) * PAGE) = i * PAGE | PTE_DATA;
+            for (uint64_t word = 0; word < PAGE / 8; word++) {
+                found += ((volatile uint64_t *)(from + (pages + i) * PAGE))[word] != 0;
+            }
+        }
+    }
+    *put_number(answer, found) = '\0';
+    done(answer, 0);
+}
+
 /* --- what the host is asked for --------------------------------------------------------------- */
 
 static void talk(void)
@@ -404,20 +476,6 @@ static uint64_t now_ns(void)
     return __builtin_ia32_rdtsc() * 1000 / (boot->tsc_hz / 1000000);
 }
 
-static char *put_number(char *to, uint64_t n)
-{
-    char digits[20];
-    int count = 0;
-    do {
-        digits[count++] = (char)('0' + n % 10);
-        n /= 10;
-    } while (n);
-    while (count > 0) {
-        *to++ = digits[--count];
-    }
-    return to;
-}
-
 static void cost(void)
 {
     uint64_t from = UNID_U64(0x600000000000), pages = number(args[2]), at[4];
@@ -465,6 +523,8 @@ void start(const struct unid_boot *b)
         count();
     } else if (is(args[1], "touch")) {
         touch();
+    } else if (is(args[1], "ahead")) {
+        ahead();
     } else if (is(args[1], "physical")) {
         physical();
     } else if (is(args[1], "scribble")) {

@@ -200,18 +200,22 @@ static void what_a_crash_left_is_removed_at_the_next_start(void **state)
 {
     struct image_ground *ig = *state;
     un_autofree uint8_t *data = make_image(900000, 9);
-    char temp[160];
+    char temp[160], overlay[180]; /* of a disk whose changes are lost */
     assert_int_equal(push(ig, data, 900000), 0);
     int64_t whole = chunks(ig);
     ground_write(&ig->g, "INSERT INTO image_chunks SELECT (77 << 24) + value, zeroblob(1000)"
                          " FROM (WITH RECURSIVE n(value) AS (VALUES(0) UNION ALL"
                          " SELECT value + 1 FROM n WHERE value < 150) SELECT value FROM n)");
     snprintf(temp, sizeof temp, "%s/cache/images/%s.0.tmp", ig->g.dir, ig->a.info.digest + 7);
+    snprintf(overlay, sizeof overlay, "%s/cache/images/%s.TRANSIENT-unid-1", ig->g.dir,
+             ig->a.info.digest + 7);
     close(open(temp, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    close(open(overlay, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     image_ground_stop(ig);
     image_ground_start(ig, 64 << 20);
     assert_int_equal(chunks(ig), whole);
     assert_int_equal(access(temp, F_OK), -1);
+    assert_int_equal(access(overlay, F_OK), -1);
     assert_int_equal(push(ig, data, 800000), 0); /* the blob's number is free again */
     assert_true(ig->a.created);
 }

@@ -74,22 +74,35 @@ static void no_more_pages_than_a_request_should_wait_for(void **state)
     free(all);
 }
 
-/* An order with `count` ranges; whether the monitor takes it. */
-static bool taken(uint32_t op, uint32_t flags, const struct vmm_range *r, size_t count)
+/* An order with `count` ranges and `touches` touches; whether the monitor takes it. */
+static bool taken_with(uint32_t op, uint32_t flags, const struct vmm_range *r, size_t count,
+                       size_t touches)
 {
     static struct {
         struct vmm_order order;
         struct vmm_range ranges[VMM_RANGES_MAX + 1];
+        uint64_t touches[VMM_TOUCHES_MAX + 1];
     } packet;
-    const struct vmm_range *got;
-    size_t got_count;
+    struct vmm_ahead got;
     struct vmm_order o;
-    packet.order = (struct vmm_order){.op = op, .flags = flags, .mem_bytes = MEM_BYTES};
+    packet.order = (struct vmm_order){.op = op,
+                                      .flags = flags,
+                                      .mem_bytes = MEM_BYTES,
+                                      .range_count = (uint32_t)count,
+                                      .touch_count = (uint32_t)touches};
     memcpy(packet.ranges, r, count * sizeof(*r));
-    bool good = vmm_order_parse(&packet, sizeof(packet.order) + count * sizeof(*r), MEM_BYTES, &o,
-                                &got, &got_count);
-    assert_true(!good || got_count == count);
+    size_t len = sizeof(packet.order) + count * sizeof(*r) + touches * sizeof(uint64_t);
+    bool good = vmm_order_parse(&packet, len, MEM_BYTES, &o, &got);
+    assert_true(!good || (got.range_count == count && got.touch_count == touches));
+    assert_true(!good || (const void *)got.touches == packet.ranges + count);
+    assert_false(vmm_order_parse(&packet, len + 8, MEM_BYTES, &o, &got));
+    assert_false(vmm_order_parse(&packet, len - 1, MEM_BYTES, &o, &got));
     return good;
+}
+
+static bool taken(uint32_t op, uint32_t flags, const struct vmm_range *r, size_t count)
+{
+    return taken_with(op, flags, r, count, 0);
 }
 
 static void orders_carry_good_ranges_only(void **state)
@@ -119,6 +132,102 @@ static void orders_carry_good_ranges_only(void **state)
     assert_false(taken(VMM_ORDER_BIND, VMM_BIND_STATE, many, VMM_RANGES_MAX + 1));
 }
 
+static void orders_carry_touches_where_a_guest_may_stand(void **state)
+{
+    const struct vmm_range r[] = {{FIRST, 2}};
+    assert_true(taken_with(VMM_ORDER_BIND, VMM_BIND_STATE | VMM_BIND_STAND, r, 1, 3));
+    assert_true(taken_with(VMM_ORDER_BIND, VMM_BIND_STATE, r, 0, VMM_TOUCHES_MAX));
+    assert_true(taken_with(VMM_ORDER_RESET, 0, r, 1, 3));
+    assert_false(taken_with(VMM_ORDER_RESET, 0, r, 1, VMM_TOUCHES_MAX + 1));
+    assert_false(taken_with(VMM_ORDER_BIND, 0, r, 0, 3));
+    assert_false(taken_with(VMM_ORDER_GO, 0, r, 0, 1));
+}
+
+static void a_ring_tells_no_more_touches_than_fit(void **state)
+{
+    static struct {
+        struct vmm_report report;
+        uint8_t tail[VMM_TAIL_MAX + 8];
+    } packet;
+    struct vmm_report got;
+    const uint8_t *tail;
+    size_t tail_len;
+    packet.report = (struct vmm_report){.kind = VMM_REPORT_RING, .touched = 2};
+    assert_true(vmm_report_parse(&packet, sizeof(got) + 24, &got, &tail, &tail_len));
+    assert_int_equal(tail_len, 24);
+    assert_false(vmm_report_parse(&packet, sizeof(got) + 15, &got, &tail, &tail_len));
+    packet.report.touched = VMM_TOUCHES_MAX;
+    assert_true(vmm_report_parse(&packet, sizeof(got) + VMM_TAIL_MAX, &got, &tail, &tail_len));
+    assert_false(vmm_report_parse(&packet, sizeof(got) + VMM_TAIL_MAX + 1, &got, &tail, &tail_len));
+    packet.report.touched = VMM_TOUCHES_MAX + 1;
+    assert_false(vmm_report_parse(&packet, sizeof(got) + VMM_TAIL_MAX + 8, &got, &tail, &tail_len));
+    packet.report = (struct vmm_report){.kind = VMM_REPORT_FAULT, .touched = 1};
+    assert_false(vmm_report_parse(&packet, sizeof(got) + 8, &got, &tail, &tail_len));
+}
+
+static void touches_are_put_together(void **state)
+{
+    static uint64_t got[VMM_TOUCHES_MAX], many[VMM_TOUCHES_MAX];
+    const uint64_t a[] = {0x1000, 0x3001, 0x5000}, b[] = {0x2000, 0x3000, 0x5fff};
+    assert_int_equal(vmm_touches_merge(NULL, 0, NULL, 0, got), 0);
+    assert_int_equal(vmm_touches_merge(a, 3, b, 3, got), 4);
+    const uint64_t both[] = {0x1000, 0x2000, 0x3001, 0x5001};
+    assert_memory_equal(got, both, sizeof(both));
+    /* What is out of order, or said twice, is left out. */
+    const uint64_t bad[] = {0x7000, 0x6000, 0x7001, 0, 0xfffffffffffff000};
+    assert_int_equal(vmm_touches_merge(NULL, 0, bad, 5, got), 2);
+    assert_int_equal(got[0], 0x7001);
+    assert_int_equal(got[1], 0xfffffffffffff000);
+    for (size_t i = 0; i < VMM_TOUCHES_MAX; i++) {
+        many[i] = (i + 1) << 13;
+    }
+    assert_int_equal(vmm_touches_merge(many, VMM_TOUCHES_MAX, a, 3, got), VMM_TOUCHES_MAX);
+    assert_int_equal(got[0], 0x1000);
+}
+
+static bool zeros_taken(uint32_t flags, uint64_t at, uint64_t bytes)
+{
+    const struct vmm_order order = {.op = VMM_ORDER_BIND,
+                                    .flags = flags,
+                                    .mem_bytes = MEM_BYTES,
+                                    .zero_at = at,
+                                    .zero_bytes = bytes};
+    struct vmm_order o;
+    struct vmm_ahead ahead;
+    return vmm_order_parse(&order, sizeof(order), MEM_BYTES, &o, &ahead);
+}
+
+static void zeros_lie_in_memory_behind_the_channel(void **state)
+{
+    const uint64_t from = UNID_CHANNEL_END, all = MEM_BYTES - UNID_CHANNEL_END;
+    assert_true(zeros_taken(VMM_BIND_STATE, from, all));
+    assert_true(zeros_taken(VMM_BIND_STATE | VMM_BIND_LOW, 4 << 20, 4096));
+    assert_true(zeros_taken(0, 0, 0));
+    assert_false(zeros_taken(0, from, 4096));
+    assert_false(zeros_taken(VMM_BIND_SHARED, from, 4096));
+    assert_false(zeros_taken(VMM_BIND_LOW, 0, 0));
+    assert_false(zeros_taken(VMM_BIND_STATE, from - 4096, 8192));
+    assert_false(zeros_taken(VMM_BIND_STATE, from + 1, 4096));
+    assert_false(zeros_taken(VMM_BIND_STATE, from, 4097));
+    assert_false(zeros_taken(VMM_BIND_STATE, from, all + 4096));
+    assert_false(zeros_taken(VMM_BIND_STATE, from, UINT64_MAX - 4095));
+    assert_false(zeros_taken(VMM_BIND_STATE, UINT64_MAX - 4095, 4096));
+}
+
+static void pieces_are_filled_whole_and_among_the_zeros(void **state)
+{
+    const uint64_t piece = UNID_PIECE_SIZE, at = 4 * piece + 4096, bytes = 4 * piece;
+    assert_true(vmm_fill_valid(at, bytes, 5 * piece));
+    assert_true(vmm_fill_valid(at, bytes, 7 * piece));
+    assert_false(vmm_fill_valid(at, bytes, 4 * piece));
+    assert_false(vmm_fill_valid(at, bytes, 8 * piece));
+    assert_false(vmm_fill_valid(at, bytes, 5 * piece + 4096));
+    assert_false(vmm_fill_valid(at, bytes, 0 - piece));
+    assert_false(vmm_fill_valid(0, 0, 0));
+    assert_false(vmm_fill_valid(piece, piece - 4096, piece));
+    assert_true(vmm_fill_valid(piece, piece, piece));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +237,11 @@ int main(void)
         cmocka_unit_test_setup(there_are_no_more_ranges_than_fit, clear),
         cmocka_unit_test_setup(no_more_pages_than_a_request_should_wait_for, clear),
         cmocka_unit_test(orders_carry_good_ranges_only),
+        cmocka_unit_test(orders_carry_touches_where_a_guest_may_stand),
+        cmocka_unit_test(a_ring_tells_no_more_touches_than_fit),
+        cmocka_unit_test(touches_are_put_together),
+        cmocka_unit_test(zeros_lie_in_memory_behind_the_channel),
+        cmocka_unit_test(pieces_are_filled_whole_and_among_the_zeros),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

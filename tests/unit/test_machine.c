@@ -121,7 +121,7 @@ static void describes_disks(void **state)
     assert_true(has(&b, "hostfwd=tcp:127.0.0.1:40000-:80"));
     m.type = HV_MACHINE_PC;
     build(&m, "tcg", &b);
-    assert_true(has(&b, "virtio-net-pci"));
+    assert_true(has(&b, "virtio-net-pci,addr=0x10"));
     m.type = HV_MACHINE_MICROVM; /* whose guests find the last one first */
     m.boot = HV_BOOT_KERNEL;
     m.kernel = "/images/kernel";

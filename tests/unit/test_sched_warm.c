@@ -109,9 +109,52 @@ static void next_call_of_isolation_vm_finds_a_vm_bound_ahead(void **state)
     assert_int_equal(world_fake(&w).gone, 2);
     assert_int_equal(world_fake(&w).recycled, 0);
     world_advance(&w, 10 * MS);
-    assert_int_equal(warm(), 1); /* and one for the next */
+    assert_int_equal(warm(), 2); /* for the next call, and one that is being made ready meanwhile */
+    assert_int_equal(world_fake(&w).bound, 3);
     world_advance(&w, w.set.pool_idle_us);
     assert_int_equal(warm(), 0);
+}
+
+struct seen {
+    enum instance_state state;
+    char id[UN_ID_SIZE]; /* of the first in that state: the one that is in it for the longest */
+};
+
+static void see_first(void *arg, const struct sched_instance_info *info)
+{
+    struct seen *seen = arg;
+
+    if (info->state == seen->state && !seen->id[0]) {
+        memcpy(seen->id, info->id, sizeof(seen->id));
+    }
+}
+
+static void of_those_bound_ahead_the_oldest_is_taken(void **state)
+{
+    struct fake_script bind = {.bind = true};
+    struct seen oldest = {.state = INSTANCE_WARM}, runs = {.state = INSTANCE_RUNNING};
+    struct client a = {0}, b = {0}, c = {0};
+
+    world_function(&w, "f", "sleep 10");
+    w.set.pool_min = 4;
+    script(&bind);
+    world_open(&w);
+    client_get(&w, &a, "f");
+    world_advance(&w, 20 * MS);
+    client_get(&w, &c, "f");
+    world_advance(&w, 20 * MS);
+    assert_int_equal(warm(), 2);
+    sched_instances(w.sched, see_first, &oldest);
+    client_get(&w, &b, "f");
+    world_advance(&w, 5 * MS);
+    sched_instances(w.sched, see_first, &runs);
+    assert_string_not_equal(oldest.id, "");
+    assert_string_equal(runs.id, oldest.id);
+    world_advance(&w, 20 * MS);
+    assert_ended(b, SCHED_OK);
+    client_done(&a);
+    client_done(&b);
+    client_done(&c);
 }
 
 static void a_vm_bound_ahead_goes_with_its_version(void **state)
@@ -124,7 +167,9 @@ static void a_vm_bound_ahead_goes_with_its_version(void **state)
     world_open(&w);
     call("f");
     world_run(&w);
-    assert_int_equal(warm(), 1);
+    call("f");
+    world_run(&w);
+    assert_int_equal(warm(), 2);
     world_change(&w, "f");
     world_run(&w);
     assert_int_equal(warm(), 0);
@@ -674,6 +719,7 @@ int main(void)
         T(reset_call_leaves_its_vm_to_the_next_one),
         T(calls_of_isolation_vm_never_share_a_vm),
         T(next_call_of_isolation_vm_finds_a_vm_bound_ahead),
+        T(of_those_bound_ahead_the_oldest_is_taken),
         T(a_vm_bound_ahead_goes_with_its_version),
         T(a_vm_that_cannot_be_bound_ahead_is_no_loss),
         T(vm_whose_function_failed_is_not_used_again),
