@@ -328,8 +328,8 @@ static void on_exit_(void *arg, const struct hv_exit *why)
     struct machine *mc = arg;
     char text[320];
     tell_line(mc);
-    snprintf(text, sizeof(text), "%s%s%.60s", why->detail,
-             mc->words[0] ? "; its last words: " : "", mc->words);
+    snprintf(text, sizeof(text), "%s%s%.60s", why->detail, mc->words[0] ? "; its last words: " : "",
+             mc->words);
     fail(mc, why->kind, text);
 }
 

@@ -23,8 +23,8 @@ struct service_counts {
     uint32_t paused;    /* made, not started: the bound pool */
     uint64_t used_us;   /* when the last request came; 0: never */
     uint64_t retry_us;  /* a machine failed: none is started before */
-    bool leaving;       /* another version is live, or another service waits for what this one holds */
-    bool judged;        /* it has failed too often: nothing is started until that is decided */
+    bool leaving; /* another version is live, or another service waits for what this one holds */
+    bool judged;  /* it has failed too often: nothing is started until that is decided */
 };
 
 struct service_decision {

@@ -211,8 +211,8 @@ static void on_news(void *arg, const struct sched_news *n)
     size_t at = strlen(news);
 
     if (n->kind == NEWS_ROLLED_BACK) {
-        snprintf(news + at, sizeof(news) - at, "%s %u to %u: %s; ", n->function, n->from, n->version,
-                 n->why);
+        snprintf(news + at, sizeof(news) - at, "%s %u to %u: %s; ", n->function, n->from,
+                 n->version, n->why);
     } else if (n->kind == NEWS_INSTANCE) {
         snprintf(news + at, sizeof(news) - at, "%s %s; ", n->instance->function,
                  n->instance->state_name);

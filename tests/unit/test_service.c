@@ -33,7 +33,7 @@ static struct {
     unsigned made, started, gone, open_volumes, most_volumes;
     enum hv_exit_kind end; /* how machines that are told to end do */
     const char *says;      /* when they have booted */
-    char disks[256]; /* of the machine made last */
+    char disks[256];       /* of the machine made last */
 } fake;
 
 struct hv_driver {
@@ -942,7 +942,8 @@ static void a_console_line_says_ready(void **state)
     fake.says = "booting\n";
     begin(w, &late, "END"); /* its port would answer */
     wait_exit(&late);
-    assert_non_null(strstr(late.why.detail, "its console did not say \"serving on\" within 100 ms"));
+    assert_non_null(
+        strstr(late.why.detail, "its console did not say \"serving on\" within 100 ms"));
     finish(&late);
 }
 
