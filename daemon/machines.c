@@ -31,7 +31,7 @@ static void on_console(void *arg, const char *service, const char *line, size_t 
 {
     char text[256];
     snprintf(text, sizeof(text), "%.*s", (int)(len < 255 ? len : 255), line);
-    un_log(UN_LOG_INFO, "console", "function", service, "line", text);
+    un_log(UN_LOG_DEBUG, "console", "function", service, "line", text);
 }
 
 static void on_reconciled(void *arg)

@@ -23,19 +23,21 @@ enum { DETECT_BYTES = 8 << 20 };
     "cryptomgr.notests ip={ip}::{gateway}:{netmask}::eth0:off:{dns} {append}"
 
 static const struct hv_flavor flavors[] = {
-    {"plain", HV_MACHINE_MICROVM, "{append}", false, false},
-    {"unikraft", HV_MACHINE_PC, "netdev.ip={ip}/{prefix}:{gateway} -- {append}", false, false},
-    {"solo5", HV_MACHINE_PC, "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}", false,
+    {"plain", HV_MACHINE_MICROVM, "{append}", false, false, false},
+    {"unikraft", HV_MACHINE_PC, "netdev.ip={ip}/{prefix}:{gateway} -- {append}", false, false,
+     false},
+    {"solo5", HV_MACHINE_PC, "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}", false, false,
      false},
     {"osv", HV_MACHINE_Q35,
-     "--ip=eth0,{ip},{netmask} --defaultgw={gateway} --nameserver={dns} {append}", false, false},
+     "--ip=eth0,{ip},{netmask} --defaultgw={gateway} --nameserver={dns} {append}", false, false,
+     false},
     {"rumprun", HV_MACHINE_PC,
      "{\"cmdline\":\"{append}\",\"net\":{\"if\":\"vioif0\",\"type\":\"inet\","
      "\"method\":\"static\",\"addr\":\"{ip}\",\"mask\":\"{prefix}\",\"gw\":\"{gateway}\"}}",
-     true, false},
-    {"nanos", HV_MACHINE_PC, "{append}", false, false},
-    {"linux", HV_MACHINE_MICROVM, LINUX, false, true},
-    {"linux-pc", HV_MACHINE_PC, LINUX, false, false},
+     true, false, false},
+    {"nanos", HV_MACHINE_PC, "{append}", false, false, false},
+    {"linux", HV_MACHINE_MICROVM, LINUX, false, true, true},
+    {"linux-pc", HV_MACHINE_PC, LINUX, false, true, true},
 };
 
 const struct hv_flavor *hv_flavor_find(const char *name)

@@ -16,6 +16,7 @@
 #ifndef UNID_HYPERVISOR_MACHINE_H
 #define UNID_HYPERVISOR_MACHINE_H
 
+#include "common/id.h"
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
@@ -55,7 +56,8 @@ enum hv_machine_heard {
 struct hv_machine_events {
     void (*on_made)(void *arg, int rc, const struct un_error *err);
     void (*on_log)(void *arg, const void *data, size_t len); /* console; any bytes */
-    /* DONE: it shut itself down; FAULT: it crashed or its watchdog fired; LOST: QEMU went away. */
+    /* DONE: it shut itself down; FAULT: it crashed, panicked, reset itself, or its watchdog fired; LOST:
+     * QEMU went away. `detail` says it in words. */
     void (*on_exit)(void *arg, const struct hv_exit *why);
     void (*on_heard)(void *arg,
                      enum hv_machine_heard heard); /* after `ask`; NULL where nobody asks */
@@ -76,6 +78,7 @@ struct hv_machine_spec {
     enum hv_machine_net net;
     const char *tap, *mac;                  /* HV_NET_TAP; mac also for USER, or NULL */
     uint16_t host_port, guest_port;         /* HV_NET_USER */
+    bool guard; /* not MICROVM: a watchdog (i6300esb) and a panic device, for guests that know them */
     const struct hv_machine_events *events; /* kept until on_gone */
     void *arg;
 };
@@ -123,11 +126,15 @@ static inline void hv_machine_files_unref(struct hv_machine_files *f)
     }
 }
 
-/* A function's machine, for the driver that runs services (service/service.h). Borrowed during vm_run;
- * what it points at is copied. */
+/* --- services: machines that are kept for more requests (service/service.h) -------------------- */
+
+/* A function's machine. Borrowed; what it points at is copied. */
 struct hv_machine_config {
     const char *key;  /* the same key: the same machine; changes with every version of a function */
     const char *name; /* the function's */
+    uint32_t version; /* the function's, for people */
+    bool live;        /* it is the version that requests get which name none */
+    bool proven;      /* a machine of it is known to have been ready before */
     const char *image_path;
     const void *image; /* its bytes, to see what it says of itself; borrowed during vm_run */
     size_t image_len;
@@ -142,9 +149,56 @@ struct hv_machine_config {
     uint32_t concurrency; /* requests at once for one machine */
     uint32_t min_instances, max_instances;
     uint32_t idle_timeout_ms, ready_timeout_ms;
-    const struct hv_machine_disk *volumes; /* further disks, behind the image when that is one */
+    const char *ready_console; /* ready when a console line has it, not when the port answers; or NULL */
+    /* What is not read-only is opened by one machine at a time, whosever it is: there is one machine then,
+     * whatever max_instances says. */
+    const struct hv_machine_disk *volumes;
     size_t volume_count;
     struct hv_machine_files *files; /* held by who may still open what is named here; may be NULL */
+};
+
+/* One machine of a service, as people see it. Borrowed. */
+struct hv_service_machine {
+    char id[UN_ID_SIZE];
+    const char *name; /* the function's */
+    uint32_t version;
+    const char *state; /* "making", "paused", "starting", "ready", "ending" */
+    uint64_t mem_bytes, age_us, state_us; /* since it was begun, and since it is in this state */
+    int pid;
+    unsigned in_flight; /* requests that it serves now */
+};
+
+/* What the driver of services tells; any may be NULL. */
+struct hv_service_events {
+    void (*on_machine)(void *arg, const struct hv_service_machine *m, bool gone);
+    /* Lines of its console, any bytes; what a machine for one request writes comes by that one's on_log,
+     * and here only when it came to no request. */
+    void (*on_console)(void *arg, const char *name, const void *data, size_t len);
+    /* The first machine of a version is ready, that was not `proven`. */
+    void (*on_proven)(void *arg, const char *name, uint32_t version);
+    /* Machines of the live version failed in a row and none was ever ready. Those who wait for it are
+     * kept waiting, and nothing is started, until give_up or until another version is live. Once for a
+     * version. */
+    void (*on_failing)(void *arg, const char *name, uint32_t version, const char *why);
+};
+
+/* Those of a driver are in hv_driver_ops(drv)->service; NULL when it runs none. */
+struct hv_service_ops {
+    /* `events` is kept until the next call; NULL: nobody listens. */
+    void (*listen)(struct hv_driver *drv, const struct hv_service_events *events, void *arg);
+    /* config->min_instances machines are kept from now on, as long as the version is live. -ENOMEM,
+     * -EINVAL the flavor. */
+    int (*keep)(struct hv_driver *drv, const struct hv_machine_config *config,
+                struct un_error *err);
+    /* This is the function's live version; NULL: it has none of machines any more. The machines of its
+     * others end as soon as they have served what they have. */
+    void (*live)(struct hv_driver *drv, const char *name, const char *key);
+    /* After on_failing: nobody can help. Those who wait for the function's failing versions are lost. */
+    void (*give_up)(struct hv_driver *drv, const char *name);
+    void (*each)(struct hv_driver *drv,
+                 void (*fn)(void *arg, const struct hv_service_machine *m), void *arg);
+    /* Ends a machine at once; requests at it are lost. -ENOENT. */
+    int (*end)(struct hv_driver *drv, const char *id, struct un_error *err);
 };
 
 #endif

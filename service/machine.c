@@ -4,7 +4,8 @@
  * when the port is open. With QEMU's user network every connection is taken at once, by QEMU, which
  * holds it until the guest's TCP answers; so QEMU is asked whether it has, and no attempt is made before
  * the guest's card is up, as its first packet would be lost. Where QEMU cannot tell, such a machine gets
- * one request at a time until it has answered one.
+ * one request at a time until it has answered one. A guest may say on its console instead that it is
+ * ready: then its port is not asked.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,22 +27,54 @@ enum {
     PROBE_MOST_US = 50000,
     ASK_MOST_US = 25000,
     PROBE_STALE_US = 20000, /* on the user network: its first packet may be lost, or refused */
-    LINE_MAX_BYTES = 1024
+    LINE_MAX_BYTES = 1024,
+    BOOT_LOG_BYTES = 16 * 1024,
+    STEADY_US = 5000000 /* ready for so long it is no crash loop */
 };
 
 static void on_timer(void *arg);
 
+/* --- states ------------------------------------------------------------------------------------- */
+
+const char *machine_state_name(enum machine_state state)
+{
+    static const char *const names[] = {"making", "paused", "starting", "ready", "ending"};
+    return names[state];
+}
+
+static void set_state(struct machine *mc, enum machine_state state)
+{
+    mc->state = state;
+    mc->state_us = un_loop_now_us(mc->sv->drv->loop);
+    service_tell_machine(mc, false);
+}
+
 /* --- the end ------------------------------------------------------------------------------------ */
+
+static void tell_console(struct machine *mc, const void *data, size_t len)
+{
+    const struct hv_driver *drv = mc->sv->drv;
+    if (drv->events && drv->events->on_console && len > 0) {
+        drv->events->on_console(drv->events_arg, mc->sv->name, data, len);
+    }
+}
+
+static void tell_line(struct machine *mc);
 
 static void machine_free(struct machine *mc)
 {
     struct service *sv = mc->sv;
     struct hv_driver *drv = sv->drv;
+    tell_line(mc);
+    tell_console(mc, mc->boot.data, mc->boot.len); /* it came to no request */
+    service_tell_machine(mc, true);
     un_list_remove(&mc->node);
     un_timer_cancel(&mc->timer);
     un_buf_done(&mc->line);
+    un_buf_done(&mc->boot);
     free(mc);
     drv->machine_count--;
+    service_volumes_changed(sv);
     service_changed(sv);
     if (drv->drained && drv->machine_count == 0) {
         un_loop_post(drv->loop, &drv->drained_post);
@@ -57,16 +90,16 @@ static void close_probe(struct machine *mc)
     }
 }
 
-void machine_end(struct machine *mc)
+void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why)
 {
     if (mc->state == MACHINE_ENDING) {
         return;
     }
-    mc->state = MACHINE_ENDING;
+    set_state(mc, MACHINE_ENDING);
     un_timer_cancel(&mc->timer);
     close_probe(mc);
     while (!un_list_empty(&mc->connections)) {
-        connection_lost(un_list_first(&mc->connections, struct hv_vm, node), "the machine ended");
+        connection_lost(un_list_first(&mc->connections, struct hv_vm, node), kind, why);
     }
     if (mc->m) {
         hv_machine_ops(mc->m)->free(mc->m); /* on_gone follows */
@@ -78,33 +111,45 @@ void machine_end(struct machine *mc)
 static void on_gone(void *arg)
 {
     struct machine *mc = arg;
+    mc->m = NULL;
     if (mc->link) {
         net_detach(mc->link); /* QEMU has closed the tap */
     }
     machine_free(mc);
 }
 
-static void fail(struct machine *mc, const char *why)
+static bool steady(const struct machine *mc)
+{
+    return mc->state == MACHINE_READY &&
+           (mc->served || un_loop_now_us(mc->sv->drv->loop) - mc->state_us >= STEADY_US);
+}
+
+/* It has ended, or is of no use. */
+static void fail(struct machine *mc, enum hv_exit_kind kind, const char *why)
 {
     struct service *sv = mc->sv;
     bool counts = mc->state != MACHINE_READY || !mc->spent;
-    machine_end(mc);
-    if (counts) {
+    bool clean = kind == HV_EXIT_DONE && steady(mc) && mc->in_flight == 0;
+    sv->failures = steady(mc) ? 0 : sv->failures;
+    machine_end(mc, kind, why);
+    if (clean) {
+        un_log(UN_LOG_INFO, "machine shut itself down", "service", sv->name);
+    } else if (counts) {
         service_failed(sv, why);
     }
 }
 
 /* --- readiness ---------------------------------------------------------------------------------- */
 
-/* `proven`: its guest itself has taken a connection. */
+/* `proven`: its guest itself has said so, or taken a connection. */
 static void ready(struct machine *mc, bool proven)
 {
-    mc->state = MACHINE_READY;
     mc->proven = proven;
     mc->idle_us = un_loop_now_us(mc->sv->drv->loop);
     un_timer_cancel(&mc->timer);
+    set_state(mc, MACHINE_READY);
     if (proven) {
-        mc->sv->failures = 0;
+        service_proved(mc->sv);
     }
     service_changed(mc->sv);
 }
@@ -179,27 +224,44 @@ static uint64_t pause_us(const struct machine *mc, uint64_t age)
     return us < PROBE_FIRST_US ? PROBE_FIRST_US : us > most ? most : us;
 }
 
+static void fail_late(struct machine *mc)
+{
+    const struct service *sv = mc->sv;
+    unsigned long long ms = sv->ready_timeout_us / 1000;
+    char why[160];
+    if (sv->ready_console) {
+        snprintf(why, sizeof(why), "its console did not say \"%.80s\" within %llu ms",
+                 sv->ready_console, ms);
+    } else {
+        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", sv->port, ms);
+    }
+    fail(mc, HV_EXIT_LOST, why);
+}
+
 static void on_timer(void *arg)
 {
     struct machine *mc = arg;
     struct un_loop *loop = mc->sv->drv->loop;
     uint64_t age = un_loop_now_us(loop) - mc->started_us;
     if (age >= mc->sv->ready_timeout_us) {
-        char why[128];
-        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", mc->sv->port,
-                 (unsigned long long)(mc->sv->ready_timeout_us / 1000));
-        fail(mc, why);
+        fail_late(mc);
+        return;
+    }
+    if (mc->sv->ready_console) {
+        if (un_timer_arm_in(&mc->timer, mc->sv->ready_timeout_us - age) < 0) {
+            fail(mc, HV_EXIT_LOST, "out of memory");
+        }
         return;
     }
     attempt(mc);
     if (un_timer_arm_in(&mc->timer, pause_us(mc, age)) < 0) {
-        fail(mc, "out of memory");
+        fail(mc, HV_EXIT_LOST, "out of memory");
     }
 }
 
 void machine_start(struct machine *mc)
 {
-    mc->state = MACHINE_STARTING;
+    set_state(mc, MACHINE_STARTING);
     mc->started_us = un_loop_now_us(mc->sv->drv->loop);
     mc->sv->drv->started++;
     mc->heard = HV_HEARD_NOTHING;
@@ -211,9 +273,9 @@ void machine_doubt(struct machine *mc)
 {
     mc->in_flight--;
     if (mc->state == MACHINE_READY) {
-        mc->state = MACHINE_STARTING;
+        set_state(mc, MACHINE_STARTING);
         if (un_timer_arm_in(&mc->timer, PROBE_FIRST_US) < 0) {
-            fail(mc, "out of memory");
+            fail(mc, HV_EXIT_LOST, "out of memory");
         }
     }
 }
@@ -224,7 +286,7 @@ void machine_release(struct machine *mc)
     mc->idle_us = mc->sv->used_us = un_loop_now_us(mc->sv->drv->loop);
     if (mc->sv->limits.per_request) {
         mc->spent = true;
-        machine_end(mc);
+        machine_end(mc, HV_EXIT_DONE, "");
     }
     service_changed(mc->sv);
 }
@@ -235,26 +297,67 @@ static void on_made(void *arg, int rc, const struct un_error *err)
 {
     struct machine *mc = arg;
     if (rc < 0) {
-        fail(mc, err->text);
+        fail(mc, HV_EXIT_LOST, err->text);
         return;
     }
-    mc->state = MACHINE_PAUSED;
+    set_state(mc, MACHINE_PAUSED);
     service_changed(mc->sv);
+}
+
+/* Whether what has come of the line says that the guest is ready. */
+static void look_for_ready(struct machine *mc)
+{
+    const char *text = mc->sv->ready_console;
+    if (text && mc->state == MACHINE_STARTING && mc->line.len >= strlen(text) &&
+        memmem(mc->line.data, mc->line.len, text, strlen(text))) {
+        ready(mc, true);
+    }
 }
 
 static void tell_line(struct machine *mc)
 {
     struct hv_driver *drv = mc->sv->drv;
-    if (drv->on_console && mc->line.len > 0) {
-        drv->on_console(drv->arg, mc->sv->name, (const char *)mc->line.data, mc->line.len);
+    look_for_ready(mc);
+    if (mc->line.len > 0) {
+        snprintf(mc->words, sizeof(mc->words), "%.*s",
+                 (int)(mc->line.len < sizeof(mc->words) ? mc->line.len : sizeof(mc->words) - 1),
+                 (const char *)mc->line.data);
+        if (drv->on_console) {
+            drv->on_console(drv->arg, mc->sv->name, (const char *)mc->line.data, mc->line.len);
+        }
+        if (!mc->sv->limits.per_request && un_buf_append(&mc->line, "\n", 1) == 0) {
+            tell_console(mc, mc->line.data, mc->line.len); /* whole lines: others write as well */
+        }
     }
     un_buf_reset(&mc->line);
+}
+
+/* Of a machine for one request: to that one, once it is there. */
+static void log_bytes(struct machine *mc, const void *data, size_t len)
+{
+    if (!mc->sv->limits.per_request) {
+        return;
+    }
+    if (!un_list_empty(&mc->connections)) {
+        connection_log(un_list_first(&mc->connections, struct hv_vm, node), data, len);
+    } else if (mc->boot.len + len <= BOOT_LOG_BYTES) {
+        (void)un_buf_append(&mc->boot, data, len);
+    }
+}
+
+void machine_give_boot_log(struct machine *mc, struct hv_vm *vm)
+{
+    if (mc->boot.len > 0) {
+        connection_log(vm, mc->boot.data, mc->boot.len);
+        un_buf_done(&mc->boot);
+    }
 }
 
 static void on_log(void *arg, const void *data, size_t len)
 {
     struct machine *mc = arg;
     const char *text = data;
+    log_bytes(mc, data, len);
     for (size_t i = 0; i < len; i++) {
         if (text[i] == '\n' || mc->line.len == LINE_MAX_BYTES) {
             tell_line(mc);
@@ -263,17 +366,17 @@ static void on_log(void *arg, const void *data, size_t len)
             (void)un_buf_append(&mc->line, &text[i], 1); /* a log may have gaps */
         }
     }
+    look_for_ready(mc);
 }
 
 static void on_exit_(void *arg, const struct hv_exit *why)
 {
     struct machine *mc = arg;
-    char text[200];
-    snprintf(text, sizeof(text), "%s%s%.*s", why->detail, mc->line.len ? "; its last words: " : "",
-             (int)(mc->line.len > 60 ? 60 : mc->line.len),
-             mc->line.len ? (const char *)mc->line.data : "");
+    char text[320];
     tell_line(mc);
-    fail(mc, text);
+    snprintf(text, sizeof(text), "%s%s%.60s", why->detail, mc->words[0] ? "; its last words: " : "",
+             mc->words);
+    fail(mc, why->kind, text);
 }
 
 static const struct hv_machine_events events = {.on_made = on_made,
@@ -308,6 +411,7 @@ static int make(struct machine *mc, struct un_error *err)
                                  .port = port};
     struct hv_machine_spec spec = sv->spec;
     spec.name = sv->name;
+    spec.guard = sv->flavor->guard && sv->spec.type != HV_MACHINE_MICROVM;
     spec.events = &events;
     spec.arg = mc;
     mc->addr = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(sv->port)};
@@ -366,7 +470,7 @@ static void on_attach(void *arg, int rc, struct net_link *link, const struct un_
         net_detach(link);
         mc->link = NULL;
     }
-    fail(mc, rc < 0 ? err->text : mine.text);
+    fail(mc, HV_EXIT_LOST, rc < 0 ? err->text : mine.text);
 }
 
 int machine_begin(struct service *sv)
@@ -377,21 +481,23 @@ int machine_begin(struct service *sv)
         return -ENOMEM;
     }
     mc->sv = sv;
-    mc->state = MACHINE_MAKING;
+    un_id_new(mc->id);
+    mc->begun_us = un_loop_now_us(sv->drv->loop);
     un_list_init(&mc->connections);
     un_timer_init(&mc->timer, sv->drv->loop, on_timer, mc);
     un_list_push(&sv->machines, &mc->node);
     sv->drv->machine_count++;
+    set_state(mc, MACHINE_MAKING);
     if (!sv->drv->net) {
         if (make(mc, &err) < 0) {
-            fail(mc, err.text);
+            fail(mc, HV_EXIT_LOST, err.text);
         }
         return 0;
     }
     mc->linking = true;
     if (net_attach(sv->drv->net, on_attach, mc, &err) < 0) {
         mc->linking = false;
-        fail(mc, err.text);
+        fail(mc, HV_EXIT_LOST, err.text);
     }
     return 0;
 }

@@ -13,11 +13,18 @@
  *                    MAKING ──> PAUSED ──> STARTING ──> READY ──> ENDING ──> (freed)
  *
  * A machine that ends or does not become ready in time is a failure: the next is begun after a pause
- * that doubles, and requests that cannot be sent on are lost (HV_EXIT_LOST), before on_started where
- * the machine has seen nothing of them.
+ * that doubles, and requests that cannot be sent on are lost (HV_EXIT_LOST, or HV_EXIT_FAULT where the
+ * machine crashed), before on_started where the machine has seen nothing of them. One that shuts itself
+ * down while nobody uses it is none.
+ *
+ * The driver keeps machines (min_instances) of versions that it was told are live; where another version
+ * of the function is, machines serve what they have and go. Who knows about versions is above it and
+ * speaks by struct hv_service_ops (hypervisor/machine.h). Two machines never have one volume: the next
+ * waits until the one that has it is gone, which goes as soon as it has nothing to serve.
  *
  * Loop thread throughout. Where things are: policy.c how many machines there are, service.c the driver
- * and its services, machine.c one machine, connection.c one request, stream.c one connection without requests.
+ * and its services, versions.c what it is told of versions and tells of machines, volume.c who has which
+ * volume, machine.c one machine, connection.c one request, stream.c one connection without requests.
  */
 #ifndef UNID_SERVICE_SERVICE_H
 #define UNID_SERVICE_SERVICE_H
@@ -32,7 +39,7 @@ struct service_driver_spec {
     struct netplumb *net;       /* taps; kept until close. NULL: QEMU's user network */
     /* Whether a machine of this size may be made now; NULL: always. When not, it is asked again soon. */
     bool (*may_use)(void *arg, uint64_t bytes);
-    /* A line of a machine's console, without its end; may be NULL. */
+    /* A line of a machine's console, without its end, for the operator; may be NULL. */
     void (*on_console)(void *arg, const char *service, const char *line, size_t len);
     void *arg;
 };

@@ -60,23 +60,6 @@ static void *map_at(void *at, uint64_t len, int flags, int fd, uint64_t offset)
     return p == MAP_FAILED ? NULL : p;
 }
 
-/* Address space that begins at a multiple of a large page, as guest-physical memory does: KVM has large
- * pages only where the two are aligned alike. */
-static uint8_t *reserve(uint64_t len)
-{
-    uint8_t *p = mmap(NULL, len + UNID_LARGE_PAGE, PROT_NONE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) {
-        return NULL;
-    }
-    size_t front = -(uintptr_t)p % UNID_LARGE_PAGE;
-    if (front > 0) {
-        munmap(p, front);
-    }
-    munmap(p + front + len, UNID_LARGE_PAGE - front);
-    return p + front;
-}
-
 int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
                    uint32_t phase_ns[VMM_PHASES])
 {
@@ -86,8 +69,8 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
         return fail(m, "KVM_CREATE_VM");
     }
     phase_ns[VMM_PHASE_CREATE] = lap(&t);
-    m->mem = reserve(mem_max);
-    if (!m->mem) {
+    m->mem = mmap(NULL, mem_max, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (m->mem == MAP_FAILED) {
         return fail(m, "reserve guest memory");
     }
     if (channel_fd >= 0 &&
@@ -275,10 +258,8 @@ static int map_memory(struct machine *m, const struct vmm_order *o, int fd)
     if (mprotect(m->mem + zero, o->zero_bytes, PROT_READ | PROT_WRITE) < 0) {
         return fail(m, "allow zeros");
     }
-    uint64_t large = vmm_large_from(zero, o->zero_bytes);
-    if (large < zero_end) { /* where there are no large pages, there are small ones */
-        (void)madvise(m->mem + large, zero_end - large, MADV_HUGEPAGE);
-    }
+    m->zero_at = zero;
+    m->zero_bytes = o->zero_bytes;
     return 0;
 }
 
@@ -439,6 +420,23 @@ static void report_fault(struct machine *m, struct vmm_report *ret)
     ret->vector = guess_vector(ret->code, len);
 }
 
+/* Does what the exit asks for, when it is a piece of memory: the guest only has to go on. */
+static bool fill_piece(const struct machine *m)
+{
+    uint64_t piece;
+    if (m->run->exit_reason != KVM_EXIT_MMIO || !m->run->mmio.is_write ||
+        m->run->mmio.len != sizeof(piece) ||
+        m->run->mmio.phys_addr != VMM_DOORBELL_ADDR + UNID_FILL_OFFSET) {
+        return false;
+    }
+    memcpy(&piece, m->run->mmio.data, sizeof(piece));
+    if (vmm_fill_valid(m->zero_at, m->zero_bytes, piece)) {
+        /* What cannot be had here shows when it is touched. */
+        (void)madvise(m->mem + piece, UNID_PIECE_SIZE, MADV_POPULATE_WRITE);
+    }
+    return true;
+}
+
 static void report_mmio(struct machine *m, struct vmm_report *ret)
 {
     uint64_t at = m->run->mmio.phys_addr;
@@ -461,7 +459,7 @@ void machine_run(struct machine *m, struct vmm_report *ret)
     int rc;
     do {
         rc = ioctl(m->vcpu, KVM_RUN, 0);
-    } while (rc < 0 && errno == EINTR);
+    } while (rc < 0 ? errno == EINTR : fill_piece(m));
     m->pending = false;
     ret->exits = ++m->exits;
     if (rc < 0 && errno == EFAULT) { /* in the slot, but behind the memory that is bound */

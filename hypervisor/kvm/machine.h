@@ -27,6 +27,7 @@ struct machine {
     struct kvm_sregs base;
     bool fsgsbase;                   /* CR4.FSGSBASE is set; the caller's, before machine_warm */
     uint64_t mem_bytes;              /* bound; 0 = nothing is */
+    uint64_t zero_at, zero_bytes;    /* of what is bound: zeros that no file stands behind */
     uint64_t cr3;                    /* of the guest that is bound; it cannot change it */
     bool shared, has_state, pending; /* pending: the exit has to be completed by KVM_RUN */
     struct vmm_state start;          /* what bind loaded, when has_state */

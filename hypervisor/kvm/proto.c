@@ -121,12 +121,15 @@ bool vmm_order_parse(const void *packet, size_t len, uint64_t mem_max, struct vm
     return true;
 }
 
-uint64_t vmm_large_from(uint64_t zero_at, uint64_t zero_bytes)
+uint64_t vmm_pieces_from(uint64_t zero_at, uint64_t zero_bytes)
 {
-    const uint64_t end = zero_at + zero_bytes;
-    uint64_t from = zero_at + zero_bytes / 3 + UNID_LARGE_PAGE - 1;
-    from -= from % UNID_LARGE_PAGE;
-    return from < end && end - from >= UNID_LARGE_PAGE ? from : end;
+    return zero_at + zero_bytes / 3;
+}
+
+bool vmm_fill_valid(uint64_t zero_at, uint64_t zero_bytes, uint64_t piece)
+{
+    return piece % UNID_PIECE_SIZE == 0 && piece >= zero_at && zero_bytes >= UNID_PIECE_SIZE &&
+           piece - zero_at <= zero_bytes - UNID_PIECE_SIZE;
 }
 
 size_t vmm_ranges_make(const uint8_t *bitmap, uint64_t mem_bytes, struct vmm_range *ret)

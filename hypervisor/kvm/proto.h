@@ -210,10 +210,12 @@ bool vmm_ranges_valid(const struct vmm_range *ranges, size_t count, uint64_t mem
 size_t vmm_touches_merge(const uint64_t *a, size_t a_count, const void *b, size_t b_count,
                          uint64_t *ret);
 
-/* Where in a guest's zeros large pages begin: their upper two thirds, as a program that uses little, or
- * maps much and uses little of it, stays below (abi.h, Paging images). The end of the zeros when they are
- * too few. Pure. */
-uint64_t vmm_large_from(uint64_t zero_at, uint64_t zero_bytes);
+/* Where pages are not worth a copy ahead: the upper two thirds of a guest's zeros, from where programs that
+ * use much take pieces that are filled at once (abi.h, UNID_BOOT_FILL). Pure. */
+uint64_t vmm_pieces_from(uint64_t zero_at, uint64_t zero_bytes);
+
+/* Whether the guest may have this piece filled: all of it is among its zeros. Pure. */
+bool vmm_fill_valid(uint64_t zero_at, uint64_t zero_bytes, uint64_t piece);
 
 /* Makes ranges of a bitmap of written pages (proto.h) for memory of this size: pages close to each other
  * are one range, as a call costs as much as a page. The channel is left out, and so is what is more than a

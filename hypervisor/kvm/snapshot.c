@@ -139,12 +139,11 @@ void snapshot_fill_channel(const struct snapshot *s, uint8_t *base)
     }
 }
 
-/* Pages that large pages stand behind are not copied ahead: nothing is saved by it, and much is used. */
-static void leave_out_large(struct snapshot *s)
+static void leave_out_pieces(struct snapshot *s)
 {
     const uint64_t per_byte = 8 * 4096, end = s->file.hole_at + s->file.hole_bytes;
-    uint64_t at = vmm_large_from(s->file.hole_at, s->file.hole_bytes);
-    for (; at < end && end - at >= per_byte; at += per_byte) {
+    uint64_t at = vmm_pieces_from(s->file.hole_at, s->file.hole_bytes);
+    for (at = (at + per_byte - 1) / per_byte * per_byte; at + per_byte <= end; at += per_byte) {
         s->written[at / per_byte] = 0;
     }
 }
@@ -185,7 +184,7 @@ void snapshot_learn(struct snapshot *s, const uint8_t *bitmap, size_t len, size_
     for (size_t i = 0; i < size; i++) {
         s->written[i] |= bitmap[i];
     }
-    leave_out_large(s);
+    leave_out_pieces(s);
     s->range_count = vmm_ranges_make(s->written, s->file.mem_bytes, s->ranges);
 }
 

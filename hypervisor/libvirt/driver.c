@@ -123,7 +123,11 @@ static void lv_probe(struct hv_driver *drv, void (*cb)(void *arg, const struct h
 static int open_run(struct un_job *job, struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, open_job);
-    return lv_host_open(&drv->host, err);
+    int rc = lv_host_open(&drv->host, err);
+    if (rc == 0) {
+        lv_news_listen(drv->news, drv->host.conn);
+    }
+    return rc;
 }
 
 int lv_driver_choose(struct hv_driver *drv, char ret[LV_ACCELERATOR_SIZE], struct un_error *err)
@@ -231,6 +235,7 @@ static void driver_free(struct hv_driver *drv)
     un_workers_free(drv->fast);
     un_workers_free(drv->makers);
     un_workers_free(drv->removers);
+    lv_news_free(drv->news);
     lv_place_done(&drv->place);
     pthread_mutex_destroy(&drv->choice_lock);
     free(drv->uri);
@@ -278,7 +283,9 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     (void)un_clock_tsc_hz(); /* begins to measure */
     un_list_init(&drv->wants);
     un_list_init(&drv->waiting_probes);
+    un_list_init(&drv->machines);
     int rc = copy_settings(drv, spec, err);
+    rc = rc < 0 ? rc : lv_news_new(spec->loop, lv_machine_news, drv, &drv->news, err);
     rc = rc < 0 ? rc : lv_place_init(&drv->place, spec->state_dir, spec->runtime_dir, err);
     rc = rc < 0 ? rc : un_workers_new(spec->loop, "lv-fast", FAST_THREADS, &drv->fast, err);
     rc = rc < 0 ? rc : un_workers_new(spec->loop, "lv-make", MAKER_THREADS, &drv->makers, err);

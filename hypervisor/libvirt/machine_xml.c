@@ -1,7 +1,7 @@
 /* machine_xml.c - the domain of a machine image (see xml.h).
  *
  * Where the guest says nothing against it: no devices but a serial console, its disks and its network
- * card. Disks and network card are virtio: on microvm over virtio-mmio, else over PCI. The processor
+ * card; for guests that know them a watchdog, which powers off, and a panic device. Disks and network card are virtio: on microvm over virtio-mmio, else over PCI. The processor
  * is the most capable that the accelerator can give but for KVM, where a named model keeps to what
  * every host's KVM can do.
  */
@@ -140,6 +140,11 @@ static int append_devices(const struct lv_machine_xml_spec *spec, bool xen, stru
     }
     rc = rc < 0 ? rc : append_net(m, address, xen, out);
     rc = rc < 0 ? rc : append_console(spec->console_path, xen, out);
+    if (m->guard && !xen && m->type != HV_MACHINE_MICROVM) {
+        rc = rc < 0 ? rc
+                    : un_buf_append_str(out, "<watchdog model='i6300esb' action='poweroff'/>"
+                                             "<panic model='isa'/>");
+    }
     return rc < 0 ? rc : un_buf_append_str(out, "</devices>");
 }
 

@@ -84,6 +84,9 @@ static void order(const uint8_t *data, size_t size)
     if (o.op == VMM_ORDER_BIND) {
         must(o.mem_bytes >= UNID_IMAGE_MIN && o.mem_bytes <= mem_max && o.mem_bytes % 4096 == 0);
         must(o.mem_at % 4096 == 0 && o.mem_at + o.mem_bytes > o.mem_at);
+        must(o.zero_bytes == 0 || (o.zero_at >= UNID_CHANNEL_END && o.zero_at < o.mem_bytes &&
+                                   o.zero_bytes <= o.mem_bytes - o.zero_at));
+        must(o.zero_bytes == 0 || ((o.flags & VMM_BIND_STATE) && !(o.flags & VMM_BIND_SHARED)));
     }
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "host.h"
 #include "mm.h"
 #include "mm/mm_internal.h"
 
@@ -14,6 +15,7 @@
 #define IMAGE_END  0x100000u
 
 char world_log[4096];
+unsigned world_filled;
 static uint64_t image_next;
 
 void world_end(void)
@@ -32,6 +34,7 @@ void world_begin(unsigned mib)
     }
     memset(hosted_memory, 0, size);
     world_log[0] = '\0';
+    world_filled = 0;
     image_next = IMAGE_AT;
     mm_init(ROOT_TABLE, IMAGE_END, size);
 }
@@ -53,50 +56,40 @@ void world_file_init(struct world_file *f, const void *data, uint64_t size, bool
     f->frames = framed ? into_image(data, size) : 0;
 }
 
-/* What the processor finds: the leaf entry for the page of an address, 0 when there is none. */
-static uint64_t entry(uint64_t addr)
+static uint64_t *entry(uint64_t addr)
 {
-    bool large = false;
-    const uint64_t *pte = pte_look(addr, &large);
-    return !pte ? 0 : large ? *pte + (addr & (TABLE_SPAN - 1) & ~PAGE_MASK) : *pte;
+    return pte_find(addr, false, NULL);
 }
 
 int world_peek(uint64_t addr)
 {
-    uint64_t pte = entry(addr);
-    if (!(pte & PTE_P)) {
+    const uint64_t *pte = entry(addr);
+    if (!pte || !(*pte & PTE_P)) {
         return -1;
     }
-    return ((uint8_t *)phys_to_virt(pte & PTE_FRAME))[addr & PAGE_MASK];
+    return ((uint8_t *)phys_to_virt(*pte & PTE_FRAME))[addr & PAGE_MASK];
 }
 
 bool world_can_write(uint64_t addr)
 {
-    uint64_t pte = entry(addr);
-    return (pte & PTE_P) && (pte & PTE_W);
-}
-
-bool world_large(uint64_t addr)
-{
-    bool large = false;
-    return pte_look(addr, &large) && large;
+    const uint64_t *pte = entry(addr);
+    return pte && (*pte & PTE_P) && (*pte & PTE_W);
 }
 
 void world_poke(uint64_t addr, uint8_t value)
 {
+    uint64_t *pte = entry(addr);
     if (!world_can_write(addr)) {
         abort();
     }
-    if (!world_large(addr)) {
-        *pte_find(addr, false, NULL) |= PTE_D; /* as the processor does */
-    }
-    ((uint8_t *)phys_to_virt(entry(addr) & PTE_FRAME))[addr & PAGE_MASK] = value;
+    *pte |= PTE_D; /* as the processor does */
+    ((uint8_t *)phys_to_virt(*pte & PTE_FRAME))[addr & PAGE_MASK] = value;
 }
 
 uint64_t world_frame(uint64_t addr)
 {
-    uint64_t pte = entry(addr);
-    return pte & (PTE_P | PTE_KEPT) ? pte & PTE_FRAME : 0;
+    const uint64_t *pte = entry(addr);
+    return pte && *pte & (PTE_P | PTE_KEPT) ? *pte & PTE_FRAME : 0;
 }
 
 /* --- what the parts call ------------------------------------------------------------------------ */
@@ -108,6 +101,14 @@ void klog(const char *format, ...)
     va_start(args, format);
     kvformat(world_log + at, sizeof(world_log) - at, format, args);
     va_end(args);
+}
+
+void host_fill(uint64_t piece)
+{
+    if (piece % UNID_PIECE_SIZE) {
+        abort();
+    }
+    world_filled++;
 }
 
 void kpanic(const char *format, ...)

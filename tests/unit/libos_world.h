@@ -24,9 +24,9 @@ void world_file_init(struct world_file *f, const void *data, uint64_t size, bool
 int world_peek(uint64_t addr);
 bool world_can_write(uint64_t addr);
 void world_poke(uint64_t addr, uint8_t value);
-bool world_large(uint64_t addr);     /* by a large leaf */
 uint64_t world_frame(uint64_t addr); /* of the page, accessible or kept; 0: none */
 
+extern unsigned world_filled; /* pieces that the host was asked to fill since world_begin */
 extern char world_log[4096]; /* what klog wrote since world_begin */
 
 #endif

@@ -185,6 +185,49 @@ static void touches_are_put_together(void **state)
     assert_int_equal(got[0], 0x1000);
 }
 
+static bool zeros_taken(uint32_t flags, uint64_t at, uint64_t bytes)
+{
+    const struct vmm_order order = {.op = VMM_ORDER_BIND,
+                                    .flags = flags,
+                                    .mem_bytes = MEM_BYTES,
+                                    .zero_at = at,
+                                    .zero_bytes = bytes};
+    struct vmm_order o;
+    struct vmm_ahead ahead;
+    return vmm_order_parse(&order, sizeof(order), MEM_BYTES, &o, &ahead);
+}
+
+static void zeros_lie_in_memory_behind_the_channel(void **state)
+{
+    const uint64_t from = UNID_CHANNEL_END, all = MEM_BYTES - UNID_CHANNEL_END;
+    assert_true(zeros_taken(VMM_BIND_STATE, from, all));
+    assert_true(zeros_taken(VMM_BIND_STATE | VMM_BIND_LOW, 4 << 20, 4096));
+    assert_true(zeros_taken(0, 0, 0));
+    assert_false(zeros_taken(0, from, 4096));
+    assert_false(zeros_taken(VMM_BIND_SHARED, from, 4096));
+    assert_false(zeros_taken(VMM_BIND_LOW, 0, 0));
+    assert_false(zeros_taken(VMM_BIND_STATE, from - 4096, 8192));
+    assert_false(zeros_taken(VMM_BIND_STATE, from + 1, 4096));
+    assert_false(zeros_taken(VMM_BIND_STATE, from, 4097));
+    assert_false(zeros_taken(VMM_BIND_STATE, from, all + 4096));
+    assert_false(zeros_taken(VMM_BIND_STATE, from, UINT64_MAX - 4095));
+    assert_false(zeros_taken(VMM_BIND_STATE, UINT64_MAX - 4095, 4096));
+}
+
+static void pieces_are_filled_whole_and_among_the_zeros(void **state)
+{
+    const uint64_t piece = UNID_PIECE_SIZE, at = 4 * piece + 4096, bytes = 4 * piece;
+    assert_true(vmm_fill_valid(at, bytes, 5 * piece));
+    assert_true(vmm_fill_valid(at, bytes, 7 * piece));
+    assert_false(vmm_fill_valid(at, bytes, 4 * piece));
+    assert_false(vmm_fill_valid(at, bytes, 8 * piece));
+    assert_false(vmm_fill_valid(at, bytes, 5 * piece + 4096));
+    assert_false(vmm_fill_valid(at, bytes, 0 - piece));
+    assert_false(vmm_fill_valid(0, 0, 0));
+    assert_false(vmm_fill_valid(piece, piece - 4096, piece));
+    assert_true(vmm_fill_valid(piece, piece, piece));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +240,8 @@ int main(void)
         cmocka_unit_test(orders_carry_touches_where_a_guest_may_stand),
         cmocka_unit_test(a_ring_tells_no_more_touches_than_fit),
         cmocka_unit_test(touches_are_put_together),
+        cmocka_unit_test(zeros_lie_in_memory_behind_the_channel),
+        cmocka_unit_test(pieces_are_filled_whole_and_among_the_zeros),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -313,22 +313,138 @@ static void model_step(uint64_t base, unsigned *seed)
     }
 }
 
+static void model_run(unsigned seed)
+{
+    uint64_t base = 0x10000000;
+    memset(model, 0, sizeof(model));
+    for (unsigned i = 0; i < MODEL_PAGES; i++) {
+        model[i].prot = -1;
+    }
+    for (int step = 0; step < 500; step++) {
+        model_step(base, &seed);
+        model_check(base);
+    }
+}
+
 static void any_order_of_calls_keeps_frames_and_contents(void **state)
 {
     (void)state;
     for (unsigned seed = 1; seed <= 20; seed++) {
         areas_remove(0, USER_END);
         world_begin(16);
-        uint64_t base = 0x10000000;
-        memset(model, 0, sizeof(model));
-        for (unsigned i = 0; i < MODEL_PAGES; i++) {
-            model[i].prot = -1;
+        model_run(seed);
+    }
+}
+
+/* --- memory that is filled ahead ------------------------------------------------------------------ */
+
+#define HEAP     0x500000ull
+#define HEAP_END (HEAP + 12 * MIB)
+#define STEP     (33 * PAGE_SIZE)
+
+/* A heap that grows by little steps, of whose pages every n-th is written. */
+static void grow_heap(uint64_t to, unsigned every)
+{
+    for (uint64_t at = (uint64_t)mm_brk(0); at < to; at += STEP) {
+        assert_int_equal(mm_brk(at + STEP), at + STEP);
+        for (uint64_t page = at; page < at + STEP; page += PAGE_SIZE) {
+            assert_int_equal(world_peek(page), 0);
+            if (page / PAGE_SIZE % every == 0) {
+                world_poke(page, 1);
+            }
         }
-        unsigned random = seed;
-        for (int step = 0; step < 500; step++) {
-            model_step(base, &random);
-            model_check(base);
-        }
+    }
+}
+
+static void big_world(bool asked)
+{
+    areas_remove(0, USER_END);
+    world_begin(64);
+    mm_set_brk(HEAP);
+    if (asked) {
+        frames_mark();
+    }
+}
+
+static void who_uses_much_has_it_filled(void **state)
+{
+    (void)state;
+    big_world(true);
+    grow_heap(HEAP + 4 * MIB, 1);
+    assert_int_equal(world_filled, 0);
+    grow_heap(HEAP_END, 1);
+    assert_in_range(world_filled, 1, 3);
+    uint64_t a = map(MIB, RW), frame = world_frame(a);
+    world_poke(a, 1);
+    assert_int_equal(mm_munmap(a, MIB), 0);
+    assert_int_equal(map(MIB, RW), a);
+    assert_int_equal(world_frame(a), frame);
+    assert_int_equal(world_peek(a), 0);
+    world_poke(a, 1);
+    assert_int_equal(mm_madvise(a, PAGE_SIZE, MADV_DONTNEED), 0);
+    assert_int_equal(world_peek(a), 0);
+}
+
+static void who_leaves_pages_out_has_nothing_filled(void **state)
+{
+    (void)state;
+    big_world(true);
+    grow_heap(HEAP + 32 * MIB, 2);
+    assert_int_equal(world_filled, 0);
+}
+
+static void before_the_request_nothing_is_filled(void **state)
+{
+    (void)state;
+    big_world(false);
+    grow_heap(HEAP_END, 1);
+    assert_int_equal(world_filled, 0);
+    frames_mark();
+    map(MIB, RW);
+    assert_int_equal(world_filled, 0);
+}
+
+static void stacks_reservations_and_what_is_large_are_not_filled(void **state)
+{
+    (void)state;
+    big_world(true);
+    grow_heap(HEAP_END, 1);
+    unsigned before = world_filled;
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(mm_mmap(0, 2 * MIB, RW, ANON | MAP_STACK, NULL, 0) > 0);
+        assert_true(mm_mmap(0, 2 * MIB, RW, ANON | MAP_NORESERVE, NULL, 0) > 0);
+    }
+    map(24 * MIB, RW);
+    assert_int_equal(world_filled, before);
+}
+
+static void filled_and_other_frames_come_to_the_last_one(void **state)
+{
+    (void)state;
+    big_world(true);
+    uint64_t total = frames_free(), taken = 0, last = 0;
+    static uint8_t seen[64 * MIB / PAGE_SIZE];
+    memset(seen, 0, sizeof(seen));
+    for (uint64_t frame; (frame = taken % 3 ? frame_alloc() : frame_alloc_dense()); taken++) {
+        assert_int_equal(seen[frame / PAGE_SIZE]++, 0);
+        assert_int_equal(frames_free(), total - taken - 1);
+        last = frame;
+    }
+    assert_int_equal(taken, total);
+    assert_int_equal(frame_alloc_many(1), 0);
+    frame_free(last);
+    assert_int_equal(frame_alloc_many(1), last);
+}
+
+static void any_order_of_calls_in_filled_memory_too(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 5; seed++) {
+        big_world(true);
+        grow_heap(HEAP + 9 * MIB, 1);
+        unsigned before = world_filled;
+        model_run(seed);
+        assert_true(world_filled >= before && world_filled > 0);
     }
 }
 
@@ -351,6 +467,12 @@ int main(void)
         T(pages_behind_the_end_of_a_file_are_not_accessible),
         T(areas_are_split_and_joined),
         T(any_order_of_calls_keeps_frames_and_contents),
+        T(who_uses_much_has_it_filled),
+        T(who_leaves_pages_out_has_nothing_filled),
+        T(before_the_request_nothing_is_filled),
+        T(stacks_reservations_and_what_is_large_are_not_filled),
+        T(filled_and_other_frames_come_to_the_last_one),
+        T(any_order_of_calls_in_filled_memory_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

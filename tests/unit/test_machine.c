@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -277,7 +278,6 @@ static struct hv_machine *make(struct world *w, struct hv_machine_spec spec)
     w->made = w->ended = w->gone = false;
     un_buf_reset(&w->log);
     spec.boot = HV_BOOT_KERNEL;
-    spec.type = HV_MACHINE_MICROVM;
     spec.kernel = spec.kernel ? spec.kernel : w->kernel;
     spec.mem_bytes = 64 * MIB;
     spec.name = "test";
@@ -401,7 +401,58 @@ static void a_crash_is_told(void **state)
         un_loop_run(w->loop);
     }
     assert_true(has(&w->log, "crashes, as it was told"));
+    assert_int_equal(w->why.kind, HV_EXIT_FAULT);
+    assert_non_null(strstr(w->why.detail, "triple fault"));
+    discard(w, m);
+}
+
+static void end_of(struct world *w, struct hv_machine_spec spec)
+{
+    struct hv_machine *m = make(w, spec);
+    if (w->rc < 0) {
+        fail_msg("%s", w->err.text);
+    }
+    hv_machine_ops(m)->start(m);
+    while (!w->ended) {
+        un_loop_run(w->loop);
+    }
+    discard(w, m);
+}
+
+static void ends_are_told_apart(void **state)
+{
+    struct world *w = *state;
+    end_of(w, (struct hv_machine_spec){.cmdline = "off"});
+    assert_int_equal(w->why.kind, HV_EXIT_DONE);
+    assert_non_null(strstr(w->why.detail, "shut itself down"));
+    struct hv_machine_spec guarded = {
+        .type = HV_MACHINE_PC, .guard = true, .cmdline = "off"};
+    end_of(w, guarded);
+    assert_int_equal(w->why.kind, HV_EXIT_DONE);
+    guarded.cmdline = "panic";
+    end_of(w, guarded);
+    assert_int_equal(w->why.kind, HV_EXIT_FAULT);
+    assert_non_null(strstr(w->why.detail, "panicked"));
+    guarded.cmdline = "dog";
+    end_of(w, guarded);
+    assert_int_equal(w->why.kind, HV_EXIT_FAULT);
+    assert_non_null(strstr(w->why.detail, "its watchdog fired"));
+    assert_true(has(&w->log, "netkernel: hangs"));
+}
+
+static void a_killed_qemu_is_a_loss(void **state)
+{
+    struct world *w = *state;
+    struct hv_machine *m = make(w, (struct hv_machine_spec){.cmdline = "halt"});
+    assert_int_equal(w->rc, 0);
+    hv_machine_ops(m)->start(m);
+    wait_for_log(w, "netkernel: started");
+    kill(hv_machine_ops(m)->pid(m), SIGKILL);
+    while (!w->ended) {
+        un_loop_run(w->loop);
+    }
     assert_int_equal(w->why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(w->why.detail, "QEMU went away"));
     discard(w, m);
 }
 
@@ -506,6 +557,8 @@ int main(void)
     const struct CMUnitTest real[] = {
         cmocka_unit_test(user_network_reaches_the_guest),
         cmocka_unit_test(a_crash_is_told),
+        cmocka_unit_test(ends_are_told_apart),
+        cmocka_unit_test(a_killed_qemu_is_a_loss),
         cmocka_unit_test(a_machine_may_be_freed_at_any_time),
         cmocka_unit_test(what_cannot_be_made_says_why),
         cmocka_unit_test(a_tap_reaches_the_guest),

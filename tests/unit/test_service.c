@@ -34,8 +34,10 @@ static struct {
      * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
     bool forwards, mute;
     unsigned early, taken; /* connections before there was a card; in all */
-    unsigned made, started, gone;
-    char disks[256]; /* of the machine made last */
+    unsigned made, started, gone, open_volumes, most_volumes;
+    enum hv_exit_kind end; /* how machines that are told to end do */
+    const char *says;      /* when they have booted */
+    char disks[256];       /* of the machine made last */
 } fake;
 
 struct hv_driver {
@@ -50,6 +52,7 @@ struct hv_machine {
     void *arg;
     uint16_t port;
     char cmdline[128];
+    bool volume;
     struct evconnlistener *listener;
     struct un_post post, answer;
     struct un_timer boot;
@@ -87,6 +90,12 @@ static int fake_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
     m->arg = spec->arg;
     m->port = spec->host_port;
     snprintf(m->cmdline, sizeof(m->cmdline), "%s", spec->cmdline);
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        m->volume |= !spec->disks[i].read_only;
+    }
+    fake.open_volumes += m->volume;
+    fake.most_volumes =
+        fake.open_volumes > fake.most_volumes ? fake.open_volumes : fake.most_volumes;
     fake.made++;
     fake.disks[0] = '\0';
     for (size_t i = 0; i < spec->disk_count; i++) {
@@ -184,7 +193,7 @@ static void fake_ask(struct hv_machine *m)
 static void tell_exit(void *arg)
 {
     struct hv_machine *m = arg;
-    struct hv_exit why = {.kind = HV_EXIT_LOST, .detail = "it crashed"};
+    struct hv_exit why = {.kind = fake.end, .detail = "it crashed"};
     m->events->on_log(m->arg, "panic!\nlast", 11);
     m->events->on_exit(m->arg, &why);
 }
@@ -195,6 +204,9 @@ static void boot(void *arg)
     struct sockaddr_in a = {.sin_family = AF_INET,
                             .sin_port = htons(m->port),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (fake.says) {
+        m->events->on_log(m->arg, fake.says, strlen(fake.says));
+    }
     while (m->unanswered_count > 0) {
         serve(m, m->unanswered[--m->unanswered_count]);
     }
@@ -239,6 +251,7 @@ static void tell_gone(void *arg)
     const struct hv_machine_events *events = m->events;
     void *user = m->arg;
     fake.gone++;
+    fake.open_volumes -= m->volume;
     free(m);
     events->on_gone(user);
 }
@@ -279,6 +292,9 @@ struct world {
     struct hv_machine_config config;
     char console[256];
     bool drained;
+    /* what the driver tells of versions */
+    char proven[64], failing[256], log[256], states[512];
+    unsigned failings;
 };
 
 struct request {
@@ -288,6 +304,7 @@ struct request {
     struct un_buf answer;
     struct hv_exit why;
     size_t more; /* body bytes to come */
+    char log[256];
 };
 
 static void on_console(void *arg, const char *service, const char *line, size_t len)
@@ -296,18 +313,54 @@ static void on_console(void *arg, const char *service, const char *line, size_t 
     snprintf(w->console, sizeof(w->console), "%s: %.*s", service, (int)len, line);
 }
 
+static void on_machine(void *arg, const struct hv_service_machine *m, bool gone)
+{
+    struct world *w = arg;
+    size_t at = strlen(w->states);
+    snprintf(w->states + at, sizeof(w->states) - at, "%s ", gone ? "gone" : m->state);
+    assert_string_equal(m->name, "web");
+}
+
+static void on_function_log(void *arg, const char *name, const void *data, size_t len)
+{
+    struct world *w = arg;
+    size_t at = strlen(w->log);
+    snprintf(w->log + at, sizeof(w->log) - at, "%.*s", (int)len, (const char *)data);
+}
+
+static void on_proven(void *arg, const char *name, uint32_t version)
+{
+    struct world *w = arg;
+    snprintf(w->proven, sizeof(w->proven), "%s:%u", name, version);
+}
+
+static void on_failing(void *arg, const char *name, uint32_t version, const char *why)
+{
+    struct world *w = arg;
+    w->failings++;
+    snprintf(w->failing, sizeof(w->failing), "%s:%u %s", name, version, why);
+}
+
+static const struct hv_service_events service_events = {.on_machine = on_machine,
+                                                        .on_console = on_function_log,
+                                                        .on_proven = on_proven,
+                                                        .on_failing = on_failing};
+
 static int open_world(void **state)
 {
     struct world *w = calloc(1, sizeof(*w));
     memset(&fake, 0, sizeof(fake));
     fake.boot_us = 20000;
+    fake.end = HV_EXIT_LOST;
     assert_int_equal(un_loop_new(&w->loop, NULL), 0);
     w->machines = (struct hv_driver){.base = {.ops = &fake_ops}, .loop = w->loop};
     struct service_driver_spec spec = {
         .loop = w->loop, .machines = &w->machines, .on_console = on_console, .arg = w};
     assert_int_equal(service_driver_open(&spec, &w->drv, NULL), 0);
+    hv_driver_ops(w->drv)->service->listen(w->drv, &service_events, w);
     w->config = (struct hv_machine_config){.key = "web:1",
                                            .name = "web",
+                                           .version = 1,
                                            .image_path = "/images/web",
                                            .append = "port={port} ip={ip}",
                                            .mem_bytes = 64 << 20,
@@ -390,6 +443,13 @@ static void on_output(void *arg, const void *data, size_t len, const struct hv_e
     un_loop_stop(r->w->loop);
 }
 
+static void on_request_log(void *arg, const void *data, size_t len)
+{
+    struct request *r = arg;
+    size_t at = strlen(r->log);
+    snprintf(r->log + at, sizeof(r->log) - at, "%.*s", (int)len, (const char *)data);
+}
+
 static void on_exit_(void *arg, const struct hv_exit *why)
 {
     struct request *r = arg;
@@ -409,6 +469,7 @@ static const struct hv_vm_events vm_events = {.on_ready = on_ready,
                                               .on_started = on_started,
                                               .on_input_wanted = on_input_wanted,
                                               .on_output = on_output,
+                                              .on_log = on_request_log,
                                               .on_exit = on_exit_,
                                               .on_gone = on_gone};
 
@@ -727,7 +788,8 @@ static void requests_are_lost_with_their_machine(void **state)
     for (int i = 0; i < 2; i++) {
         wait_exit(&r[i]);
         assert_int_equal(r[i].why.kind, HV_EXIT_LOST);
-        assert_string_equal(r[i].why.detail, "the machine ended");
+        assert_string_equal(r[i].why.detail, "it crashed; its last words: last");
+        assert_true(r[i].why.final);
         finish(&r[i]);
     }
 }
@@ -762,6 +824,282 @@ static void a_client_may_go_at_any_time(void **state)
     finish(&r);
 }
 
+/* --- versions ----------------------------------------------------------------------------------- */
+
+static const struct hv_service_ops *services(struct world *w)
+{
+    return hv_driver_ops(w->drv)->service;
+}
+
+static void wait_for(struct world *w, const unsigned *what, unsigned n)
+{
+    for (int i = 0; i < 500 && *what < n; i++) {
+        run_for(w, 10);
+    }
+    assert_int_equal(*what, n);
+}
+
+static void machines_are_kept_without_requests(void **state)
+{
+    struct world *w = *state;
+    w->config.min_instances = 2;
+    w->config.live = true;
+    w->config.idle_timeout_ms = 50;
+    assert_int_equal(services(w)->keep(w->drv, &w->config, NULL), 0);
+    run_for(w, 300);
+    assert_int_equal(stats_of(w).machines_ready, 2);
+    assert_int_equal(fake.made, 2);
+    /* Another version is live: it takes over, whole. */
+    w->config.key = "web:2";
+    w->config.version = 2;
+    w->config.min_instances = 1;
+    assert_int_equal(services(w)->keep(w->drv, &w->config, NULL), 0);
+    run_for(w, 300);
+    assert_int_equal(stats_of(w).services, 1);
+    assert_int_equal(stats_of(w).machines_ready, 1);
+    assert_int_equal(fake.made, 3);
+    services(w)->live(w->drv, "web", NULL); /* removed */
+    wait_for(w, &fake.gone, 3);
+    assert_int_equal(stats_of(w).services, 0);
+}
+
+static void the_old_version_serves_what_it_has_and_goes(void **state)
+{
+    struct world *w = *state;
+    struct request old = {0}, next = {0};
+    begin(w, &old, "HOLD END");
+    run_for(w, 200);
+    services(w)->live(w->drv, "web", "web:2");
+    run_for(w, 100);
+    assert_int_equal(stats_of(w).machines_paused, 0); /* none to spare */
+    assert_int_equal(stats_of(w).machines_ready, 1);
+    assert_false(old.exited);
+    w->config.key = "web:2";
+    begin(w, &next, "END");
+    wait_exit(&next);
+    assert_int_equal(next.why.kind, HV_EXIT_DONE);
+    finish(&next);
+    finish(&old); /* idle_timeout_ms is a minute */
+    run_for(w, 100);
+    assert_int_equal(stats_of(w).services, 1);
+}
+
+static void two_machines_never_have_one_volume(void **state)
+{
+    struct world *w = *state;
+    const struct hv_machine_disk volumes[] = {{"/volumes/db", "raw", false}};
+    struct request old = {0}, next = {0}, late = {0};
+    w->config.volumes = volumes;
+    w->config.volume_count = 1;
+    w->config.live = true;
+    w->config.max_instances = 5; /* makes no difference */
+    w->config.concurrency = 1;
+    begin(w, &old, "HOLD END");
+    run_for(w, 200);
+    assert_int_equal(fake.made, 1);
+    struct hv_machine_config first = w->config;
+    services(w)->live(w->drv, "web", "web:2");
+    w->config.key = "web:2";
+    begin(w, &next, "END");
+    run_for(w, 200);
+    assert_int_equal(fake.made, 1);
+    assert_false(next.exited);
+    first.live = false;
+    w->config = first;
+    begin(w, &late, "END"); /* the old version is asked for by its number */
+    finish(&old);
+    wait_exit(&next);
+    assert_int_equal(next.why.kind, HV_EXIT_DONE);
+    finish(&next);
+    wait_exit(&late); /* the newer one has gone for it, as it had nothing to do */
+    assert_int_equal(late.why.kind, HV_EXIT_DONE);
+    finish(&late);
+    assert_int_equal(fake.most_volumes, 1);
+}
+
+static void a_kept_machine_does_not_take_another_functions_volume(void **state)
+{
+    struct world *w = *state;
+    const struct hv_machine_disk volumes[] = {{"/volumes/db", "raw", false}};
+    struct request r = {0};
+    w->config.volumes = volumes;
+    w->config.volume_count = 1;
+    w->config.live = true;
+    w->config.min_instances = 1;
+    assert_int_equal(services(w)->keep(w->drv, &w->config, NULL), 0);
+    run_for(w, 200);
+    struct hv_machine_config other = w->config;
+    other.key = "web2:1"; /* of another function, for the driver */
+    other.name = "web2";
+    hv_driver_ops(w->drv)->service->listen(w->drv, NULL, NULL);
+    assert_int_equal(services(w)->keep(w->drv, &other, NULL), 0);
+    run_for(w, 200);
+    assert_int_equal(fake.made, 1);
+    w->config = other;
+    begin(w, &r, "END"); /* but a request of it does */
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    finish(&r);
+    assert_int_equal(fake.most_volumes, 1);
+}
+
+static void a_version_that_never_is_ready_is_judged_once(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, again = {0};
+    fake.crash = true;
+    fake.end = HV_EXIT_FAULT;
+    w->config.live = true;
+    begin(w, &r, "END");
+    wait_for(w, &w->failings, 1);
+    assert_string_equal(w->failing, "web:1 it crashed; its last words: last");
+    assert_int_equal(fake.started, 3);
+    run_for(w, 1000); /* those who wait are kept waiting, and nothing is tried */
+    assert_false(r.exited);
+    assert_int_equal(fake.started, 3);
+    services(w)->give_up(w->drv, "web");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_true(r.why.final);
+    assert_false(r.started);
+    finish(&r);
+    run_for(w, 50);
+    assert_int_equal(stats_of(w).services, 1); /* its failures are not forgotten */
+    begin(w, &again, "END");
+    wait_exit(&again);
+    assert_int_equal(fake.started, 4);
+    finish(&again);
+    assert_int_equal(w->failings, 1);
+    services(w)->live(w->drv, "web", "web:2");
+    run_for(w, 50);
+    assert_int_equal(stats_of(w).services, 0);
+    assert_string_equal(w->proven, "");
+}
+
+static void a_version_that_was_ready_is_not_judged(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, next = {0};
+    w->config.live = true;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+    assert_string_equal(w->proven, "web:1");
+    fake.crash = true;
+    post(last_started, tell_exit);
+    run_for(w, 50);
+    begin(w, &next, "END");
+    wait_exit(&next);
+    assert_int_equal(next.why.kind, HV_EXIT_LOST);
+    assert_int_equal(w->failings, 0);
+    finish(&next);
+}
+
+static void shutting_down_when_idle_is_no_failure(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, next = {0};
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+    fake.end = HV_EXIT_DONE;
+    post(last_started, tell_exit);
+    run_for(w, 30);
+    assert_int_equal(stats_of(w).failed, 0);
+    begin(w, &next, "HOLD END"); /* with a request it is one, and the request is lost */
+    run_for(w, 200);
+    post(last_started, tell_exit);
+    wait_exit(&next);
+    assert_int_equal(next.why.kind, HV_EXIT_LOST);
+    assert_int_equal(stats_of(w).failed, 1);
+    finish(&next);
+}
+
+static void a_crash_is_told_as_one(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    begin(w, &r, "HOLD END");
+    run_for(w, 200);
+    fake.end = HV_EXIT_FAULT;
+    post(last_started, tell_exit);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_FAULT);
+    finish(&r);
+}
+
+static void a_console_line_says_ready(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, late = {0};
+    w->config.ready_console = "serving on";
+    fake.says = "booting\nnow serving on port 80"; /* a line that has not ended */
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_string_equal(w->log, "booting\n"); /* a line is told when it has ended */
+    assert_string_equal(r.log, "");
+    finish(&r);
+    w->config.key = "web:2";
+    w->config.ready_timeout_ms = 100;
+    fake.says = "booting\n";
+    begin(w, &late, "END"); /* its port would answer */
+    wait_exit(&late);
+    assert_non_null(
+        strstr(late.why.detail, "its console did not say \"serving on\" within 100 ms"));
+    finish(&late);
+}
+
+static void the_console_of_one_request_is_its_log(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    w->config.per_request = true;
+    fake.says = "booted\n";
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_string_equal(r.log, "booted\n");
+    assert_string_equal(w->log, "");
+    finish(&r);
+    fake.crash = true; /* a machine that came to no request */
+    w->config.key = "web:2";
+    struct request lost = {0};
+    begin(w, &lost, "END");
+    wait_exit(&lost);
+    finish(&lost);
+    run_for(w, 50);
+    assert_non_null(strstr(w->log, "panic!\nlast"));
+}
+
+static void look(void *arg, const struct hv_service_machine *m)
+{
+    *(struct hv_service_machine *)arg = *m;
+}
+
+static void machines_can_be_seen_and_ended(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    struct hv_service_machine m = {0};
+    struct un_error err = UN_ERROR_INIT;
+    w->config.max_instances = 1;
+    begin(w, &r, "HOLD END");
+    run_for(w, 200);
+    services(w)->each(w->drv, look, &m);
+    assert_string_equal(m.state, "ready");
+    assert_int_equal(m.in_flight, 1);
+    assert_int_equal(m.pid, 4711);
+    assert_int_equal(m.version, 1);
+    assert_int_equal(services(w)->end(w->drv, "none", &err), -ENOENT);
+    assert_int_equal(services(w)->end(w->drv, m.id, &err), 0);
+    wait_exit(&r);
+    assert_string_equal(r.why.detail, "the machine was ended by request");
+    finish(&r);
+    static const char states[] = "making paused starting ready ending ";
+    assert_memory_equal(w->states, states, strlen(states)); /* then one to spare */
+    assert_int_equal(stats_of(w).failed, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
@@ -784,6 +1122,17 @@ int main(void)
         T(requests_are_lost_with_their_machine),
         T(a_dropped_request_is_lost_not_repeated),
         T(a_client_may_go_at_any_time),
+        T(machines_are_kept_without_requests),
+        T(the_old_version_serves_what_it_has_and_goes),
+        T(two_machines_never_have_one_volume),
+        T(a_kept_machine_does_not_take_another_functions_volume),
+        T(a_version_that_never_is_ready_is_judged_once),
+        T(a_version_that_was_ready_is_not_judged),
+        T(shutting_down_when_idle_is_no_failure),
+        T(a_crash_is_told_as_one),
+        T(a_console_line_says_ready),
+        T(the_console_of_one_request_is_its_log),
+        T(machines_can_be_seen_and_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

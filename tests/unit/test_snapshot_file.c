@@ -180,7 +180,8 @@ static void leftovers_of_writes_go_when_they_are_old(void **state)
 {
     write_snapshot("k", 1);
     for (int i = 0; i < 2; i++) {
-        int fd = open(path_of(i ? ".new-older" : ".new-young"), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        int fd =
+            open(path_of(i ? ".new-older" : ".new-young"), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
         assert_true(fd >= 0);
         close(fd);
     }
@@ -194,6 +195,57 @@ static void leftovers_of_writes_go_when_they_are_old(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* A snapshot of 2 MiB behind the channel with something on these pages of memory. */
+static void write_pages(const char *key, const uint64_t *at, size_t count)
+{
+    static struct vmm_state state;
+    struct un_error err = UN_ERROR_INIT;
+    int ram = memfd_create("ram", MFD_CLOEXEC);
+    assert_true(ram >= 0);
+    assert_int_equal(ftruncate(ram, 4 * MIB), 0);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(pwrite(ram, "x", 1, (off_t)at[i]), 1);
+    }
+    struct snapshot_source from = {.ram_fd = ram,
+                                   .mem_bytes = 4 * MIB,
+                                   .channel = channel,
+                                   .state = (const uint8_t *)&state,
+                                   .cpu = cpu};
+    assert_int_equal(snapshot_file_write(dir, key, &from, &err), 0);
+    close(ram);
+}
+
+static bool zero(const struct snapshot_file *f, uint64_t at, uint64_t bytes)
+{
+    return at >= f->hole_at && at + bytes <= f->hole_at + f->hole_bytes;
+}
+
+static void the_longest_hole_is_told(void **state)
+{
+    struct snapshot_file f;
+    const uint64_t behind = UNID_CHANNEL_END;
+    const uint64_t low[] = {8192, behind + MIB, 4 * MIB - 1}, high[] = {behind, 3 * MIB};
+    write_pages("low", low, 3);
+    read_ok("low", &f);
+    assert_true(f.low);
+    assert_true(zero(&f, behind + MIB + 65536, 4 * MIB - 65536 - (behind + MIB + 65536)));
+    assert_false(zero(&f, behind + MIB, 1));
+    assert_false(zero(&f, 4 * MIB - 1, 1));
+    assert_int_equal(f.hole_at % 4096 + f.hole_bytes % 4096, 0);
+    snapshot_file_release(&f);
+    write_pages("high", high, 2);
+    read_ok("high", &f);
+    assert_false(f.low);
+    assert_true(zero(&f, behind + 65536, 3 * MIB - 65536 - (behind + 65536)));
+    assert_true(f.hole_at > behind && !zero(&f, 3 * MIB, 1));
+    snapshot_file_release(&f);
+    write_pages("empty", NULL, 0);
+    read_ok("empty", &f);
+    assert_int_equal(f.hole_at, behind);
+    assert_int_equal(f.hole_bytes, 4 * MIB - behind);
+    snapshot_file_release(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +254,7 @@ int main(void)
         TEST(reading_one_keeps_it),
         TEST(it_is_the_space_on_disk_that_counts),
         TEST(leftovers_of_writes_go_when_they_are_old),
+        TEST(the_longest_hole_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

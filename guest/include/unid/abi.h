@@ -88,14 +88,15 @@
  * boot.page_root, the physical address of the top table. It cannot flush the TLB: an address whose
  * entry was present once keeps its frame, or is not used again.
  *
- * What costs the host nothing are frames that were never touched. In the upper part of those a host may
- * give memory in aligned pieces of UNID_LARGE_PAGE, each whole at its first touch: there is the place
- * for what the guest will use whole, and the lower part for everything else.
+ * Frames that were never touched cost the host nothing, and each costs a fault when it is. When boot.flags
+ * has UNID_BOOT_FILL, an 8-byte store of the physical address of a piece of UNID_PIECE_SIZE, aligned to
+ * its size, to boot.doorbell_addr + UNID_FILL_OFFSET makes the host give all of its memory at once. It
+ * is no call, is answered by nothing, and changes nothing that the guest can see.
  *
  * The direct map is one entry of the top table, of the upper half, but not its first: a KVM that
  * runs guests in the host's own ring 3 (PVM) keeps that one for itself. */
 #define UNID_DIRECT_MAP UNID_U64(0xffffc00000000000)
-#define UNID_LARGE_PAGE UNID_U64(0x200000)
+#define UNID_PIECE_SIZE UNID_U64(0x200000)
 
 /* The longest heads. A request head leaves at least half of its window to the body. */
 #define UNID_REQUEST_HEAD_MAX  (UNID_REQUEST_SIZE / 2)
@@ -105,6 +106,8 @@
 #define UNID_BOOT_REQUEST_READY 1 /* the first NEXT is answered already: do not ring for it */
 #define UNID_BOOT_AVX           2 /* the CPU's AVX state is enabled */
 #define UNID_BOOT_FSGSBASE      4 /* WRFSBASE and its kin may be used (1.1) */
+#define UNID_BOOT_FILL          8 /* memory can be had in pieces (1.1) */
+#define UNID_FILL_OFFSET        8 /* from boot.doorbell_addr */
 
 /* boot.interface (1.1): how the program wants its request and gives its response. */
 #define UNID_INTERFACE_SDK    0 /* heads as this file defines them */

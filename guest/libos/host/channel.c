@@ -35,6 +35,14 @@ static void doorbell(void)
     }
 }
 
+void host_fill(uint64_t piece)
+{
+    const struct unid_boot *b = boot_page();
+    if (b->flags & UNID_BOOT_FILL) {
+        *(volatile uint64_t *)(b->doorbell_addr + UNID_FILL_OFFSET) = piece;
+    }
+}
+
 void host_call(uint32_t op)
 {
     struct unid_call *c = call_page();

@@ -56,6 +56,9 @@ void host_net_close(unsigned handle);
 unsigned host_net_count(void); /* connections that are open */
 uint64_t host_net_readable(void), host_net_writable(void); /* bits, as of the last host call */
 
+/* Memory of this piece (abi.h, UNID_PIECE_SIZE) will be used soon, all of it. */
+void host_fill(uint64_t piece);
+
 /* Counts a system call / one that is not implemented (struct unid_report). */
 void host_report_call(void);
 void host_report_unsupported(uint32_t number);

@@ -25,7 +25,7 @@ uint64_t virt_to_phys(const void *p); /* of the direct map only */
 /* Frames: 4 KiB, zeroed unless said. 0 when none is left. */
 uint64_t frame_alloc(void);
 uint64_t frame_alloc_many(size_t count); /* contiguous */
-/* For memory that will be used whole: where the host has large pages, as long as there are such. */
+/* For memory that will be used whole: of a piece that the host is asked to fill, while there are such. */
 uint64_t frame_alloc_dense(void);
 void frame_free(uint64_t phys);
 void frame_get(uint64_t phys); /* one more user of a shared frame; frame_free drops it */

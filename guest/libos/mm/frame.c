@@ -2,17 +2,17 @@
  *
  * Frames that were never handed out are zero without being touched, so that memory that a program maps
  * and does not use costs the host nothing. They are taken from the bottom up; those for memory that will
- * be used whole are taken from the top down, in aligned pieces, behind which the host has large pages
- * (abi.h, Paging images). Frames that came back are on a ring that runs through the frames themselves,
- * and are zeroed when they are taken.
+ * be used whole are taken from the top down, in aligned pieces that the host is asked to fill. Frames that
+ * came back are on a ring that runs through the frames themselves, and are zeroed when they are taken.
  *
  *     0        handed out        fresh    never      top     handed out, but for [piece, piece_end)   count
  */
+#include "host.h"
 #include "mm.h"
 #include "mm/mm_internal.h"
 
 #define NONE         UINT32_MAX
-#define PIECE_FRAMES (UNID_LARGE_PAGE / PAGE_SIZE)
+#define PIECE_FRAMES (UNID_PIECE_SIZE / PAGE_SIZE)
 
 struct free_frame {
     uint32_t next, prev; /* indexes */
@@ -22,8 +22,8 @@ static struct {
     uint64_t base;                         /* physical address of frame 0 */
     uint32_t count;                        /* of frames */
     uint32_t fresh, top, piece, piece_end; /* [fresh, top), [piece, piece_end) are zero and free */
+    uint32_t last;                         /* `top` at the start */
     uint32_t mark;                         /* `fresh` at frames_mark; NONE before */
-    uint32_t reserved;                     /* of the free ones, for tables of pieces that are split */
     uint32_t free_head, free_count;
     uint16_t *users;
 } frames;
@@ -64,11 +64,12 @@ void frames_init(uint64_t from, uint64_t to)
     frames.users = phys_to_virt(from);
     frames.base = from + table;
     frames.count = (uint32_t)(count - table / PAGE_SIZE);
-    frames.fresh = frames.free_count = frames.reserved = 0;
+    frames.fresh = frames.free_count = 0;
     frames.free_head = frames.mark = NONE;
     uint32_t rest = (uint32_t)((frames.base / PAGE_SIZE + frames.count) % PIECE_FRAMES);
     frames.piece_end = frames.count;
     frames.top = frames.piece = frames.count - (rest < frames.count ? rest : frames.count);
+    frames.last = frames.top;
 }
 
 static struct free_frame *free_frame(uint32_t index)
@@ -116,8 +117,11 @@ static uint64_t hand_out(uint32_t index)
     return frames.base + index * PAGE_SIZE;
 }
 
-static uint64_t take_any(void)
+uint64_t frame_alloc(void)
 {
+    if (frames_free() == 0 && !mm_reclaim()) {
+        return 0;
+    }
     if (frames.free_count > 0) {
         uint32_t index = frames.free_head;
         free_take(index);
@@ -126,41 +130,18 @@ static uint64_t take_any(void)
     return hand_out(frames.fresh < frames.top ? frames.fresh++ : frames.piece++);
 }
 
-uint64_t frame_alloc(void)
-{
-    return frames_free() > 0 || mm_reclaim() ? take_any() : 0;
-}
-
 uint64_t frame_alloc_dense(void)
 {
-    if (frames.free_count > 0 || frames_free() == 0) {
+    if (frames.free_count > 0) {
         return frame_alloc();
     }
     if (frames.piece == frames.piece_end && frames.top - frames.fresh >= PIECE_FRAMES) {
         frames.piece_end = frames.top;
         frames.top -= PIECE_FRAMES;
         frames.piece = frames.top;
+        host_fill(frames.base + frames.top * PAGE_SIZE);
     }
     return frames.piece < frames.piece_end ? hand_out(frames.piece++) : frame_alloc();
-}
-
-uint64_t frame_alloc_piece(void)
-{
-    if (frames.top - frames.fresh < PIECE_FRAMES || frames_free() <= PIECE_FRAMES) {
-        return 0;
-    }
-    frames.top -= PIECE_FRAMES;
-    for (uint32_t i = frames.top; i < frames.top + PIECE_FRAMES; i++) {
-        frames.users[i] = 1;
-    }
-    frames.reserved++;
-    return frames.base + frames.top * PAGE_SIZE;
-}
-
-uint64_t frame_alloc_reserved(void)
-{
-    frames.reserved--;
-    return take_any();
 }
 
 void frames_mark(void)
@@ -175,7 +156,7 @@ bool frames_marked(void)
 
 uint64_t frames_since_mark(void)
 {
-    return frames_marked() ? frames.fresh - frames.mark : 0;
+    return frames_marked() ? frames.fresh - frames.mark + (frames.last - frames.top) : 0;
 }
 
 bool frame_since_mark(uint64_t phys)
@@ -206,9 +187,6 @@ static uint32_t find_run(size_t count)
 uint64_t frame_alloc_many(size_t count)
 {
     uint32_t first;
-    if (count > frames_free() && (!mm_reclaim() || count > frames_free())) {
-        return 0;
-    }
     if (count <= frames.top - frames.fresh) {
         first = frames.fresh;
         frames.fresh += (uint32_t)count;
@@ -262,6 +240,5 @@ uint64_t frames_total(void)
 
 uint64_t frames_free(void)
 {
-    return frames.free_count + (frames.top - frames.fresh) + (frames.piece_end - frames.piece) -
-           frames.reserved;
+    return frames.free_count + (frames.top - frames.fresh) + (frames.piece_end - frames.piece);
 }

@@ -8,9 +8,6 @@
 
 static struct {
     uint64_t start, now; /* of the heap that brk() moves the end of */
-    /* What was mapped ahead, for heaps that grow and grow, ends here, and what is zero of it begins at
-     * `used`. Below `ahead` the heap shrinks and grows without its pages being changed. */
-    uint64_t ahead, used;
 } brk;
 
 void mm_init(uint64_t root, uint64_t from, uint64_t to)
@@ -109,13 +106,6 @@ static void look_at_elf(struct request *q)
     }
 }
 
-/* Whether programs write to all of such a mapping, as far as is known. */
-static bool fills(const struct request *q)
-{
-    return !q->file && q->prot & PROT_WRITE &&
-           !(q->flags & (MAP_STACK | MAP_NORESERVE | MAP_GROWSDOWN));
-}
-
 static uint64_t choose(const struct request *q)
 {
     uint64_t hint = page_down(q->addr);
@@ -129,8 +119,7 @@ static uint64_t choose(const struct request *q)
             return at;
         }
     }
-    bool large = fills(q) && q->len >= TABLE_SPAN && dense_wanted(q->len / PAGE_SIZE);
-    return large ? mm_pick(q->len, q->room, TABLE_SPAN) : space_pick(q->len, q->room);
+    return space_pick(q->len, q->room);
 }
 
 static int populate(const struct request *q, uint64_t addr)
@@ -143,7 +132,8 @@ static int populate(const struct request *q, uint64_t addr)
                              .file_offset = q->offset,
                              .shared = q->flags & MAP_SHARED,
                              .fresh = true,
-                             .filled = fills(q)};
+                             .filled = q->prot & PROT_WRITE &&
+                                       !(q->flags & (MAP_STACK | MAP_NORESERVE | MAP_GROWSDOWN))};
     return pages_map(addr, addr + q->accessible, &want);
 }
 
@@ -363,15 +353,12 @@ void mm_zero(uint64_t addr, uint64_t len)
     while (len > 0) {
         uint64_t part = PAGE_SIZE - (addr & PAGE_MASK);
         part = len < part ? len : part;
-        bool large;
-        const uint64_t *pte = pte_look(addr, &large);
+        uint64_t *pte = pte_find(addr, false, NULL);
         if (!pte || !(*pte & PTE_PRIVATE)) {
             kpanic("no private page at %lx", addr);
         }
-        if (*pte & PTE_D) { /* else it was never written */
-            uint64_t in = addr & (large ? TABLE_SPAN - 1 : PAGE_MASK);
-            memset((char *)phys_to_virt(*pte & PTE_FRAME) + in, 0, part);
-        }
+        memset((char *)phys_to_virt(*pte & PTE_FRAME) + (addr & PAGE_MASK), 0, part);
+        *pte |= PTE_D;
         addr += part;
         len -= part;
     }
@@ -387,72 +374,27 @@ int mm_map_stack(uint64_t from, uint64_t to)
 void mm_set_brk(uint64_t start)
 {
     brk.start = brk.now = page_up(start);
-    brk.ahead = brk.used = 0;
-}
-
-/* Maps [from, to) and, of a heap that has become large, the rest of the last piece of TABLE_SPAN. */
-static int brk_map(uint64_t from, uint64_t to)
-{
-    enum { LEFT = 4 * TABLE_SPAN / PAGE_SIZE };
-    struct page_want want = {.prot = PROT_READ | PROT_WRITE, .fresh = true, .filled = true};
-    uint64_t end = (to + TABLE_SPAN - 1) & ~(TABLE_SPAN - 1);
-    if (dense_wanted(0) && end - TABLE_SPAN >= from && end <= USER_END && frames_free() >= LEFT &&
-        areas_free(to, end) && pages_untouched(to, end) && pages_map(from, end, &want) == 0) {
-        brk.ahead = end;
-        brk.used = to;
-        return 0;
-    }
-    return pages_map(from, to, &want);
-}
-
-static bool brk_shrink(uint64_t from, uint64_t to)
-{
-    if (areas_cut(from, to) < 0) {
-        return false;
-    }
-    if (to > brk.ahead) { /* the frames stay: the heap will come back to these addresses */
-        pages_hide(from, to);
-        brk.ahead = 0;
-    }
-    areas_remove(from, to);
-    return true;
-}
-
-/* Takes what is mapped ahead of [from, to), and gives where it ends. What the heap had before is zeroed. */
-static uint64_t brk_take(uint64_t from, uint64_t to)
-{
-    uint64_t end = to < brk.ahead ? to : brk.ahead;
-    if (end <= from) {
-        return from;
-    }
-    if (!user_writable((void *)from, end - from)) { /* something else was there meanwhile */
-        brk.ahead = 0;
-        return from;
-    }
-    if (from < brk.used) {
-        mm_zero(from, (end < brk.used ? end : brk.used) - from);
-    }
-    brk.used = brk.used < end ? end : brk.used;
-    return end;
-}
-
-static bool brk_grow(uint64_t from, uint64_t to)
-{
-    if (!areas_free(from, to)) {
-        return false;
-    }
-    uint64_t taken = brk_take(from, to);
-    return (taken == to || brk_map(taken, to) == 0) &&
-           area_add(from, to, PROT_READ | PROT_WRITE, AREA_HEAP, NULL, 0) == 0;
 }
 
 int64_t mm_brk(uint64_t addr)
 {
     uint64_t old_end = page_up(brk.now), new_end = page_up(addr);
-    if (addr < brk.start || addr > USER_END ||
-        (new_end < old_end && !brk_shrink(new_end, old_end)) ||
-        (new_end > old_end && !brk_grow(old_end, new_end))) {
+    if (addr < brk.start || addr > USER_END) {
         return (int64_t)brk.now;
+    }
+    if (new_end < old_end) {
+        /* The frames stay: the heap will come back to these addresses. */
+        if (areas_cut(new_end, old_end) < 0) {
+            return (int64_t)brk.now;
+        }
+        pages_hide(new_end, old_end);
+        areas_remove(new_end, old_end);
+    } else if (new_end > old_end) {
+        struct page_want want = {.prot = PROT_READ | PROT_WRITE, .fresh = true, .filled = true};
+        if (!areas_free(old_end, new_end) || pages_map(old_end, new_end, &want) < 0 ||
+            area_add(old_end, new_end, want.prot, AREA_HEAP, NULL, 0) < 0) {
+            return (int64_t)brk.now;
+        }
     }
     brk.now = addr;
     return (int64_t)addr;

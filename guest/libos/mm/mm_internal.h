@@ -7,9 +7,6 @@
  *     KEPT (no P)            not accessible now, but the frame stays, since the TLB may know it
  *     TAINTED (no P, KEPT)   a frame was here and is gone: the page is not used again
  *
- * A large leaf, of TABLE_SPAN, is always P and PRIVATE, and used and written as far as its bits say. To
- * whom it is not enough, it becomes 512 leaves with the same frames and rights (pte_find).
- *
  * PRIVATE: the frame belongs to this page alone and may be written; without it the frame is a
  * file's. Rights are taken and given by rewriting the entry in place: a right that is taken may hold
  * on for a while in the TLB, which harms nobody; a right that is given is found by the processor
@@ -27,7 +24,6 @@
 #define PTE_U       (1ull << 2)
 #define PTE_A       (1ull << 5)
 #define PTE_D       (1ull << 6)
-#define PTE_LARGE   (1ull << 7) /* in the table above: one leaf for TABLE_SPAN */
 #define PTE_PRIVATE (1ull << 9)
 #define PTE_KEPT    (1ull << 10)
 #define PTE_TAINTED (1ull << 11)
@@ -39,30 +35,20 @@
 #define MMAP_BASE 0x0000200000000000ull /* where addresses are handed out, upwards */
 #define MMAP_END  0x00007e0000000000ull
 
-#define PAGE_SHIFT  12
-#define TABLE_SHIFT 21
-#define TABLE_SPAN  (1ull << TABLE_SHIFT) /* what one table of leaves covers */
+#define TABLE_SPAN (512 * PAGE_SIZE) /* what one table of leaves covers */
 
 /* --- frame.c */
 #ifdef LIBOS_HOSTED
 extern char *hosted_memory; /* what stands at physical address 0 */
 #endif
 void frames_init(uint64_t from, uint64_t to);
-/* A whole aligned piece of TABLE_SPAN, each frame with one user; 0 when there is none. A frame is put by
- * for it, so that it can be split: frame_alloc_reserved takes that one, once for each piece. */
-uint64_t frame_alloc_piece(void), frame_alloc_reserved(void);
 bool frames_marked(void);
 uint64_t frames_since_mark(void);     /* fresh frames that were handed out since; 0 before */
 bool frame_since_mark(uint64_t phys); /* whether this is one of them */
 
 /* --- pagetable.c */
 void pagetable_init(uint64_t root);
-/* The leaf entry of an address, small or large, which is left as it is; NULL when there is none. */
-const uint64_t *pte_look(uint64_t addr, bool *ret_large);
-/* Maps TABLE_SPAN from `addr`, both aligned, by one leaf, as filled memory; false when there is a table
- * already, or no piece. */
-bool pte_map_large(uint64_t addr, int prot);
-/* The leaf entry of an address, a large one being split; NULL when there is no table for it (`create`: no memory). Without
+/* The leaf entry of an address; NULL when there is no table for it (`create`: no memory). Without
  * `create`, `ret_next` (may be NULL) becomes the address where the next table may be. */
 uint64_t *pte_find(uint64_t addr, bool create, uint64_t *ret_next);
 /* Calls `each` for all leaf entries of tables that exist in [from, to); stops at an error. */
@@ -92,7 +78,7 @@ bool pages_usable(uint64_t from,
                   uint64_t to); /* nothing, or private frames that can be taken over */
 
 /* --- dense.c */
-/* Whether memory that is now mapped in this size, and that programs usually fill, gets dense frames. */
+/* Whether so many pages, of a mapping that programs usually fill, get frames that are filled ahead. */
 bool dense_wanted(uint64_t pages);
 void dense_init(void);
 

@@ -130,11 +130,6 @@ int pages_map(uint64_t from, uint64_t to, const struct page_want *want)
         return -ENOMEM;
     }
     while (from < to) {
-        if (m.dense && from % TABLE_SPAN == 0 && to - from >= TABLE_SPAN &&
-            pte_map_large(from, want->prot)) {
-            from += TABLE_SPAN;
-            continue;
-        }
         uint64_t *pte = pte_find(from, true, NULL);
         if (!pte) {
             return -ENOMEM;

@@ -11,58 +11,6 @@ void pagetable_init(uint64_t at)
     root = at;
 }
 
-/* The entry of the table that is `shift` high; NULL when there is none, unless `create`. */
-static uint64_t *entry_at(uint64_t addr, int shift, bool create)
-{
-    uint64_t table = root;
-    for (int at = 39;; at -= 9) {
-        uint64_t *entry = (uint64_t *)phys_to_virt(table) + (addr >> at & 511);
-        if (at == shift) {
-            return entry;
-        }
-        if (!(*entry & PTE_P)) {
-            uint64_t frame = create ? frame_alloc() : 0;
-            if (!frame) {
-                return NULL;
-            }
-            *entry = frame | PTE_P | PTE_W | PTE_U;
-        }
-        table = *entry & PTE_FRAME;
-    }
-}
-
-const uint64_t *pte_look(uint64_t addr, bool *ret_large)
-{
-    const uint64_t *entry = entry_at(addr, TABLE_SHIFT, false);
-    if (!entry || !(*entry & PTE_P)) {
-        return NULL;
-    }
-    *ret_large = *entry & PTE_LARGE;
-    return *ret_large ? entry
-                      : (uint64_t *)phys_to_virt(*entry & PTE_FRAME) + (addr >> PAGE_SHIFT & 511);
-}
-
-bool pte_map_large(uint64_t addr, int prot)
-{
-    uint64_t *entry = entry_at(addr, TABLE_SHIFT, true);
-    uint64_t piece = entry && !*entry ? frame_alloc_piece() : 0;
-    if (piece) {
-        *entry = piece | PTE_LARGE | PTE_PRIVATE | PTE_A | PTE_D | pte_bits(prot);
-    }
-    return piece;
-}
-
-/* What the processor remembers of the large leaf is still true. */
-static void split(uint64_t *entry)
-{
-    uint64_t table = frame_alloc_reserved();
-    uint64_t *leaves = phys_to_virt(table);
-    for (uint64_t i = 0; i < TABLE_SPAN / PAGE_SIZE; i++) {
-        leaves[i] = (*entry & ~PTE_LARGE) + i * PAGE_SIZE;
-    }
-    *entry = table | PTE_P | PTE_W | PTE_U;
-}
-
 uint64_t *pte_find(uint64_t addr, bool create, uint64_t *ret_next)
 {
     uint64_t table = root;
@@ -83,9 +31,6 @@ uint64_t *pte_find(uint64_t addr, bool create, uint64_t *ret_next)
                 return NULL;
             }
             *entry = frame | PTE_P | PTE_W | PTE_U;
-        }
-        if (shift == TABLE_SHIFT && *entry & PTE_LARGE) {
-            split(entry);
         }
         table = *entry & PTE_FRAME;
     }
@@ -133,18 +78,13 @@ static bool user_has(uint64_t p, uint64_t len, uint64_t bits)
     }
     p = page_down(p);
     while (p < end) {
-        bool large;
-        const uint64_t *pte = pte_look(p, &large);
+        const uint64_t *pte = pte_find(p, false, NULL);
         if (!pte) {
             return false;
         }
         do {
             if ((*pte & bits) != bits) {
                 return false;
-            }
-            if (large) {
-                p = (p | (TABLE_SPAN - 1)) + 1;
-                break;
             }
             p += PAGE_SIZE;
             pte++;

@@ -125,6 +125,9 @@ static void answer(const char *path, const char *body, size_t body_len, struct r
         respond(r, config.initrd ? "200 OK" : "404 Not Found", config.initrd, config.initrd_len);
     } else if (begins(path, "/hang ")) {
         r->hang = true;
+    } else if (begins(path, "/off ")) {
+        config.off_at = now_ms() + 200;
+        respond(r, "200 OK", "off\n", 4);
     } else if (begins(path, "/crash ")) {
         console("netkernel: crashes, as it was asked\n");
         cpu_crash();

@@ -177,6 +177,9 @@ static void read_word(const char *word)
     config.greet |= value(word, "tcp=greet") != NULL;
     config.halt |= value(word, "halt") != NULL;
     config.crash |= value(word, "crash") != NULL;
+    config.off |= value(word, "off") != NULL;
+    config.panic |= value(word, "panic") != NULL;
+    config.dog |= value(word, "dog") != NULL;
 }
 
 static void read_command_line(const char *text)
@@ -221,6 +224,18 @@ void kernel_main(const struct start_info *info)
         console("netkernel: crashes, as it was told\n");
         cpu_crash();
     }
+    if (config.off) {
+        power_off();
+        stop();
+    }
+    if (config.panic) {
+        power_panic();
+        stop();
+    }
+    if (config.dog) {
+        console(power_watchdog() ? "netkernel: hangs\n" : "netkernel: no watchdog\n");
+        stop();
+    }
     if (info->magic == 0x336ec578 && info->modules > 0) {
         const uint64_t *module = (const uint64_t *)(uintptr_t)info->module_list; /* address, size, ... */
         config.initrd = (const char *)(uintptr_t)module[0];
@@ -246,6 +261,9 @@ void kernel_main(const struct start_info *info)
             net_input(frame, len, mac);
         }
         tcp_tick();
+        if (config.off_at && now_ms() >= config.off_at) {
+            power_off();
+        }
         cpu_wait();
     }
 }

@@ -3,12 +3,14 @@
  *
  * On its command line: ip=A.B.C.D/N (else 10.0.2.15/24, QEMU's user network) and port=N (else 80),
  * delay=MS (before it listens), halt (never listens), crash (ends before it listens), tcp=echo or tcp=greet
- * (no HTTP; greet speaks first, see raw.c). What it answers over HTTP:
+ * (no HTTP; greet speaks first, see raw.c), off (powers off), panic (tells the host so), dog (arms a watchdog
+ * and hangs). What it answers over HTTP:
  *
  *     /           "hello from <ip>\n"          /bytes/N   N bytes
  *     /echo       the request's body           /log/TEXT  writes TEXT to the console
  *     /count      requests served before       /hang      never answers, nor anything after
  *     /crash      a triple fault            /initrd    the initial RAM disk, byte for byte
+ *     /off        answers, then powers off
  *     /disk/read/D/N, /disk/write/D/N       sector N of disk D (the request's body, zeros behind it)
  */
 #ifndef NETKERNEL_H
@@ -40,10 +42,16 @@ struct config {
     uint32_t ip; /* host byte order, as everywhere here */
     uint16_t port;
     unsigned delay_ms;
-    bool halt, crash;
+    uint64_t off_at; /* powers off then; 0: never */
+    bool halt, crash, off, panic, dog;
     bool raw, greet;
 };
 extern struct config config;
+
+/* power.c; power_watchdog is false where there is none */
+void power_off(void);
+void power_panic(void);
+bool power_watchdog(void);
 
 /* virtio_net.c */
 bool net_init(uint8_t ret_mac[6]);               /* false: no card */
