@@ -41,7 +41,7 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
         "name",
         v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
@@ -53,7 +53,9 @@ static json_t *function_json(const struct api *a, const struct function_version 
         c->program ? reply_text(c->program) : json_null(), "machine",
         c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "publish",
         list_json(c->publish), "ports", door_ports_json(a->door, v->name), "created_at",
-        reply_time(v->created_us));
+        reply_time(v->created_us), "ready_at",
+        v->ready_us ? reply_time(v->ready_us) : json_null(), "failure",
+        v->failure ? reply_text(v->failure) : json_null());
 }
 
 static json_t *functions_json(const struct api *a, struct function_version *const *list,

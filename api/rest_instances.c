@@ -8,9 +8,10 @@ static void add_instance(void *arg, const struct sched_instance_info *info)
 {
     bool bound = info->function[0] != '\0';
     json_t *j =
-        json_pack("{s:s, s:s, s:s, s:I, s:i, s:I}", "id", info->id, "state",
-                  instance_state_name(info->state), "driver", info->driver, "memory_mib",
-                  (json_int_t)info->mem_mib, "pid", info->pid, "age_us", (json_int_t)info->age_us);
+        json_pack("{s:s, s:s, s:s, s:I, s:i, s:I, s:I, s:i}", "id", info->id, "state",
+                  info->state_name, "driver", info->driver, "memory_mib", (json_int_t)info->mem_mib,
+                  "pid", info->pid, "age_us", (json_int_t)info->age_us, "state_us",
+                  (json_int_t)info->state_us, "in_flight", (int)info->in_flight);
     if (j) {
         json_object_set_new(j, "function", bound ? json_string(info->function) : json_null());
         json_object_set_new(j, "version", bound ? json_integer(info->version) : json_null());

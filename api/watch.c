@@ -242,7 +242,7 @@ static json_t *invocation_json(const struct sched_news *n)
 static json_t *instance_json(const struct sched_instance_info *i, bool gone)
 {
     return json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:s}", "id", i->id, "state",
-                     gone ? "gone" : instance_state_name(i->state), "driver", i->driver,
+                     gone ? "gone" : i->state_name, "driver", i->driver,
                      "memory_mib", (json_int_t)i->mem_mib, "function", i->function, "version",
                      (json_int_t)i->version, "invocation_id", i->invocation_id);
 }
@@ -273,6 +273,14 @@ static void on_news(void *arg, const struct sched_news *n)
     case NEWS_DEADLETTER:
         if (watch_wanted(w, WATCH_DEADLETTER)) {
             watch_tell(w, WATCH_DEADLETTER, "added", invocation_json(n));
+        }
+        break;
+    case NEWS_ROLLED_BACK:
+        if (watch_wanted(w, WATCH_FUNCTION)) {
+            watch_tell(w, WATCH_FUNCTION, "rolled-back",
+                       json_pack("{s:s, s:s, s:I, s:I, s:o}", "function", n->function, "alias",
+                                 "live", "version", (json_int_t)n->version, "from",
+                                 (json_int_t)n->from, "reason", reply_text(n->why)));
         }
         break;
     case NEWS_DEADLETTERS_GONE:

@@ -209,6 +209,17 @@ static int read_time(const struct cli_call *call, const char *option, const char
     return set_new(machine, key, json_integer((json_int_t)ms));
 }
 
+static int read_text(const struct cli_call *call, const char *option, const char *key,
+                     json_t *machine)
+{
+    const char *text = args_get(&call->args, option);
+    json_t *value = text ? json_string(text) : NULL;
+    if (text && !value) {
+        return cli_usage(call, "--%s: is not UTF-8", option);
+    }
+    return text ? set_new(machine, key, value) : CLI_DONE;
+}
+
 static int read_volumes(const struct cli_call *call, json_t *machine)
 {
     json_t *list;
@@ -273,6 +284,8 @@ static int read_machine(const struct cli_call *call, json_t *config)
     status = status == CLI_DONE ? read_time(call, "idle-timeout", "idle_timeout_ms", machine) : status;
     status =
         status == CLI_DONE ? read_time(call, "ready-timeout", "ready_timeout_ms", machine) : status;
+    status =
+        status == CLI_DONE ? read_text(call, "ready-console", "ready_console", machine) : status;
     if (status == CLI_DONE && args_has(&call->args, "service")) {
         status = set_new(machine, "service", json_true());
     }
@@ -357,6 +370,21 @@ int deploy_find_image(const struct cli_call *call, const char *what, json_t *con
                               : set_new(config, "image", json_string(api_str(image, "digest")));
 }
 
+/* Nothing of a service has run when it is deployed, unless machines are kept: how to see what becomes
+ * of it. */
+static int show_readiness(const json_t *function, struct un_buf *out)
+{
+    const json_t *machine = json_object_get(function, "machine");
+    const char *name = api_str(function, "name");
+    if (!json_is_true(json_object_get(machine, "service")) || api_str(function, "ready_at")[0]) {
+        return 0;
+    }
+    return un_buf_printf(out, "its first machine starts %s; unictl describe %s tells whether it was "
+                              "ready, unictl logs %s what it wrote\n",
+                         api_uint(machine, "min_instances") ? "now" : "with its first request",
+                         name, name);
+}
+
 static int show_deployed(const struct cli_call *call, const json_t *function)
 {
     un_autobuf struct un_buf out = {0};
@@ -364,6 +392,7 @@ static int show_deployed(const struct cli_call *call, const json_t *function)
     int rc = url ? un_buf_printf(&out, "%s version %llu %s\n", api_str(function, "name"),
                                  (unsigned long long)api_uint(function, "version"), url)
                  : -ENOMEM;
+    rc = rc < 0 ? rc : show_readiness(function, &out);
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 

@@ -34,13 +34,23 @@ int verb_ls(struct cli_call *call)
     return status != CLI_DONE ? status : show_list(call, list, function_heads, fill_function);
 }
 
+static const char *const version_heads[] = {
+    "NAME",     ">VERSION",     "IMAGE",   "INTERFACE", ">MEMORY",
+    ">TIMEOUT", ">CONCURRENCY", "CREATED", "FAILURE",   NULL};
+
+static void fill_version(const json_t *f, struct show_row *row)
+{
+    fill_function(f, row);
+    row->cell[8] = api_str(f, "failure"); /* why no machine of it was ever ready */
+}
+
 int verb_versions(struct cli_call *call)
 {
     un_autofree char *path = NULL;
     un_autojson json_t *list = NULL;
     int status = api_function_path(call, call->args.operands[0], "/versions", &path);
     status = status == CLI_DONE ? api_call(call, "GET", path, NULL, &list) : status;
-    return status != CLI_DONE ? status : show_list(call, list, function_heads, fill_function);
+    return status != CLI_DONE ? status : show_list(call, list, version_heads, fill_version);
 }
 
 int verb_rm(struct cli_call *call)
@@ -97,6 +107,24 @@ static int line(struct un_buf *out, const char *label, const char *value)
     return rc ? rc : un_buf_printf(out, "%-13s%s\n", label, (const char *)clean.data);
 }
 
+/* Of a machine image: whether a machine of this version has been ready. */
+static int describe_readiness(const json_t *f, struct un_buf *out)
+{
+    const char *failure = api_str(f, "failure"), *ready = api_str(f, "ready_at");
+    char text[TABLE_CELL_SIZE], more[256];
+    if (!json_is_object(json_object_get(f, "machine"))) {
+        return 0;
+    }
+    if (*failure) {
+        snprintf(more, sizeof(more), "never: %.200s", failure);
+    } else if (*ready) {
+        snprintf(more, sizeof(more), "since %s (%s)", ready, show_ago(ready, text));
+    } else {
+        snprintf(more, sizeof(more), "not yet");
+    }
+    return line(out, "Ready:", more);
+}
+
 static int describe_config(const json_t *f, struct un_buf *out)
 {
     char text[TABLE_CELL_SIZE + 8], more[128];
@@ -115,7 +143,8 @@ static int describe_config(const json_t *f, struct un_buf *out)
     rc = rc ? rc : line(out, "Concurrency:", show_number(f, "concurrency", text));
     snprintf(more, sizeof(more), "%s (%s)", api_str(f, "created_at"),
              show_ago(api_str(f, "created_at"), text));
-    return rc ? rc : line(out, "Created:", more);
+    rc = rc ? rc : line(out, "Created:", more);
+    return rc ? rc : describe_readiness(f, out);
 }
 
 /* Arguments, environment and egress, each on a line of its own below its label. */

@@ -21,8 +21,13 @@ enum {
 
 /* --- ps --------------------------------------------------------------------------------------- */
 
-static const char *const instance_heads[] = {"ID",      "STATE", "FUNCTION", ">VERSION",   "DRIVER",
-                                             ">MEMORY", ">PID",  "AGE",      "INVOCATION", NULL};
+static const char *const instance_heads[] = {"ID",   "STATE", "FUNCTION",  ">VERSION",   "DRIVER", ">MEMORY",
+                                             ">PID", "AGE",   ">REQUESTS", "INVOCATION", NULL};
+
+static const char *show_us(uint64_t us, char *buf)
+{
+    return us < 1000000 ? table_us(us, buf) : table_age(us / 1000000, buf);
+}
 
 static void fill_instance(const json_t *i, struct show_row *row)
 {
@@ -34,10 +39,9 @@ static void fill_instance(const json_t *i, struct show_row *row)
     snprintf(row->text[5], TABLE_CELL_SIZE, "%" PRIu64 "MiB", api_uint(i, "memory_mib"));
     row->cell[5] = row->text[5];
     row->cell[6] = api_uint(i, "pid") ? show_number(i, "pid", row->text[6]) : "";
-    uint64_t age_us = api_uint(i, "age_us");
-    row->cell[7] = age_us < 1000000 ? table_us(age_us, row->text[7])
-                                    : table_age(age_us / 1000000, row->text[7]);
-    row->cell[8] = api_str(i, "invocation_id");
+    row->cell[7] = show_us(api_uint(i, "age_us"), row->text[7]);
+    row->cell[8] = api_uint(i, "in_flight") ? show_number(i, "in_flight", row->text[8]) : "";
+    row->cell[9] = api_str(i, "invocation_id");
 }
 
 int verb_ps(struct cli_call *call)
@@ -219,7 +223,8 @@ static int print_log_line(const struct log_stream *s, const json_t *entry)
         un_autofree char *text = un_json_text(entry);
         rc = text ? un_buf_printf(&out, "%s\n", text) : -ENOMEM;
     } else {
-        rc = un_buf_printf(&out, "%s  %s  ", api_str(entry, "at"), api_str(entry, "invocation_id"));
+        const char *id = api_str(entry, "invocation_id");
+        rc = un_buf_printf(&out, "%s  %s  ", api_str(entry, "at"), *id ? id : "-");
         const char *text = api_str(entry, "text");
         rc = rc         ? rc
              : s->clean ? table_append_clean(&out, text, false)

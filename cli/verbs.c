@@ -46,6 +46,7 @@ static const struct args_option deploy_options[] = {
     {"service", 0, NULL, "machine images: keep the machine for more requests; stop it when idle"},
     {"idle-timeout", 0, "TIME", "services: how long a machine runs without requests (default 60s)"},
     {"ready-timeout", 0, "TIME", "machine images: how long the port may take to answer (default 30s)"},
+    {"ready-console", 0, "TEXT", "machine images: ready when a console line has TEXT, not when the port answers"},
     {"min-instances", 0, "N", "services: machines that always run"},
     {"max-instances", 0, "N", "services: machines at most (default 1)"},
     {"initrd", 0, "FILE", "kernels: the initial RAM disk, a cpio archive; a file here, or a digest"},

@@ -141,6 +141,9 @@
 #define LIMIT_VOLUMES                    1000 /* names and formats are held in memory */
 #define LIMIT_VOLUME_MIB                 (16 << 20) /* 16 TiB, as large as a file of ext4 may be */
 #define LIMIT_CMDLINE_BYTES        2048         /* of a machine image; Linux on x86 takes as many */
+#define LIMIT_MACHINE_HANDOVER_MS  10000        /* connections without requests to a machine whose volumes are wanted */
+#define LIMIT_READY_CONSOLE_BYTES  200          /* of a line */
+#define LIMIT_CONSOLES_BYTES       (8 << 20)    /* console lines of all services that are not on disk yet */
 #define LIMIT_SNAPSHOT_CACHE_BYTES (1ull << 30) /* on disk; the longest unused go first */
 #define LIMIT_SNAPSHOT_OPEN        256          /* held open; a descriptor each */
 #define LIMIT_SNAPSHOT_BUILD_MS    10000        /* for a guest to ask for its first request */

@@ -35,6 +35,7 @@
 #include "unid/abi.h"
 
 struct hv_machine_ops;
+struct hv_service_ops;
 struct hv_machine_config;
 struct hv_driver; /* opaque; the first member of each driver's own struct is struct hv_driver_base
                    */
@@ -57,6 +58,7 @@ struct hv_exit {
     uint32_t fault_error;
     uint64_t fault_rip, fault_addr; /* addr: CR2, for page faults */
     bool unbegun; /* LOST: known not to have run an instruction; another VM may take the request */
+    bool final;   /* LOST: others would fare no better, or have been tried; none is to be tried again */
     char detail[160];
 };
 
@@ -185,6 +187,7 @@ struct hv_driver_ops {
     const char *name; /* "fake", "libvirt", "kvm" */
 
     const struct hv_machine_ops *machine; /* machine images (machine.h); NULL: it runs none */
+    const struct hv_service_ops *service; /* services (machine.h); NULL: it runs none */
 
     /* Prepares the driver; cheap: no library is loaded and no process started before it is needed.
      * Removes what an earlier unid with this state_dir left behind (VMs, processes, files) - on a
@@ -246,7 +249,7 @@ struct hv_driver_ops {
 
     /* Puts a shell where the snapshot of that key begins, ahead of any request: on_ready follows, then
      * vm_run takes one run of the same key, and nothing else; what is slow about beginning is over by
-     * then. -ENOENT: there is no such snapshot (yet); -EALREADY: beginning there is fast as it is. NULL
+     * then, or goes on until the run comes. -ENOENT: there is no such snapshot (yet); -EALREADY: beginning there is fast as it is. NULL
      * when the driver cannot. */
     int (*vm_bind)(struct hv_vm *vm, const char *snapshot_key, uint64_t mem_bytes,
                    struct un_error *err);

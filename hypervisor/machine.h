@@ -16,6 +16,7 @@
 #ifndef UNID_HYPERVISOR_MACHINE_H
 #define UNID_HYPERVISOR_MACHINE_H
 
+#include "common/id.h"
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
@@ -25,7 +26,7 @@ enum hv_machine_boot {
 
 /* What the guest's drivers want to find. */
 enum hv_machine_type {
-    HV_MACHINE_MICROVM, /* virtio-mmio, no PCI, no firmware tables */
+    HV_MACHINE_MICROVM, /* virtio-mmio, no PCI */
     HV_MACHINE_Q35,
     HV_MACHINE_PC
 };
@@ -43,11 +44,23 @@ enum hv_machine_net {
     HV_NET_USER /* QEMU's user network; TCP connections to 127.0.0.1:host_port reach the guest */
 };
 
+/* What is known of the guest's TCP on the user network, where QEMU takes connections before the guest
+ * does. */
+enum hv_machine_heard {
+    HV_HEARD_UNKNOWN, /* it cannot be told */
+    HV_HEARD_NOTHING, /* the guest's driver has not set its card up */
+    HV_HEARD_CARD,    /* it has; no connection to guest_port stands */
+    HV_HEARD_LISTENS  /* the guest has answered a connection to guest_port, which stands */
+};
+
 struct hv_machine_events {
     void (*on_made)(void *arg, int rc, const struct un_error *err);
     void (*on_log)(void *arg, const void *data, size_t len); /* console; any bytes */
-    /* DONE: it shut itself down; FAULT: it crashed or its watchdog fired; LOST: QEMU went away. */
+    /* DONE: it shut itself down; FAULT: it crashed, panicked, reset itself, or its watchdog fired; LOST:
+     * QEMU went away. `detail` says it in words. */
     void (*on_exit)(void *arg, const struct hv_exit *why);
+    void (*on_heard)(void *arg,
+                     enum hv_machine_heard heard); /* after `ask`; NULL where nobody asks */
     void (*on_gone)(void *arg);
 };
 
@@ -56,6 +69,7 @@ struct hv_machine_spec {
     const char *name; /* for people: [a-z0-9-], at most 40 */
     enum hv_machine_boot boot;
     enum hv_machine_type type;
+    bool acpi; /* MICROVM: the guest finds its devices by ACPI's tables, not by their addresses */
     const char *kernel, *initrd; /* paths; NULL: none. Kept unchanged until on_gone */
     const char *cmdline;         /* expanded already; "" for none */
     uint64_t mem_bytes;
@@ -64,6 +78,7 @@ struct hv_machine_spec {
     enum hv_machine_net net;
     const char *tap, *mac;                  /* HV_NET_TAP; mac also for USER, or NULL */
     uint16_t host_port, guest_port;         /* HV_NET_USER */
+    bool guard; /* not MICROVM: a watchdog (i6300esb) and a panic device, for guests that know them */
     const struct hv_machine_events *events; /* kept until on_gone */
     void *arg;
 };
@@ -76,6 +91,9 @@ struct hv_machine_ops {
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
     void (*start)(struct hv_machine *m); /* after on_made(0); once */
+    /* HV_NET_USER, after start: on_heard comes, once for all that ask meanwhile; not when it ends
+     * before. A few milliseconds. NULL: nobody can tell. */
+    void (*ask)(struct hv_machine *m);
     void (*usage)(struct hv_machine *m, struct hv_usage *ret);
     int (*pid)(struct hv_machine *m); /* 0: none yet */
     void (*free)(struct hv_machine *m);
@@ -108,16 +126,20 @@ static inline void hv_machine_files_unref(struct hv_machine_files *f)
     }
 }
 
-/* A function's machine, for the driver that runs services (service/service.h). Borrowed during vm_run;
- * what it points at is copied. */
+/* --- services: machines that are kept for more requests (service/service.h) -------------------- */
+
+/* A function's machine. Borrowed; what it points at is copied. */
 struct hv_machine_config {
     const char *key;  /* the same key: the same machine; changes with every version of a function */
     const char *name; /* the function's */
+    uint32_t version; /* the function's, for people */
+    bool live;        /* it is the version that requests get which name none */
+    bool proven;      /* a machine of it is known to have been ready before */
     const char *image_path;
     const void *image; /* its bytes, to see what it says of itself; borrowed during vm_run */
     size_t image_len;
-    bool disk;          /* the image is a disk, else a kernel */
-    const char *format; /* of a disk image: "raw", "qcow2" */
+    bool disk;               /* the image is a disk, else a kernel */
+    const char *format;      /* of a disk image: "raw", "qcow2" */
     const char *initrd_path; /* or NULL */
     const char *flavor;      /* flavor.h; NULL: what the image says of itself */
     const char *append;      /* for the command line; NULL: nothing */
@@ -127,9 +149,57 @@ struct hv_machine_config {
     uint32_t concurrency; /* requests at once for one machine */
     uint32_t min_instances, max_instances;
     uint32_t idle_timeout_ms, ready_timeout_ms;
-    const struct hv_machine_disk *volumes; /* further disks, behind the image when that is one */
+    const char *ready_console; /* ready when a console line has it, not when the port answers; or NULL */
+    /* What is not read-only is opened by one machine at a time, whosever it is: there is one machine then,
+     * whatever max_instances says. */
+    const struct hv_machine_disk *volumes;
     size_t volume_count;
     struct hv_machine_files *files; /* held by who may still open what is named here; may be NULL */
+    char *const *egress; /* "HOST:PORT" that it may connect to, NULL-terminated; NULL: nothing */
+};
+
+/* One machine of a service, as people see it. Borrowed. */
+struct hv_service_machine {
+    char id[UN_ID_SIZE];
+    const char *name; /* the function's */
+    uint32_t version;
+    const char *state; /* "making", "paused", "starting", "ready", "ending" */
+    uint64_t mem_bytes, age_us, state_us; /* since it was begun, and since it is in this state */
+    int pid;
+    unsigned in_flight; /* requests that it serves now */
+};
+
+/* What the driver of services tells; any may be NULL. */
+struct hv_service_events {
+    void (*on_machine)(void *arg, const struct hv_service_machine *m, bool gone);
+    /* Lines of its console, any bytes; what a machine for one request writes comes by that one's on_log,
+     * and here only when it came to no request. */
+    void (*on_console)(void *arg, const char *name, const void *data, size_t len);
+    /* The first machine of a version is ready, that was not `proven`. */
+    void (*on_proven)(void *arg, const char *name, uint32_t version);
+    /* Machines of the live version failed in a row and none was ever ready. Those who wait for it are
+     * kept waiting, and nothing is started, until give_up or until another version is live. Once for a
+     * version. */
+    void (*on_failing)(void *arg, const char *name, uint32_t version, const char *why);
+};
+
+/* Those of a driver are in hv_driver_ops(drv)->service; NULL when it runs none. */
+struct hv_service_ops {
+    /* `events` is kept until the next call; NULL: nobody listens. */
+    void (*listen)(struct hv_driver *drv, const struct hv_service_events *events, void *arg);
+    /* config->min_instances machines are kept from now on, as long as the version is live. -ENOMEM,
+     * -EINVAL the flavor. */
+    int (*keep)(struct hv_driver *drv, const struct hv_machine_config *config,
+                struct un_error *err);
+    /* This is the function's live version; NULL: it has none of machines any more. The machines of its
+     * others end as soon as they have served what they have. */
+    void (*live)(struct hv_driver *drv, const char *name, const char *key);
+    /* After on_failing: nobody can help. Those who wait for the function's failing versions are lost. */
+    void (*give_up)(struct hv_driver *drv, const char *name);
+    void (*each)(struct hv_driver *drv,
+                 void (*fn)(void *arg, const struct hv_service_machine *m), void *arg);
+    /* Ends a machine at once; requests at it are lost. -ENOENT. */
+    int (*end)(struct hv_driver *drv, const char *id, struct un_error *err);
 };
 
 #endif

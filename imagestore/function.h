@@ -8,7 +8,7 @@
  * functions cost rows, not memory. Loop thread throughout.
  *
  * Where things are: config.c configurations as JSON, registry.c what is asked and changed,
- * registry_sql.c the rows, version_cache.c the cache.
+ * registry_sql.c the rows, registry_state.c what becomes of versions, version_cache.c the cache.
  */
 #ifndef UNID_IMAGESTORE_FUNCTION_H
 #define UNID_IMAGESTORE_FUNCTION_H
@@ -95,8 +95,8 @@ enum { FUNCTION_SNAPSHOT_KEY_SIZE = 65 };
 int function_snapshot_key(const char *name, const struct function_config *c,
                           char ret[FUNCTION_SNAPSHOT_KEY_SIZE], struct un_error *err);
 
-/* One version. Immutable; references are counted (any number of invocations may hold one after it
- * has left the cache). */
+/* One version. Immutable, but for what is noted of its machines; references are counted (any number of
+ * invocations may hold one after it has left the cache). */
 struct function_version {
     char name[64];
     uint64_t id; /* of the row; never used again */
@@ -106,7 +106,9 @@ struct function_version {
     uint64_t created_us;
     struct function_config config;
     char snapshot_key[FUNCTION_SNAPSHOT_KEY_SIZE];
-    unsigned refs; /* the registry's */
+    uint64_t ready_us; /* a machine image: when a machine of it was ready first, as far as known; 0: never */
+    char *failure;     /* why none was; NULL: nothing is known against it */
+    unsigned refs;     /* the registry's */
 };
 struct function_version *function_ref(struct function_version *v);
 void function_unref(struct function_version *v);
@@ -155,6 +157,9 @@ typedef void (*function_aliases_cb)(void *arg, int rc, const struct function_ali
 /* Live versions by name, after `after` (NULL: from the start), at most `limit`. */
 void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
                    void *arg);
+/* Likewise, only those of which machines are kept (machine.min_instances > 0); an index finds them. */
+void function_list_kept(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
+                        void *arg);
 /* As function_list, of functions whose live version publishes ports (or looks as if it did). */
 void function_list_published(struct registry *r, const char *after, unsigned limit,
                              function_list_cb cb, void *arg);
@@ -164,11 +169,23 @@ void function_aliases(struct registry *r, const char *name, function_aliases_cb 
 /* -ENOENT: the function or the version. */
 void function_set_alias(struct registry *r, const char *name, const char *alias, uint32_t version,
                         function_done_cb cb, void *arg);
+
+/* A machine of the version has been ready for the first time; what is held against it is forgotten. */
+void function_note_ready(struct registry *r, const char *name, uint32_t version,
+                         function_done_cb cb, void *arg);
+/* Why no machine of the version has ever become ready. When it is live, "live" goes back to the version
+ * that was live before it, unless that has failed likewise, or this one has been ready before: then
+ * `back` is that version, else NULL. Moving "live" to the version again gives it another chance. */
+typedef void (*function_failed_cb)(void *arg, int rc, struct function_version *back,
+                                   const struct un_error *err);
+void function_note_failed(struct registry *r, const char *name, uint32_t version, const char *why,
+                          function_failed_cb cb, void *arg);
+
 /* Removes the function with all versions and aliases. Running invocations go on. */
 void function_remove(struct registry *r, const char *name, function_done_cb cb, void *arg);
 
 /* Calls `fn` (loop thread) whenever a name's resolution may have changed: deploy, alias, remove. At
- * most four listeners, until registry_off_change or registry_close. */
+ * most six listeners, until registry_off_change or registry_close. */
 void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);
 /* The listener is not called any more. */
 void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);

@@ -20,7 +20,8 @@ void machine_config_init(struct machine_config *m)
 void machine_config_done(struct machine_config *m)
 {
     free(m->append);
-    m->append = NULL;
+    free(m->ready_console);
+    m->append = m->ready_console = NULL;
 }
 
 static int parse_numbers(const json_t *object, struct machine_config *m, struct un_error *err)
@@ -68,6 +69,23 @@ static int parse_words(const json_t *object, struct machine_config *m, struct un
     }
     snprintf(m->flavor, sizeof(m->flavor), "%s", flavor ? flavor : "");
     if (append && *append && !(m->append = strdup(append))) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+static int parse_ready(const json_t *object, struct machine_config *m, struct un_error *err)
+{
+    const char *text = NULL;
+    int rc = un_json_get_str(object, "ready_console", &text, err);
+    if (rc < 0) {
+        return rc;
+    }
+    if (text && (strlen(text) > LIMIT_READY_CONSOLE_BYTES || strpbrk(text, "\r\n"))) {
+        return un_error_set(err, -EINVAL, "ready_console: must be within one line, at most %d bytes",
+                            LIMIT_READY_CONSOLE_BYTES);
+    }
+    if (text && *text && !(m->ready_console = strdup(text))) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     return 0;
@@ -144,7 +162,7 @@ int machine_config_parse(const json_t *object, struct machine_config *ret, struc
     static const char *const keys[] = {
         "port",          "flavor",        "append",          "service",
         "min_instances", "max_instances", "idle_timeout_ms", "ready_timeout_ms",
-        "initrd",        "disk",          "volumes",         NULL};
+        "initrd",        "disk",          "volumes",         "ready_console", NULL};
     struct machine_config m;
     machine_config_init(&m);
     if (object) {
@@ -153,6 +171,7 @@ int machine_config_parse(const json_t *object, struct machine_config *ret, struc
                                         : un_error_set(err, -EINVAL, "must be an object");
         rc = rc < 0 ? rc : parse_numbers(object, &m, err);
         rc = rc < 0 ? rc : parse_words(object, &m, err);
+        rc = rc < 0 ? rc : parse_ready(object, &m, err);
         rc = rc < 0 ? rc : parse_disks(object, &m, err);
         if (rc < 0) {
             machine_config_done(&m);
@@ -179,11 +198,12 @@ static json_t *volumes_to_json(const struct machine_config *m)
 json_t *machine_config_to_json(const struct machine_config *m)
 {
     json_t *object =
-        json_pack("{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:o}", "port", (int)m->port, "flavor",
+        json_pack("{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:o, s:s}", "port", (int)m->port, "flavor",
                   m->flavor, "append", m->append ? m->append : "", "service", m->service,
                   "min_instances", (int)m->min_instances, "max_instances", (int)m->max_instances,
                   "idle_timeout_ms", (int)m->idle_timeout_ms, "ready_timeout_ms",
-                  (int)m->ready_timeout_ms, "volumes", volumes_to_json(m));
+                  (int)m->ready_timeout_ms, "volumes", volumes_to_json(m),
+                  "ready_console", m->ready_console ? m->ready_console : "");
     if (object &&
         ((m->initrd[0] && json_object_set_new(object, "initrd", json_string(m->initrd)) < 0) ||
          (m->disk[0] && json_object_set_new(object, "disk", json_string(m->disk)) < 0))) {

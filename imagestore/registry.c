@@ -17,7 +17,7 @@
 #include "common/limits.h"
 #include "imagestore/registry_internal.h"
 
-enum { LISTENERS_MAX = 4 };
+enum { LISTENERS_MAX = 6 };
 
 struct registry {
     struct un_loop *loop;
@@ -42,6 +42,7 @@ struct registry_op {
     bool valid;                                              /* name and word are well-formed */
     unsigned number;                                         /* limit, or version */
     struct function_config config;
+    char why[160]; /* of a version that failed */
     uint64_t generation;
     /* the answer */
     bool created;
@@ -55,6 +56,7 @@ struct registry_op {
         function_list_cb list;
         function_aliases_cb aliases;
         function_done_cb done;
+        function_failed_cb failed;
     } cb;
     void *arg;
 };
@@ -297,39 +299,56 @@ static int list_run(struct store_job *job, sqlite3 *db, struct un_error *err)
     return registry_sql_list(db, op->word, op->number, false, &op->versions, err);
 }
 
+static int list_kept_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct registry_op *op = op_of(job);
+    return registry_sql_list_kept(db, op->word, op->number, &op->versions, err);
+}
+
 static int published_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
     struct registry_op *op = op_of(job);
     return registry_sql_list(db, op->word, op->number, true, &op->versions, err);
 }
 
-static void list(struct registry *r, const char *after, unsigned limit, bool published,
-                 function_list_cb cb, void *arg)
+struct list_spec {
+    const char *after;
+    unsigned limit;
+    int (*run)(struct store_job *, sqlite3 *, struct un_error *);
+};
+
+static void list(struct registry *r, const struct list_spec *spec, function_list_cb cb, void *arg)
 {
     struct registry_op *op = op_new(r, NULL, NULL, arg);
     if (!op) {
         cb(arg, -ENOMEM, NULL, 0, &no_memory);
         return;
     }
-    if (after) {
-        strncat(op->word, after, sizeof op->word - 1);
+    if (spec->after) {
+        strncat(op->word, spec->after, sizeof op->word - 1);
     }
-    op->number = limit < LIMIT_PAGE_ITEMS ? limit : LIMIT_PAGE_ITEMS;
+    op->number = spec->limit < LIMIT_PAGE_ITEMS ? spec->limit : LIMIT_PAGE_ITEMS;
     op->cb.list = cb;
     op->tell = tell_list;
-    op_submit(op, STORE_READ, published ? published_run : list_run);
+    op_submit(op, STORE_READ, spec->run);
 }
 
 void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
                    void *arg)
 {
-    list(r, after, limit, false, cb, arg);
+    list(r, &(struct list_spec){after, limit, list_run}, cb, arg);
+}
+
+void function_list_kept(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
+                        void *arg)
+{
+    list(r, &(struct list_spec){after, limit, list_kept_run}, cb, arg);
 }
 
 void function_list_published(struct registry *r, const char *after, unsigned limit,
                              function_list_cb cb, void *arg)
 {
-    list(r, after, limit, true, cb, arg);
+    list(r, &(struct list_spec){after, limit, published_run}, cb, arg);
 }
 
 static int versions_run(struct store_job *job, sqlite3 *db, struct un_error *err)
@@ -443,4 +462,54 @@ void function_remove(struct registry *r, const char *name, function_done_cb cb, 
     op->cb.done = cb;
     op->tell = tell_done;
     op_submit(op, STORE_WRITE, remove_run);
+}
+
+/* --- what becomes of versions ----------------------------------------------------------------- */
+
+static int note_ready_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct registry_op *op = op_of(job);
+    return op->valid ? registry_sql_note_ready(db, op->name, op->number, err) : no_function(err);
+}
+
+void function_note_ready(struct registry *r, const char *name, uint32_t version,
+                         function_done_cb cb, void *arg)
+{
+    struct registry_op *op = op_new(r, name, NULL, arg);
+    if (!op) {
+        cb(arg, -ENOMEM, &no_memory);
+        return;
+    }
+    op->number = version;
+    op->cb.done = cb;
+    op->tell = tell_done;
+    op_submit(op, STORE_WRITE, note_ready_run);
+}
+
+static int note_failed_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct registry_op *op = op_of(job);
+    return op->valid ? registry_sql_note_failed(db, op->name, op->number, op->why, &op->versions,
+                                                err)
+                     : no_function(err);
+}
+
+static void tell_failed(struct registry_op *op, int rc, const struct un_error *err)
+{
+    op->cb.failed(op->arg, rc, rc == 0 && op->versions.count ? op->versions.items[0] : NULL, err);
+}
+
+void function_note_failed(struct registry *r, const char *name, uint32_t version, const char *why,
+                          function_failed_cb cb, void *arg)
+{
+    struct registry_op *op = op_new(r, name, NULL, arg);
+    if (!op) {
+        cb(arg, -ENOMEM, NULL, &no_memory);
+        return;
+    }
+    op->number = version;
+    snprintf(op->why, sizeof op->why, "%s", why);
+    op->cb.failed = cb;
+    op->tell = tell_failed;
+    op_submit(op, STORE_WRITE, note_failed_run);
 }

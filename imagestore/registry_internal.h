@@ -50,6 +50,17 @@ int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uin
 int registry_sql_check_volume(sqlite3 *db, const char *name, int64_t function_id,
                               struct un_error *err);
 int registry_sql_remove(sqlite3 *db, const char *name, struct un_error *err);
+/* Before "live" moves to the version: remembers which one it leaves, and forgets what was held against
+ * this one. registry_state.c */
+int registry_sql_live_moves(sqlite3 *db, int64_t function_id, int64_t version, struct un_error *err);
+int registry_sql_note_ready(sqlite3 *db, const char *name, uint32_t version, struct un_error *err);
+/* The version that is live instead goes to `ret`, if one is. */
+int registry_sql_note_failed(sqlite3 *db, const char *name, uint32_t version, const char *why,
+                             struct version_list *ret, struct un_error *err);
+int registry_sql_list_kept(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
+                           struct un_error *err);
+int registry_sql_point_alias(sqlite3 *db, int64_t function_id, const char *alias, int64_t version,
+                             struct un_error *err);
 /* -ENOENT no such function. */
 int registry_sql_function_id(sqlite3 *db, const char *name, int64_t *ret, struct un_error *err);
 

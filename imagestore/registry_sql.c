@@ -14,7 +14,8 @@
 #include "imagestore/internal.h"
 #include "imagestore/registry_internal.h"
 
-#define VERSION_COLUMNS "f.name, v.id, v.version, v.created_us, v.config, i.kind, i.size"
+#define VERSION_COLUMNS                                                                            \
+    "f.name, v.id, v.version, v.created_us, v.config, i.kind, i.size, v.ready_us, v.failure"
 #define VERSION_TABLES                                                                             \
     " FROM functions f JOIN function_versions v ON v.function_id = f.id"                           \
     " JOIN images i ON i.id = v.image_id"
@@ -37,6 +38,7 @@ void function_unref(struct function_version *v)
 {
     if (v && --v->refs == 0) {
         function_config_done(&v->config);
+        free(v->failure);
         free(v);
     }
 }
@@ -99,7 +101,12 @@ static int version_of_row(sqlite3_stmt *stmt, struct version_list *ret, struct u
     v->created_us = (uint64_t)sqlite3_column_int64(stmt, 3);
     v->kind = (enum image_kind)kind;
     v->image_size = (uint64_t)sqlite3_column_int64(stmt, 6);
-    int rc = function_config_parse(config, strlen(config), &v->config, err);
+    v->ready_us = (uint64_t)sqlite3_column_int64(stmt, 7);
+    const char *failure = (const char *)sqlite3_column_text(stmt, 8);
+    v->failure = failure ? strdup(failure) : NULL;
+    int rc = failure && !v->failure
+                 ? no_memory(err)
+                 : function_config_parse(config, strlen(config), &v->config, err);
     if (rc == 0) {
         rc = function_snapshot_key(v->name, &v->config, v->snapshot_key, err);
     }
@@ -181,6 +188,21 @@ int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, bool publi
     return rc < 0 ? rc : read_rows(stmt, ret, err);
 }
 
+int registry_sql_list_kept(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
+                           struct un_error *err)
+{
+    store_autostmt sqlite3_stmt *stmt = NULL;
+    int rc = store_prepare(db, &stmt, err,
+                           "SELECT " VERSION_COLUMNS
+                           " FROM function_versions v INDEXED BY function_versions_kept"
+                           " JOIN functions f ON f.id = v.function_id"
+                           " JOIN images i ON i.id = v.image_id" JOIN_LIVE
+                           " WHERE v.kept > 0"
+                           " AND f.name > ? ORDER BY f.name LIMIT ?",
+                           "ti", after ? after : "", (int64_t)limit);
+    return rc < 0 ? rc : read_rows(stmt, ret, err);
+}
+
 int registry_sql_versions(sqlite3 *db, const char *name, struct version_list *ret,
                           struct un_error *err)
 {
@@ -246,8 +268,8 @@ static int is_live(sqlite3 *db, int64_t function_id, const char *config, struct 
     return stored ? same_config(stored, config, err) : rc == 1 ? no_memory(err) : rc;
 }
 
-static int point_alias(sqlite3 *db, int64_t function_id, const char *alias, int64_t version,
-                       struct un_error *err)
+int registry_sql_point_alias(sqlite3 *db, int64_t function_id, const char *alias, int64_t version,
+                             struct un_error *err)
 {
     return store_exec(db, err,
                       "INSERT INTO function_aliases VALUES(?, ?, ?) ON CONFLICT(function_id, alias)"
@@ -308,16 +330,22 @@ static int note_machine(sqlite3 *db, int64_t version_id, const struct machine_co
     return rc;
 }
 
-static int add_version(sqlite3 *db, int64_t function_id, int64_t blob, const char *config,
-                       int64_t *ret_id, struct un_error *err)
+struct new_version {
+    int64_t function_id, blob, kept;
+    const char *config; /* as JSON */
+};
+
+static int add_version(sqlite3 *db, const struct new_version *v, int64_t *ret_id,
+                       struct un_error *err)
 {
     int64_t version = 0;
     store_autostmt sqlite3_stmt *stmt = NULL;
     int rc = store_prepare(db, &stmt, err,
                            "INSERT INTO function_versions(function_id, version, image_id, config,"
-                           " created_us) SELECT ?1, coalesce(max(version), 0) + 1, ?2, ?3, ?4"
+                           " created_us, kept) SELECT ?1, coalesce(max(version), 0) + 1, ?2, ?3, ?4, ?5"
                            " FROM function_versions WHERE function_id = ?1 RETURNING version, id",
-                           "iiti", function_id, blob, config, (int64_t)un_clock_wall_us());
+                           "iitii", v->function_id, v->blob, v->config,
+                           (int64_t)un_clock_wall_us(), v->kept);
     if (rc == 0) {
         rc = store_step(stmt, err);
     }
@@ -326,7 +354,10 @@ static int add_version(sqlite3 *db, int64_t function_id, int64_t blob, const cha
         *ret_id = sqlite3_column_int64(stmt, 1);
         rc = store_step(stmt, err);
     }
-    return rc < 0 ? rc : point_alias(db, function_id, FUNCTION_LIVE, version, err);
+    rc = rc < 0 ? rc : registry_sql_live_moves(db, v->function_id, version, err);
+    return rc < 0
+               ? rc
+               : registry_sql_point_alias(db, v->function_id, FUNCTION_LIVE, version, err);
 }
 
 int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *config,
@@ -350,7 +381,13 @@ int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *c
     rc = rc < 0 ? rc : check_machine(db, &config->machine, id, &further, err);
     rc = rc < 0 ? rc : is_live(db, id, text, err);
     if (rc == 0) {
-        rc = add_version(db, id, blob, text, &version_id, err);
+        const struct new_version v = {.function_id = id,
+                                      .blob = blob,
+                                      .kept = config->machine.set && config->machine.service
+                                                  ? config->machine.min_instances
+                                                  : 0,
+                                      .config = text};
+        rc = add_version(db, &v, &version_id, err);
         rc = rc < 0 ? rc : note_machine(db, version_id, &config->machine, &further, err);
     }
     return rc < 0 ? rc : registry_sql_resolve(db, name, FUNCTION_LIVE, ret, err);
@@ -372,9 +409,10 @@ int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uin
         for (size_t i = 0; rc == 0 && i < m->volume_count; i++) {
             rc = registry_sql_check_volume(db, m->volumes[i], id, err);
         }
+        rc = rc < 0 ? rc : registry_sql_live_moves(db, id, version, err);
     }
     if (rc == 0) {
-        rc = point_alias(db, id, alias, version, err);
+        rc = registry_sql_point_alias(db, id, alias, version, err);
     }
     version_list_done(&list);
     return rc;

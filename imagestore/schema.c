@@ -47,6 +47,18 @@ static const char step2[] =
     " volume TEXT NOT NULL, PRIMARY KEY(version_id, volume)) WITHOUT ROWID;"
     "CREATE INDEX function_version_volumes_by_volume ON function_version_volumes(volume);";
 
-static const char *const steps[] = {step1, step2, NULL};
+/* What became of versions. live_before: the version that was live when this one became it. ready_us: when a
+ * machine of it was ready for the first time. failure: why none has been. kept: machine.min_instances, so
+ * that an index finds the few versions of which machines are kept among thousands. */
+static const char step3[] =
+    "ALTER TABLE function_versions ADD COLUMN live_before INTEGER;"
+    "ALTER TABLE function_versions ADD COLUMN ready_us INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE function_versions ADD COLUMN failure TEXT;"
+    "ALTER TABLE function_versions ADD COLUMN kept INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE function_versions SET"
+    " kept = coalesce(json_extract(config, '$.machine.min_instances'), 0);"
+    "CREATE INDEX function_versions_kept ON function_versions(function_id) WHERE kept > 0;";
+
+static const char *const steps[] = {step1, step2, step3, NULL};
 
 const struct store_schema imagestore_schema = {.component = "imagestore", .steps = steps};

@@ -21,7 +21,6 @@
 
 enum { REBINDS_MAX = 3 };
 
-static void begin(void *arg);
 static void end(void *arg);
 static void on_timer(void *arg);
 
@@ -110,6 +109,7 @@ static void call_free(struct sched_call *c)
     free(c->function);
     free(c->qualifier);
     un_buf_done(&c->head);
+    un_buf_done(&c->raw_head);
     un_buf_done(&c->body);
     free(c->uri);
     free(c->peer);
@@ -162,7 +162,7 @@ int sched_call_start(struct scheduler *s, const struct sched_call_spec *spec,
     s->stats.calls++;
     c->began_us = c->mark_us = un_loop_now_us(s->loop);
     un_timer_init(&c->timer, s->loop, on_timer, c);
-    c->post = (struct un_post){.fn = begin, .arg = c};
+    c->post = (struct un_post){.fn = call_begin, .arg = c};
     un_loop_post(s->loop, &c->post);
     sched_tell(s, &(struct sched_news){.kind = NEWS_ACCEPTED,
                                        .id = c->record->receipt.id,
@@ -219,6 +219,12 @@ void call_set_state(struct sched_call *c, enum call_state state)
         c->expects->expect_count++;
         c->s->expecting++;
         call_enter_phase(c, PHASE_SHELL);
+        break;
+    case CALL_LOOKUP:
+        un_timer_cancel(&c->timer);
+        if (old == CALL_CLAIM || old == CALL_BOUND) {
+            queue_leave_place(c);
+        }
         break;
     case CALL_BOUND:
         c->bound_us = un_loop_now_us(c->s->loop);
@@ -313,7 +319,11 @@ static bool speak_interface(struct sched_call *c)
         call_finish(c, rc == -E2BIG ? SCHED_REQUEST_TOO_LARGE : SCHED_INTERNAL, "%.250s", err.text);
         return false;
     }
-    un_buf_done(&c->head);
+    if (config->machine.set) {
+        c->raw_head = c->head;
+    } else {
+        un_buf_done(&c->head);
+    }
     c->head = head;
     head = (struct un_buf){0};
     return true;
@@ -572,7 +582,7 @@ static void on_version(void *arg, int rc, struct function_version *v, const stru
     }
 }
 
-static void begin(void *arg)
+void call_begin(void *arg)
 {
     struct sched_call *c = arg;
     struct scheduler *s = c->s;
@@ -598,6 +608,13 @@ static void begin(void *arg)
     function_resolve(s->registry, c->function, c->qualifier, on_version, c);
 }
 
+/* Another version has gone live while the call waited for its place. */
+static bool overtaken(const struct sched_call *c)
+{
+    return c->version->config.machine.set && c->generation != c->line->generation &&
+           call_wants_live(c);
+}
+
 /* --- binding ---------------------------------------------------------------------------------- */
 
 bool call_bind(struct sched_call *c, struct instance *i)
@@ -612,6 +629,9 @@ bool call_bind(struct sched_call *c, struct instance *i)
     bool ready = argv && envp;
     int rc = 0;
 
+    if (overtaken(c) && call_move(c)) {
+        return false;
+    }
     run.invocation_id = c->record->receipt.id;
     run.deadline_us = (uint64_t)config->timeout_ms * 1000;
     run.request_head = (const char *)c->head.data;
@@ -621,7 +641,13 @@ bool call_bind(struct sched_call *c, struct instance *i)
     call_enter_phase(c, PHASE_BIND);
     call_body_first(c, &run);
     if (config->machine.set) {
-        rc = machine_config_of(c, &words, &machine, &err);
+        const struct machine_parts parts = {.images = c->s->images,
+                                            .version = c->version,
+                                            .image = c->image,
+                                            .initrd = c->initrd,
+                                            .disk = c->disk};
+        rc = machine_config_of(&parts, &words, &machine, &err);
+        machine.live = call_wants_live(c) && c->generation == c->line->generation;
         run.machine = &machine;
     }
     if (rc == 0) {
@@ -821,15 +847,7 @@ static void release(struct sched_call *c)
     } else {
         record_submit(s, record);
     }
-    if (c->image) {
-        image_unref(un_steal(&c->image));
-    }
-    if (c->initrd) {
-        image_unref(un_steal(&c->initrd));
-    }
-    if (c->disk) {
-        image_unref(un_steal(&c->disk));
-    }
+    call_drop_images(c);
     if (c->line) {
         line_put(s, un_steal(&c->line));
     }

@@ -164,6 +164,7 @@ void call_started(struct sched_call *c)
             un_timer_cancel(&c->timer); /* it is made; it may stay */
         }
         call_enter_phase(c, PHASE_START);
+        un_buf_done(&c->raw_head);
     }
 }
 
@@ -252,6 +253,10 @@ static void fail(struct sched_call *c, const struct hv_exit *why)
         call_finish(c, SCHED_FAILED, "the function ended with exit status %d", why->status);
         break;
     case HV_EXIT_FAULT:
+        if (c->version->config.machine.set) {
+            call_finish(c, SCHED_FAILED, "the function's machine crashed: %s", why->detail);
+            break;
+        }
         call_finish(c, SCHED_FAILED,
                     "the function crashed at instruction 0x%llx, address 0x%llx: %s",
                     (unsigned long long)why->fault_rip, (unsigned long long)why->fault_addr,
@@ -408,7 +413,8 @@ static bool finish_reading(struct sched_call *c)
 void call_exited(struct sched_call *c, const struct hv_exit *why)
 {
     if (c->state == CALL_ENDED || c->guest_done ||
-        (why->kind == HV_EXIT_LOST && (c->state == CALL_BOUND || why->unbegun) && call_rebind(c))) {
+        (why->kind == HV_EXIT_LOST && !why->final && (c->state == CALL_BOUND || why->unbegun) &&
+         call_rebind(c))) {
         return;
     }
     sign_of_life(c);

@@ -57,7 +57,8 @@ static void tell(struct instance *i, enum sched_news_kind kind)
 {
     struct sched_instance_info info;
 
-    if (i->s->observer) {
+    /* What serves machine images tells of its machines; its VMs are connections to them. */
+    if (i->s->observer && !driver_runs_machines(i->cls->driver)) {
         describe(i, &info);
         sched_tell(i->s, &(struct sched_news){.kind = kind, .instance = &info});
     }
@@ -74,6 +75,7 @@ static void set_state(struct instance *i, enum instance_state state)
         warm_set_unref(un_steal(&i->set));
     }
     i->state = state;
+    i->state_us = un_loop_now_us(i->s->loop);
     count_in(i, 1);
     if (state == INSTANCE_WARM) {
         if (i->runs > 0) {
@@ -275,7 +277,7 @@ int instance_start(struct shell_class *cls, struct un_error *err)
     i->s = s;
     i->cls = cls;
     i->state = INSTANCE_STARTING;
-    i->born_us = un_loop_now_us(s->loop);
+    i->born_us = i->state_us = un_loop_now_us(s->loop);
     i->round = cls->policy.round;
     un_id_new(i->id);
     spec.arg = i;
@@ -378,6 +380,9 @@ static void describe(struct instance *i, struct sched_instance_info *ret)
 {
     *ret = (struct sched_instance_info){
         .state = i->state,
+        .state_name = instance_state_name(i->state),
+        .state_us = un_loop_now_us(i->s->loop) - i->state_us,
+        .in_flight = i->call != NULL,
         .driver = i->cls->driver->ops->name,
         .mem_mib = i->cls->mib,
         .pid = i->vm ? hv_vm_ops(i->vm)->vm_pid(i->vm) : 0,
@@ -427,8 +432,10 @@ static bool list_one(void *arg, struct instance *i)
     struct listing *l = arg;
     struct sched_instance_info info;
 
-    describe(i, &info);
-    l->fn(l->arg, &info);
+    if (!driver_runs_machines(i->cls->driver)) {
+        describe(i, &info);
+        l->fn(l->arg, &info);
+    }
     return false;
 }
 
@@ -438,6 +445,7 @@ void sched_instances(struct scheduler *s,
     struct listing l = {fn, arg};
 
     each(s, list_one, &l);
+    services_each(s, fn, arg);
 }
 
 static bool has_id(void *arg, struct instance *i)
@@ -456,7 +464,7 @@ int sched_instance_kill(struct scheduler *s, const char *id, struct un_error *er
     memcpy(copy, id, sizeof(copy));
     i = each(s, has_id, copy);
     if (!i) {
-        return un_error_set(err, -ENOENT, "no instance %s", copy);
+        return services_kill(s, copy, err);
     }
     if (i->call) {
         call_finish(i->call, SCHED_CANCELLED, "the instance was killed by request");

@@ -53,7 +53,7 @@ void log_tell(struct scheduler *s, const char *function, const struct log_line *
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* The packed log of one invocation. */
+/* The packed log of one invocation, or a piece of a console (console_id). */
 struct piece {
     char id[UN_ID_SIZE];
     char *text;
@@ -104,6 +104,11 @@ static void add_record(void *arg, struct record *r)
         (void)add_piece(j, r->receipt.id,
                         strndup((const char *)r->log.lines.data, r->log.lines.len), false);
     }
+}
+
+static void add_console(void *arg, const char *id, const char *text, size_t len)
+{
+    (void)add_piece(arg, id, strndup(text, len), false);
 }
 
 static size_t count_lines(const char *text)
@@ -187,7 +192,9 @@ static int unpack(struct log_job *j)
             j->pieces[i].stored = true;
             continue;
         }
-        memcpy(line.invocation_id, j->pieces[i].id, sizeof(line.invocation_id));
+        if (!console_id(j->pieces[i].id)) {
+            memcpy(line.invocation_id, j->pieces[i].id, sizeof(line.invocation_id));
+        }
         while (guest_log_next(&at, &line.at_us, &line.text)) {
             if (add_line(j, &line) < 0) {
                 return -ENOMEM;
@@ -248,6 +255,7 @@ void log_list(struct scheduler *s, const char *function, unsigned limit, log_lis
     {
         add_record(j, un_list_entry(it, struct sched_call, node)->record);
     }
+    console_each(s, j->function, add_console, j);
     sched_begin(s);
     store_submit(s->store, &j->job);
 }

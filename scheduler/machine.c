@@ -7,6 +7,7 @@
 
 #include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/endpoint.h"
 #include "common/fault.h"
 #include "hypervisor/flavor.h"
 #include "hypervisor/machine.h"
@@ -22,6 +23,40 @@ unsigned config_places(const struct function_config *config)
     return places > LIMIT_FUNCTION_CONCURRENCY ? LIMIT_FUNCTION_CONCURRENCY : (unsigned)places;
 }
 
+/* Each rule must be one endpoint that a machine can mean: it gets a virtual address for each host, and an
+ * address for each is made ahead of the guest's question. */
+static int check_egress(char *const *rules, struct un_error *err)
+{
+    for (char *const *rule = rules; rule && *rule; rule++) {
+        struct un_endpoint to;
+        int rc = un_endpoint_parse(*rule, strlen(*rule), true, &to, err);
+
+        if (rc < 0) {
+            return rc;
+        }
+        if (to.below || to.any_port) {
+            return un_error_set(err, -EINVAL,
+                                "egress: \"%s\": a machine image connects only to what is named in "
+                                "full; name each host and port",
+                                *rule);
+        }
+        if (to.is_address && strchr(to.host, ':')) {
+            return un_error_set(err, -EINVAL,
+                                "egress: \"%s\": the network of machine images is IPv4; allow the "
+                                "host's name or an IPv4 address",
+                                *rule);
+        }
+        if (to.is_address && (atoi(to.host) == 0 || atoi(to.host) == 127 || atoi(to.host) >= 224)) {
+            return un_error_set(
+                err, -EINVAL,
+                "egress: \"%s\": to a machine this address is its own, or nobody's; "
+                "allow a name",
+                *rule);
+        }
+    }
+    return 0;
+}
+
 int sched_check_machine(const struct function_config *config, struct un_error *err)
 {
     const struct machine_config *m = &config->machine;
@@ -32,17 +67,26 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
                                               .gateway = "255.255.255.255",
                                               .dns = "255.255.255.255",
                                               .mac = "ff:ff:ff:ff:ff:ff",
-                                              .port = "65535"};
+                                              .port = "65535",
+                                              .tsc_khz = "9999999"};
     un_autobuf struct un_buf cmdline = {0};
 
     if (!m->set) {
         return 0;
+    }
+    if (check_egress(config->egress, err) < 0) {
+        return -EINVAL;
     }
     if (!flavor) {
         return un_error_set(err, -EINVAL, "machine: flavor: \"%s\" is none of %s", m->flavor,
                             hv_flavor_names());
     }
     return hv_cmdline_expand(flavor, m->append, &words, &cmdline, err);
+}
+
+void machine_key_of(const struct function_version *v, char ret[MACHINE_KEY_SIZE])
+{
+    snprintf(ret, MACHINE_KEY_SIZE, "%s:%" PRIu64, v->name, v->id);
 }
 
 /* The images that a machine is made of stay in the cache while somebody may open them. */
@@ -66,7 +110,7 @@ static struct image_mapping *ref_or_null(struct image_mapping *m)
     return m ? image_ref(m) : NULL;
 }
 
-static struct hv_machine_files *files_new(const struct sched_call *c)
+static struct hv_machine_files *files_new(const struct machine_parts *p)
 {
     struct machine_files *files = un_fault("machine.files") ? NULL : malloc(sizeof(*files));
 
@@ -74,9 +118,9 @@ static struct hv_machine_files *files_new(const struct sched_call *c)
         return NULL;
     }
     *files = (struct machine_files){.base = {.refs = 1, .free = files_free},
-                                    .image = ref_or_null(c->image),
-                                    .initrd = ref_or_null(c->initrd),
-                                    .disk = ref_or_null(c->disk)};
+                                    .image = ref_or_null(p->image),
+                                    .initrd = ref_or_null(p->initrd),
+                                    .disk = ref_or_null(p->disk)};
     return &files->base;
 }
 
@@ -92,53 +136,55 @@ static int path_of(const struct image_mapping *m, char *ret, size_t size, struct
 }
 
 /* The disks besides the image: one that is read only, and volumes. */
-static int add_disks(const struct sched_call *c, struct machine_words *w, size_t *ret_count,
+static int add_disks(const struct machine_parts *p, struct machine_words *w, size_t *ret_count,
                      struct un_error *err)
 {
-    const struct machine_config *m = &c->version->config.machine;
+    const struct machine_config *m = &p->version->config.machine;
     size_t n = 0;
     int rc = 0;
 
-    if (c->disk) {
-        rc = path_of(c->disk, w->disk_paths[n], sizeof(w->disk_paths[n]), err);
+    if (p->disk) {
+        rc = path_of(p->disk, w->disk_paths[n], sizeof(w->disk_paths[n]), err);
         w->disks[n] = (struct hv_machine_disk){
-            .path = w->disk_paths[n], .format = format_of(c->disk), .read_only = true};
+            .path = w->disk_paths[n], .format = format_of(p->disk), .read_only = true};
         n++;
     }
     for (size_t i = 0; rc == 0 && i < m->volume_count; i++, n++) {
         w->disks[n] = (struct hv_machine_disk){.path = w->disk_paths[n]};
-        rc = volume_place(c->s->images, m->volumes[i], w->disk_paths[n], sizeof(w->disk_paths[n]),
+        rc = volume_place(p->images, m->volumes[i], w->disk_paths[n], sizeof(w->disk_paths[n]),
                           &w->disks[n].format, err);
     }
     *ret_count = n;
     return rc;
 }
 
-int machine_config_of(const struct sched_call *c, struct machine_words *words,
+int machine_config_of(const struct machine_parts *p, struct machine_words *words,
                       struct hv_machine_config *ret, struct un_error *err)
 {
-    const struct function_version *v = c->version;
+    const struct function_version *v = p->version;
     const struct machine_config *m = &v->config.machine;
     size_t disks = 0;
-    int rc = path_of(c->image, words->path, sizeof(words->path), err);
+    int rc = path_of(p->image, words->path, sizeof(words->path), err);
 
-    if (rc == 0 && c->initrd) {
-        rc = path_of(c->initrd, words->initrd, sizeof(words->initrd), err);
+    if (rc == 0 && p->initrd) {
+        rc = path_of(p->initrd, words->initrd, sizeof(words->initrd), err);
     }
-    rc = rc < 0 ? rc : add_disks(c, words, &disks, err);
+    rc = rc < 0 ? rc : add_disks(p, words, &disks, err);
     if (rc < 0) {
         return rc;
     }
-    snprintf(words->key, sizeof(words->key), "%s:%" PRIu64, v->name, v->id);
+    machine_key_of(v, words->key);
     *ret = (struct hv_machine_config){
         .key = words->key,
         .name = v->name,
         .image_path = words->path,
-        .image = c->image->data,
-        .image_len = c->image->size,
+        .version = v->version,
+        .proven = v->ready_us > 0,
+        .image = p->image->data,
+        .image_len = p->image->size,
         .disk = v->kind == IMAGE_DISK,
-        .format = format_of(c->image),
-        .initrd_path = c->initrd ? words->initrd : NULL,
+        .format = format_of(p->image),
+        .initrd_path = p->initrd ? words->initrd : NULL,
         .flavor = m->flavor[0] ? m->flavor : NULL,
         .append = m->append,
         .mem_bytes = (uint64_t)v->config.memory_mib << 20,
@@ -149,9 +195,11 @@ int machine_config_of(const struct sched_call *c, struct machine_words *words,
         .max_instances = m->service ? m->max_instances : v->config.concurrency,
         .idle_timeout_ms = m->idle_timeout_ms,
         .ready_timeout_ms = m->ready_timeout_ms,
+        .ready_console = m->ready_console,
+        .egress = v->config.egress,
         .volumes = words->disks,
         .volume_count = disks,
-        .files = files_new(c),
+        .files = files_new(p),
     };
     return ret->files ? 0 : un_error_set(err, -ENOMEM, "out of memory");
 }

@@ -14,7 +14,8 @@ enum sched_news_kind {
     NEWS_INSTANCE_GONE,
     NEWS_DEADLETTER,          /* an event was given up: `receipt` is its last attempt's */
     NEWS_DEADLETTERS_GONE,    /* `count` were removed; `id` when it was one by name, else NULL */
-    NEWS_DEADLETTERS_REDRIVEN /* likewise */
+    NEWS_DEADLETTERS_REDRIVEN, /* likewise */
+    NEWS_ROLLED_BACK /* `version` of `function` is live again, as `from` never became ready: `why` */
 };
 
 /* All is borrowed until the observer returns. What a kind does not name is NULL or 0. */
@@ -26,6 +27,8 @@ struct sched_news {
     bool queued;              /* ACCEPTED: it runs later, from the durable queue */
     unsigned attempt;
     uint64_t count;
+    uint32_t version, from;
+    const char *why;
     const struct receipt *receipt;
     const struct sched_instance_info *instance;
 };

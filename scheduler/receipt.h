@@ -55,7 +55,7 @@ void receipt_get(struct scheduler *s, const char *id, receipt_list_cb cb, void *
 
 struct log_line {
     uint64_t at_us; /* wall clock */
-    char invocation_id[UN_ID_SIZE];
+    char invocation_id[UN_ID_SIZE]; /* "": of a machine that serves many */
     const char *text; /* one line, valid UTF-8, without the newline */
 };
 typedef void (*log_list_cb)(void *arg, int rc, const struct log_line *list, size_t count,

@@ -97,7 +97,12 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
     pool_init(s);
     warm_init(s);
     record_writer_init(s);
+    consoles_init(s);
     rc = async_init(s, err);
+    if (rc == 0 && services_init(s, err) < 0) {
+        async_done(s);
+        rc = -ENOMEM;
+    }
     if (rc < 0) {
         warm_done(s);
         pool_done(s);
@@ -209,6 +214,7 @@ void sched_close(struct scheduler *s)
     end_all_calls(s);
     end_shells(s);
     record_writer_flush(s);
+    consoles_flush(s);
     un_loop_run_ready(s->loop);
     while (!all_over(s)) {
         un_loop_run(s->loop);
@@ -216,7 +222,9 @@ void sched_close(struct scheduler *s)
     }
     un_timer_cancel(&s->drain_timer);
     un_loop_unpost(s->loop, &s->drain_post);
+    services_done(s);
     async_done(s);
+    consoles_done(s);
     record_writer_done(s);
     reserve_done(s);
     warm_done(s);

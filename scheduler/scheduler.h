@@ -12,9 +12,9 @@
  * where an instance's state changes), pool.c how many shells to keep (policy: pool_policy.c, pure),
  * warm.c VMs that were put back for another run of their function, queue.c the waiting room (policy:
  * admission.c, pure), prepare.c snapshots ahead of the first call, receipt.c what is written down,
- * async.c and async_*.c the durable queue, deadletter.c what it gave up, interface.c what programs of each
- * interface see and say (pure), egress.c what they ask of the host, dial.c
- * connections to others.
+ * services.c which machines of which version are kept, console.c what they write, async.c and async_*.c
+ * the durable queue, deadletter.c what it gave up, interface.c what programs of each interface see and say
+ * (pure), egress.c what they ask of the host, dial.c connections to others.
  *
  * The scheduler serves no HTTP and does not know which hypervisor it drives. Loop thread.
  */
@@ -265,12 +265,14 @@ struct sched_instance_info {
     const char *driver;
     uint64_t mem_mib;
     int pid;
-    uint64_t age_us;
-    char function[64]; /* "" for a shell */
+    uint64_t age_us, state_us; /* since it was begun, and since it is in this state */
+    const char *state_name;    /* for people; a machine of a service has others than a VM */
+    unsigned in_flight;        /* requests that it serves now */
+    char function[64];         /* "" for a shell */
     uint32_t version;
     char invocation_id[UN_ID_SIZE];
 };
-/* Calls `fn` for each instance, borrowed. */
+/* Calls `fn` for each instance, borrowed: VMs, and the machines of services. */
 void sched_instances(struct scheduler *s,
                      void (*fn)(void *arg, const struct sched_instance_info *info), void *arg);
 /* -ENOENT. Its call ends with SCHED_CANCELLED. */

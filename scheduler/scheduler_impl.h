@@ -7,6 +7,8 @@
 #ifndef UNID_SCHEDULER_IMPL_H
 #define UNID_SCHEDULER_IMPL_H
 
+#include <string.h>
+
 #include "common/bytes.h"
 #include "common/limits.h"
 #include "common/list.h"
@@ -253,7 +255,7 @@ struct instance {
     struct sched_call *call; /* BOUND and RUNNING only */
     struct record *record;   /* ENDING and RECYCLING only: waits for the time that they take */
     char id[UN_ID_SIZE];
-    uint64_t born_us;
+    uint64_t born_us, state_us; /* since when it is in its state */
     uint64_t ended_us; /* when its call ended */
     uint64_t round;    /* the pool policy's when it was begun */
     uint64_t warm_us;  /* WARM: since when */
@@ -285,7 +287,8 @@ void instance_usage(const struct instance *i, struct hv_usage *ret);
  *     |          |                  | +-none comes-- EXPECT-|-+                    |
  *     |          +--admitted, a VM is being put back-> |    |                      |
  *     +----------+------------------+--- call_finish --+----+----------------------+--> ENDED --> (freed)
- * Invariant: WAITING is in its line, CLAIM in its class's claims, EXPECT in its warm set's expects;
+ * A call that was not sent goes from CLAIM or BOUND back to LOOKUP when its version is not live any more
+ * (call_move). Invariant: WAITING is in its line, CLAIM in its class's claims, EXPECT in its warm set's expects;
  * CLAIM, EXPECT, BOUND and RUNNING hold a place of the line; BOUND, RUNNING and (until it is freed)
  * ENDED have an instance. ENDED has a post on its way that calls on_end and frees. */
 enum call_state {
@@ -348,6 +351,8 @@ struct sched_call {
     size_t body_at;   /* of it, given to the guest already */
     size_t bound_len; /* given to a VM that has shown no sign yet: kept in case it is lost */
     unsigned rebinds; /* VMs lost before their guest ran */
+    unsigned moves;   /* to another version, as its own was not live any more */
+    struct un_buf raw_head; /* of a machine image's call until it is sent: as before the interface's work */
     bool body_eof, source_waits;
     size_t input_room; /* what the guest waits for; 0: it does not */
 
@@ -376,13 +381,21 @@ const char **run_argv(const char *name, const struct function_config *config);
 const char **run_envp(const struct function_config *config);
 /* The machine of a machine image, for hv_run_spec.machine; `words` holds what it points at, and has to
  * live as long, as has a reference to its `files` (hv_machine_files_unref). */
+enum { MACHINE_KEY_SIZE = 96 };
 struct machine_words {
-    char key[96], path[4096], initrd[4096];
+    char key[MACHINE_KEY_SIZE], path[4096], initrd[4096];
     char disk_paths[1 + MACHINE_VOLUMES_MAX][4096];
     struct hv_machine_disk disks[1 + MACHINE_VOLUMES_MAX];
 };
-int machine_config_of(const struct sched_call *c, struct machine_words *words,
+/* What a machine is made of: images as far as the version names them. */
+struct machine_parts {
+    struct imagestore *images; /* has the volumes */
+    const struct function_version *version;
+    struct image_mapping *image, *initrd, *disk; /* NULL: none; borrowed, and referred to by `files` */
+};
+int machine_config_of(const struct machine_parts *p, struct machine_words *words,
                       struct hv_machine_config *ret, struct un_error *err);
+void machine_key_of(const struct function_version *v, char ret[MACHINE_KEY_SIZE]);
 /* Requests of a function at once. */
 unsigned config_places(const struct function_config *config);
 struct hv_run_spec run_spec_of(const struct image_mapping *image,
@@ -400,6 +413,18 @@ void call_enter_phase(struct sched_call *c, enum call_phase phase);
 bool call_bind(struct sched_call *c, struct instance *i);
 /* The VM was lost before its guest ran: claims another shell. False when that has happened too often. */
 bool call_rebind(struct sched_call *c);
+
+/* Whether the call goes to whichever version is live. */
+static inline bool call_wants_live(const struct sched_call *c)
+{
+    return !c->qualifier || strcmp(c->qualifier, "live") == 0;
+}
+/* The call of a machine image, BOUND and not sent yet, or about to be bound: looks its version up again.
+ * False when that has happened too often. */
+bool call_move(struct sched_call *c); /* call_move.c */
+/* LOOKUP begins; a post's function, `arg` is the call. */
+void call_begin(void *arg);
+void call_drop_images(struct sched_call *c);
 
 /* The body is whole, and the call waited for that (length_wanted). */
 void call_length_known(struct sched_call *c);
@@ -420,6 +445,37 @@ void call_body_first(struct sched_call *c, struct hv_run_spec *run);
 void call_body_taken(struct sched_call *c, size_t len);
 /* The response's first byte is there: notes the phases so far. */
 void call_response_begins(struct sched_call *c);
+
+/* --- services: the versions of machine images; services.c, console.c --------------------------- */
+
+struct services;
+/* NULL where no driver runs services. */
+int services_init(struct scheduler *s, struct un_error *err);
+void services_done(struct scheduler *s);
+/* Their machines, as instances. */
+void services_each(struct scheduler *s,
+                   void (*fn)(void *arg, const struct sched_instance_info *info), void *arg);
+int services_kill(struct scheduler *s, const char *id, struct un_error *err);
+
+/* What machines of services write to their consoles: logs of their functions, without an invocation. */
+struct consoles {
+    struct un_list list;    /* struct console; those that wrote last first */
+    size_t pending_bytes;   /* of all, not on disk yet */
+    struct un_timer timer;
+    struct console_batch *batch; /* being written, or NULL */
+};
+void consoles_init(struct scheduler *s);
+void consoles_done(struct scheduler *s);
+void consoles_flush(struct scheduler *s);
+void console_add(struct scheduler *s, const char *function, const void *data, size_t len);
+/* Calls `fn` for each piece that is not known to be on disk; `id` as in the table guest_logs. */
+void console_each(struct scheduler *s, const char *function,
+                  void (*fn)(void *arg, const char *id, const char *text, size_t len), void *arg);
+/* Whether the id of a piece is not an invocation's. */
+static inline bool console_id(const char *id)
+{
+    return id[0] == '~';
+}
 
 /* --- the scheduler ---------------------------------------------------------------------------- */
 
@@ -454,6 +510,8 @@ struct scheduler {
     size_t body_bytes; /* request bodies held for calls without a VM, all together */
 
     struct record_writer records;
+    struct services *services; /* or NULL */
+    struct consoles consoles;
     struct dialer *dialer;
     struct un_list followers;
     struct async_queue async;

@@ -89,6 +89,7 @@ void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail
     }
     vm->ended = true;
     vm->why = (struct hv_exit){.kind = kind, .fault_vector = ~0u};
+    vm->why.final = true; /* other machines were tried, where that could be */
     snprintf(vm->why.detail, sizeof(vm->why.detail), "%.159s", detail);
     leave_machine(vm);
     leave_service(vm);
@@ -96,9 +97,17 @@ void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail
     un_loop_post(vm->drv->loop, &vm->post);
 }
 
-void connection_lost(struct hv_vm *vm, const char *why)
+/* A machine that shut itself down is a success of its own, but not of the request. */
+void connection_lost(struct hv_vm *vm, enum hv_exit_kind kind, const char *why)
 {
-    connection_end(vm, HV_EXIT_LOST, why);
+    connection_end(vm, kind == HV_EXIT_FAULT ? HV_EXIT_FAULT : HV_EXIT_LOST, why);
+}
+
+void connection_log(struct hv_vm *vm, const void *data, size_t len)
+{
+    if (vm->events->on_log && !vm->ended && !vm->freed) {
+        vm->events->on_log(vm->arg, data, len);
+    }
 }
 
 static void tell_gone(void *arg)
@@ -271,8 +280,9 @@ static void deliver(struct hv_vm *vm)
         return;
     }
     if (!vm->answered) {
-        vm->answered = vm->mc->proven = true;
+        vm->answered = vm->mc->proven = vm->mc->served = true;
         vm->sv->failures = 0;
+        service_proved(vm->sv);
         un_buf_done(&vm->request);
         service_changed(vm->sv);
     }
@@ -337,6 +347,7 @@ void connection_assign(struct hv_vm *vm, struct machine *mc)
         vm->started = true;
         vm->events->on_started(vm->arg);
     }
+    machine_give_boot_log(mc, vm);
     want_input(vm);
 }
 

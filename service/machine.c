@@ -2,11 +2,14 @@
  *
  * With a tap the gateway's kernel answers for the guest's readiness: an attempt to connect succeeds
  * when the port is open. With QEMU's user network every connection is taken at once, by QEMU, which
- * holds it until the guest's TCP answers; so such a machine gets one request at a time until it has
- * answered one.
+ * holds it until the guest's TCP answers; so QEMU is asked whether it has, and no attempt is made before
+ * the guest's card is up, as its first packet would be lost. Where QEMU cannot tell, such a machine gets
+ * one request at a time until it has answered one. A guest may say on its console instead that it is
+ * ready: then its port is not asked.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,25 +17,64 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
 #include "service/service_impl.h"
 
-enum { PROBE_FIRST_US = 4000, PROBE_MOST_US = 50000, LINE_MAX_BYTES = 1024 };
+enum {
+    PROBE_FIRST_US = 4000,
+    PROBE_MOST_US = 50000,
+    ASK_MOST_US = 25000,
+    PROBE_STALE_US = 20000, /* on the user network: its first packet may be lost, or refused */
+    LINE_MAX_BYTES = 1024,
+    BOOT_LOG_BYTES = 16 * 1024,
+    STEADY_US = 5000000 /* ready for so long it is no crash loop */
+};
 
 static void on_timer(void *arg);
 
+/* --- states ------------------------------------------------------------------------------------- */
+
+const char *machine_state_name(enum machine_state state)
+{
+    static const char *const names[] = {"making", "paused", "starting", "ready", "ending"};
+    return names[state];
+}
+
+static void set_state(struct machine *mc, enum machine_state state)
+{
+    mc->state = state;
+    mc->state_us = un_loop_now_us(mc->sv->drv->loop);
+    service_tell_machine(mc, false);
+}
+
 /* --- the end ------------------------------------------------------------------------------------ */
+
+static void tell_console(struct machine *mc, const void *data, size_t len)
+{
+    const struct hv_driver *drv = mc->sv->drv;
+    if (drv->events && drv->events->on_console && len > 0) {
+        drv->events->on_console(drv->events_arg, mc->sv->name, data, len);
+    }
+}
+
+static void tell_line(struct machine *mc);
 
 static void machine_free(struct machine *mc)
 {
     struct service *sv = mc->sv;
     struct hv_driver *drv = sv->drv;
+    tell_line(mc);
+    tell_console(mc, mc->boot.data, mc->boot.len); /* it came to no request */
+    service_tell_machine(mc, true);
     un_list_remove(&mc->node);
     un_timer_cancel(&mc->timer);
     un_buf_done(&mc->line);
+    un_buf_done(&mc->boot);
     free(mc);
     drv->machine_count--;
+    service_volumes_changed(sv);
     service_changed(sv);
     if (drv->drained && drv->machine_count == 0) {
         un_loop_post(drv->loop, &drv->drained_post);
@@ -48,16 +90,19 @@ static void close_probe(struct machine *mc)
     }
 }
 
-void machine_end(struct machine *mc)
+void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why)
 {
     if (mc->state == MACHINE_ENDING) {
         return;
     }
-    mc->state = MACHINE_ENDING;
+    set_state(mc, MACHINE_ENDING);
     un_timer_cancel(&mc->timer);
     close_probe(mc);
+    if (mc->opened) {
+        mc->sv->drv->on_end(mc->sv->drv->arg, mc);
+    }
     while (!un_list_empty(&mc->connections)) {
-        connection_lost(un_list_first(&mc->connections, struct hv_vm, node), "the machine ended");
+        connection_lost(un_list_first(&mc->connections, struct hv_vm, node), kind, why);
     }
     if (mc->m) {
         hv_machine_ops(mc->m)->free(mc->m); /* on_gone follows */
@@ -69,34 +114,53 @@ void machine_end(struct machine *mc)
 static void on_gone(void *arg)
 {
     struct machine *mc = arg;
+    mc->m = NULL;
     if (mc->link) {
         net_detach(mc->link); /* QEMU has closed the tap */
     }
     machine_free(mc);
 }
 
-static void fail(struct machine *mc, const char *why)
+static bool steady(const struct machine *mc)
+{
+    return mc->state == MACHINE_READY &&
+           (mc->served || un_loop_now_us(mc->sv->drv->loop) - mc->state_us >= STEADY_US);
+}
+
+/* It has ended, or is of no use. */
+static void fail(struct machine *mc, enum hv_exit_kind kind, const char *why)
 {
     struct service *sv = mc->sv;
     bool counts = mc->state != MACHINE_READY || !mc->spent;
-    machine_end(mc);
-    if (counts) {
+    bool clean = kind == HV_EXIT_DONE && steady(mc) && mc->in_flight == 0;
+    sv->failures = steady(mc) ? 0 : sv->failures;
+    machine_end(mc, kind, why);
+    if (clean) {
+        un_log(UN_LOG_INFO, "machine shut itself down", "service", sv->name);
+    } else if (counts) {
         service_failed(sv, why);
     }
 }
 
 /* --- readiness ---------------------------------------------------------------------------------- */
 
-static void ready(struct machine *mc)
+/* `proven`: its guest itself has said so, or taken a connection. */
+static void ready(struct machine *mc, bool proven)
 {
-    mc->state = MACHINE_READY;
-    mc->proven = mc->link != NULL;
+    mc->proven = proven;
     mc->idle_us = un_loop_now_us(mc->sv->drv->loop);
     un_timer_cancel(&mc->timer);
-    if (mc->proven) {
-        mc->sv->failures = 0;
+    set_state(mc, MACHINE_READY);
+    if (proven) {
+        service_proved(mc->sv);
     }
     service_changed(mc->sv);
+}
+
+/* Whether QEMU takes connections for the guest, and tells how it is with them. */
+static bool must_ask(const struct machine *mc)
+{
+    return !mc->link && hv_machine_ops(mc->m)->ask && mc->heard != HV_HEARD_UNKNOWN;
 }
 
 static void on_probe(struct bufferevent *bev, short what, void *arg)
@@ -104,8 +168,8 @@ static void on_probe(struct bufferevent *bev, short what, void *arg)
     struct machine *mc = arg;
     if (what & BEV_EVENT_CONNECTED) {
         mc->probe_open = true;
-        if (mc->state == MACHINE_STARTING) {
-            ready(mc);
+        if (mc->state == MACHINE_STARTING && (!must_ask(mc) || mc->heard == HV_HEARD_LISTENS)) {
+            ready(mc, mc->link || mc->heard == HV_HEARD_LISTENS);
         }
     } else {
         close_probe(mc); /* the timer tries again */
@@ -121,10 +185,60 @@ static void try_connect(struct machine *mc)
     if (!mc->probe) {
         return;
     }
+    mc->probe_us = un_loop_now_us(mc->sv->drv->loop);
     bufferevent_setcb(mc->probe, NULL, NULL, on_probe, mc);
     if (bufferevent_socket_connect(mc->probe, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) {
         close_probe(mc);
     }
+}
+
+static void fail_late(struct machine *mc)
+{
+    const struct service *sv = mc->sv;
+    unsigned long long ms = sv->ready_timeout_us / 1000;
+    char why[160];
+    if (sv->ready_console) {
+        snprintf(why, sizeof(why), "its console did not say \"%.80s\" within %llu ms",
+                 sv->ready_console, ms);
+    } else {
+        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", sv->port, ms);
+    }
+    fail(mc, HV_EXIT_LOST, why);
+}
+
+/* The answer of a guest on the user network. An attempt whose packet was lost is given up for another; the
+ * connection that the guest has answered may be an earlier one than `probe`, which is answered then too. */
+static void on_heard(void *arg, enum hv_machine_heard heard)
+{
+    struct machine *mc = arg;
+    bool stale = un_loop_now_us(mc->sv->drv->loop) - mc->probe_us >= PROBE_STALE_US;
+    mc->asking = false;
+    mc->heard = heard;
+    if (mc->state != MACHINE_STARTING) {
+        return;
+    }
+    if (heard == HV_HEARD_LISTENS && mc->probe_open) {
+        ready(mc, true);
+    } else if (heard != HV_HEARD_NOTHING && (!mc->probe || stale)) {
+        try_connect(mc);
+    }
+}
+
+static void attempt(struct machine *mc)
+{
+    if (!must_ask(mc)) {
+        try_connect(mc);
+    } else if (!mc->asking) {
+        mc->asking = true;
+        hv_machine_ops(mc->m)->ask(mc->m);
+    }
+}
+
+static uint64_t pause_us(const struct machine *mc, uint64_t age)
+{
+    bool asks = must_ask(mc);
+    uint64_t us = asks ? age / 16 : age / 4, most = asks ? ASK_MOST_US : PROBE_MOST_US;
+    return us < PROBE_FIRST_US ? PROBE_FIRST_US : us > most ? most : us;
 }
 
 static void on_timer(void *arg)
@@ -133,26 +247,27 @@ static void on_timer(void *arg)
     struct un_loop *loop = mc->sv->drv->loop;
     uint64_t age = un_loop_now_us(loop) - mc->started_us;
     if (age >= mc->sv->ready_timeout_us) {
-        char why[128];
-        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", mc->sv->port,
-                 (unsigned long long)(mc->sv->ready_timeout_us / 1000));
-        fail(mc, why);
+        fail_late(mc);
         return;
     }
-    try_connect(mc);
-    uint64_t pause = age / 4 < PROBE_FIRST_US  ? PROBE_FIRST_US
-                     : age / 4 > PROBE_MOST_US ? PROBE_MOST_US
-                                               : age / 4;
-    if (un_timer_arm_in(&mc->timer, pause) < 0) {
-        fail(mc, "out of memory");
+    if (mc->sv->ready_console) {
+        if (un_timer_arm_in(&mc->timer, mc->sv->ready_timeout_us - age) < 0) {
+            fail(mc, HV_EXIT_LOST, "out of memory");
+        }
+        return;
+    }
+    attempt(mc);
+    if (un_timer_arm_in(&mc->timer, pause_us(mc, age)) < 0) {
+        fail(mc, HV_EXIT_LOST, "out of memory");
     }
 }
 
 void machine_start(struct machine *mc)
 {
-    mc->state = MACHINE_STARTING;
+    set_state(mc, MACHINE_STARTING);
     mc->started_us = un_loop_now_us(mc->sv->drv->loop);
     mc->sv->drv->started++;
+    mc->heard = HV_HEARD_NOTHING;
     hv_machine_ops(mc->m)->start(mc->m);
     on_timer(mc);
 }
@@ -161,9 +276,9 @@ void machine_doubt(struct machine *mc)
 {
     mc->in_flight--;
     if (mc->state == MACHINE_READY) {
-        mc->state = MACHINE_STARTING;
+        set_state(mc, MACHINE_STARTING);
         if (un_timer_arm_in(&mc->timer, PROBE_FIRST_US) < 0) {
-            fail(mc, "out of memory");
+            fail(mc, HV_EXIT_LOST, "out of memory");
         }
     }
 }
@@ -174,9 +289,25 @@ void machine_release(struct machine *mc)
     mc->idle_us = mc->sv->used_us = un_loop_now_us(mc->sv->drv->loop);
     if (mc->sv->limits.per_request) {
         mc->spent = true;
-        machine_end(mc);
+        machine_end(mc, HV_EXIT_DONE, "");
     }
     service_changed(mc->sv);
+}
+
+/* --- its own connections ------------------------------------------------------------------------ */
+
+void service_on_open(void *arg, const struct un_endpoint *to, int fd)
+{
+    struct machine *mc = arg;
+    struct hv_driver *drv = mc->sv->drv;
+    if (!drv->on_open || mc->state == MACHINE_ENDING) {
+        close(fd);
+        return;
+    }
+    const struct service_opening opening = {
+        .machine = mc, .function = mc->sv->name, .egress = mc->sv->egress, .to = to, .fd = fd};
+    mc->opened = true;
+    drv->on_open(drv->arg, &opening);
 }
 
 /* --- making ------------------------------------------------------------------------------------- */
@@ -185,26 +316,67 @@ static void on_made(void *arg, int rc, const struct un_error *err)
 {
     struct machine *mc = arg;
     if (rc < 0) {
-        fail(mc, err->text);
+        fail(mc, HV_EXIT_LOST, err->text);
         return;
     }
-    mc->state = MACHINE_PAUSED;
+    set_state(mc, MACHINE_PAUSED);
     service_changed(mc->sv);
+}
+
+/* Whether what has come of the line says that the guest is ready. */
+static void look_for_ready(struct machine *mc)
+{
+    const char *text = mc->sv->ready_console;
+    if (text && mc->state == MACHINE_STARTING && mc->line.len >= strlen(text) &&
+        memmem(mc->line.data, mc->line.len, text, strlen(text))) {
+        ready(mc, true);
+    }
 }
 
 static void tell_line(struct machine *mc)
 {
     struct hv_driver *drv = mc->sv->drv;
-    if (drv->on_console && mc->line.len > 0) {
-        drv->on_console(drv->arg, mc->sv->name, (const char *)mc->line.data, mc->line.len);
+    look_for_ready(mc);
+    if (mc->line.len > 0) {
+        snprintf(mc->words, sizeof(mc->words), "%.*s",
+                 (int)(mc->line.len < sizeof(mc->words) ? mc->line.len : sizeof(mc->words) - 1),
+                 (const char *)mc->line.data);
+        if (drv->on_console) {
+            drv->on_console(drv->arg, mc->sv->name, (const char *)mc->line.data, mc->line.len);
+        }
+        if (!mc->sv->limits.per_request && un_buf_append(&mc->line, "\n", 1) == 0) {
+            tell_console(mc, mc->line.data, mc->line.len); /* whole lines: others write as well */
+        }
     }
     un_buf_reset(&mc->line);
+}
+
+/* Of a machine for one request: to that one, once it is there. */
+static void log_bytes(struct machine *mc, const void *data, size_t len)
+{
+    if (!mc->sv->limits.per_request) {
+        return;
+    }
+    if (!un_list_empty(&mc->connections)) {
+        connection_log(un_list_first(&mc->connections, struct hv_vm, node), data, len);
+    } else if (mc->boot.len + len <= BOOT_LOG_BYTES) {
+        (void)un_buf_append(&mc->boot, data, len);
+    }
+}
+
+void machine_give_boot_log(struct machine *mc, struct hv_vm *vm)
+{
+    if (mc->boot.len > 0) {
+        connection_log(vm, mc->boot.data, mc->boot.len);
+        un_buf_done(&mc->boot);
+    }
 }
 
 static void on_log(void *arg, const void *data, size_t len)
 {
     struct machine *mc = arg;
     const char *text = data;
+    log_bytes(mc, data, len);
     for (size_t i = 0; i < len; i++) {
         if (text[i] == '\n' || mc->line.len == LINE_MAX_BYTES) {
             tell_line(mc);
@@ -213,21 +385,24 @@ static void on_log(void *arg, const void *data, size_t len)
             (void)un_buf_append(&mc->line, &text[i], 1); /* a log may have gaps */
         }
     }
+    look_for_ready(mc);
 }
 
 static void on_exit_(void *arg, const struct hv_exit *why)
 {
     struct machine *mc = arg;
-    char text[200];
-    snprintf(text, sizeof(text), "%s%s%.*s", why->detail, mc->line.len ? "; its last words: " : "",
-             (int)(mc->line.len > 60 ? 60 : mc->line.len),
-             mc->line.len ? (const char *)mc->line.data : "");
+    char text[320];
     tell_line(mc);
-    fail(mc, text);
+    snprintf(text, sizeof(text), "%s%s%.60s", why->detail,
+             mc->words[0] ? "; its last words: " : "", mc->words);
+    fail(mc, why->kind, text);
 }
 
-static const struct hv_machine_events events = {
-    .on_made = on_made, .on_log = on_log, .on_exit = on_exit_, .on_gone = on_gone};
+static const struct hv_machine_events events = {.on_made = on_made,
+                                                .on_log = on_log,
+                                                .on_exit = on_exit_,
+                                                .on_heard = on_heard,
+                                                .on_gone = on_gone};
 
 /* A port of loopback that was free a moment ago. */
 static int free_port(uint16_t *ret)
@@ -246,7 +421,7 @@ static int free_port(uint16_t *ret)
 static int make(struct machine *mc, struct un_error *err)
 {
     struct service *sv = mc->sv;
-    char prefix[4] = "24", port[8];
+    char prefix[4] = "24", port[8], tsc_khz[24];
     struct hv_net_words words = {.ip = "10.0.2.15", /* QEMU's user network, as it always is */
                                  .prefix = prefix,
                                  .netmask = "255.255.255.0",
@@ -255,10 +430,12 @@ static int make(struct machine *mc, struct un_error *err)
                                  .port = port};
     struct hv_machine_spec spec = sv->spec;
     spec.name = sv->name;
+    spec.guard = sv->flavor->guard && sv->spec.type != HV_MACHINE_MICROVM;
     spec.events = &events;
     spec.arg = mc;
     mc->addr = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(sv->port)};
     snprintf(port, sizeof(port), "%u", sv->port);
+    snprintf(tsc_khz, sizeof(tsc_khz), "%" PRIu64, un_clock_tsc_hz() / 1000);
     if (mc->link) {
         snprintf(prefix, sizeof(prefix), "%u", mc->link->prefix);
         words = (struct hv_net_words){.ip = mc->link->ip,
@@ -282,6 +459,7 @@ static int make(struct machine *mc, struct un_error *err)
         mc->addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         mc->addr.sin_port = htons(spec.host_port);
     }
+    words.tsc_khz = tsc_khz;
     un_autobuf struct un_buf cmdline = {0};
     int rc = hv_cmdline_expand(sv->flavor, sv->append, &words, &cmdline, err);
     if (rc < 0) {
@@ -311,7 +489,7 @@ static void on_attach(void *arg, int rc, struct net_link *link, const struct un_
         net_detach(link);
         mc->link = NULL;
     }
-    fail(mc, rc < 0 ? err->text : mine.text);
+    fail(mc, HV_EXIT_LOST, rc < 0 ? err->text : mine.text);
 }
 
 int machine_begin(struct service *sv)
@@ -322,21 +500,24 @@ int machine_begin(struct service *sv)
         return -ENOMEM;
     }
     mc->sv = sv;
-    mc->state = MACHINE_MAKING;
+    un_id_new(mc->id);
+    mc->begun_us = un_loop_now_us(sv->drv->loop);
     un_list_init(&mc->connections);
     un_timer_init(&mc->timer, sv->drv->loop, on_timer, mc);
     un_list_push(&sv->machines, &mc->node);
     sv->drv->machine_count++;
+    set_state(mc, MACHINE_MAKING);
     if (!sv->drv->net) {
         if (make(mc, &err) < 0) {
-            fail(mc, err.text);
+            fail(mc, HV_EXIT_LOST, err.text);
         }
         return 0;
     }
     mc->linking = true;
-    if (net_attach(sv->drv->net, on_attach, mc, &err) < 0) {
+    const struct net_wish wish = {.key = sv->key, .egress = sv->egress};
+    if (net_attach(sv->drv->net, &wish, on_attach, mc, &err) < 0) {
         mc->linking = false;
-        fail(mc, err.text);
+        fail(mc, HV_EXIT_LOST, err.text);
     }
     return 0;
 }

@@ -21,7 +21,7 @@ static uint32_t wanted(const struct service_limits *l, const struct service_coun
     uint32_t per = l->per_request ? 1 : l->concurrency;
     uint64_t machines = (requests + per - 1) / per;
     uint32_t n = machines > l->max_machines ? l->max_machines : (uint32_t)machines;
-    return n > l->min_machines ? n : l->min_machines;
+    return n > l->min_machines || c->leaving ? n : l->min_machines;
 }
 
 static uint64_t rest_us(const struct service_limits *l)
@@ -31,7 +31,7 @@ static uint64_t rest_us(const struct service_limits *l)
 
 static bool in_use(const struct service_limits *l, const struct service_counts *c, uint64_t now_us)
 {
-    return c->used_us && now_us < c->used_us + rest_us(l);
+    return c->used_us && !c->leaving && now_us < c->used_us + rest_us(l);
 }
 
 void service_decide(const struct service_limits *l, const struct service_counts *c, uint64_t now_us,
@@ -46,7 +46,7 @@ void service_decide(const struct service_limits *l, const struct service_counts 
 
     if (now_us < c->retry_us) {
         ret->again_us = c->retry_us;
-    } else {
+    } else if (!c->judged) {
         ret->start = least(lack, c->paused);
         uint32_t made = c->paused - ret->start + c->making;
         ret->make = over(lack - ret->start + spare, made);
@@ -55,6 +55,7 @@ void service_decide(const struct service_limits *l, const struct service_counts 
     if (c->waiting == 0 && !used) {
         ret->stop = least(c->idle, over(c->ready, want));
         ret->discard = c->paused - ret->start;
+        ret->abandon = c->leaving ? c->starting : 0;
     }
 }
 

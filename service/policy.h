@@ -23,6 +23,8 @@ struct service_counts {
     uint32_t paused;    /* made, not started: the bound pool */
     uint64_t used_us;   /* when the last request came; 0: never */
     uint64_t retry_us;  /* a machine failed: none is started before */
+    bool leaving;       /* another version is live, or another service waits for what this one holds */
+    bool judged;        /* it has failed too often: nothing is started until that is decided */
 };
 
 struct service_decision {
@@ -30,13 +32,15 @@ struct service_decision {
     uint32_t make;     /* machines to begin */
     uint32_t stop;     /* idle ready machines to let go, the longest idle first */
     uint32_t discard;  /* paused machines to let go */
+    uint32_t abandon;  /* starting machines to let go */
     uint64_t again_us; /* decide again then; 0: when something happens */
 };
 
 /* Starts as many machines as the requests that wait need, never more than max; one machine started
  * serves the whole herd that it has places for. While the service is in use one machine stands paused
  * beside those that run, ready to be started, unless the maximum is reached. When it has been idle for
- * idle_ms, all but min_machines go. */
+ * idle_ms, all but min_machines go. What is leaving keeps nothing but what requests need, and waits for
+ * none. */
 void service_decide(const struct service_limits *l, const struct service_counts *c, uint64_t now_us,
                     struct service_decision *ret);
 

@@ -5,13 +5,16 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/limits.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
 #include "service/service_impl.h"
 
 enum {
     FAILURES_MOST = 3, /* in a row, then those who wait are told */
-    MEMORY_RETRY_US = 100000
+    MEMORY_RETRY_US = 100000,
+    FORGET_US = 600000000 /* failures of a version that nobody uses any more */
 };
 
 static void decide(void *arg);
@@ -33,6 +36,11 @@ static void service_free(struct service *sv)
     free(sv->key);
     free(sv->name);
     free(sv->append);
+    free(sv->ready_console);
+    for (char **rule = sv->egress; rule && *rule; rule++) {
+        free(*rule);
+    }
+    free(sv->egress);
     hv_machine_files_unref(sv->files);
     free(sv);
 }
@@ -50,10 +58,28 @@ static bool copy_disk(struct service *sv, const char *path, const char *format, 
     return copy(path, (char **)&d->path) && copy(format, (char **)&d->format);
 }
 
+static bool copy_egress(struct service *sv, char *const *from)
+{
+    size_t count = 0;
+    while (from && from[count]) {
+        count++;
+    }
+    if (count == 0) {
+        return true;
+    }
+    sv->egress = calloc(count + 1, sizeof(char *));
+    bool good = sv->egress != NULL;
+    for (size_t i = 0; good && i < count; i++) {
+        good = copy(from[i], &sv->egress[i]);
+    }
+    return good;
+}
+
 static bool copy_config(struct service *sv, const struct hv_machine_config *config)
 {
     bool good = copy(config->key, &sv->key) && copy(config->name, &sv->name) &&
-                copy(config->append, &sv->append);
+                copy(config->append, &sv->append) &&
+                copy(config->ready_console, &sv->ready_console) && copy_egress(sv, config->egress);
     sv->disks = calloc(config->volume_count + 1, sizeof(*sv->disks));
     good = good && sv->disks;
     if (good && config->disk) {
@@ -82,28 +108,11 @@ static struct service *service_find(struct hv_driver *drv, const char *key)
     return NULL;
 }
 
-int service_get(struct hv_driver *drv, const struct hv_machine_config *config, struct service **ret,
-                struct un_error *err)
+/* What of the configuration is numbers. */
+static void take_config(struct service *sv, const struct hv_machine_config *config)
 {
-    struct service *sv = service_find(drv, config->key);
-    if (sv) {
-        *ret = sv;
-        return 0;
-    }
-    const struct hv_flavor *flavor = config->flavor
-                                         ? hv_flavor_find(config->flavor)
-                                         : hv_flavor_detect(config->image, config->image_len);
-    if (!flavor) {
-        return un_error_set(err, -EINVAL, "flavor \"%s\" is not known; there are %s",
-                            config->flavor, hv_flavor_names());
-    }
-    sv = calloc(1, sizeof(*sv));
-    if (!sv) {
-        return un_error_set(err, -ENOMEM, "out of memory");
-    }
-    sv->drv = drv;
-    sv->flavor = flavor;
     sv->port = config->port;
+    sv->version = config->version;
     sv->limits =
         (struct service_limits){.concurrency = config->per_request ? 1 : config->concurrency,
                                 .min_machines = config->min_instances,
@@ -112,20 +121,68 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
                                 .per_request = config->per_request};
     sv->ready_timeout_us = (uint64_t)config->ready_timeout_ms * 1000;
     sv->spec = (struct hv_machine_spec){.boot = config->disk ? HV_BOOT_DISK : HV_BOOT_KERNEL,
-                                        .type = flavor->type,
+                                        .type = sv->flavor->type,
+                                        .acpi = sv->flavor->acpi,
                                         .mem_bytes = config->mem_bytes};
     if (config->disk && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
     }
+}
+
+static struct service *service_new(struct hv_driver *drv, const struct hv_machine_config *config,
+                                   const struct hv_flavor *flavor)
+{
+    struct service *sv = calloc(1, sizeof(*sv));
+    if (!sv) {
+        return NULL;
+    }
+    sv->drv = drv;
+    sv->flavor = flavor;
+    take_config(sv, config);
     un_list_init(&sv->node);
     un_list_init(&sv->machines);
     un_list_init(&sv->waiting);
     un_timer_init(&sv->timer, drv->loop, decide, sv);
     if (!copy_config(sv, config)) {
         service_free(sv);
-        return un_error_set(err, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    if (service_has_volumes(sv)) {
+        sv->limits.max_machines = 1;
+        sv->limits.min_machines = sv->limits.min_machines ? 1 : 0;
     }
     un_list_push(&drv->services, &sv->node);
+    return sv;
+}
+
+int service_get(struct hv_driver *drv, const struct hv_machine_config *config, struct service **ret,
+                struct un_error *err)
+{
+    struct service *sv = service_find(drv, config->key);
+    if (!sv) {
+        if (config->egress && config->egress[0] && !drv->net) {
+            return un_error_set(
+                err, -ENOTSUP,
+                "machine images connect to nothing from QEMU's user network, and this function has "
+                "egress: run unid as root (see unictl doctor), or deploy it without --egress");
+        }
+        const struct hv_flavor *flavor = config->flavor
+                                             ? hv_flavor_find(config->flavor)
+                                             : hv_flavor_detect(config->image, config->image_len);
+        if (!flavor) {
+            return un_error_set(err, -EINVAL, "flavor \"%s\" is not known; there are %s",
+                                config->flavor, hv_flavor_names());
+        }
+        sv = service_new(drv, config, flavor);
+    }
+    if (!sv) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    sv->proven |= config->proven;
+    if (config->live) {
+        sv->live = true;
+        sv->superseded = false;
+    }
     *ret = sv;
     return 0;
 }
@@ -134,8 +191,11 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
 
 static void count(const struct service *sv, struct service_counts *c)
 {
-    *c = (struct service_counts){
-        .waiting = sv->waiting_count, .used_us = sv->used_us, .retry_us = sv->retry_us};
+    *c = (struct service_counts){.waiting = sv->waiting_count,
+                                 .used_us = sv->used_us,
+                                 .retry_us = sv->retry_us,
+                                 .leaving = sv->superseded || service_volumes_claimed(sv),
+                                 .judged = sv->judging};
     un_list_for_each (it, &sv->machines) {
         const struct machine *mc = un_list_entry(it, struct machine, node);
         c->in_flight += mc->in_flight;
@@ -207,12 +267,22 @@ static void carry_out(struct service *sv, const struct service_decision *d)
         machine_start(mc);
     }
     for (uint32_t i = 0; i < d->stop && (mc = pick(sv, MACHINE_READY)); i++) {
-        machine_end(mc);
+        machine_end(mc, HV_EXIT_DONE, "");
     }
     for (uint32_t i = 0; i < d->discard && (mc = pick(sv, MACHINE_PAUSED)); i++) {
-        machine_end(mc);
+        machine_end(mc, HV_EXIT_DONE, "");
     }
-    for (uint32_t i = 0; i < d->make; i++) {
+    for (uint32_t i = 0; i < d->abandon && (mc = pick(sv, MACHINE_STARTING)); i++) {
+        machine_end(mc, HV_EXIT_DONE, "");
+    }
+    enum service_blocked was_blocked = sv->blocked;
+    sv->blocked = d->make == 0 || service_volumes_free(sv) ? SERVICE_FREE
+                  : sv->waiting_count > 0                  ? SERVICE_BLOCKED
+                                                           : SERVICE_BLOCKED_AHEAD;
+    if (sv->blocked != was_blocked) {
+        service_volumes_changed(sv); /* who has them may have to go, or may stay */
+    }
+    for (uint32_t i = 0; i < d->make && !sv->blocked; i++) {
         struct hv_driver *drv = sv->drv;
         if (drv->may_use && !drv->may_use(drv->arg, sv->spec.mem_bytes)) {
             sv->retry_us = un_loop_now_us(drv->loop) + MEMORY_RETRY_US;
@@ -226,24 +296,89 @@ static void carry_out(struct service *sv, const struct service_decision *d)
     }
 }
 
+/* The live version waits for what this older one has: it serves what it has, and nothing more for now. */
+static bool holds_back(const struct service *sv)
+{
+    return sv->superseded && service_volumes_claimed(sv);
+}
+
+/* Requests come to an end, connections that carry none may not: where another waits for the volumes they
+ * get some time. Says when to look again; 0: there is no need. */
+static uint64_t bound_connections(struct service *sv, uint64_t now)
+{
+    uint64_t end = sv->claimed_us + LIMIT_MACHINE_HANDOVER_MS * 1000ull;
+    if (!service_volumes_claimed(sv)) {
+        sv->claimed_us = 0;
+        return 0;
+    }
+    if (!sv->claimed_us) {
+        sv->claimed_us = now;
+        return now + LIMIT_MACHINE_HANDOVER_MS * 1000ull;
+    }
+    un_list_for_each (it, &sv->machines) {
+        struct machine *mc = un_list_entry(it, struct machine, node);
+        un_list_for_each_safe (at, &mc->connections) {
+            struct hv_vm *vm = un_list_entry(at, struct hv_vm, node);
+            if (vm->raw && now >= end) {
+                connection_lost(vm, HV_EXIT_LOST, "another version takes over the volumes");
+            }
+        }
+    }
+    return now < end ? end : 0;
+}
+
+static bool kept(const struct service *sv)
+{
+    return sv->live && sv->limits.min_machines > 0;
+}
+
+/* Whether nothing is left of it; else `again_us` is when that may be. */
+static bool over(const struct service *sv, uint64_t now, uint64_t *again_us)
+{
+    if (sv->connections > 0 || !un_list_empty(&sv->machines)) {
+        return false;
+    }
+    if (sv->drv->drained) {
+        return true;
+    }
+    if (kept(sv)) {
+        return false;
+    }
+    *again_us = sv->failures > 0 && !sv->superseded ? sv->retry_us + FORGET_US : 0;
+    return *again_us <= now;
+}
+
+/* Of two instants, of which 0 is none. */
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return !a || (b && b < a) ? b : a;
+}
+
 static void decide(void *arg)
 {
     struct service *sv = arg;
     struct service_counts counts;
     struct service_decision d;
-    uint64_t now = un_loop_now_us(sv->drv->loop);
-    assign_waiting(sv);
-    if (sv->connections == 0 && un_list_empty(&sv->machines) &&
-        (sv->limits.min_machines == 0 || sv->drv->drained)) {
+    struct service_limits limits = sv->limits;
+    uint64_t now = un_loop_now_us(sv->drv->loop), again = 0;
+    if (!holds_back(sv)) {
+        assign_waiting(sv);
+    }
+    if (over(sv, now, &again)) {
         service_free(sv);
         return;
     }
     if (sv->drv->drained) {
         return;
     }
+    if (!kept(sv)) {
+        limits.min_machines = 0;
+    }
     count(sv, &counts);
-    service_decide(&sv->limits, &counts, now, &d);
+    counts.waiting = holds_back(sv) ? 0 : counts.waiting;
+    service_decide(&limits, &counts, now, &d);
     carry_out(sv, &d);
+    d.again_us = earlier(earlier(d.again_us, again), bound_connections(sv, now));
     if (d.again_us) {
         /* Out of memory: the next change decides again. */
         (void)un_timer_arm_at(&sv->timer, d.again_us > now ? d.again_us : now + 1000);
@@ -257,6 +392,44 @@ void service_changed(struct service *sv)
     un_loop_post(sv->drv->loop, &sv->post);
 }
 
+void service_proved(struct service *sv)
+{
+    const struct hv_driver *drv = sv->drv;
+    if (sv->proven) {
+        return;
+    }
+    sv->proven = true;
+    if (drv->events && drv->events->on_proven) {
+        drv->events->on_proven(drv->events_arg, sv->name, sv->version);
+    }
+}
+
+void service_lose_waiting(struct service *sv)
+{
+    while (!un_list_empty(&sv->waiting)) {
+        struct hv_vm *vm = un_list_first(&sv->waiting, struct hv_vm, node);
+        un_list_remove(&vm->node);
+        sv->waiting_count--;
+        connection_lost(vm, HV_EXIT_LOST, sv->why);
+    }
+}
+
+/* A new version that has never been ready may have one before it that was: whoever listens finds out. */
+static void judge(struct service *sv)
+{
+    const struct hv_driver *drv = sv->drv;
+    if (sv->judging) {
+        return;
+    }
+    if (!sv->judged && sv->live && !sv->proven && !sv->limits.per_request && drv->events &&
+        drv->events->on_failing) {
+        sv->judged = sv->judging = true;
+        drv->events->on_failing(drv->events_arg, sv->name, sv->version, sv->why);
+    } else {
+        service_lose_waiting(sv);
+    }
+}
+
 void service_failed(struct service *sv, const char *why)
 {
     sv->failures++;
@@ -264,11 +437,8 @@ void service_failed(struct service *sv, const char *why)
     sv->retry_us = un_loop_now_us(sv->drv->loop) + service_backoff_us(sv->failures);
     snprintf(sv->why, sizeof(sv->why), "%.159s", why);
     un_log(UN_LOG_WARN, "machine failed", "service", sv->name, "reason", sv->why);
-    while (sv->failures >= FAILURES_MOST && !un_list_empty(&sv->waiting)) {
-        struct hv_vm *vm = un_list_first(&sv->waiting, struct hv_vm, node);
-        un_list_remove(&vm->node);
-        sv->waiting_count--;
-        connection_lost(vm, sv->why);
+    if (sv->failures >= FAILURES_MOST) {
+        judge(sv);
     }
     service_changed(sv);
 }
@@ -305,6 +475,7 @@ static uint64_t driver_memory(struct hv_driver *drv)
 
 static const struct hv_driver_ops service_ops = {
     .name = "machine",
+    .service = &service_version_ops,
     .memory_bytes = driver_memory,
     .close = driver_close,
     .probe = driver_probe,
@@ -328,11 +499,14 @@ int service_driver_open(const struct service_driver_spec *spec, struct hv_driver
     if (!drv) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    (void)un_clock_tsc_hz(); /* begins to measure */
     drv->base.ops = &service_ops;
     drv->loop = spec->loop;
     drv->machines = spec->machines;
     drv->net = spec->net;
     drv->may_use = spec->may_use;
+    drv->on_open = spec->on_open;
+    drv->on_end = spec->on_end;
     drv->on_console = spec->on_console;
     drv->arg = spec->arg;
     un_list_init(&drv->services);
@@ -353,7 +527,8 @@ void service_driver_drain(struct hv_driver *drv, void (*done)(void *arg), void *
     un_list_for_each (it, &drv->services) {
         struct service *sv = un_list_entry(it, struct service, node);
         un_list_for_each_safe (at, &sv->machines) {
-            machine_end(un_list_entry(at, struct machine, node));
+            machine_end(un_list_entry(at, struct machine, node), HV_EXIT_LOST,
+                        "unid is shutting down");
         }
         service_changed(sv);
     }

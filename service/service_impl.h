@@ -16,8 +16,12 @@ struct hv_driver {
     struct hv_driver *machines;
     struct netplumb *net;
     bool (*may_use)(void *arg, uint64_t bytes);
+    void (*on_open)(void *arg, const struct service_opening *opening);
+    void (*on_end)(void *arg, const void *machine);
     void (*on_console)(void *arg, const char *service, const char *line, size_t len);
     void *arg;
+    const struct hv_service_events *events; /* or NULL */
+    void *events_arg;
     struct un_list services;
     unsigned machine_count; /* not gone yet */
     uint64_t started, failed;
@@ -26,7 +30,14 @@ struct hv_driver {
     struct un_post drained_post;
 };
 
-/* One version of a function. Lives as long as it has machines or connections. */
+struct machine;
+
+/* Whether a machine is wanted that cannot be begun, as another has its volumes: for requests that wait, or
+ * for none. */
+enum service_blocked { SERVICE_FREE, SERVICE_BLOCKED_AHEAD, SERVICE_BLOCKED };
+
+/* One version of a function. Lives as long as it has machines or connections, is kept, or has failed
+ * lately. */
 struct service {
     struct un_list node;
     struct hv_driver *drv;
@@ -36,8 +47,18 @@ struct service {
     struct hv_machine_files *files; /* what the paths in `spec` name stays */
     const struct hv_flavor *flavor;
     char *append;
+    char **egress; /* NULL: nothing */
     uint16_t port;
     struct service_limits limits;
+    uint32_t version;
+    bool live;       /* as far as one was told: limits.min_machines counts */
+    bool superseded; /* another version is live */
+    bool proven;     /* a machine of it has been ready */
+    bool judged;     /* on_failing was told; `judging`: and nothing has come of it yet */
+    bool judging;
+    enum service_blocked blocked;
+    uint64_t claimed_us; /* since when another waits for its volumes; 0: none does */
+    char *ready_console; /* or NULL: its port says it */
     uint64_t ready_timeout_us;
     struct un_list machines;
     struct un_list waiting; /* struct hv_vm, oldest first */
@@ -55,6 +76,21 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
 void service_changed(struct service *sv);
 /* A machine failed. Tells those who wait when there have been too many in a row. */
 void service_failed(struct service *sv, const char *why);
+/* A machine has been ready beyond doubt. */
+void service_proved(struct service *sv);
+/* Those who wait for a machine are lost. */
+void service_lose_waiting(struct service *sv);
+
+/* versions.c */
+extern const struct hv_service_ops service_version_ops;
+void service_tell_machine(const struct machine *mc, bool gone);
+
+/* volume.c: whether no machine has what the service would open; whether another service waits for what a
+ * machine of this one has; somebody should look again. */
+bool service_volumes_free(const struct service *sv);
+bool service_volumes_claimed(const struct service *sv);
+void service_volumes_changed(struct service *sv);
+bool service_has_volumes(const struct service *sv);
 
 enum machine_state {
     MACHINE_MAKING,
@@ -68,13 +104,17 @@ struct machine {
     struct un_list node;
     struct service *sv;
     enum machine_state state;
+    char id[UN_ID_SIZE];
+    uint64_t begun_us, state_us;
     struct hv_machine *m; /* NULL before it is begun: the network comes first */
     struct net_link *link;
     bool linking; /* net_attach is under way */
     struct sockaddr_in addr;
     unsigned in_flight;
     struct un_list connections; /* struct hv_vm, as many as in_flight */
+    bool opened;                /* it has opened a connection: its end is told */
     bool proven;      /* it has answered once: a connection that is taken means that it listens */
+    bool served;      /* it has answered a request */
     bool spent;       /* per request: it has served its one */
     uint64_t idle_us; /* READY and nothing in flight: since when */
     uint64_t started_us;
@@ -83,20 +123,31 @@ struct machine {
         *probe; /* an attempt to connect; READY: a connection for the first request */
     bool probe_open;
     struct un_buf line; /* of the console */
+    char words[96];     /* its last line before that */
+    struct un_buf boot; /* per request: console bytes from before its request, bounded */
+    uint64_t probe_us;           /* when it was begun */
+    bool asking;                 /* hv_machine_ops.ask is under way */
+    enum hv_machine_heard heard; /* the last answer */
 };
 /* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
 int machine_begin(struct service *sv);
 void machine_start(struct machine *mc);
-/* Ends it in any state; it is freed when all of it is gone. */
-void machine_end(struct machine *mc);
+/* Ends it in any state; it is freed when all of it is gone. Requests at it are lost: FAULT where it crashed,
+ * else LOST. */
+void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why);
+const char *machine_state_name(enum machine_state state);
 /* It took a connection but does not listen after all: back to STARTING, with a request less. */
 void machine_doubt(struct machine *mc);
 /* Its connection is broken off or was closed: one request less. */
 void machine_release(struct machine *mc);
 
+/* It serves the connection from now on: what it wrote before is that one's log too. */
+void machine_give_boot_log(struct machine *mc, struct hv_vm *vm);
+
 /* The way of a connection (struct hv_vm): connection.c */
 void connection_assign(struct hv_vm *vm, struct machine *mc);
-void connection_lost(struct hv_vm *vm, const char *why);
+void connection_lost(struct hv_vm *vm, enum hv_exit_kind kind, const char *why);
+void connection_log(struct hv_vm *vm, const void *data, size_t len);
 /* It leaves its machine and its service, and on_exit follows. Once. */
 void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail);
 /* The machine did not take it: it waits again, in front of the others. */

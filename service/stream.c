@@ -104,8 +104,9 @@ void stream_input(struct hv_vm *vm, const void *data, size_t len, bool eof)
 /* From here on nothing can be repeated. */
 static void taken(struct hv_vm *vm)
 {
-    vm->taken = vm->mc->proven = true;
+    vm->taken = vm->mc->proven = vm->mc->served = true;
     vm->sv->failures = 0;
+    service_proved(vm->sv);
     un_timer_cancel(&vm->settle);
     if (!vm->started) {
         vm->started = true;

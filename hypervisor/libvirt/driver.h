@@ -13,6 +13,7 @@
 #include "hypervisor/layout.h"
 #include "hypervisor/libvirt/choice.h"
 #include "hypervisor/libvirt/host.h"
+#include "hypervisor/libvirt/news.h"
 #include "hypervisor/machine.h"
 
 /* The way of the host:
@@ -49,8 +50,10 @@ struct hv_driver {
     struct un_job clean_job, open_job;
     struct un_list wants;          /* struct lv_want */
     struct un_list waiting_probes; /* struct lv_probe_request */
-    uint64_t tsc_start, mono_start_us, tsc_hz;
-    unsigned vms; /* and machines */
+    uint64_t tsc_hz;
+    struct lv_news *news;
+    struct un_list machines; /* struct hv_machine */
+    unsigned vms;            /* and machines */
 };
 
 /* The way of a VM is in hv.h. At a worker it has at most one `job` (make, resume, remove) and, from
@@ -104,6 +107,8 @@ void lv_driver_want(struct hv_driver *drv, struct lv_want *want);
  * host READY. */
 int lv_driver_choose(struct hv_driver *drv, char ret[LV_ACCELERATOR_SIZE], struct un_error *err);
 
-extern const struct hv_machine_ops lv_machine_ops; /* machine.c */
+/* machine.c */
+extern const struct hv_machine_ops lv_machine_ops;
+void lv_machine_news(void *arg, const char *domain, const struct hv_exit *why); /* lv_news_cb */
 
 #endif

@@ -1,9 +1,8 @@
 /* machine.c - one machine of the libvirt driver: from making to removal, on the loop thread.
  *
  * As vm.c, without a channel: what it writes to its console is its log, and the end of that
- * connection is the end of QEMU. Whether the guest stopped by itself or crashed is not told by QEMU's
- * end; `-no-reboot` and destroy for every kind of end make them look alike, so the one who uses the
- * machine judges by what it was doing.
+ * connection is the end of QEMU. Why it ended comes from libvirt (news.h), somewhat before or after
+ * that; on_exit waits for both, not for long.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,7 +15,12 @@
 #include "hypervisor/libvirt/ring0.h"
 #include "hypervisor/machine.h"
 
-enum { READ_AT_ONCE = 4096, READS_A_TURN = 16 };
+enum {
+    READ_AT_ONCE = 4096,
+    READS_A_TURN = 16,
+    NEWS_US = 500000, /* after the console's end */
+    END_US = 1000000  /* after the news */
+};
 
 struct hv_machine {
     struct hv_machine_base base;
@@ -24,12 +28,16 @@ struct hv_machine {
     const struct hv_machine_events *events;
     void *arg;
     enum lv_vm_state state;
-    bool freed, busy, reaping;
+    struct un_list node; /* in the driver's machines */
+    bool freed, busy, reaping, killed, asking;
+    struct hv_exit why;      /* as far as it is known */
+    struct un_timer end_timer;
+    enum hv_machine_heard heard; /* the worker's */
     struct hv_machine_spec spec; /* its strings are our own */
     struct hv_machine_disk disks[LV_MACHINE_DISKS];
     struct lv_shell shell;
     struct lv_want want;
-    struct un_job job, reap_job;
+    struct un_job job, reap_job, ask_job;
     struct event *console;
     struct hv_usage usage;
 };
@@ -53,6 +61,7 @@ static struct hv_machine *machine_of(struct un_job *job)
 
 static void machine_free(struct hv_machine *m)
 {
+    un_list_remove(&m->node);
     const struct hv_machine_spec *s = &m->spec;
     const void *const owned[] = {s->name, s->kernel, s->initrd, s->cmdline, s->tap, s->mac};
     for (size_t i = 0; i < UN_ARRAY_SIZE(owned); i++) {
@@ -84,7 +93,7 @@ static void remove_done(struct un_job *job, int rc, const struct un_error *err)
 
 static void remove_when_idle(struct hv_machine *m)
 {
-    if (m->freed && !m->busy && !m->reaping) {
+    if (m->freed && !m->busy && !m->reaping && !m->asking) {
         submit(m, m->drv->removers, remove_run, remove_done);
     }
 }
@@ -106,8 +115,8 @@ static void reap_done(struct un_job *job, int rc, const struct un_error *err)
 static void kill_guest(struct hv_machine *m)
 {
     lv_shell_kill(&m->shell);
-    if (!m->reaping) {
-        m->reaping = true;
+    if (!m->killed) {
+        m->killed = m->reaping = true;
         m->reap_job.run = reap_run;
         m->reap_job.done = reap_done;
         un_workers_submit(m->drv->removers, &m->reap_job);
@@ -126,6 +135,7 @@ static void lv_machine_free(struct hv_machine *m)
 {
     m->freed = true;
     un_list_remove(&m->want.node);
+    un_timer_cancel(&m->end_timer);
     close_console(m);
     if (m->state == LV_VM_RUNNING) {
         kill_guest(m);
@@ -147,13 +157,66 @@ static void measure_usage(struct hv_machine *m)
 }
 
 /* Once, from an event of the loop. */
-static void end(struct hv_machine *m, const struct hv_exit *why)
+static void end(struct hv_machine *m)
 {
+    if (m->state != LV_VM_RUNNING && m->state != LV_VM_SHELL) {
+        return;
+    }
+    un_timer_cancel(&m->end_timer);
     measure_usage(m);
     m->state = LV_VM_ENDED;
     close_console(m);
     kill_guest(m);
-    m->events->on_exit(m->arg, why);
+    m->events->on_exit(m->arg, &m->why);
+}
+
+static void on_end_timer(void *arg)
+{
+    end(arg);
+}
+
+static void end_in(struct hv_machine *m, uint64_t us)
+{
+    if (!un_timer_armed(&m->end_timer) && un_timer_arm_in(&m->end_timer, us) < 0) {
+        end(m);
+    }
+}
+
+/* QEMU has gone. That it is reaped lets libvirt say why, where it has not yet. */
+static void console_ended(struct hv_machine *m)
+{
+    measure_usage(m);
+    close_console(m);
+    kill_guest(m);
+    if (m->why.kind != HV_EXIT_LOST) {
+        end(m);
+    } else {
+        un_timer_cancel(&m->end_timer);
+        end_in(m, NEWS_US);
+    }
+}
+
+void lv_machine_news(void *arg, const char *domain, const struct hv_exit *why)
+{
+    struct hv_driver *drv = arg;
+    un_list_for_each (it, &drv->machines) {
+        struct hv_machine *m = un_list_entry(it, struct hv_machine, node);
+        if (strcmp(m->shell.name, domain) != 0) {
+            continue;
+        }
+        if (m->freed || (m->state != LV_VM_RUNNING && m->state != LV_VM_SHELL)) {
+            return;
+        }
+        if (lv_news_better(why, &m->why)) {
+            m->why = *why;
+        }
+        if (m->console) {
+            end_in(m, END_US); /* its last words are on their way */
+        } else {
+            end(m);
+        }
+        return;
+    }
 }
 
 static void on_console(evutil_socket_t fd, short what, void *arg)
@@ -166,10 +229,7 @@ static void on_console(evutil_socket_t fd, short what, void *arg)
             return;
         }
         if (n <= 0) {
-            struct hv_exit why = {.kind = HV_EXIT_LOST,
-                                  .fault_vector = ~0u,
-                                  .detail = "the machine ended: it shut down, reset or crashed"};
-            end(m, &why);
+            console_ended(m);
             return;
         }
         m->events->on_log(m->arg, text, (size_t)n);
@@ -273,6 +333,7 @@ static int lv_machine_new(struct hv_driver *drv, const struct hv_machine_spec *s
     if (!m) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    un_list_init(&m->node);
     if (copy_spec(m, spec) < 0) {
         machine_free(m);
         return un_error_set(err, -ENOMEM, "out of memory");
@@ -282,6 +343,11 @@ static int lv_machine_new(struct hv_driver *drv, const struct hv_machine_spec *s
     m->events = spec->events;
     m->arg = spec->arg;
     m->shell = (struct lv_shell){.pidfd = -1, .sock = -1};
+    m->why = (struct hv_exit){.kind = HV_EXIT_LOST,
+                              .fault_vector = ~0u,
+                              .detail = "the machine ended: QEMU went away"};
+    un_timer_init(&m->end_timer, drv->loop, on_end_timer, m);
+    un_list_push(&drv->machines, &m->node);
     un_list_init(&m->want.node);
     m->want.fn = on_host;
     drv->vms++;
@@ -302,9 +368,8 @@ static void resume_done(struct un_job *job, int rc, const struct un_error *err)
     if (m->freed) {
         remove_when_idle(m);
     } else if (rc < 0 && m->state == LV_VM_RUNNING) {
-        struct hv_exit why = {.kind = HV_EXIT_LOST, .fault_vector = ~0u};
-        snprintf(why.detail, sizeof(why.detail), "%.150s", err->text);
-        end(m, &why);
+        snprintf(m->why.detail, sizeof(m->why.detail), "%.150s", err->text);
+        end(m);
     }
 }
 
@@ -313,6 +378,33 @@ static void lv_machine_start(struct hv_machine *m)
     if (m->state == LV_VM_SHELL) {
         m->state = LV_VM_RUNNING;
         submit(m, m->drv->fast, resume_run, resume_done);
+    }
+}
+
+static int ask_run(struct un_job *job, struct un_error *err)
+{
+    struct hv_machine *m = un_container_of(job, struct hv_machine, ask_job);
+    m->heard = lv_shell_hear(&m->shell, &m->spec);
+    return 0;
+}
+
+static void ask_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct hv_machine *m = un_container_of(job, struct hv_machine, ask_job);
+    m->asking = false;
+    if (m->freed) {
+        remove_when_idle(m);
+    } else if (m->state == LV_VM_RUNNING) {
+        m->events->on_heard(m->arg, m->heard);
+    }
+}
+
+static void lv_machine_ask(struct hv_machine *m)
+{
+    if (m->state == LV_VM_RUNNING && m->spec.net == HV_NET_USER && !m->asking) {
+        m->asking = true;
+        m->ask_job = (struct un_job){.run = ask_run, .done = ask_done};
+        un_workers_submit(m->drv->fast, &m->ask_job);
     }
 }
 
@@ -332,6 +424,7 @@ static int lv_machine_pid(struct hv_machine *m)
 const struct hv_machine_ops lv_machine_ops = {
     .new = lv_machine_new,
     .start = lv_machine_start,
+    .ask = lv_machine_ask,
     .usage = lv_machine_usage,
     .pid = lv_machine_pid,
     .free = lv_machine_free,

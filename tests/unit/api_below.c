@@ -594,9 +594,13 @@ void sched_prepare(struct scheduler *s, const char *name, const struct function_
 void sched_instances(struct scheduler *s,
                      void (*fn)(void *arg, const struct sched_instance_info *info), void *arg)
 {
-    struct sched_instance_info shell = {.state = INSTANCE_IDLE, .driver = "fake", .mem_mib = 16};
+    struct sched_instance_info shell = {.state = INSTANCE_IDLE,
+                                       .state_name = "idle",
+                                       .driver = "fake",
+                                       .mem_mib = 16};
     struct sched_instance_info busy = {
-        .state = INSTANCE_RUNNING, .driver = "fake", .function = "hello", .version = 2};
+        .state = INSTANCE_RUNNING, .state_name = "running", .driver = "fake", .function = "hello",
+        .version = 2};
     (void)s;
     strcpy(shell.id, BELOW_ID);
     fn(arg, &shell);

@@ -11,9 +11,10 @@
  *     report COUNT    counts calls in struct unid_report
  *     syscall, sysenter, int80     the instruction, in memory mapped here
  *     touch PAGES     writes so many fresh pages before NEXT and again behind
- *     ahead PAGES [loop|low]  maps so many pages before NEXT; behind it touches them, and answers how many
+ *     ahead PAGES [loop|low|odd]  maps so many pages before NEXT; behind it touches them, and answers how many
  *                     were touched already, by their entries. loop: its tables lead back to themselves; low:
- *                     it answers how many words of the first MiB are not zero
+ *                     it answers how many words of the first MiB are not zero; odd: it
+ *                     may not write to the pages, and says in their entries that it did
  *     fill PIECES     behind NEXT, has so many pieces of its memory filled and asks for some that are none, finds
  *                     them zero, and writes to each page
  *     physical ADDR   reads the physical address, and then executes there
@@ -318,6 +319,9 @@ static void ahead(void)
     if (is(args[3], "loop")) {
         root[LOOP] = boot->page_root | PTE_TABLE;
     }
+    if (is(args[3], "odd")) { /* entries of level 2, 3 and 4 are the same for all */
+        direct(direct(root[MINE] & PTE_ADDR)[0] & PTE_ADDR)[0] &= ~UNID_U64(2);
+    }
     take_request();
     for (uint64_t i = 0; i < pages; i++) {
         found += (*leaf_of(from + i * PAGE) & TOUCHED) == (i & 1 ? TOUCHED : TOUCHED & ~0x40);
@@ -328,7 +332,9 @@ static void ahead(void)
     for (uint64_t i = 0; i < pages; i++) {
         volatile uint64_t *page = (volatile uint64_t *)(from + i * PAGE);
         must(*page == 0, "a page is not as it was");
-        if (i & 1) {
+        if (is(args[3], "odd")) {
+            *leaf_of(from + i * PAGE) |= TOUCHED;
+        } else if (i & 1) {
             *page = i;
         }
     }

@@ -240,6 +240,25 @@ void function_list(struct registry *r, const char *after, unsigned limit, functi
     un_loop_post(r->loop, &l->post);
 }
 
+/* The world has no services. */
+void function_list_kept(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
+                        void *arg)
+{
+    fail();
+}
+
+void function_note_ready(struct registry *r, const char *name, uint32_t version,
+                         function_done_cb cb, void *arg)
+{
+    fail();
+}
+
+void function_note_failed(struct registry *r, const char *name, uint32_t version, const char *why,
+                          function_failed_cb cb, void *arg)
+{
+    fail();
+}
+
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg)
 {
     lookup_new(the_registry, digest, arg)->image_cb = cb;

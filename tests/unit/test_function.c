@@ -501,6 +501,90 @@ static void rollback_moves_live_and_keeps_versions(void **state)
     assert_string_equal(rg->names[0], "web:2"); /* the newest first */
 }
 
+static int note_failed(struct registry_ground *rg, const char *name, uint32_t version)
+{
+    function_note_failed(rg->r, name, version, "port 80 did not answer", on_version, rg);
+    return answer_wait(&rg->ig);
+}
+
+static int note_ready(struct registry_ground *rg, const char *name, uint32_t version)
+{
+    function_note_ready(rg->r, name, version, on_done, &rg->ig.a);
+    return answer_wait(&rg->ig);
+}
+
+static void a_version_that_never_was_ready_gives_live_back(void **state)
+{
+    struct registry_ground *rg = *state;
+    deploy(rg, "web", rg->kernel, "");
+    assert_int_equal(note_ready(rg, "web", 1), 0);
+    deploy(rg, "web", rg->kernel, ",\"memory_mib\":128");
+    deploy(rg, "web", rg->kernel, ",\"memory_mib\":256");
+    set_alias(rg, "web", "live", 1);
+    set_alias(rg, "web", "live", 3); /* from 1, not from 2 */
+    unsigned changes = rg->changes;
+    assert_int_equal(note_failed(rg, "web", 3), 0);
+    assert_int_equal(rg->v->version, 1);
+    assert_true(rg->v->ready_us > 0);
+    assert_int_equal(rg->changes, changes + 1);
+    assert_int_equal(resolve(rg, "web", NULL), 0);
+    assert_int_equal(rg->v->version, 1);
+    assert_int_equal(resolve(rg, "web", "3"), 0);
+    assert_string_equal(rg->v->failure, "port 80 did not answer");
+    /* By hand it gets another chance, and may be ready then. */
+    set_alias(rg, "web", "live", 3);
+    assert_int_equal(resolve(rg, "web", NULL), 0);
+    assert_null(rg->v->failure);
+    assert_int_equal(note_ready(rg, "web", 3), 0);
+    assert_int_equal(note_failed(rg, "web", 3), 0);
+    assert_null(rg->v);
+    assert_int_equal(resolve(rg, "web", NULL), 0);
+    assert_int_equal(rg->v->version, 3);
+    assert_null(rg->v->failure);
+}
+
+static void live_does_not_go_back_to_what_failed(void **state)
+{
+    struct registry_ground *rg = *state;
+    deploy(rg, "web", rg->kernel, "");
+    assert_int_equal(note_failed(rg, "web", 1), 0); /* there is none before it */
+    assert_null(rg->v);
+    deploy(rg, "web", rg->kernel, ",\"memory_mib\":128");
+    assert_int_equal(note_failed(rg, "web", 2), 0);
+    assert_null(rg->v);
+    deploy(rg, "web", rg->kernel, ",\"memory_mib\":256");
+    assert_int_equal(note_failed(rg, "web", 2), 0); /* is not live */
+    assert_null(rg->v);
+    assert_int_equal(resolve(rg, "web", NULL), 0);
+    assert_int_equal(rg->v->version, 3);
+    assert_int_equal(note_failed(rg, "none", 1), -ENOENT);
+}
+
+static size_t list_kept(struct registry_ground *rg, const char *after, unsigned limit)
+{
+    function_list_kept(rg->r, after, limit, on_functions, rg);
+    assert_int_equal(answer_wait(&rg->ig), 0);
+    return rg->ig.a.count;
+}
+
+static void functions_with_kept_machines_are_listed(void **state)
+{
+    struct registry_ground *rg = *state;
+    static const char kept[] = ",\"machine\":{\"service\":true,\"min_instances\":1}";
+    deploy(rg, "plain", rg->kernel, "");
+    deploy(rg, "b", rg->kernel, kept);
+    deploy(rg, "a", rg->kernel, kept);
+    deploy(rg, "once", rg->kernel, kept);
+    deploy(rg, "once", rg->kernel, "");
+    assert_int_equal(list_kept(rg, NULL, 10), 2);
+    assert_string_equal(rg->names[0], "a:1");
+    assert_string_equal(rg->names[1], "b:1");
+    assert_int_equal(list_kept(rg, "a", 10), 1);
+    assert_int_equal(list_kept(rg, NULL, 1), 1);
+    set_alias(rg, "once", "live", 1);
+    assert_int_equal(list_kept(rg, NULL, 10), 3);
+}
+
 static void on_aliases(void *arg, int rc, const struct function_alias *aliases, size_t count,
                        const struct un_error *e)
 {
@@ -698,6 +782,9 @@ int main(void)
         TEST(kind_and_interface_must_go_together),
         TEST(published_ports_are_kept_in_one_form_and_found),
         TEST(rollback_moves_live_and_keeps_versions),
+        TEST(a_version_that_never_was_ready_gives_live_back),
+        TEST(live_does_not_go_back_to_what_failed),
+        TEST(functions_with_kept_machines_are_listed),
         TEST(aliases_name_versions),
         TEST(what_is_not_there_is_told_apart),
         TEST(a_removed_function_frees_its_image),

@@ -569,6 +569,14 @@ static void tables_that_lead_back_to_themselves_are_learned_from(void **state)
     touches_all(r, "300");
 }
 
+static void pages_are_only_touched_as_the_tables_allow(void **state)
+{
+    const char *const args[] = {"paging", "ahead", "300", "odd", NULL};
+    struct run r = {.function = "paging", .argv = args, .key = "odd"};
+    learn(r);
+    touches_all(r, "150"); /* those that were to be written were read */
+}
+
 static void what_touched_pages_is_gone_when_the_guest_runs(void **state)
 {
     const char *const args[] = {"paging", "ahead", "300", "low", NULL};
@@ -920,6 +928,7 @@ int main(int argc, char **argv)
         TEST(a_shell_bound_ahead_runs_its_function_only),
         TEST(a_vm_that_stands_touches_what_earlier_runs_touched),
         TEST(tables_that_lead_back_to_themselves_are_learned_from),
+        TEST(pages_are_only_touched_as_the_tables_allow),
         TEST(what_touched_pages_is_gone_when_the_guest_runs),
         TEST(a_run_that_comes_while_pages_are_touched_is_not_kept_waiting),
         TEST(memory_is_filled_in_pieces_and_is_zero_each_time),

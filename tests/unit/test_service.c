@@ -30,7 +30,13 @@ static struct {
     uint64_t boot_us;
     unsigned
         drops; /* connections that are taken and closed at first, as QEMU's user network does */
-    unsigned made, started, gone;
+    unsigned made, started, gone, open_volumes, most_volumes;
+    enum hv_exit_kind end; /* how machines that are told to end do */
+    const char *says;      /* when they have booted */
+    /* As behind QEMU's user network: connections are taken from the start on and answered when the guest
+     * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
+    bool forwards, mute;
+    unsigned early, taken; /* connections before there was a card; in all */
     char disks[256]; /* of the machine made last */
 } fake;
 
@@ -46,9 +52,13 @@ struct hv_machine {
     void *arg;
     uint16_t port;
     char cmdline[128];
+    bool volume;
     struct evconnlistener *listener;
-    struct un_post post;
+    struct un_post post, answer;
     struct un_timer boot;
+    uint64_t started_us;
+    evutil_socket_t unanswered[64];
+    unsigned unanswered_count;
 };
 
 static struct hv_machine *last_started; /* that was started */
@@ -80,6 +90,12 @@ static int fake_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
     m->arg = spec->arg;
     m->port = spec->host_port;
     snprintf(m->cmdline, sizeof(m->cmdline), "%s", spec->cmdline);
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        m->volume |= !spec->disks[i].read_only;
+    }
+    fake.open_volumes += m->volume;
+    fake.most_volumes =
+        fake.open_volumes > fake.most_volumes ? fake.open_volumes : fake.most_volumes;
     fake.made++;
     fake.disks[0] = '\0';
     for (size_t i = 0; i < spec->disk_count; i++) {
@@ -99,6 +115,9 @@ static void on_written(struct bufferevent *bev, void *arg)
 
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
+    if ((what & BEV_EVENT_EOF) && evbuffer_get_length(bufferevent_get_output(bev)) > 0) {
+        return; /* on_written follows */
+    }
     bufferevent_free(bev);
 }
 
@@ -119,6 +138,19 @@ static void on_read(struct bufferevent *bev, void *arg)
     }
 }
 
+static uint64_t age_us(const struct hv_machine *m)
+{
+    return un_loop_now_us(m->drv->loop) - m->started_us;
+}
+
+static void serve(struct hv_machine *m, evutil_socket_t fd)
+{
+    struct bufferevent *bev =
+        bufferevent_socket_new(un_loop_base(m->drv->loop), fd, BEV_OPT_CLOSE_ON_FREE);
+    bufferevent_setcb(bev, on_read, NULL, on_event, m);
+    bufferevent_enable(bev, EV_READ | EV_WRITE);
+}
+
 static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *a, int len,
                       void *arg)
 {
@@ -128,16 +160,43 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
         evutil_closesocket(fd);
         return;
     }
-    struct bufferevent *bev =
-        bufferevent_socket_new(un_loop_base(m->drv->loop), fd, BEV_OPT_CLOSE_ON_FREE);
-    bufferevent_setcb(bev, on_read, NULL, on_event, m);
-    bufferevent_enable(bev, EV_READ | EV_WRITE);
+    fake.taken++;
+    fake.early += fake.forwards && age_us(m) < fake.boot_us / 2;
+    if (fake.forwards && age_us(m) < fake.boot_us) {
+        assert_true(m->unanswered_count < UN_ARRAY_SIZE(m->unanswered));
+        m->unanswered[m->unanswered_count++] = fd;
+        return;
+    }
+    serve(m, fd);
+}
+
+static enum hv_machine_heard heard_of(const struct hv_machine *m)
+{
+    if (fake.mute) {
+        return HV_HEARD_UNKNOWN;
+    }
+    if (age_us(m) < fake.boot_us / 2) {
+        return HV_HEARD_NOTHING;
+    }
+    return age_us(m) >= fake.boot_us && fake.taken ? HV_HEARD_LISTENS : HV_HEARD_CARD;
+}
+
+static void tell_heard(void *arg)
+{
+    struct hv_machine *m = arg;
+    m->events->on_heard(m->arg, heard_of(m));
+}
+
+static void fake_ask(struct hv_machine *m)
+{
+    m->answer = (struct un_post){.fn = tell_heard, .arg = m};
+    un_loop_post(m->drv->loop, &m->answer);
 }
 
 static void tell_exit(void *arg)
 {
     struct hv_machine *m = arg;
-    struct hv_exit why = {.kind = HV_EXIT_LOST, .detail = "it crashed"};
+    struct hv_exit why = {.kind = fake.end, .detail = "it crashed"};
     m->events->on_log(m->arg, "panic!\nlast", 11);
     m->events->on_exit(m->arg, &why);
 }
@@ -148,7 +207,13 @@ static void boot(void *arg)
     struct sockaddr_in a = {.sin_family = AF_INET,
                             .sin_port = htons(m->port),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    if (fake.deaf) {
+    if (fake.says) {
+        m->events->on_log(m->arg, fake.says, strlen(fake.says));
+    }
+    while (m->unanswered_count > 0) {
+        serve(m, m->unanswered[--m->unanswered_count]);
+    }
+    if (fake.deaf || m->listener) {
         return;
     }
     m->listener = evconnlistener_new_bind(un_loop_base(m->drv->loop), on_accept, m,
@@ -165,6 +230,10 @@ static void fake_start(struct hv_machine *m)
         return;
     }
     last_started = m;
+    m->started_us = un_loop_now_us(m->drv->loop);
+    if (fake.forwards) {
+        boot(m);
+    }
     un_timer_init(&m->boot, m->drv->loop, boot, m);
     assert_int_equal(un_timer_arm_in(&m->boot, fake.boot_us), 0);
 }
@@ -185,6 +254,7 @@ static void tell_gone(void *arg)
     const struct hv_machine_events *events = m->events;
     void *user = m->arg;
     fake.gone++;
+    fake.open_volumes -= m->volume;
     free(m);
     events->on_gone(user);
 }
@@ -197,12 +267,23 @@ static void fake_free(struct hv_machine *m)
     if (m->listener) {
         evconnlistener_free(m->listener);
     }
+    while (m->unanswered_count > 0) {
+        evutil_closesocket(m->unanswered[--m->unanswered_count]);
+    }
     un_loop_unpost(m->drv->loop, &m->post);
+    un_loop_unpost(m->drv->loop, &m->answer);
     post(m, tell_gone);
 }
 
 static const struct hv_machine_ops fake_machines = {
     .new = fake_new, .start = fake_start, .usage = fake_usage, .pid = fake_pid, .free = fake_free};
+static const struct hv_machine_ops asked_machines = {.new = fake_new,
+                                                     .start = fake_start,
+                                                     .ask = fake_ask,
+                                                     .usage = fake_usage,
+                                                     .pid = fake_pid,
+                                                     .free = fake_free};
+static const struct hv_driver_ops asked_ops = {.name = "fake", .machine = &asked_machines};
 static const struct hv_driver_ops fake_ops = {.name = "fake", .machine = &fake_machines};
 
 /* --- the world ---------------------------------------------------------------------------------- */
@@ -214,15 +295,21 @@ struct world {
     struct hv_machine_config config;
     char console[256];
     bool drained;
+    /* what the driver tells of versions */
+    char proven[64], failing[256], log[256], states[512];
+    unsigned failings;
 };
 
 struct request {
     struct world *w;
     struct hv_vm *vm;
     bool ready, started, exited, gone, hold_output;
+    bool raw, silent; /* a connection without requests; whose client says no more */
+    unsigned ends;    /* of the machine's direction */
     struct un_buf answer;
     struct hv_exit why;
     size_t more; /* body bytes to come */
+    char log[256];
 };
 
 static void on_console(void *arg, const char *service, const char *line, size_t len)
@@ -231,18 +318,54 @@ static void on_console(void *arg, const char *service, const char *line, size_t 
     snprintf(w->console, sizeof(w->console), "%s: %.*s", service, (int)len, line);
 }
 
+static void on_machine(void *arg, const struct hv_service_machine *m, bool gone)
+{
+    struct world *w = arg;
+    size_t at = strlen(w->states);
+    snprintf(w->states + at, sizeof(w->states) - at, "%s ", gone ? "gone" : m->state);
+    assert_string_equal(m->name, "web");
+}
+
+static void on_function_log(void *arg, const char *name, const void *data, size_t len)
+{
+    struct world *w = arg;
+    size_t at = strlen(w->log);
+    snprintf(w->log + at, sizeof(w->log) - at, "%.*s", (int)len, (const char *)data);
+}
+
+static void on_proven(void *arg, const char *name, uint32_t version)
+{
+    struct world *w = arg;
+    snprintf(w->proven, sizeof(w->proven), "%s:%u", name, version);
+}
+
+static void on_failing(void *arg, const char *name, uint32_t version, const char *why)
+{
+    struct world *w = arg;
+    w->failings++;
+    snprintf(w->failing, sizeof(w->failing), "%s:%u %s", name, version, why);
+}
+
+static const struct hv_service_events service_events = {.on_machine = on_machine,
+                                                        .on_console = on_function_log,
+                                                        .on_proven = on_proven,
+                                                        .on_failing = on_failing};
+
 static int open_world(void **state)
 {
     struct world *w = calloc(1, sizeof(*w));
     memset(&fake, 0, sizeof(fake));
     fake.boot_us = 20000;
+    fake.end = HV_EXIT_LOST;
     assert_int_equal(un_loop_new(&w->loop, NULL), 0);
     w->machines = (struct hv_driver){.base = {.ops = &fake_ops}, .loop = w->loop};
     struct service_driver_spec spec = {
         .loop = w->loop, .machines = &w->machines, .on_console = on_console, .arg = w};
     assert_int_equal(service_driver_open(&spec, &w->drv, NULL), 0);
+    hv_driver_ops(w->drv)->service->listen(w->drv, &service_events, w);
     w->config = (struct hv_machine_config){.key = "web:1",
                                            .name = "web",
+                                           .version = 1,
                                            .image_path = "/images/web",
                                            .append = "port={port} ip={ip}",
                                            .mem_bytes = 64 << 20,
@@ -308,6 +431,9 @@ static void on_started(void *arg)
 static void on_input_wanted(void *arg, size_t room)
 {
     struct request *r = arg;
+    if (r->silent) {
+        return;
+    }
     static const char filler[4096] = {[0 ... 4095] = 'x'};
     size_t n = r->more < room ? r->more : room;
     n = n < sizeof(filler) ? n : sizeof(filler);
@@ -318,11 +444,20 @@ static void on_input_wanted(void *arg, size_t room)
 static void on_output(void *arg, const void *data, size_t len, const struct hv_exit *last)
 {
     struct request *r = arg;
-    assert_int_equal(un_buf_append(&r->answer, data, len), 0);
+    assert_true(len > 0 || r->raw);
+    r->ends += len == 0;
+    assert_int_equal(len ? un_buf_append(&r->answer, data, len) : 0, 0);
     if (!r->hold_output) {
         hv_vm_ops(r->vm)->vm_output_done(r->vm);
     }
     un_loop_stop(r->w->loop);
+}
+
+static void on_request_log(void *arg, const void *data, size_t len)
+{
+    struct request *r = arg;
+    size_t at = strlen(r->log);
+    snprintf(r->log + at, sizeof(r->log) - at, "%.*s", (int)len, (const char *)data);
 }
 
 static void on_exit_(void *arg, const struct hv_exit *why)
@@ -344,6 +479,7 @@ static const struct hv_vm_events vm_events = {.on_ready = on_ready,
                                               .on_started = on_started,
                                               .on_input_wanted = on_input_wanted,
                                               .on_output = on_output,
+                                              .on_log = on_request_log,
                                               .on_exit = on_exit_,
                                               .on_gone = on_gone};
 
@@ -360,6 +496,14 @@ static void begin(struct world *w, struct request *r, const char *text)
                               .content_length = (int64_t)r->more,
                               .body_eof = r->more == 0,
                               .machine = &w->config};
+    if (r->raw) {
+        run.request_head_len = 0;
+        run.interface = UNID_INTERFACE_TCP;
+        run.body = text;
+        run.body_len = strlen(text);
+        run.content_length = -1;
+        run.body_eof = false;
+    }
     assert_int_equal(hv_vm_ops(r->vm)->vm_run(r->vm, &run, NULL), 0);
 }
 
@@ -457,6 +601,45 @@ static void the_herd_gets_one_machine(void **state)
         finish(&r[i]);
     }
     assert_int_equal(fake.started, 1);
+}
+
+static void behind_a_forwarded_port_the_guest_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.forwards = true;
+    fake.boot_us = 300000;
+    w->machines.base.ops = &asked_ops;
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_string_equal((const char *)r.answer.data, "GET / END"); /* not earlier, and once */
+    assert_true(age_us(last_started) >= fake.boot_us);
+    assert_int_equal(fake.early, 0);
+    assert_true(fake.taken >= 1 && fake.taken < 15);
+    finish(&r);
+    /* It has proven itself: one at a time is for those that nobody can ask about. */
+    struct request two[2] = {{0}};
+    begin(w, &two[0], "HOLD END");
+    begin(w, &two[1], "second END");
+    wait_exit(&two[1]);
+    assert_string_equal((const char *)two[1].answer.data, "second END");
+    finish(&two[0]);
+    finish(&two[1]);
+    assert_int_equal(fake.started, 1);
+}
+
+static void where_nobody_can_tell_it_is_tried(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.mute = true;
+    fake.drops = 2;
+    w->machines.base.ops = &asked_ops;
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_string_equal((const char *)r.answer.data, "GET / END");
+    finish(&r);
 }
 
 static void more_than_fit_get_another(void **state)
@@ -623,7 +806,8 @@ static void requests_are_lost_with_their_machine(void **state)
     for (int i = 0; i < 2; i++) {
         wait_exit(&r[i]);
         assert_int_equal(r[i].why.kind, HV_EXIT_LOST);
-        assert_string_equal(r[i].why.detail, "the machine ended");
+        assert_string_equal(r[i].why.detail, "it crashed; its last words: last");
+        assert_true(r[i].why.final);
         finish(&r[i]);
     }
 }
@@ -658,6 +842,363 @@ static void a_client_may_go_at_any_time(void **state)
     finish(&r);
 }
 
+/* --- connections without requests --------------------------------------------------------------- */
+
+static void both_directions_of_a_connection_end_by_themselves(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true};
+    begin(w, &r, "hello END");
+    for (int i = 0; i < 200 && r.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal((const char *)r.answer.data, "hello END"); /* and the machine has ended its own */
+    assert_int_equal(r.ends, 1);
+    assert_true(r.started);
+    assert_false(r.exited);
+    hv_vm_ops(r.vm)->vm_input(r.vm, NULL, 0, true);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_int_equal(r.ends, 1);
+    finish(&r);
+}
+
+static void a_connection_is_given_back_until_it_is_taken(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true};
+    fake.drops = 3; /* as QEMU's user network does, before the guest listens */
+    begin(w, &r, "once END");
+    for (int i = 0; i < 300 && r.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal((const char *)r.answer.data, "once END");
+    assert_int_equal(fake.drops, 0);
+    assert_false(r.exited);
+    finish(&r); /* the client has gone */
+    assert_int_equal(stats_of(w).machines_ready, 1);
+}
+
+static void what_a_machine_has_taken_is_lost_with_it(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true}, dropped = {.raw = true, .silent = true};
+    begin(w, &r, "HOLD END");
+    for (int i = 0; i < 200 && !r.started; i++) {
+        run_for(w, 10);
+    }
+    assert_true(r.started);
+    begin(w, &dropped, "DROP END"); /* it closes without a byte: an end like any */
+    for (int i = 0; i < 200 && dropped.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_false(dropped.exited);
+    assert_int_equal(dropped.answer.len, 0);
+    tell_exit(last_started);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(r.why.detail, "it crashed"));
+    assert_int_equal(fake.started, 1); /* nothing was sent again */
+    finish(&r);
+    wait_exit(&dropped);
+    finish(&dropped);
+}
+
+static void output_of_a_connection_waits_for_its_reader(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .hold_output = true, .more = 300000};
+    begin(w, &r, "bytes ");
+    for (int i = 0; i < 300 && r.answer.len == 0; i++) {
+        run_for(w, 10);
+    }
+    size_t held = r.answer.len;
+    assert_in_range(held, 1, 300000);
+    run_for(w, 50);
+    assert_int_equal(r.answer.len, held); /* one piece at a time */
+    r.hold_output = false;
+    hv_vm_ops(r.vm)->vm_output_done(r.vm);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_int_equal(r.answer.len, 6 + 300000 / 4096 * 4096 + 3);
+    finish(&r);
+}
+
+/* --- versions ----------------------------------------------------------------------------------- */
+
+static const struct hv_service_ops *services(struct world *w)
+{
+    return hv_driver_ops(w->drv)->service;
+}
+
+static void wait_for(struct world *w, const unsigned *what, unsigned n)
+{
+    for (int i = 0; i < 500 && *what < n; i++) {
+        run_for(w, 10);
+    }
+    assert_int_equal(*what, n);
+}
+
+static void machines_are_kept_without_requests(void **state)
+{
+    struct world *w = *state;
+    w->config.min_instances = 2;
+    w->config.live = true;
+    w->config.idle_timeout_ms = 50;
+    assert_int_equal(services(w)->keep(w->drv, &w->config, NULL), 0);
+    run_for(w, 300);
+    assert_int_equal(stats_of(w).machines_ready, 2);
+    assert_int_equal(fake.made, 2);
+    /* Another version is live: it takes over, whole. */
+    w->config.key = "web:2";
+    w->config.version = 2;
+    w->config.min_instances = 1;
+    assert_int_equal(services(w)->keep(w->drv, &w->config, NULL), 0);
+    run_for(w, 300);
+    assert_int_equal(stats_of(w).services, 1);
+    assert_int_equal(stats_of(w).machines_ready, 1);
+    assert_int_equal(fake.made, 3);
+    services(w)->live(w->drv, "web", NULL); /* removed */
+    wait_for(w, &fake.gone, 3);
+    assert_int_equal(stats_of(w).services, 0);
+}
+
+static void the_old_version_serves_what_it_has_and_goes(void **state)
+{
+    struct world *w = *state;
+    struct request old = {0}, next = {0};
+    begin(w, &old, "HOLD END");
+    run_for(w, 200);
+    services(w)->live(w->drv, "web", "web:2");
+    run_for(w, 100);
+    assert_int_equal(stats_of(w).machines_paused, 0); /* none to spare */
+    assert_int_equal(stats_of(w).machines_ready, 1);
+    assert_false(old.exited);
+    w->config.key = "web:2";
+    begin(w, &next, "END");
+    wait_exit(&next);
+    assert_int_equal(next.why.kind, HV_EXIT_DONE);
+    finish(&next);
+    finish(&old); /* idle_timeout_ms is a minute */
+    run_for(w, 100);
+    assert_int_equal(stats_of(w).services, 1);
+}
+
+static void two_machines_never_have_one_volume(void **state)
+{
+    struct world *w = *state;
+    const struct hv_machine_disk volumes[] = {{"/volumes/db", "raw", false}};
+    struct request old = {0}, next = {0}, late = {0};
+    w->config.volumes = volumes;
+    w->config.volume_count = 1;
+    w->config.live = true;
+    w->config.max_instances = 5; /* makes no difference */
+    w->config.concurrency = 1;
+    begin(w, &old, "HOLD END");
+    run_for(w, 200);
+    assert_int_equal(fake.made, 1);
+    struct hv_machine_config first = w->config;
+    services(w)->live(w->drv, "web", "web:2");
+    w->config.key = "web:2";
+    begin(w, &next, "END");
+    run_for(w, 200);
+    assert_int_equal(fake.made, 1);
+    assert_false(next.exited);
+    first.live = false;
+    w->config = first;
+    begin(w, &late, "END"); /* the old version is asked for by its number */
+    finish(&old);
+    wait_exit(&next);
+    assert_int_equal(next.why.kind, HV_EXIT_DONE);
+    finish(&next);
+    wait_exit(&late); /* the newer one has gone for it, as it had nothing to do */
+    assert_int_equal(late.why.kind, HV_EXIT_DONE);
+    finish(&late);
+    assert_int_equal(fake.most_volumes, 1);
+}
+
+static void a_kept_machine_does_not_take_another_functions_volume(void **state)
+{
+    struct world *w = *state;
+    const struct hv_machine_disk volumes[] = {{"/volumes/db", "raw", false}};
+    struct request r = {0};
+    w->config.volumes = volumes;
+    w->config.volume_count = 1;
+    w->config.live = true;
+    w->config.min_instances = 1;
+    assert_int_equal(services(w)->keep(w->drv, &w->config, NULL), 0);
+    run_for(w, 200);
+    struct hv_machine_config other = w->config;
+    other.key = "web2:1"; /* of another function, for the driver */
+    other.name = "web2";
+    hv_driver_ops(w->drv)->service->listen(w->drv, NULL, NULL);
+    assert_int_equal(services(w)->keep(w->drv, &other, NULL), 0);
+    run_for(w, 200);
+    assert_int_equal(fake.made, 1);
+    w->config = other;
+    begin(w, &r, "END"); /* but a request of it does */
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    finish(&r);
+    assert_int_equal(fake.most_volumes, 1);
+}
+
+static void a_version_that_never_is_ready_is_judged_once(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, again = {0};
+    fake.crash = true;
+    fake.end = HV_EXIT_FAULT;
+    w->config.live = true;
+    begin(w, &r, "END");
+    wait_for(w, &w->failings, 1);
+    assert_string_equal(w->failing, "web:1 it crashed; its last words: last");
+    assert_int_equal(fake.started, 3);
+    run_for(w, 1000); /* those who wait are kept waiting, and nothing is tried */
+    assert_false(r.exited);
+    assert_int_equal(fake.started, 3);
+    services(w)->give_up(w->drv, "web");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_true(r.why.final);
+    assert_false(r.started);
+    finish(&r);
+    run_for(w, 50);
+    assert_int_equal(stats_of(w).services, 1); /* its failures are not forgotten */
+    begin(w, &again, "END");
+    wait_exit(&again);
+    assert_int_equal(fake.started, 4);
+    finish(&again);
+    assert_int_equal(w->failings, 1);
+    services(w)->live(w->drv, "web", "web:2");
+    run_for(w, 50);
+    assert_int_equal(stats_of(w).services, 0);
+    assert_string_equal(w->proven, "");
+}
+
+static void a_version_that_was_ready_is_not_judged(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, next = {0};
+    w->config.live = true;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+    assert_string_equal(w->proven, "web:1");
+    fake.crash = true;
+    post(last_started, tell_exit);
+    run_for(w, 50);
+    begin(w, &next, "END");
+    wait_exit(&next);
+    assert_int_equal(next.why.kind, HV_EXIT_LOST);
+    assert_int_equal(w->failings, 0);
+    finish(&next);
+}
+
+static void shutting_down_when_idle_is_no_failure(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, next = {0};
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+    fake.end = HV_EXIT_DONE;
+    post(last_started, tell_exit);
+    run_for(w, 30);
+    assert_int_equal(stats_of(w).failed, 0);
+    begin(w, &next, "HOLD END"); /* with a request it is one, and the request is lost */
+    run_for(w, 200);
+    post(last_started, tell_exit);
+    wait_exit(&next);
+    assert_int_equal(next.why.kind, HV_EXIT_LOST);
+    assert_int_equal(stats_of(w).failed, 1);
+    finish(&next);
+}
+
+static void a_crash_is_told_as_one(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    begin(w, &r, "HOLD END");
+    run_for(w, 200);
+    fake.end = HV_EXIT_FAULT;
+    post(last_started, tell_exit);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_FAULT);
+    finish(&r);
+}
+
+static void a_console_line_says_ready(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, late = {0};
+    w->config.ready_console = "serving on";
+    fake.says = "booting\nnow serving on port 80"; /* a line that has not ended */
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_string_equal(w->log, "booting\n"); /* a line is told when it has ended */
+    assert_string_equal(r.log, "");
+    finish(&r);
+    w->config.key = "web:2";
+    w->config.ready_timeout_ms = 100;
+    fake.says = "booting\n";
+    begin(w, &late, "END"); /* its port would answer */
+    wait_exit(&late);
+    assert_non_null(strstr(late.why.detail, "its console did not say \"serving on\" within 100 ms"));
+    finish(&late);
+}
+
+static void the_console_of_one_request_is_its_log(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    w->config.per_request = true;
+    fake.says = "booted\n";
+    begin(w, &r, "END");
+    wait_exit(&r);
+    assert_string_equal(r.log, "booted\n");
+    assert_string_equal(w->log, "");
+    finish(&r);
+    fake.crash = true; /* a machine that came to no request */
+    w->config.key = "web:2";
+    struct request lost = {0};
+    begin(w, &lost, "END");
+    wait_exit(&lost);
+    finish(&lost);
+    run_for(w, 50);
+    assert_non_null(strstr(w->log, "panic!\nlast"));
+}
+
+static void look(void *arg, const struct hv_service_machine *m)
+{
+    *(struct hv_service_machine *)arg = *m;
+}
+
+static void machines_can_be_seen_and_ended(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    struct hv_service_machine m = {0};
+    struct un_error err = UN_ERROR_INIT;
+    w->config.max_instances = 1;
+    begin(w, &r, "HOLD END");
+    run_for(w, 200);
+    services(w)->each(w->drv, look, &m);
+    assert_string_equal(m.state, "ready");
+    assert_int_equal(m.in_flight, 1);
+    assert_int_equal(m.pid, 4711);
+    assert_int_equal(m.version, 1);
+    assert_int_equal(services(w)->end(w->drv, "none", &err), -ENOENT);
+    assert_int_equal(services(w)->end(w->drv, m.id, &err), 0);
+    wait_exit(&r);
+    assert_string_equal(r.why.detail, "the machine was ended by request");
+    finish(&r);
+    static const char states[] = "making paused starting ready ending ";
+    assert_memory_equal(w->states, states, strlen(states)); /* then one to spare */
+    assert_int_equal(stats_of(w).failed, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
@@ -665,6 +1206,8 @@ int main(void)
         T(a_request_wakes_a_machine),
         T(files_are_held_as_long_as_a_machine_may_open_them),
         T(the_herd_gets_one_machine),
+        T(behind_a_forwarded_port_the_guest_is_waited_for),
+        T(where_nobody_can_tell_it_is_tried),
         T(more_than_fit_get_another),
         T(per_request_machines_end_with_it),
         T(idle_machines_go),
@@ -678,6 +1221,21 @@ int main(void)
         T(requests_are_lost_with_their_machine),
         T(a_dropped_request_is_lost_not_repeated),
         T(a_client_may_go_at_any_time),
+        T(both_directions_of_a_connection_end_by_themselves),
+        T(a_connection_is_given_back_until_it_is_taken),
+        T(what_a_machine_has_taken_is_lost_with_it),
+        T(output_of_a_connection_waits_for_its_reader),
+        T(machines_are_kept_without_requests),
+        T(the_old_version_serves_what_it_has_and_goes),
+        T(two_machines_never_have_one_volume),
+        T(a_kept_machine_does_not_take_another_functions_volume),
+        T(a_version_that_never_is_ready_is_judged_once),
+        T(a_version_that_was_ready_is_not_judged),
+        T(shutting_down_when_idle_is_no_failure),
+        T(a_crash_is_told_as_one),
+        T(a_console_line_says_ready),
+        T(the_console_of_one_request_is_its_log),
+        T(machines_can_be_seen_and_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -116,6 +116,39 @@ static void failures_are_waited_out(void **state)
     assert_int_equal(service_backoff_us(1000), 25600000);
 }
 
+static void what_is_leaving_serves_and_goes(void **state)
+{
+    struct service_limits l = plain;
+    l.min_machines = 2;
+    struct service_counts c = {.ready = 2,
+                               .idle = 1,
+                               .in_flight = 1,
+                               .starting = 1,
+                               .paused = 1,
+                               .used_us = 100 * S,
+                               .leaving = true};
+    struct service_decision d = decide(l, c, 100 * S);
+    assert_int_equal(d.make + d.start, 0);
+    assert_int_equal(d.stop, 1); /* though it was used just now */
+    assert_int_equal(d.discard, 1);
+    assert_int_equal(d.abandon, 1);
+    assert_int_equal(d.again_us, 0);
+    c.waiting = 1; /* that is served first */
+    d = decide(l, c, 100 * S);
+    assert_int_equal(d.stop + d.discard + d.abandon + d.make, 0);
+    c = (struct service_counts){.waiting = 1, .used_us = 100 * S, .leaving = true};
+    assert_int_equal(decide(l, c, 100 * S).make, 1); /* and none to spare */
+}
+
+static void nothing_starts_until_it_is_judged(void **state)
+{
+    struct service_counts c = {.waiting = 5, .paused = 1, .used_us = 100 * S, .judged = true};
+    struct service_decision d = decide(plain, c, 100 * S);
+    assert_int_equal(d.make + d.start, 0);
+    c.judged = false;
+    assert_int_equal(decide(plain, c, 100 * S).start, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -127,6 +160,8 @@ int main(void)
         cmocka_unit_test(the_minimum_runs_without_requests),
         cmocka_unit_test(per_request_means_one_each),
         cmocka_unit_test(failures_are_waited_out),
+        cmocka_unit_test(what_is_leaving_serves_and_goes),
+        cmocka_unit_test(nothing_starts_until_it_is_judged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,15 +159,25 @@ static const char *value(const char *word, const char *key)
     return word;
 }
 
+static uint32_t address(const char **p)
+{
+    uint32_t ip = 0;
+    for (int i = 0; i < 4; i++) {
+        ip = ip << 8 | (uint32_t)number(p);
+        *p += **p == '.';
+    }
+    return ip;
+}
+
 static void read_word(const char *word)
 {
     const char *v = value(word, "ip=");
     if (v) {
-        config.ip = 0;
-        for (int i = 0; i < 4; i++) {
-            config.ip = config.ip << 8 | (uint32_t)number(&v);
-            v += *v == '.';
-        }
+        config.ip = address(&v);
+        v += *v == '/';
+        config.mask = ~0u << (32 - (unsigned)number(&v) % 32) % 32;
+    } else if ((v = value(word, "gw="))) {
+        config.gateway = config.dns = address(&v);
     } else if ((v = value(word, "port="))) {
         config.port = (uint16_t)number(&v);
     } else if ((v = value(word, "delay="))) {
@@ -176,7 +186,11 @@ static void read_word(const char *word)
     config.raw |= value(word, "tcp=") != NULL;
     config.greet |= value(word, "tcp=greet") != NULL;
     config.halt |= value(word, "halt") != NULL;
+    config.dhcp |= value(word, "dhcp") != NULL;
     config.crash |= value(word, "crash") != NULL;
+    config.off |= value(word, "off") != NULL;
+    config.panic |= value(word, "panic") != NULL;
+    config.dog |= value(word, "dog") != NULL;
 }
 
 static void read_command_line(const char *text)
@@ -221,6 +235,18 @@ void kernel_main(const struct start_info *info)
         console("netkernel: crashes, as it was told\n");
         cpu_crash();
     }
+    if (config.off) {
+        power_off();
+        stop();
+    }
+    if (config.panic) {
+        power_panic();
+        stop();
+    }
+    if (config.dog) {
+        console(power_watchdog() ? "netkernel: hangs\n" : "netkernel: no watchdog\n");
+        stop();
+    }
     if (info->magic == 0x336ec578 && info->modules > 0) {
         const uint64_t *module = (const uint64_t *)(uintptr_t)info->module_list; /* address, size, ... */
         config.initrd = (const char *)(uintptr_t)module[0];
@@ -230,6 +256,11 @@ void kernel_main(const struct start_info *info)
     (void)disk_init();
     if (!net_init(mac)) {
         console("netkernel: no network card\n");
+        stop();
+    }
+    client_init(mac);
+    if (config.dhcp && !client_dhcp(mac)) {
+        console("netkernel: nobody gives me an address\n");
         stop();
     }
     if (config.halt) {
@@ -246,6 +277,9 @@ void kernel_main(const struct start_info *info)
             net_input(frame, len, mac);
         }
         tcp_tick();
+        if (config.off_at && now_ms() >= config.off_at) {
+            power_off();
+        }
         cpu_wait();
     }
 }
