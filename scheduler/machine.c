@@ -67,7 +67,8 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
                                               .gateway = "255.255.255.255",
                                               .dns = "255.255.255.255",
                                               .mac = "ff:ff:ff:ff:ff:ff",
-                                              .port = "65535"};
+                                              .port = "65535",
+                                              .tsc_khz = "9999999"};
     un_autobuf struct un_buf cmdline = {0};
 
     if (!m->set) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/limits.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
@@ -121,6 +122,7 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
     sv->ready_timeout_us = (uint64_t)config->ready_timeout_ms * 1000;
     sv->spec = (struct hv_machine_spec){.boot = config->disk ? HV_BOOT_DISK : HV_BOOT_KERNEL,
                                         .type = sv->flavor->type,
+                                        .acpi = sv->flavor->acpi,
                                         .mem_bytes = config->mem_bytes};
     if (config->disk && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
@@ -146,6 +148,7 @@ static struct service *service_new(struct hv_driver *drv, const struct hv_machin
         return NULL;
     }
     if (service_has_volumes(sv)) {
+        sv->limits.exclusive = true;
         sv->limits.max_machines = 1;
         sv->limits.min_machines = sv->limits.min_machines ? 1 : 0;
     }
@@ -339,8 +342,10 @@ static bool over(const struct service *sv, uint64_t now, uint64_t *again_us)
     if (sv->drv->drained) {
         return true;
     }
-    if (kept(sv)) {
-        return false;
+    struct service_counts counts;
+    count(sv, &counts);
+    if (kept(sv) || service_remembered(&sv->limits, &counts, now)) {
+        return false; /* the decision says until when */
     }
     *again_us = sv->failures > 0 && !sv->superseded ? sv->retry_us + FORGET_US : 0;
     return *again_us <= now;
@@ -497,6 +502,7 @@ int service_driver_open(const struct service_driver_spec *spec, struct hv_driver
     if (!drv) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    (void)un_clock_tsc_hz(); /* begins to measure */
     drv->base.ops = &service_ops;
     drv->loop = spec->loop;
     drv->machines = spec->machines;
