@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libvirt/libvirt-qemu.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 #include <pthread.h>
@@ -22,10 +23,15 @@
 
 #include "common/cleanup.h"
 #include "common/fault.h"
+#include "common/log.h"
 #include "hypervisor/libvirt/proc.h"
+#include "hypervisor/libvirt/qemucaps.h"
+#include "hypervisor/libvirt/usernet.h"
 #include "hypervisor/libvirt/xml.h"
 
-enum { REAP_MS = 10, END_TIMEOUT_MS = 10000 };
+#define QEMU_NAME "qemu-system-x86_64"
+
+enum { REAP_MS = 10, END_TIMEOUT_MS = 10000, CLEAR_MS = 1000, CLEAR_STEP_MS = 5 };
 
 /* libvirt's part that is the process's own; never undone, as libvirt has no way to. */
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
@@ -72,19 +78,18 @@ static void library_init(void)
 /* Finds QEMU in $PATH and the usual place. */
 static int find_emulator(struct lv_host *h, struct un_error *err)
 {
-    static const char name[] = "qemu-system-x86_64";
     const char *path = getenv("PATH");
     char dirs[4096];
     snprintf(dirs, sizeof(dirs), "/usr/bin:/usr/local/bin:%s", path ? path : "");
     char *save = NULL;
     for (char *dir = strtok_r(dirs, ":", &save); dir; dir = strtok_r(NULL, ":", &save)) {
-        if ((size_t)snprintf(h->emulator, sizeof(h->emulator), "%s/%s", dir, name) <
+        if ((size_t)snprintf(h->emulator, sizeof(h->emulator), "%s/%s", dir, QEMU_NAME) <
                 sizeof(h->emulator) &&
             access(h->emulator, X_OK) == 0) {
             return 0;
         }
     }
-    return un_error_set(err, -ENOENT, "%s is not installed: install qemu-system-x86", name);
+    return un_error_set(err, -ENOENT, "%s is not installed: install qemu-system-x86", QEMU_NAME);
 }
 
 /* While libvirt may be waiting for a QEMU that has ended (one that it probed, one that failed to
@@ -131,25 +136,48 @@ static void reaper_put(void)
     pthread_mutex_unlock(&reaper_lock);
 }
 
+/* Has libvirt look at a QEMU; what it finds it keeps in its cache. False: it cannot make a microvm. */
+static bool look_at(virConnectPtr conn, const char *emulator)
+{
+    char *caps = virConnectGetDomainCapabilities(conn, emulator, "x86_64", "microvm", "qemu", 0);
+    free(caps);
+    return caps;
+}
+
+/* Domains are run by a second path of the same QEMU, of which libvirt asks less: see qemucaps.h. Where
+ * that cannot be, by the first. */
+static void choose_path(struct lv_host *h, virConnectPtr conn)
+{
+    char cache[LV_PATH_SIZE + 16], alias[LV_PATH_SIZE];
+    struct un_error why = UN_ERROR_INIT;
+    snprintf(cache, sizeof(cache), "%s/cache", h->place->state);
+    if ((size_t)snprintf(alias, sizeof(alias), "%s/%s", h->place->work, QEMU_NAME) <
+            sizeof(alias) &&
+        symlink(h->emulator, alias) == 0 &&
+        lv_qemucaps_lighten(cache, h->emulator, alias, &why) == 0 && look_at(conn, alias)) {
+        memcpy(h->run, alias, sizeof(alias));
+    } else {
+        un_log(UN_LOG_DEBUG, "libvirt's domains are made slowly", "reason", why.text);
+    }
+}
+
 static virConnectPtr connect_embedded(struct lv_host *h, struct un_error *err)
 {
     char uri[LV_PATH_SIZE + 32];
     snprintf(uri, sizeof(uri), "qemu:///embed?root=%s/root", h->place->work);
     reaper_get();
     virConnectPtr conn = virConnectOpen(uri);
-    char *caps =
-        conn ? virConnectGetDomainCapabilities(conn, h->emulator, "x86_64", "microvm", "qemu", 0)
-             : NULL;
     if (!conn) {
         virt_error(err, -ENOENT,
                    "libvirt's embedded QEMU driver does not start (install "
                    "libvirt-daemon-driver-qemu)");
-    } else if (!caps) {
+    } else if (!look_at(conn, h->emulator)) {
         virt_error(err, -ENOENT, "QEMU cannot make a microvm");
         virConnectClose(conn);
         conn = NULL;
+    } else {
+        choose_path(h, conn);
     }
-    free(caps);
     reaper_put();
     return conn;
 }
@@ -175,6 +203,7 @@ int lv_host_open(struct lv_host *h, struct un_error *err)
             "does not start: install libvirt-daemon-system, or run adduser --system "
             "--group --no-create-home libvirt-qemu");
     }
+    memcpy(h->run, h->emulator, sizeof(h->run));
     lv_tree_remove(h->place->work); /* of an attempt that failed */
     rc = lv_place_prepare(h->place, err);
     if (rc < 0) {
@@ -229,7 +258,7 @@ static int start_domain(struct lv_shell *s, const char *accelerator, struct un_e
                                .mem_bytes = s->mem_bytes,
                                .rom_path = rom,
                                .socket_path = socket_path,
-                               .emulator = s->host->emulator};
+                               .emulator = s->host->run};
     un_autobuf struct un_buf xml = {0};
     int rc = lv_xml_build(&spec, &xml);
     if (rc == 0) {
@@ -360,7 +389,7 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
     file_path(s, "s", "", console);
     struct lv_machine_xml_spec xml_spec = {.name = s->name,
                                            .accelerator = accelerator,
-                                           .emulator = s->host->emulator,
+                                           .emulator = s->host->run,
                                            .console_path = console,
                                            .machine = &seen};
     un_autobuf struct un_buf xml = {0};
@@ -398,6 +427,32 @@ int lv_shell_resume(struct lv_shell *s, struct un_error *err)
     return virDomainResume(s->domain) < 0 ? virt_error(err, -EIO, "resume domain") : 0;
 }
 
+/* What QEMU's monitor answers to a command for people (free); NULL: nothing. */
+static char *ask_monitor(struct lv_shell *s, const char *command)
+{
+    char *answer = NULL;
+    int rc = virDomainQemuMonitorCommand(s->domain, command, &answer,
+                                         VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP);
+    return rc < 0 ? NULL : answer;
+}
+
+enum hv_machine_heard lv_shell_hear(struct lv_shell *s, const struct hv_machine_spec *spec)
+{
+    char *card =
+        ask_monitor(s, spec->type == HV_MACHINE_MICROVM ? LV_USER_CARD_STATUS
+                                                        : LV_USER_CARD_STATUS LV_USER_CARD_ON_PCI);
+    char *connections = card && lv_usernet_card_is_up(card) ? ask_monitor(s, "info usernet") : NULL;
+    enum hv_machine_heard heard = HV_HEARD_UNKNOWN;
+    if (connections) {
+        heard = lv_usernet_listens(connections, spec->host_port) ? HV_HEARD_LISTENS : HV_HEARD_CARD;
+    } else if (card && !lv_usernet_card_is_up(card)) {
+        heard = HV_HEARD_NOTHING;
+    }
+    free(card);
+    free(connections);
+    return heard;
+}
+
 void lv_shell_kill(struct lv_shell *s)
 {
     if (s->pidfd >= 0 && !__atomic_exchange_n(&s->killed, true, __ATOMIC_ACQ_REL)) {
@@ -416,10 +471,25 @@ void lv_shell_reap(struct lv_shell *s)
     }
 }
 
+/* libvirt has seen QEMU's end by itself and clears up, up to 200 ms, with the domain locked. Whoever
+ * looks the domain up meanwhile waits for that with the list of domains locked, and so does everybody
+ * who makes one. Until the file of its process id is gone, then. */
+static void wait_cleared(const struct lv_shell *s)
+{
+    char path[FILE_SIZE];
+    file_path(s, "root/run/qemu", ".pid", path);
+    for (int ms = 0; ms < CLEAR_MS && access(path, F_OK) == 0; ms += CLEAR_STEP_MS) {
+        usleep(CLEAR_STEP_MS * 1000);
+    }
+}
+
 void lv_shell_destroy(struct lv_shell *s)
 {
     char path[FILE_SIZE];
     lv_shell_reap(s);
+    if (s->domain && s->killed && !s->host->uri) {
+        wait_cleared(s);
+    }
     if (s->domain) {
         reaper_get();                /* one whose process was not found is ended by libvirt */
         virDomainDestroy(s->domain); /* that it has ended already is no error */
