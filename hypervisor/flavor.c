@@ -23,21 +23,28 @@ enum { DETECT_BYTES = 8 << 20 };
     "cryptomgr.notests ip={ip}::{gateway}:{netmask}::eth0:off:{dns} {append}"
 
 static const struct hv_flavor flavors[] = {
-    {"plain", HV_MACHINE_MICROVM, "{append}", false, false, false},
-    {"unikraft", HV_MACHINE_PC, "netdev.ip={ip}/{prefix}:{gateway} -- {append}", false, false,
-     false},
-    {"solo5", HV_MACHINE_PC, "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}", false, false,
-     false},
-    {"osv", HV_MACHINE_Q35,
-     "--ip=eth0,{ip},{netmask} --defaultgw={gateway} --nameserver={dns} {append}", false, false,
-     false},
-    {"rumprun", HV_MACHINE_PC,
-     "{\"cmdline\":\"{append}\",\"net\":{\"if\":\"vioif0\",\"type\":\"inet\","
-     "\"method\":\"static\",\"addr\":\"{ip}\",\"mask\":\"{prefix}\",\"gw\":\"{gateway}\"}}",
-     true, false, false},
-    {"nanos", HV_MACHINE_PC, "{append}", false, false, false},
-    {"linux", HV_MACHINE_MICROVM, LINUX, false, true, true},
-    {"linux-pc", HV_MACHINE_PC, LINUX, false, true, true},
+    {.name = "plain", .type = HV_MACHINE_MICROVM, .template = "{append}"},
+    {.name = "pc", .type = HV_MACHINE_PC, .template = "{append}"},
+    {.name = "q35", .type = HV_MACHINE_Q35, .template = "{append}"},
+    {.name = "unikraft",
+     .type = HV_MACHINE_PC,
+     .template = "netdev.ip={ip}/{prefix}:{gateway} -- {append}"},
+    {.name = "solo5",
+     .type = HV_MACHINE_PC,
+     .template = "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}"},
+    {.name = "osv",
+     .type = HV_MACHINE_Q35,
+     .template =
+         "--ip=eth0,{ip},{netmask} --defaultgw={gateway} --nameserver={dns} {append}"},
+    {.name = "rumprun",
+     .type = HV_MACHINE_PC,
+     .template = "{\"cmdline\":\"{append}\",\"net\":{\"if\":\"vioif0\",\"type\":\"inet\","
+                 "\"method\":\"static\",\"addr\":\"{ip}\",\"mask\":\"{prefix}\","
+                 "\"gw\":\"{gateway}\"}}",
+     .json = true},
+    {.name = "nanos", .type = HV_MACHINE_PC, .template = "{append}"},
+    {.name = "linux", .type = HV_MACHINE_MICROVM, .template = LINUX, .acpi = true},
+    {.name = "linux-pc", .type = HV_MACHINE_PC, .template = LINUX, .guard = true},
 };
 
 const struct hv_flavor *hv_flavor_find(const char *name)
@@ -52,7 +59,7 @@ const struct hv_flavor *hv_flavor_find(const char *name)
 
 const char *hv_flavor_names(void)
 {
-    return "plain, unikraft, solo5, osv, rumprun, nanos, linux, linux-pc";
+    return "plain, pc, q35, unikraft, solo5, osv, rumprun, nanos, linux, linux-pc";
 }
 
 const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
@@ -63,10 +70,12 @@ const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
     } words[] = {
         {"Powered by Unikraft", "unikraft"},
         {"CONFIG_UK_", "unikraft"},
+        {"libkvmplat", "unikraft"}, /* in its messages, also where the banner is a picture */
         {"rumprun", "rumprun"},
         {"Solo5", "solo5"},
         {"OSv v", "osv"},
         {"NANOS_VERSION", "nanos"},
+        {"NVMTFS", "nanos"}, /* its file system */
     };
     const uint8_t *bytes = image;
     len = len < DETECT_BYTES ? len : DETECT_BYTES;

@@ -155,6 +155,7 @@ struct hv_machine_config {
     const struct hv_machine_disk *volumes;
     size_t volume_count;
     struct hv_machine_files *files; /* held by who may still open what is named here; may be NULL */
+    char *const *egress; /* "HOST:PORT" that it may connect to, NULL-terminated; NULL: nothing */
 };
 
 /* One machine of a service, as people see it. Borrowed. */

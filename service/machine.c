@@ -98,6 +98,10 @@ void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why)
     set_state(mc, MACHINE_ENDING);
     un_timer_cancel(&mc->timer);
     close_probe(mc);
+    if (mc->opened) {
+        mc->sv->drv->on_end(mc->sv->drv->arg, mc);
+    }
+    keep_drop_all(mc);
     while (!un_list_empty(&mc->connections)) {
         connection_lost(un_list_first(&mc->connections, struct hv_vm, node), kind, why);
     }
@@ -189,6 +193,20 @@ static void try_connect(struct machine *mc)
     }
 }
 
+static void fail_late(struct machine *mc)
+{
+    const struct service *sv = mc->sv;
+    unsigned long long ms = sv->ready_timeout_us / 1000;
+    char why[160];
+    if (sv->ready_console) {
+        snprintf(why, sizeof(why), "its console did not say \"%.80s\" within %llu ms",
+                 sv->ready_console, ms);
+    } else {
+        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", sv->port, ms);
+    }
+    fail(mc, HV_EXIT_LOST, why);
+}
+
 /* The answer of a guest on the user network. An attempt whose packet was lost is given up for another; the
  * connection that the guest has answered may be an earlier one than `probe`, which is answered then too. */
 static void on_heard(void *arg, enum hv_machine_heard heard)
@@ -222,20 +240,6 @@ static uint64_t pause_us(const struct machine *mc, uint64_t age)
     bool asks = must_ask(mc);
     uint64_t us = asks ? age / 16 : age / 4, most = asks ? ASK_MOST_US : PROBE_MOST_US;
     return us < PROBE_FIRST_US ? PROBE_FIRST_US : us > most ? most : us;
-}
-
-static void fail_late(struct machine *mc)
-{
-    const struct service *sv = mc->sv;
-    unsigned long long ms = sv->ready_timeout_us / 1000;
-    char why[160];
-    if (sv->ready_console) {
-        snprintf(why, sizeof(why), "its console did not say \"%.80s\" within %llu ms",
-                 sv->ready_console, ms);
-    } else {
-        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", sv->port, ms);
-    }
-    fail(mc, HV_EXIT_LOST, why);
 }
 
 static void on_timer(void *arg)
@@ -291,13 +295,31 @@ void machine_release(struct machine *mc)
     service_changed(mc->sv);
 }
 
+/* --- its own connections ------------------------------------------------------------------------ */
+
+void service_on_open(void *arg, const struct un_endpoint *to, int fd)
+{
+    struct machine *mc = arg;
+    struct hv_driver *drv = mc->sv->drv;
+    if (!drv->on_open || mc->state == MACHINE_ENDING) {
+        close(fd);
+        return;
+    }
+    const struct service_opening opening = {
+        .machine = mc, .function = mc->sv->name, .egress = mc->sv->egress, .to = to, .fd = fd};
+    mc->opened = true;
+    drv->on_open(drv->arg, &opening);
+}
+
 /* --- making ------------------------------------------------------------------------------------- */
 
 static void on_made(void *arg, int rc, const struct un_error *err)
 {
     struct machine *mc = arg;
     if (rc < 0) {
-        fail(mc, HV_EXIT_LOST, err->text);
+        char why[160]; /* `err` goes with the machine */
+        snprintf(why, sizeof(why), "%.159s", err->text);
+        fail(mc, HV_EXIT_LOST, why);
         return;
     }
     set_state(mc, MACHINE_PAUSED);
@@ -484,6 +506,7 @@ int machine_begin(struct service *sv)
     un_id_new(mc->id);
     mc->begun_us = un_loop_now_us(sv->drv->loop);
     un_list_init(&mc->connections);
+    un_list_init(&mc->kept);
     un_timer_init(&mc->timer, sv->drv->loop, on_timer, mc);
     un_list_push(&sv->machines, &mc->node);
     sv->drv->machine_count++;
@@ -495,7 +518,8 @@ int machine_begin(struct service *sv)
         return 0;
     }
     mc->linking = true;
-    if (net_attach(sv->drv->net, on_attach, mc, &err) < 0) {
+    const struct net_wish wish = {.key = sv->key, .egress = sv->egress};
+    if (net_attach(sv->drv->net, &wish, on_attach, mc, &err) < 0) {
         mc->linking = false;
         fail(mc, HV_EXIT_LOST, err.text);
     }

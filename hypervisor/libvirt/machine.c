@@ -30,9 +30,9 @@ struct hv_machine {
     enum lv_vm_state state;
     struct un_list node; /* in the driver's machines */
     bool freed, busy, reaping, killed, asking;
-    enum hv_machine_heard heard; /* the worker's */
-    struct hv_exit why;          /* as far as it is known */
+    struct hv_exit why;      /* as far as it is known */
     struct un_timer end_timer;
+    enum hv_machine_heard heard; /* the worker's */
     struct hv_machine_spec spec; /* its strings are our own */
     struct hv_machine_disk disks[LV_MACHINE_DISKS];
     struct lv_shell shell;
@@ -343,8 +343,9 @@ static int lv_machine_new(struct hv_driver *drv, const struct hv_machine_spec *s
     m->events = spec->events;
     m->arg = spec->arg;
     m->shell = (struct lv_shell){.pidfd = -1, .sock = -1};
-    m->why = (struct hv_exit){
-        .kind = HV_EXIT_LOST, .fault_vector = ~0u, .detail = "the machine ended: QEMU went away"};
+    m->why = (struct hv_exit){.kind = HV_EXIT_LOST,
+                              .fault_vector = ~0u,
+                              .detail = "the machine ended: QEMU went away"};
     un_timer_init(&m->end_timer, drv->loop, on_end_timer, m);
     un_list_push(&drv->machines, &m->node);
     un_list_init(&m->want.node);

@@ -508,7 +508,7 @@ static void a_tap_reaches_the_guest(void **state)
         .loop = w->loop, .state_dir = w->dir, .range = "10.87.0.0/24", .tap_owner = geteuid()};
     assert_int_equal(net_open(&spec, &np, NULL), 0);
     link_given = NULL;
-    assert_int_equal(net_attach(np, on_attach, w, NULL), 0);
+    assert_int_equal(net_attach(np, NULL, on_attach, w, NULL), 0);
     while (!link_given) {
         un_loop_run(w->loop);
     }

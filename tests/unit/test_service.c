@@ -30,13 +30,15 @@ static struct {
     uint64_t boot_us;
     unsigned
         drops; /* connections that are taken and closed at first, as QEMU's user network does */
+    unsigned made, started, gone, accepted, open_volumes, most_volumes;
+    enum hv_exit_kind end; /* how machines that are told to end do */
+    const char *says;      /* when they have booted */
     /* As behind QEMU's user network: connections are taken from the start on and answered when the guest
      * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
     bool forwards, mute;
     unsigned early, taken; /* connections before there was a card; in all */
-    unsigned made, started, gone, open_volumes, most_volumes;
-    enum hv_exit_kind end; /* how machines that are told to end do */
-    const char *says;      /* when they have booted */
+    const char *answer;    /* to a request with KEEP in it, over a connection that stays open */
+    bool answers_once;     /* ... and is closed when another request comes */
     char disks[256];       /* of the machine made last */
 } fake;
 
@@ -115,6 +117,26 @@ static void on_written(struct bufferevent *bev, void *arg)
 
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
+    if ((what & BEV_EVENT_EOF) && evbuffer_get_length(bufferevent_get_output(bev)) > 0) {
+        return; /* on_written follows */
+    }
+    bufferevent_free(bev);
+}
+
+/* Of the answer that goes out byte by byte, what is left. */
+static const char *slow;
+static struct un_timer slow_timer;
+
+static void on_slow(void *arg)
+{
+    if (*slow) {
+        bufferevent_write(arg, slow++, 1);
+        assert_int_equal(un_timer_arm_in(&slow_timer, 2000), 0);
+    }
+}
+
+static void on_next(struct bufferevent *bev, void *arg)
+{
     bufferevent_free(bev);
 }
 
@@ -122,6 +144,18 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 static void on_read(struct bufferevent *bev, void *arg)
 {
     struct evbuffer *in = bufferevent_get_input(bev);
+    if (evbuffer_search(in, "KEEP", 4, NULL).pos >= 0) {
+        slow = evbuffer_search(in, "SLOW", 4, NULL).pos >= 0 ? fake.answer : NULL;
+        evbuffer_drain(in, evbuffer_get_length(in));
+        if (slow) {
+            un_timer_init(&slow_timer, ((struct hv_machine *)arg)->drv->loop, on_slow, bev);
+            on_slow(bev);
+            return;
+        }
+        bufferevent_write(bev, fake.answer, strlen(fake.answer));
+        bufferevent_setcb(bev, fake.answers_once ? on_next : on_read, NULL, on_event, arg);
+        return;
+    }
     struct evbuffer_ptr end = evbuffer_search(in, "END", 3, NULL);
     if (end.pos < 0) {
         return;
@@ -152,6 +186,7 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
                       void *arg)
 {
     struct hv_machine *m = arg;
+    fake.accepted++;
     if (fake.drops) {
         fake.drops--;
         evutil_closesocket(fd);
@@ -301,6 +336,8 @@ struct request {
     struct world *w;
     struct hv_vm *vm;
     bool ready, started, exited, gone, hold_output;
+    bool raw, silent; /* a connection without requests; whose client says no more */
+    unsigned ends;    /* of the machine's direction */
     struct un_buf answer;
     struct hv_exit why;
     size_t more; /* body bytes to come */
@@ -426,6 +463,9 @@ static void on_started(void *arg)
 static void on_input_wanted(void *arg, size_t room)
 {
     struct request *r = arg;
+    if (r->silent) {
+        return;
+    }
     static const char filler[4096] = {[0 ... 4095] = 'x'};
     size_t n = r->more < room ? r->more : room;
     n = n < sizeof(filler) ? n : sizeof(filler);
@@ -436,7 +476,9 @@ static void on_input_wanted(void *arg, size_t room)
 static void on_output(void *arg, const void *data, size_t len, const struct hv_exit *last)
 {
     struct request *r = arg;
-    assert_int_equal(un_buf_append(&r->answer, data, len), 0);
+    assert_true(len > 0 || r->raw);
+    r->ends += len == 0;
+    assert_int_equal(len ? un_buf_append(&r->answer, data, len) : 0, 0);
     if (!r->hold_output) {
         hv_vm_ops(r->vm)->vm_output_done(r->vm);
     }
@@ -486,6 +528,14 @@ static void begin(struct world *w, struct request *r, const char *text)
                               .content_length = (int64_t)r->more,
                               .body_eof = r->more == 0,
                               .machine = &w->config};
+    if (r->raw) {
+        run.request_head_len = 0;
+        run.interface = UNID_INTERFACE_TCP;
+        run.body = text;
+        run.body_len = strlen(text);
+        run.content_length = -1;
+        run.body_eof = false;
+    }
     assert_int_equal(hv_vm_ops(r->vm)->vm_run(r->vm, &run, NULL), 0);
 }
 
@@ -513,6 +563,19 @@ static struct service_stats stats_of(struct world *w)
     return s;
 }
 
+/* Until it has its answer, as the scheduler does that knows its end. */
+static void ask(struct world *w, struct request *r, const char *text)
+{
+    r->hold_output = true;
+    begin(w, r, text);
+    for (int i = 0; i < 500 && r->answer.len == 0 && !r->exited; i++) {
+        run_for(w, 10);
+    }
+    assert_false(r->exited);
+    finish(r);
+    *r = (struct request){0};
+}
+
 /* --- tests -------------------------------------------------------------------------------------- */
 
 static void a_request_wakes_a_machine(void **state)
@@ -532,6 +595,81 @@ static void a_request_wakes_a_machine(void **state)
     wait_exit(&again);
     assert_string_equal((const char *)again.answer.data, "again END");
     finish(&again);
+    assert_int_equal(fake.started, 1);
+}
+
+#define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+static void an_open_connection_serves_the_next_request(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.answer = ANSWER;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    unsigned first = fake.accepted; /* attempts to connect count too */
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    ask(w, &r, "HEAD /KEEP HTTP/1.1\r\n\r\n"); /* with a body, against the rules */
+    assert_int_equal(fake.accepted, first);
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 1);
+    /* What cannot be repeated goes over a connection of its own. */
+    ask(w, &r, "POST /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 2);
+}
+
+static void a_connection_that_is_to_be_closed_is(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    static const char *const answers[] = {
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nok", /* more than it said */
+        "what is this?",
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(answers); i++) {
+        fake.answer = answers[i];
+        ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+        unsigned before = fake.accepted;
+        ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+        assert_int_equal(fake.accepted, before + 1);
+    }
+}
+
+/* As the scheduler: until the answer is whole. */
+static void answers_are_passed_on_however_they_come(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *request, *answer;
+    } cases[] = {
+        {"HEAD /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n"},
+        {"GET /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 304 OK\r\nContent-Length: 70000\r\n\r\n"},
+        {"GET /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(cases); i++) {
+        struct request r = {0};
+        fake.answer = cases[i].answer;
+        begin(w, &r, cases[i].request);
+        for (int t = 0; t < 300 && r.answer.len < strlen(fake.answer); t++) {
+            run_for(w, 10);
+        }
+        assert_int_equal(r.answer.len, strlen(fake.answer));
+        finish(&r);
+    }
+}
+
+static void a_connection_that_was_closed_meanwhile_is_no_failure(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.answer = ANSWER;
+    fake.answers_once = true;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    unsigned first = fake.accepted;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 1);
     assert_int_equal(fake.started, 1);
 }
 
@@ -663,9 +801,33 @@ static void idle_machines_go(void **state)
     begin(w, &r, "END");
     wait_exit(&r);
     finish(&r);
-    run_for(w, 400);
+    run_for(w, 300);
+    assert_int_equal(stats_of(w).machines_ready, 0);
+    assert_int_equal(stats_of(w).machines_paused, 1); /* asleep, ready to be woken */
+    assert_int_equal(stats_of(w).services, 1);
+    run_for(w, 500);
     assert_int_equal(fake.gone, fake.made);
     assert_int_equal(stats_of(w).services, 0);
+}
+
+static void what_is_asleep_wakes_by_its_paused_machine(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, again = {0};
+    w->config.idle_timeout_ms = 100;
+    w->config.max_instances = 1;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+    run_for(w, 250);
+    unsigned made = fake.made;
+    assert_int_equal(stats_of(w).machines_ready, 0);
+    assert_int_equal(stats_of(w).machines_paused, 1);
+    begin(w, &again, "END");
+    wait_exit(&again);
+    assert_int_equal(again.why.kind, HV_EXIT_DONE);
+    assert_int_equal(fake.made, made);
+    finish(&again);
 }
 
 static void a_body_follows_in_pieces(void **state)
@@ -821,6 +983,88 @@ static void a_client_may_go_at_any_time(void **state)
     begin(w, &r, "END");
     wait_exit(&r);
     assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    finish(&r);
+}
+
+/* --- connections without requests --------------------------------------------------------------- */
+
+static void both_directions_of_a_connection_end_by_themselves(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true};
+    begin(w, &r, "hello END");
+    for (int i = 0; i < 200 && r.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal((const char *)r.answer.data, "hello END"); /* and the machine has ended its own */
+    assert_int_equal(r.ends, 1);
+    assert_true(r.started);
+    assert_false(r.exited);
+    hv_vm_ops(r.vm)->vm_input(r.vm, NULL, 0, true);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_int_equal(r.ends, 1);
+    finish(&r);
+}
+
+static void a_connection_is_given_back_until_it_is_taken(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true};
+    fake.drops = 3; /* as QEMU's user network does, before the guest listens */
+    begin(w, &r, "once END");
+    for (int i = 0; i < 300 && r.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal((const char *)r.answer.data, "once END");
+    assert_int_equal(fake.drops, 0);
+    assert_false(r.exited);
+    finish(&r); /* the client has gone */
+    assert_int_equal(stats_of(w).machines_ready, 1);
+}
+
+static void what_a_machine_has_taken_is_lost_with_it(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true}, dropped = {.raw = true, .silent = true};
+    begin(w, &r, "HOLD END");
+    for (int i = 0; i < 200 && !r.started; i++) {
+        run_for(w, 10);
+    }
+    assert_true(r.started);
+    begin(w, &dropped, "DROP END"); /* it closes without a byte: an end like any */
+    for (int i = 0; i < 200 && dropped.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_false(dropped.exited);
+    assert_int_equal(dropped.answer.len, 0);
+    tell_exit(last_started);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(r.why.detail, "it crashed"));
+    assert_int_equal(fake.started, 1); /* nothing was sent again */
+    finish(&r);
+    wait_exit(&dropped);
+    finish(&dropped);
+}
+
+static void output_of_a_connection_waits_for_its_reader(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .hold_output = true, .more = 300000};
+    begin(w, &r, "bytes ");
+    for (int i = 0; i < 300 && r.answer.len == 0; i++) {
+        run_for(w, 10);
+    }
+    size_t held = r.answer.len;
+    assert_in_range(held, 1, 300000);
+    run_for(w, 50);
+    assert_int_equal(r.answer.len, held); /* one piece at a time */
+    r.hold_output = false;
+    hv_vm_ops(r.vm)->vm_output_done(r.vm);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_int_equal(r.answer.len, 6 + 300000 / 4096 * 4096 + 3);
     finish(&r);
 }
 
@@ -1105,6 +1349,10 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
     const struct CMUnitTest tests[] = {
         T(a_request_wakes_a_machine),
+        T(an_open_connection_serves_the_next_request),
+        T(a_connection_that_is_to_be_closed_is),
+        T(answers_are_passed_on_however_they_come),
+        T(a_connection_that_was_closed_meanwhile_is_no_failure),
         T(files_are_held_as_long_as_a_machine_may_open_them),
         T(the_herd_gets_one_machine),
         T(behind_a_forwarded_port_the_guest_is_waited_for),
@@ -1112,6 +1360,7 @@ int main(void)
         T(more_than_fit_get_another),
         T(per_request_machines_end_with_it),
         T(idle_machines_go),
+        T(what_is_asleep_wakes_by_its_paused_machine),
         T(a_body_follows_in_pieces),
         T(output_waits_for_its_reader),
         T(a_crash_loop_is_told_and_backs_off),
@@ -1122,6 +1371,10 @@ int main(void)
         T(requests_are_lost_with_their_machine),
         T(a_dropped_request_is_lost_not_repeated),
         T(a_client_may_go_at_any_time),
+        T(both_directions_of_a_connection_end_by_themselves),
+        T(a_connection_is_given_back_until_it_is_taken),
+        T(what_a_machine_has_taken_is_lost_with_it),
+        T(output_of_a_connection_waits_for_its_reader),
         T(machines_are_kept_without_requests),
         T(the_old_version_serves_what_it_has_and_goes),
         T(two_machines_never_have_one_volume),
