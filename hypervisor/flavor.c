@@ -43,8 +43,8 @@ static const struct hv_flavor flavors[] = {
                  "\"gw\":\"{gateway}\"}}",
      .json = true},
     {.name = "nanos", .type = HV_MACHINE_PC, .template = "{append}"},
-    {.name = "linux", .type = HV_MACHINE_MICROVM, .template = LINUX, .acpi = true},
-    {.name = "linux-pc", .type = HV_MACHINE_PC, .template = LINUX, .guard = true},
+    {.name = "linux", .type = HV_MACHINE_MICROVM, .template = LINUX, .acpi = true, .guard = true},
+    {.name = "linux-pc", .type = HV_MACHINE_PC, .template = LINUX, .acpi = true, .guard = true},
 };
 
 const struct hv_flavor *hv_flavor_find(const char *name)

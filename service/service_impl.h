@@ -125,12 +125,12 @@ struct machine {
     bool probe_open;
     struct un_list kept; /* keep.c: open connections without a request */
     unsigned kept_count;
-    struct un_buf line; /* of the console */
-    char words[96];     /* its last line before that */
-    struct un_buf boot; /* per request: console bytes from before its request, bounded */
     uint64_t probe_us;           /* when it was begun */
     bool asking;                 /* hv_machine_ops.ask is under way */
     enum hv_machine_heard heard; /* the last answer */
+    struct un_buf line;          /* of the console */
+    char words[96];              /* its last line before that */
+    struct un_buf boot;          /* per request: console bytes from before its request, bounded */
 };
 /* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
 int machine_begin(struct service *sv);
