@@ -96,8 +96,8 @@ static const struct gate *gate_of_others(const struct gate *wanted, bool same_ad
         const struct gate *g = un_list_entry(it, struct gate, node);
         bool same_port = port && port == (g->fd < 0 ? port_number(g->address) : g->port);
         if (same_port && strcmp(g->function, wanted->function) != 0 &&
-            (!same_address || (len == host_length(g->address) &&
-                               memcmp(g->address, wanted->address, len) == 0))) {
+            (!same_address ||
+             (len == host_length(g->address) && memcmp(g->address, wanted->address, len) == 0))) {
             return g;
         }
     }
@@ -166,8 +166,8 @@ void door_stream_gone(struct door *d)
     }
 }
 
-static void on_accept(struct evconnlistener *lev, evutil_socket_t fd, struct sockaddr *addr, int len,
-                      void *arg)
+static void on_accept(struct evconnlistener *lev, evutil_socket_t fd, struct sockaddr *addr,
+                      int len, void *arg)
 {
     struct gate *g = arg;
     struct door *d = g->d;
@@ -281,8 +281,8 @@ static void follow(struct door *d, const char *function, const struct function_v
         struct gate *g = gate_find(d, function, *p);
         g = g ? g : gate_new(d, function, *p, &err);
         if (!g) {
-            un_log(UN_LOG_WARN, "a published port cannot be opened", "function", function, "address",
-                   *p, "error", err.text);
+            un_log(UN_LOG_WARN, "a published port cannot be opened", "function", function,
+                   "address", *p, "error", err.text);
             continue;
         }
         g->live = true;
@@ -419,8 +419,8 @@ void door_add_findings(const struct door *d, json_t *findings)
         if (g->live && g->why) {
             json_array_append_new(
                 findings,
-                json_pack("{s:s+, s:s, s:s+++, s:s}", "check", "port ", g->address, "status", "warn",
-                          "detail", "function ", g->function, ": ", g->why, "fix",
+                json_pack("{s:s+, s:s, s:s+++, s:s}", "check", "port ", g->address, "status",
+                          "warn", "detail", "function ", g->function, ": ", g->why, "fix",
                           "free the port, or deploy the function with another --publish"));
         }
     }
@@ -449,7 +449,8 @@ static void on_callee(void *arg, int rc, struct function_version *v, const struc
     struct lookup *l = arg;
     struct door *d = l->d;
     if (!d->closed && rc == 0) {
-        const struct dial_inner to = {.port = l->port, .depth = l->depth, .fd = un_steal_fd(&l->fd)};
+        const struct dial_inner to = {
+            .port = l->port, .depth = l->depth, .fd = un_steal_fd(&l->fd)};
         if (serve_inner(d, v, &to, NULL) == -ECONNREFUSED) {
             close(to.fd);
         }
@@ -467,7 +468,8 @@ static int serve_name(void *arg, const struct dial_inner *to, struct un_error *e
     struct function_version *v = function_peek(d->api->registry, to->function, NULL);
     if (v) {
         int rc = serve_inner(d, v, to, err);
-        return rc == -ECONNREFUSED ? rc : 0; /* otherwise the socket has been taken, and may be closed */
+        return rc == -ECONNREFUSED ? rc
+                                   : 0; /* otherwise the socket has been taken, and may be closed */
     }
     struct lookup *l = lookup_new(d, to->function, to->fd);
     if (!l) {

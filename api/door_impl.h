@@ -8,9 +8,9 @@
 
 struct door {
     struct api *api;
-    struct un_list gates;    /* struct gate */
-    struct un_list streams;  /* struct stream */
-    struct un_list lookups;  /* struct lookup */
+    struct un_list gates;   /* struct gate */
+    struct un_list streams; /* struct stream */
+    struct un_list lookups; /* struct lookup */
     unsigned stream_count;
     bool draining, closed, accept_paused;
     struct un_timer accept_timer; /* accept(2) had failed */

@@ -39,9 +39,9 @@ struct stream {
     bool data_held; /* sched_call_data_done is owed when the client has read on */
     bool shut;      /* the machine's direction has ended: so does ours, behind what is to be sent */
     bool shut_done;
-    bool over;            /* the call is; the rest of its bytes is on its way */
-    bool dead;            /* to be freed */
-    uint64_t moved_us;    /* when a byte was last read or sent */
+    bool over;         /* the call is; the rest of its bytes is on its way */
+    bool dead;         /* to be freed */
+    uint64_t moved_us; /* when a byte was last read or sent */
     struct un_timer quiet;
 };
 

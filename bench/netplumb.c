@@ -37,7 +37,7 @@ static void on_attach(void *arg, int rc, struct net_link *link, const struct un_
 static struct net_link *attach(void)
 {
     struct un_error err = UN_ERROR_INIT;
-    if (net_attach(np, on_attach, NULL, &err) < 0) {
+    if (net_attach(np, NULL, on_attach, NULL, &err) < 0) {
         fprintf(stderr, "netplumb: %s\n", err.text);
         exit(1);
     }

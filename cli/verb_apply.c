@@ -33,8 +33,9 @@ static const struct {
     const char *key;
     const struct args_option *option;
     bool list; /* a string or a list of them */
-} local_keys[] = {
-    {"with", &with_option, true}, {"rootfs", &rootfs_option, false}, {"program", &program_option, false}};
+} local_keys[] = {{"with", &with_option, true},
+                  {"rootfs", &rootfs_option, false},
+                  {"program", &program_option, false}};
 
 /* --- the file --------------------------------------------------------------------------------- */
 
@@ -84,8 +85,8 @@ static int read_file(const struct cli_call *call, json_t **ret)
         return cli_fail(CLI_REFUSED, "cannot read %s: %s", path, strerror(errno));
     }
     int status = read_whole(fd, path, &text);
-    if (status == CLI_DONE && un_json_parse(text.data ? (const void *)text.data : "", text.len, ret,
-                                            &err) < 0) {
+    if (status == CLI_DONE &&
+        un_json_parse(text.data ? (const void *)text.data : "", text.len, ret, &err) < 0) {
         status = cli_fail(CLI_REFUSED, "%s: %s", path, err.text);
     }
     return status == CLI_DONE && !input ? go_there(path) : status;
@@ -122,8 +123,9 @@ static int check_function(const char *name, const json_t *function)
                         name);
     }
     for (size_t i = 0; i < UN_ARRAY_SIZE(local_keys); i++) {
-        int status = check_strings(name, local_keys[i].key,
-                                   json_object_get(function, local_keys[i].key), local_keys[i].list);
+        int status =
+            check_strings(name, local_keys[i].key, json_object_get(function, local_keys[i].key),
+                          local_keys[i].list);
         if (status != CLI_DONE) {
             return status;
         }
@@ -146,7 +148,8 @@ static int check_file(const struct cli_call *call, json_t *file)
     const char *name;
     json_t *item;
     if (!json_is_object(file) || un_json_only_keys(file, keys, &err) < 0) {
-        return cli_fail(CLI_REFUSED, "the file must be an object of \"volumes\" and \"functions\"%s%s",
+        return cli_fail(CLI_REFUSED,
+                        "the file must be an object of \"volumes\" and \"functions\"%s%s",
                         err.text[0] ? ": " : "", err.text);
     }
     int status = check_members(file, "volumes");
@@ -161,8 +164,8 @@ static int check_file(const struct cli_call *call, json_t *file)
     {
         int64_t size = 0;
         if (status == CLI_DONE &&
-            (!json_is_object(item) || un_json_get_int(item, "size_mib", 1, INT32_MAX, &size, &err) < 0 ||
-             size == 0)) {
+            (!json_is_object(item) ||
+             un_json_get_int(item, "size_mib", 1, INT32_MAX, &size, &err) < 0 || size == 0)) {
             status = cli_fail(CLI_REFUSED, "volumes.%s: must be {\"size_mib\": N}", name);
         }
     }
@@ -219,7 +222,8 @@ static int check_configs(const struct cli_call *call, json_t *functions)
         int status = api_function_path(call, name, "?check=1", &path);
         status = status == CLI_DONE ? api_call(call, "PUT", path, config, &answer) : status;
         if (status != CLI_DONE) {
-            return cli_fail(status, "function %s is not as it should be; nothing has been changed", name);
+            return cli_fail(status, "function %s is not as it should be; nothing has been changed",
+                            name);
         }
     }
     return CLI_DONE;
@@ -234,7 +238,8 @@ static struct args deploy_words(const json_t *function, struct args_value *value
         size_t count = json_is_array(value) ? json_array_size(value) : value ? 1 : 0;
         for (size_t k = 0; k < count; k++) {
             const json_t *item = json_is_array(value) ? json_array_get(value, k) : value;
-            values[args.value_count++] = (struct args_value){local_keys[i].option, json_string_value(item)};
+            values[args.value_count++] =
+                (struct args_value){local_keys[i].option, json_string_value(item)};
         }
     }
     return args;
@@ -325,7 +330,7 @@ static int apply_function(const struct cli_call *call, const char *name, const j
     if (status != CLI_DONE) {
         return status;
     }
-    const char *change = !before                                                    ? "created"
+    const char *change = !before                                                     ? "created"
                          : api_uint(before, "version") == api_uint(after, "version") ? "unchanged"
                                                                                      : "updated";
     un_autojson json_t *more =
@@ -377,8 +382,8 @@ static int prepare_all(const struct cli_call *call, json_t *functions, json_t *c
         }
         int status = push_images(call, function, config);
         if (status != CLI_DONE) {
-            return cli_fail(status, "the image of function %s is not there; nothing has been changed",
-                            name);
+            return cli_fail(
+                status, "the image of function %s is not there; nothing has been changed", name);
         }
     }
     return CLI_DONE;

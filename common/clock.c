@@ -5,6 +5,7 @@
 #include "config.h"
 #endif
 
+#include <cpuid.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,30 @@ static uint64_t read_clock_us(clockid_t id)
 uint64_t un_clock_mono_us(void)
 {
     return read_clock_us(CLOCK_MONOTONIC);
+}
+
+enum { TSC_LEAST_US = 1000, CPUID_POWER = 0x80000007, POWER_INVARIANT_TSC = 1 << 8 };
+
+static uint64_t tsc_from, tsc_from_us; /* 0: its rate is not constant */
+static pthread_once_t tsc_once = PTHREAD_ONCE_INIT;
+
+static void begin_tsc(void)
+{
+    unsigned a, b, c, d;
+    if (__get_cpuid(CPUID_POWER, &a, &b, &c, &d) && (d & POWER_INVARIANT_TSC)) {
+        tsc_from_us = un_clock_mono_us();
+        tsc_from = __builtin_ia32_rdtsc();
+    }
+}
+
+uint64_t un_clock_tsc_hz(void)
+{
+    pthread_once(&tsc_once, begin_tsc);
+    uint64_t now_us = un_clock_mono_us(), now = __builtin_ia32_rdtsc();
+    if (tsc_from == 0 || now_us < tsc_from_us + TSC_LEAST_US) {
+        return 0;
+    }
+    return (uint64_t)((double)(now - tsc_from) * 1e6 / (double)(now_us - tsc_from_us));
 }
 
 #ifdef UNID_FAULT_INJECTION

@@ -14,6 +14,11 @@ uint64_t un_clock_mono_us(void);
  * wrong. */
 uint64_t un_clock_wall_us(void);
 
+/* The rate of the processor's time stamp counter in Hz, measured against CLOCK_MONOTONIC from the first call
+ * of this function on; 0 in the first millisecond, and where the counter's rate is not constant (Intel's
+ * manual, volume 3, "Invariant TSC"). Any thread. */
+uint64_t un_clock_tsc_hz(void);
+
 enum { UN_CLOCK_TEXT_SIZE = 28 }; /* "2026-11-21T02:04:10.510083Z" and the terminating NUL */
 
 /* Writes the RFC 3339 form with microseconds, in UTC, into `buf` (UN_CLOCK_TEXT_SIZE bytes);

@@ -135,7 +135,7 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     s->replay_age_us = (uint64_t)c->replay_hours * 3600 * 1000000;
     int rc = sched_open(&spec, &d->scheduler, err);
     if (rc == 0) {
-        machines_attach(d->machines, d->scheduler);
+        rc = machines_attach(d->machines, d->scheduler, err);
     }
     return rc;
 }
@@ -357,7 +357,7 @@ static int open_parts(struct daemon *d, struct un_error *err)
     rc = rc < 0 ? rc : machines_open(d->config, d->loop, &d->drivers, &d->machines, err);
     rc = rc < 0 ? rc : open_scheduler(d, err);
     rc = rc < 0 ? rc : open_events(d, err);
-    rc = rc < 0 ? rc : doctor_new(&d->drivers, &d->doctor, err);
+    rc = rc < 0 ? rc : doctor_new(&d->drivers, d->machines, &d->doctor, err);
     rc = rc < 0 ? rc : open_api(d, err);
     return rc < 0 ? rc : watch_signals(d, err);
 }
@@ -404,6 +404,7 @@ void daemon_close(struct daemon *d)
     api_close(d->api);
     doctor_free(d->doctor);
     events_drain(d->events);
+    machines_detach(d->machines);
     sched_close(d->scheduler);
     events_close(d->events);
     machines_close(d->machines, &d->drivers);

@@ -18,19 +18,22 @@ struct asker {
 /* Outlives doctor_free while a driver measures, for a driver has no way to take a probe back. */
 struct doctor {
     const struct drivers *drivers;
+    const struct machines *machines;
     struct un_list askers;
     json_t *report;   /* while measuring: what has been found so far */
     size_t measuring; /* 1-based place of the driver that measures now; 0: none does */
     bool abandoned;
 };
 
-int doctor_new(const struct drivers *drivers, struct doctor **ret, struct un_error *err)
+int doctor_new(const struct drivers *drivers, const struct machines *machines, struct doctor **ret,
+               struct un_error *err)
 {
     struct doctor *doctor = calloc(1, sizeof(*doctor));
     if (!doctor) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     doctor->drivers = drivers;
+    doctor->machines = machines;
     un_list_init(&doctor->askers);
     *ret = doctor;
     return 0;
@@ -73,6 +76,16 @@ static void add_result(json_t *report, const char *name, const struct hv_probe *
                                     ""));
 }
 
+static void add_network(json_t *report, const struct machines *machines)
+{
+    struct machines_network n;
+    machines_describe_network(machines, &n);
+    json_array_append_new(json_object_get(report, "findings"),
+                          json_pack("{s:s, s:s, s:s, s:s}", "check", "network of machine images",
+                                    "status", n.whole ? "ok" : "warn", "detail", n.detail, "fix",
+                                    n.fix));
+}
+
 static void on_probe(void *arg, const struct hv_probe *probe);
 
 static void measure_next(struct doctor *doctor)
@@ -95,6 +108,7 @@ static void on_probe(void *arg, const struct hv_probe *probe)
         measure_next(doctor);
         return;
     }
+    add_network(doctor->report, doctor->machines);
     un_autojson json_t *report = un_steal(&doctor->report);
     doctor->measuring = 0;
     answer_all(doctor, report);

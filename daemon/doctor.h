@@ -11,11 +11,14 @@
 
 #include "common/error.h"
 #include "daemon/drivers.h"
+#include "daemon/machines.h"
 
 struct doctor;
 
-/* `drivers` (at least one) are kept until they are closed, which must come after doctor_free. */
-int doctor_new(const struct drivers *drivers, struct doctor **ret, struct un_error *err);
+/* `drivers` (at least one) are kept until they are closed, and `machines` (may be NULL) as well, which must
+ * come after doctor_free. */
+int doctor_new(const struct drivers *drivers, const struct machines *machines, struct doctor **ret,
+               struct un_error *err);
 
 /* Askers that still wait get a NULL report. NULL is allowed. */
 void doctor_free(struct doctor *doctor);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "daemon/outgoing.h"
 #include "netplumb/net.h"
 #include "scheduler/scheduler.h"
 #include "service/service.h"
@@ -18,7 +19,9 @@ struct machines {
     struct netplumb *net;
     struct hv_driver *services;
     struct scheduler *scheduler;
+    struct outgoing *outgoing; /* NULL: without a scheduler */
     bool drained;
+    char range[40], no_tap[200]; /* why there is no network of its own */
 };
 
 static bool may_use(void *arg, uint64_t bytes)
@@ -34,6 +37,24 @@ static void on_console(void *arg, const char *service, const char *line, size_t 
     un_log(UN_LOG_DEBUG, "console", "function", service, "line", text);
 }
 
+static void on_open(void *arg, const struct service_opening *opening)
+{
+    struct machines *m = arg;
+    if (m->outgoing) {
+        outgoing_open(m->outgoing, opening);
+    } else {
+        close(opening->fd);
+    }
+}
+
+static void on_end(void *arg, const void *machine)
+{
+    struct machines *m = arg;
+    if (m->outgoing) {
+        outgoing_end(m->outgoing, machine);
+    }
+}
+
 static void on_reconciled(void *arg)
 {
 }
@@ -44,8 +65,11 @@ static int open_net(struct machines *m, const struct config *c, struct un_error 
     struct netplumb_spec spec = {.loop = m->loop,
                                  .state_dir = c->state_dir,
                                  .range = c->machines_range,
-                                 .tap_owner = geteuid()};
+                                 .tap_owner = geteuid(),
+                                 .on_open = service_on_open};
+    snprintf(m->range, sizeof(m->range), "%s", c->machines_range);
     if (strcmp(c->machines_network, "user") == 0) {
+        snprintf(m->no_tap, sizeof(m->no_tap), "machines.network says so");
         return 0;
     }
     if (!net_available(&why)) {
@@ -54,6 +78,7 @@ static int open_net(struct machines *m, const struct config *c, struct un_error 
             return un_error_context(err, "machines.network");
         }
         un_log(UN_LOG_INFO, "machine images get QEMU's user network", "reason", why.text);
+        snprintf(m->no_tap, sizeof(m->no_tap), "%.199s", why.text);
         return 0;
     }
     int rc = net_open(&spec, &m->net, err);
@@ -80,6 +105,8 @@ static int open_services(struct machines *m, struct drivers *set, struct un_erro
                                        .machines = m->own ? m->own : find_driver(set),
                                        .net = m->net,
                                        .may_use = may_use,
+                                       .on_open = on_open,
+                                       .on_end = on_end,
                                        .on_console = on_console,
                                        .arg = m};
     int rc = service_driver_open(&spec, &m->services, err);
@@ -121,10 +148,48 @@ int machines_open(const struct config *config, struct un_loop *loop, struct driv
     return 0;
 }
 
-void machines_attach(struct machines *m, struct scheduler *scheduler)
+void machines_describe_network(const struct machines *m, struct machines_network *ret)
+{
+    struct un_error why = UN_ERROR_INIT;
+    *ret = (struct machines_network){.whole = false};
+    if (!m) {
+        snprintf(ret->detail, sizeof(ret->detail),
+                 "none: machine images do not run here; machines.network says so, or there is no "
+                 "libvirt driver");
+    } else if (!m->net) {
+        snprintf(ret->detail, sizeof(ret->detail),
+                 "user: QEMU's user network with a forwarded port each (%s); machines that have "
+                 "egress are "
+                 "refused, there are no names, and a first wake may take seconds",
+                 m->no_tap);
+        snprintf(ret->fix, sizeof(ret->fix),
+                 "run unid as root, with /dev/net/tun, and machines.network auto or tap");
+    } else if (!net_names_available(&why)) {
+        snprintf(ret->detail, sizeof(ret->detail),
+                 "tap: taps on a bridge of unid's own, %s; %.160s", m->range, why.text);
+        snprintf(ret->fix, sizeof(ret->fix), "apt-get install dnsmasq-base");
+    } else {
+        ret->whole = true;
+        snprintf(ret->detail, sizeof(ret->detail),
+                 "tap: taps on a bridge of unid's own, %s, with DHCP, names and egress", m->range);
+    }
+}
+
+int machines_attach(struct machines *m, struct scheduler *scheduler, struct un_error *err)
+{
+    if (!m) {
+        return 0;
+    }
+    m->scheduler = scheduler;
+    return outgoing_new(m->loop, sched_dialer(scheduler), &m->outgoing, err);
+}
+
+void machines_detach(struct machines *m)
 {
     if (m) {
-        m->scheduler = scheduler;
+        outgoing_free(m->outgoing);
+        m->outgoing = NULL;
+        m->scheduler = NULL;
     }
 }
 
@@ -140,8 +205,8 @@ void machines_close(struct machines *m, struct drivers *set)
     if (!m) {
         return;
     }
+    machines_detach(m);
     if (m->services) {
-        m->scheduler = NULL;
         service_driver_drain(m->services, on_drained, m);
         while (!m->drained) {
             un_loop_run(m->loop);

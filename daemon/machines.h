@@ -14,8 +14,18 @@ struct scheduler;
 int machines_open(const struct config *config, struct un_loop *loop, struct drivers *set,
                   struct machines **ret, struct un_error *err);
 
-/* Whom to ask for memory. */
-void machines_attach(struct machines *m, struct scheduler *scheduler);
+/* How machine images are reached, for people. */
+struct machines_network {
+    bool whole; /* nothing is lost */
+    char detail[400], fix[160];
+};
+/* NULL: they do not run here. */
+void machines_describe_network(const struct machines *m, struct machines_network *ret);
+
+/* Whom to ask for memory, and for connections to the outside. -ENOMEM. */
+int machines_attach(struct machines *m, struct scheduler *scheduler, struct un_error *err);
+/* The scheduler goes: connections to the outside are broken off. NULL is allowed. */
+void machines_detach(struct machines *m);
 
 /* Ends all machines, and waits for that by running the loop; takes the driver out of `set`. NULL is
  * allowed. */

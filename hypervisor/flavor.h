@@ -16,10 +16,11 @@ struct hv_flavor {
     const char *template;
     bool json;  /* {append} stands in a JSON string */
     bool guard; /* it knows a watchdog and a panic device */
+    bool acpi;  /* as hv_machine_spec.acpi */
 };
 
-/* "plain", "pc", "q35" (the user's words only), "unikraft", "solo5", "osv", "rumprun", "nanos", "linux"; NULL:
- * unknown. */
+/* "plain", "pc", "q35" (the user's words only, by machine type), "unikraft", "solo5", "osv", "rumprun", "nanos",
+ * "linux" (microvm), "linux-pc" (one without drivers for virtio-mmio); NULL: unknown. */
 const struct hv_flavor *hv_flavor_find(const char *name);
 /* All names, comma-separated, for messages. */
 const char *hv_flavor_names(void);
@@ -28,13 +29,15 @@ const char *hv_flavor_names(void);
  * says nothing. Looks at the first 8 MiB. */
 const struct hv_flavor *hv_flavor_detect(const void *image, size_t len);
 
-/* A guest's network, as text; NULL where there is none. */
+/* A guest's network, as text; NULL where there is none. And what its time stamp counter counts in a
+ * millisecond, "0" when that is not known. */
 struct hv_net_words {
     const char *ip, *prefix, *netmask, *gateway, *dns, *mac, *port;
+    const char *tsc_khz;
 };
 
 /* Appends the command line: the flavor's template with `append` (whose placeholders are filled in as
- * well; NULL: "") and {ip} {prefix} {netmask} {gateway} {dns} {mac} {port}. Braces around anything else
+ * well; NULL: "") and {ip} {prefix} {netmask} {gateway} {dns} {mac} {port} {tsckhz}. Braces around anything else
  * stay as they are. -EINVAL: {word} of lower-case letters that is no placeholder; -E2BIG: longer than
  * LIMIT_CMDLINE_BYTES; -ENOMEM. */
 int hv_cmdline_expand(const struct hv_flavor *flavor, const char *append,

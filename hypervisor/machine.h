@@ -26,7 +26,7 @@ enum hv_machine_boot {
 
 /* What the guest's drivers want to find. */
 enum hv_machine_type {
-    HV_MACHINE_MICROVM, /* virtio-mmio, no PCI, no firmware tables */
+    HV_MACHINE_MICROVM, /* virtio-mmio, no PCI */
     HV_MACHINE_Q35,
     HV_MACHINE_PC
 };
@@ -44,12 +44,23 @@ enum hv_machine_net {
     HV_NET_USER /* QEMU's user network; TCP connections to 127.0.0.1:host_port reach the guest */
 };
 
+/* What is known of the guest's TCP on the user network, where QEMU takes connections before the guest
+ * does. */
+enum hv_machine_heard {
+    HV_HEARD_UNKNOWN, /* it cannot be told */
+    HV_HEARD_NOTHING, /* the guest's driver has not set its card up */
+    HV_HEARD_CARD,    /* it has; no connection to guest_port stands */
+    HV_HEARD_LISTENS  /* the guest has answered a connection to guest_port, which stands */
+};
+
 struct hv_machine_events {
     void (*on_made)(void *arg, int rc, const struct un_error *err);
     void (*on_log)(void *arg, const void *data, size_t len); /* console; any bytes */
     /* DONE: it shut itself down; FAULT: it crashed, panicked, reset itself, or its watchdog fired; LOST:
      * QEMU went away. `detail` says it in words. */
     void (*on_exit)(void *arg, const struct hv_exit *why);
+    void (*on_heard)(void *arg,
+                     enum hv_machine_heard heard); /* after `ask`; NULL where nobody asks */
     void (*on_gone)(void *arg);
 };
 
@@ -58,6 +69,7 @@ struct hv_machine_spec {
     const char *name; /* for people: [a-z0-9-], at most 40 */
     enum hv_machine_boot boot;
     enum hv_machine_type type;
+    bool acpi; /* MICROVM: the guest finds its devices by ACPI's tables, not by their addresses */
     const char *kernel, *initrd; /* paths; NULL: none. Kept unchanged until on_gone */
     const char *cmdline;         /* expanded already; "" for none */
     uint64_t mem_bytes;
@@ -79,6 +91,9 @@ struct hv_machine_ops {
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
     void (*start)(struct hv_machine *m); /* after on_made(0); once */
+    /* HV_NET_USER, after start: on_heard comes, once for all that ask meanwhile; not when it ends
+     * before. A few milliseconds. NULL: nobody can tell. */
+    void (*ask)(struct hv_machine *m);
     void (*usage)(struct hv_machine *m, struct hv_usage *ret);
     int (*pid)(struct hv_machine *m); /* 0: none yet */
     void (*free)(struct hv_machine *m);
@@ -123,8 +138,8 @@ struct hv_machine_config {
     const char *image_path;
     const void *image; /* its bytes, to see what it says of itself; borrowed during vm_run */
     size_t image_len;
-    bool disk;          /* the image is a disk, else a kernel */
-    const char *format; /* of a disk image: "raw", "qcow2" */
+    bool disk;               /* the image is a disk, else a kernel */
+    const char *format;      /* of a disk image: "raw", "qcow2" */
     const char *initrd_path; /* or NULL */
     const char *flavor;      /* flavor.h; NULL: what the image says of itself */
     const char *append;      /* for the command line; NULL: nothing */
@@ -140,6 +155,7 @@ struct hv_machine_config {
     const struct hv_machine_disk *volumes;
     size_t volume_count;
     struct hv_machine_files *files; /* held by who may still open what is named here; may be NULL */
+    char *const *egress; /* "HOST:PORT" that it may connect to, NULL-terminated; NULL: nothing */
 };
 
 /* One machine of a service, as people see it. Borrowed. */

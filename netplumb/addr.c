@@ -7,10 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void dotted(uint32_t addr, char ret[NET_IP_SIZE])
+const char *net_addr_text(uint32_t addr, char ret[NET_IP_SIZE])
 {
     struct in_addr in = {.s_addr = htonl(addr)};
     inet_ntop(AF_INET, &in, ret, NET_IP_SIZE);
+    return ret;
 }
 
 static uint32_t mask_of(unsigned prefix)
@@ -38,8 +39,9 @@ int net_range_init(struct net_range *r, const char *text, struct un_error *err)
                             "the range of guest addresses '%s' does not begin at a /%u network",
                             text, prefix);
     }
-    /* Without network, gateway and broadcast address. */
-    uint32_t size = (UINT32_C(1) << (32 - prefix)) - 3;
+    unsigned names_bits = 32 - prefix - 2 > 8 ? 8 : 32 - prefix - 2;
+    uint32_t total = UINT32_C(1) << (32 - prefix), names = UINT32_C(1) << names_bits;
+    uint32_t size = total - names - 2; /* without network and gateway */
     if (size > NET_GUESTS_MAX) {
         size = NET_GUESTS_MAX;
     }
@@ -47,7 +49,13 @@ int net_range_init(struct net_range *r, const char *text, struct un_error *err)
     if (!used) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    *r = (struct net_range){.base = base, .prefix = prefix, .size = size, .used = used};
+    *r = (struct net_range){.base = base,
+                            .prefix = prefix,
+                            .size = size,
+                            .names_first = base + (total - names),
+                            .names_count = names - 1,
+                            .names_prefix = 32 - names_bits,
+                            .used = used};
     return 0;
 }
 
@@ -79,16 +87,32 @@ void net_range_give(struct net_range *r, uint32_t guest)
 void net_range_describe(const struct net_range *r, uint32_t guest, struct net_link *ret)
 {
     uint32_t ip = r->base + 2 + guest;
-    dotted(ip, ret->ip);
-    dotted(mask_of(r->prefix), ret->netmask);
-    dotted(r->base + 1, ret->gateway);
-    dotted(r->base + 1, ret->dns);
+    net_addr_text(ip, ret->ip);
+    net_addr_text(mask_of(r->prefix), ret->netmask);
+    net_addr_text(r->base + 1, ret->gateway);
+    net_addr_text(r->base + 1, ret->dns);
     ret->prefix = r->prefix;
-    snprintf(ret->mac, sizeof(ret->mac), "02:75:%02x:%02x:%02x:%02x", ip >> 24, ip >> 16 & 255,
-             ip >> 8 & 255, ip & 255);
+    net_addr_mac(ip, ret->mac);
+}
+
+void net_addr_mac(uint32_t addr, char ret[NET_MAC_SIZE])
+{
+    snprintf(ret, NET_MAC_SIZE, "02:75:%02x:%02x:%02x:%02x", addr >> 24, addr >> 16 & 255,
+             addr >> 8 & 255, addr & 255);
 }
 
 void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE])
 {
-    dotted(r->base + 1, ret);
+    net_addr_text(r->base + 1, ret);
+}
+
+int64_t net_range_guest(const struct net_range *r, uint32_t addr)
+{
+    uint32_t guest = addr - r->base - 2; /* wraps around below the first */
+    return guest < r->size ? (int64_t)guest : -1;
+}
+
+bool net_range_contains(const struct net_range *r, uint32_t addr)
+{
+    return (addr & mask_of(r->prefix)) == r->base;
 }

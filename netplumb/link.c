@@ -13,6 +13,8 @@
 #include <netlink/route/link/bridge.h>
 #include <netlink/route/link/inet6.h>
 #include <netlink/route/neighbour.h>
+#include <netlink/route/nexthop.h>
+#include <netlink/route/route.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -136,14 +138,59 @@ static int add_address(struct nl_sock *nl, int index, const char *ip, unsigned p
     return rc < 0 ? nl_fail(err, rc, "give the bridge the address", ip) : 0;
 }
 
-int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *gateway,
-                    unsigned prefix, int *ret_index, struct un_error *err)
+/* As `ip route add local FIRST/PREFIX dev BRIDGE table local`: the kernel answers ARP for these
+ * addresses, takes packets to them, and lets sockets be bound to them. */
+static int add_local_route(struct nl_sock *nl, int index, const struct net_range *range,
+                           struct un_error *err)
 {
+    char text[NET_IP_SIZE];
+    struct rtnl_route *route = rtnl_route_alloc();
+    struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
+    struct nl_addr *dst = NULL;
+    net_addr_text(range->names_first, text);
+    int rc = route && hop ? nl_addr_parse(text, AF_INET, &dst) : -NLE_NOMEM;
+    if (rc == 0) {
+        nl_addr_set_prefixlen(dst, (int)range->names_prefix);
+        rtnl_route_set_family(route, AF_INET);
+        rtnl_route_set_type(route, RTN_LOCAL);
+        rtnl_route_set_table(route, RT_TABLE_LOCAL);
+        rtnl_route_set_scope(route, RT_SCOPE_HOST);
+        rtnl_route_nh_set_ifindex(hop, index);
+        rtnl_route_add_nexthop(route, hop); /* takes it */
+        hop = NULL;
+        rc = rtnl_route_set_dst(route, dst);
+    }
+    if (rc == 0) {
+        rc = rtnl_route_add(nl, route, NLM_F_CREATE | NLM_F_EXCL);
+    }
+    nl_addr_put(dst);
+    if (hop) {
+        rtnl_route_nh_free(hop);
+    }
+    rtnl_route_put(route);
+    return rc < 0 ? nl_fail(err, rc, "give the bridge the virtual addresses from", text) : 0;
+}
+
+int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const struct net_range *range,
+                    int *ret_index, struct un_error *err)
+{
+    char gateway[NET_IP_SIZE];
+    net_range_gateway(range, gateway);
     autolink *bridge = rtnl_link_bridge_alloc();
     if (!bridge) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     rtnl_link_set_name(bridge, n->bridge);
+    /* Else it takes the lowest of its ports', and with each change of that the kernel forgets all
+     * neighbours, and guests send to one that is nobody's. */
+    struct nl_addr *own = NULL;
+    char mac[NET_MAC_SIZE];
+    net_addr_mac(range->base + 1, mac);
+    if (nl_addr_parse(mac, AF_LLC, &own) < 0) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    rtnl_link_set_addr(bridge, own);
+    nl_addr_put(own);
     int rc = rtnl_link_add(nl, bridge, NLM_F_CREATE | NLM_F_EXCL);
     if (rc < 0) {
         return nl_fail(err, rc, "make the bridge", n->bridge);
@@ -151,7 +198,10 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *g
     int index = (int)if_nametoindex(n->bridge);
     rc = link_start(nl, n->bridge, n->mark, 0, err);
     if (rc == 0) {
-        rc = add_address(nl, index, gateway, prefix, err);
+        rc = add_address(nl, index, gateway, range->prefix, err);
+    }
+    if (rc == 0) {
+        rc = add_local_route(nl, index, range, err);
     }
     if (rc < 0) {
         net_link_remove(nl, n->bridge, NULL);

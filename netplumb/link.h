@@ -11,7 +11,7 @@
 #include <sys/types.h>
 
 #include "common/error.h"
-#include "netplumb/net.h"
+#include "netplumb/addr.h"
 
 struct net_names {
     char tag[9];                /* 8 hex digits of the state directory's hash */
@@ -24,9 +24,10 @@ void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_
 
 int net_socket_new(struct nl_sock **ret, struct un_error *err);
 
-/* Makes the bridge with its address, up. Gives its index. -EEXIST: a foreign link has the name. */
-int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *gateway,
-                    unsigned prefix, int *ret_index, struct un_error *err);
+/* Makes the bridge with its address, up, and a route that makes all virtual addresses this host's own,
+ * which goes with the bridge. Gives its index. -EEXIST: a foreign link has the name. */
+int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const struct net_range *range,
+                    int *ret_index, struct un_error *err);
 
 /* Makes a persistent tap of `owner` as an isolated port of the bridge, up. */
 int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap, uid_t owner,

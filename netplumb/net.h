@@ -1,4 +1,5 @@
-/* net.h - networks for machine images: a tap for each guest, a bridge and a firewall table of our own.
+/* net.h - networks for machine images: a tap for each guest, a bridge and a firewall table of our own,
+ * addresses and names by DHCP and DNS, and the connections that guests may open.
  *
  * What is there while guests are: one bridge with the gateway's address, one tap per guest as an
  * isolated port of it, one nftables table in each of the families bridge and inet. The kernel takes
@@ -8,17 +9,26 @@
  * directory left is removed before the first guest, and nothing else is ever changed: no existing
  * link, address, route, table or sysctl of the host.
  *
- *     guest ── tap (isolated port) ── bridge ── gateway address ── unid
+ *     guest ── tap (isolated port) ── bridge ── gateway address ── unid, dnsmasq
+ *                                        └───── virtual addresses ── listeners of unid's
  *
  * The policy, which holds from the moment that the tap exists:
  *  - a guest speaks with its own MAC and IP address only (bridge table, per tap);
- *  - it reaches the gateway's DHCP and DNS, answers to connections that unid opens, and nothing else
- *    of the host; no other guest (isolated ports); no network behind the host (forward chain);
+ *  - it reaches the gateway's DHCP and DNS, answers to connections that unid opens, the endpoints of its
+ *    own function's egress (netplumb_spec.on_open), and nothing else of the host; no other guest
+ *    (isolated ports); no network behind the host (forward chain). A connection to anything else gets a
+ *    reset;
  *  - IPv6 and every other protocol but ARP and IPv4 stop at the tap.
+ *
+ * A connection that is allowed ends in a socket of unid's, which is handed up with the endpoint that the
+ * guest meant; nothing is routed or translated, and connections of one guest are never seen by another.
+ * Each endpoint's host has a virtual address in the last part of the range (targets.h); dnsmasq answers
+ * its name with that, and all other names with NXDOMAIN. Where dnsmasq is not installed, guests that have
+ * addresses on their command line do without.
  *
  * Loop thread throughout; the kernel is spoken to on one worker thread. Where things are: plumb.c
  * what is asked, link.c taps and bridge (rtnetlink), rules.c the firewall (libnftables), addr.c
- * addresses.
+ * addresses, targets.c what guests may connect to, listen.c where that arrives, dnsmasq.c DHCP and DNS.
  */
 #ifndef UNID_NETPLUMB_NET_H
 #define UNID_NETPLUMB_NET_H
@@ -27,6 +37,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "common/endpoint.h"
 #include "common/error.h"
 #include "common/loop.h"
 
@@ -45,6 +56,15 @@ struct netplumb_spec {
     const char *range;     /* "10.87.0.0/16": the gateway is its first address; /8 to /29 */
     uid_t tap_owner;       /* who may open the taps: the user that QEMU runs as */
     uint32_t linger_ms;    /* how long an idle tap is kept; 0: NET_LINGER_MS */
+    /* A guest has opened a connection to an endpoint that its wish allows. Takes `fd`, a connected
+     * non-blocking socket; `arg` is that of the guest's net_attach. NULL: none is allowed. */
+    void (*on_open)(void *arg, const struct un_endpoint *to, int fd);
+};
+
+/* What a guest may connect to. */
+struct net_wish {
+    const char *key;     /* equal keys: equal lists, as of one function version */
+    char *const *egress; /* "HOST:PORT", without wildcards; NULL-terminated, or NULL: nothing */
 };
 
 /* A guest's network. */
@@ -59,6 +79,9 @@ struct net_link {
  * not, in words. Then guests get QEMU's user network instead. Tries nothing out. */
 bool net_available(struct un_error *err);
 
+/* Whether there is a dnsmasq for DHCP and names; how to get one when not. */
+bool net_names_available(struct un_error *err);
+
 /* Changes nothing yet. Gives the plumbing (net_close). -EINVAL the range. */
 int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_error *err);
 
@@ -68,14 +91,17 @@ void net_close(struct netplumb *np);
 
 /* `link` is given on success (net_detach); -EPERM, -ENODEV, ... with what to do. */
 typedef void (*net_attach_cb)(void *arg, int rc, struct net_link *link, const struct un_error *err);
-/* 0 and `cb` follows; or at once -ENOSPC (all addresses are in use), -ENOMEM, and no `cb`. */
-int net_attach(struct netplumb *np, net_attach_cb cb, void *arg, struct un_error *err);
+/* 0 and `cb` follows; or at once -ENOSPC (all addresses are in use), -EINVAL (an endpoint that cannot be
+ * served), -ENOMEM, and no `cb`. The wish is borrowed until the return; NULL: nothing is allowed. */
+int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb cb, void *arg,
+               struct un_error *err);
 
 /* Takes the link. Whoever had the tap open (QEMU) has closed it. */
 void net_detach(struct net_link *link);
 
 struct net_stats {
     unsigned attached, idle; /* links in use; kept for the next guest */
+    uint64_t refused;        /* connections that came through the firewall and were not allowed */
 };
 void net_get_stats(const struct netplumb *np, struct net_stats *ret);
 

@@ -6,8 +6,9 @@
  *                           |                ^                  |
  *                        failed: freed       +----- attach -----+
  *
- * An idle link keeps its tap, its address and its place in the rules; nobody has the tap open, so
- * nothing comes from it. Bridge and tables are made by the first attach and go with the last link.
+ * An idle link keeps its tap, its address and its place in the rules, with what its last guest was allowed
+ * to connect to: nobody has the tap open, so nothing comes from it. It serves the next guest of the same
+ * wish at once, one of another after a change of the rules. Bridge and tables are made by the first attach and go with the last link.
  * The worker owns the sockets to the kernel and runs jobs in order; the loop thread owns the rest.
  */
 #include <errno.h>
@@ -23,11 +24,15 @@
 #include "common/log.h"
 #include "common/workers.h"
 #include "netplumb/addr.h"
+#include "netplumb/dnsmasq.h"
 #include "netplumb/link.h"
+#include "netplumb/listen.h"
 #include "netplumb/net.h"
 #include "netplumb/rules.h"
+#include "netplumb/targets.h"
 
-enum op { OP_MAKE, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
+enum op { OP_MAKE, OP_CHANGE, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
+enum { IDLE_LOOKED_AT = 64 }; /* of the idle links, for one with the policy that is wanted */
 
 struct request {
     struct un_job job;
@@ -36,14 +41,19 @@ struct request {
     net_attach_cb attached;
     net_done_cb done;
     void *arg;
+    char *rules, *undo; /* of the policy: to be added, to be deleted; or NULL */
 };
 
 /* What a struct net_link is the public part of. At most one request of it is under way. */
 struct link {
     struct net_link pub;
     uint32_t guest;
+    bool in_use; /* its user knows of it */
     uint64_t idle_from_us;
-    struct un_list node;  /* in idle */
+    struct net_policy *policy; /* as in the rules, or about to be; NULL: nothing */
+    struct net_policy *before; /* OP_CHANGE */
+    struct un_list node;       /* in idle */
+    struct un_list all_node;
     struct un_post ready; /* of an attach that found an idle link */
     struct request req;
 };
@@ -57,7 +67,15 @@ struct netplumb {
     struct un_loop *loop;
     struct request reconcile, clearing;
     bool clearing_busy;
-    struct un_list idle; /* struct link, the longest idle first */
+    struct un_list all;   /* struct link */
+    struct un_list idle;  /* struct link, the longest idle first */
+    struct link **guests; /* by number; NULL: no link */
+    struct net_targets targets;
+    unsigned targets_seen; /* targets.changes, as dnsmasq knows them */
+    struct net_dnsmasq *dnsmasq;
+    struct un_post dnsmasq_post;
+    void (*on_open)(void *arg, const struct un_endpoint *to, int fd);
+    uint64_t refused, refused_told_us;
     struct un_timer linger;
     unsigned links, attached; /* all there are; those in use or being made */
     /* the worker's */
@@ -88,6 +106,89 @@ bool net_available(struct un_error *err)
     return true;
 }
 
+bool net_names_available(struct un_error *err)
+{
+    if (!net_dnsmasq_path()) {
+        un_error_set(err, -ENOENT,
+                     "dnsmasq is not installed: machines get no DHCP and no names "
+                     "(apt-get install dnsmasq-base)");
+        return false;
+    }
+    return true;
+}
+
+/* --- what goes up and down ---------------------------------------------------------------------- */
+
+static int write_hosts(void *arg, struct un_buf *out)
+{
+    const struct netplumb *np = arg;
+    return net_targets_hosts(&np->targets, out);
+}
+
+static int write_leases(void *arg, struct un_buf *out)
+{
+    const struct netplumb *np = arg;
+    int rc = 0;
+    un_list_for_each (it, &np->all) {
+        const struct link *link = un_list_entry(it, struct link, all_node);
+        rc = rc < 0 ? rc : un_buf_printf(out, "%s,%s\n", link->pub.mac, link->pub.ip);
+    }
+    return rc;
+}
+
+static void on_dnsmasq(void *arg)
+{
+    struct netplumb *np = arg;
+    net_dnsmasq_start(np->dnsmasq);
+}
+
+static void names_changed(struct netplumb *np)
+{
+    if (np->targets_seen != np->targets.changes) {
+        np->targets_seen = np->targets.changes;
+        net_dnsmasq_changed(np->dnsmasq);
+    }
+}
+
+/* The firewall lets none through that is not allowed, so this is rare. */
+static void refuse(struct netplumb *np, const struct net_port *port, uint32_t guest, int fd)
+{
+    char ip[NET_IP_SIZE];
+    uint64_t now = un_loop_now_us(np->loop);
+    net_reset(fd);
+    np->refused++;
+    if (now - np->refused_told_us > 1000000 || np->refused == 1) {
+        np->refused_told_us = now;
+        un_log(UN_LOG_WARN, "connection of a machine refused", "machine", net_addr_text(guest, ip),
+               "to", port->host->host);
+    }
+}
+
+static void on_connection(void *arg, struct net_port *port, uint32_t guest, int fd)
+{
+    struct netplumb *np = arg;
+    int64_t number = net_range_guest(&np->range, guest);
+    const struct link *link = number < 0 ? NULL : np->guests[number];
+    if (!link || !link->in_use || !np->on_open || !net_policy_allows(link->policy, port)) {
+        refuse(np, port, guest, fd);
+        return;
+    }
+    struct un_endpoint to = {.port = port->port, .is_address = port->host->literal != 0};
+    memcpy(to.host, port->host->host, sizeof(to.host));
+    np->on_open(link->req.arg, &to, fd);
+}
+
+static int open_port(void *arg, struct net_port *port, struct un_error *err)
+{
+    struct netplumb *np = arg;
+    return net_listener_open(np->loop, port, on_connection, np, err);
+}
+
+static void close_port(void *arg, struct net_port *port)
+{
+    net_listener_close(port);
+}
+
 int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_error *err)
 {
     struct netplumb *np = calloc(1, sizeof(*np));
@@ -99,14 +200,29 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
     np->loop = spec->loop;
     np->linger_us = (spec->linger_ms ? spec->linger_ms : NET_LINGER_MS) * UINT64_C(1000);
     np->clearing.np = np;
+    np->on_open = spec->on_open;
+    np->dnsmasq_post = (struct un_post){.fn = on_dnsmasq, .arg = np};
+    un_list_init(&np->all);
     un_list_init(&np->idle);
     un_timer_init(&np->linger, spec->loop, on_linger, np);
+    const struct net_targets_user ports = {.open = open_port, .close = close_port, .arg = np};
+    const struct net_dnsmasq_user lists = {.hosts = write_hosts, .leases = write_leases, .arg = np};
+    net_targets_init(&np->targets, &np->range, &ports);
     int rc = net_range_init(&np->range, spec->range, err);
+    if (rc == 0 && !(np->guests = calloc(np->range.size, sizeof(struct link *)))) {
+        rc = un_error_set(err, -ENOMEM, "out of memory");
+    }
+    if (rc == 0) {
+        rc = net_dnsmasq_new(np->loop, &np->names, &np->range, spec->state_dir, &lists,
+                             &np->dnsmasq, err);
+    }
     if (rc == 0) {
         rc = un_workers_new(spec->loop, "netplumb", 1, &np->worker, err);
     }
     if (rc < 0) {
+        net_dnsmasq_free(np->dnsmasq);
         net_range_done(&np->range);
+        free(np->guests);
         free(np);
         return rc;
     }
@@ -150,22 +266,27 @@ static int prepare(struct netplumb *np, struct un_error *err)
     if (np->made) {
         return 0;
     }
-    char gateway[NET_IP_SIZE];
-    net_range_gateway(&np->range, gateway);
     /* Rules first: no guest is ever without them. */
-    int rc = net_rules_install(np->rules, &np->names, gateway, err);
+    int rc = net_rules_install(np->rules, &np->names, &np->range, err);
     if (rc == 0) {
-        rc = net_bridge_make(np->nl, &np->names, gateway, np->range.prefix, &np->bridge, err);
+        rc = net_bridge_make(np->nl, &np->names, &np->range, &np->bridge, err);
     }
     np->made = rc == 0;
     return rc;
 }
 
-static int run_make(struct netplumb *np, const struct net_link *link, struct un_error *err)
+static struct link *link_of(struct request *req)
 {
+    return un_container_of(req, struct link, req);
+}
+
+static int run_make(struct request *req, struct un_error *err)
+{
+    struct netplumb *np = req->np;
+    const struct net_link *link = &link_of(req)->pub;
     int rc = prepare(np, err);
     if (rc == 0) {
-        rc = net_rules_add_guest(np->rules, &np->names, link, err);
+        rc = net_rules_add_guest(np->rules, &np->names, link, req->rules, err);
     }
     if (rc < 0) {
         return rc;
@@ -176,16 +297,19 @@ static int run_make(struct netplumb *np, const struct net_link *link, struct un_
     }
     if (rc < 0) {
         net_link_remove(np->nl, link->tap, NULL);
-        net_rules_remove_guest(np->rules, &np->names, link, NULL);
+        net_rules_remove_guest(np->rules, &np->names, link, req->undo, NULL);
     }
     return rc;
 }
 
-static int run_remove(struct netplumb *np, const struct net_link *link, struct un_error *err)
+static int run_remove(struct request *req, struct un_error *err)
 {
+    struct netplumb *np = req->np;
+    const struct net_link *link = &link_of(req)->pub;
     int rc = net_link_remove(np->nl, link->tap, err);
     net_neighbour_remove(np->nl, np->bridge, link, NULL); /* goes with the bridge in any case */
-    int rules_rc = net_rules_remove_guest(np->rules, &np->names, link, rc < 0 ? NULL : err);
+    int rules_rc =
+        net_rules_remove_guest(np->rules, &np->names, link, req->undo, rc < 0 ? NULL : err);
     return rc < 0 ? rc : rules_rc;
 }
 
@@ -196,19 +320,16 @@ static int run_reconcile(struct netplumb *np, struct un_error *err)
     return rc;
 }
 
-static struct link *link_of(struct request *req)
-{
-    return un_container_of(req, struct link, req);
-}
-
 static int run(struct un_job *job, struct un_error *err)
 {
     struct request *req = un_container_of(job, struct request, job);
     switch (req->op) {
     case OP_MAKE:
-        return run_make(req->np, &link_of(req)->pub, err);
+        return run_make(req, err);
+    case OP_CHANGE:
+        return net_rules_change(req->np->rules, req->rules, err);
     case OP_REMOVE:
-        return run_remove(req->np, &link_of(req)->pub, err);
+        return run_remove(req, err);
     case OP_CLEAR:
         return clear(req->np, err);
     default:
@@ -216,12 +337,39 @@ static int run(struct un_job *job, struct un_error *err)
     }
 }
 
+static void free_texts(struct request *req)
+{
+    free(un_steal(&req->rules));
+    free(un_steal(&req->undo));
+}
+
 static void link_free(struct link *link)
 {
     struct netplumb *np = link->req.np;
+    free_texts(&link->req);
+    net_policy_put(&np->targets, link->policy);
+    names_changed(np);
+    un_list_remove(&link->all_node);
+    np->guests[link->guest] = NULL;
     net_range_give(&np->range, link->guest);
     np->links--;
     free(link);
+}
+
+/* The texts that let the link's guest reach what `add` names and no longer what `remove` does. False:
+ * out of memory. */
+static bool make_texts(struct link *link, const struct net_policy *remove,
+                       const struct net_policy *add)
+{
+    const struct net_names *names = &link->req.np->names;
+    un_autobuf struct un_buf rules = {0}, undo = {0};
+    int rc = net_rules_policy_text(names, false, link->pub.ip, remove, &rules);
+    rc = rc < 0 ? rc : net_rules_policy_text(names, true, link->pub.ip, add, &rules);
+    rc = rc < 0 ? rc : net_rules_policy_text(names, false, link->pub.ip, add, &undo);
+    free_texts(&link->req);
+    link->req.rules = rc < 0 ? NULL : un_buf_steal_str(&rules);
+    link->req.undo = rc < 0 ? NULL : un_buf_steal_str(&undo);
+    return link->req.rules && link->req.undo;
 }
 
 static void submit(struct request *req, enum op op,
@@ -249,6 +397,10 @@ static void on_removed(struct un_job *job, int rc, const struct un_error *err)
         un_log(UN_LOG_WARN, "network not removed in full", "error", err->text);
     }
     link_free(link_of(req));
+    if (np->links == 0) {
+        un_loop_unpost(np->loop, &np->dnsmasq_post);
+        net_dnsmasq_stop(np->dnsmasq);
+    }
     if (np->links == 0 && !np->clearing_busy) {
         np->clearing_busy = true;
         submit(&np->clearing, OP_CLEAR, on_cleared);
@@ -268,6 +420,10 @@ static void on_linger(void *arg)
             (void)un_timer_arm_at(&np->linger, due);
             break;
         }
+        if (!make_texts(link, NULL, link->policy)) {
+            (void)un_timer_arm_at(&np->linger, un_loop_now_us(np->loop) + np->linger_us);
+            break;
+        }
         un_list_remove(&link->node);
         submit(&link->req, OP_REMOVE, on_removed);
     }
@@ -284,13 +440,40 @@ static void on_made(struct un_job *job, int rc, const struct un_error *err)
         req->np->attached--;
         link_free(link_of(req));
         pub = NULL;
+    } else {
+        free_texts(req);
+        link_of(req)->in_use = true;
+        un_loop_post(was.np->loop, &was.np->dnsmasq_post); /* it starts while the machine is made */
+        net_dnsmasq_changed(was.np->dnsmasq);
     }
     was.attached(was.arg, rc, pub, &why);
+}
+
+/* The rules of an idle link are those of its next guest; or as they were, and it stays idle. */
+static void on_changed(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct request *req = un_container_of(job, struct request, job);
+    struct link *link = link_of(req);
+    struct netplumb *np = req->np;
+    free_texts(req);
+    if (rc < 0) {
+        net_policy_put(&np->targets, link->policy);
+        link->policy = un_steal(&link->before);
+        names_changed(np);
+        net_detach(&link->pub);
+        req->attached(req->arg, rc, NULL, err);
+        return;
+    }
+    net_policy_put(&np->targets, un_steal(&link->before));
+    names_changed(np);
+    link->in_use = true;
+    req->attached(req->arg, 0, &link->pub, NULL);
 }
 
 static void on_ready(void *arg)
 {
     struct link *link = arg;
+    link->in_use = true;
     link->req.attached(link->req.arg, 0, &link->pub, NULL);
 }
 
@@ -310,6 +493,8 @@ static int link_new(struct netplumb *np, struct link **ret, struct un_error *err
     link->guest = (uint32_t)guest;
     link->req.np = np;
     un_list_init(&link->node);
+    un_list_push(&np->all, &link->all_node);
+    np->guests[link->guest] = link;
     net_range_describe(&np->range, link->guest, &link->pub);
     net_names_tap(&np->names, link->guest, link->pub.tap);
     np->links++;
@@ -317,28 +502,66 @@ static int link_new(struct netplumb *np, struct link **ret, struct un_error *err
     return 0;
 }
 
-int net_attach(struct netplumb *np, net_attach_cb cb, void *arg, struct un_error *err)
+/* An idle link, of the same policy if there is one among the last; else the last, for its tap is the
+ * warmest. NULL: none is idle. */
+static struct link *find_idle(struct netplumb *np, const struct net_policy *policy)
 {
-    struct link *link = NULL;
-    bool idle = !un_list_empty(&np->idle);
-    if (idle) {
-        link = un_list_entry(np->idle.prev, struct link, node); /* its tap is the warmest */
-        un_list_remove(&link->node);
-    } else {
-        int rc = link_new(np, &link, err);
-        if (rc < 0) {
-            return rc;
+    unsigned looked = 0;
+    for (struct un_list *it = np->idle.prev; it != &np->idle && looked < IDLE_LOOKED_AT;
+         it = it->prev, looked++) {
+        struct link *link = un_list_entry(it, struct link, node);
+        if (link->policy == policy) {
+            return link;
         }
+    }
+    return looked ? un_list_entry(np->idle.prev, struct link, node) : NULL;
+}
+
+/* Begins what gives the link its policy, which is taken on success. */
+static int begin(struct link *link, bool idle, struct net_policy *policy, struct un_error *err)
+{
+    struct netplumb *np = link->req.np;
+    if (idle && link->policy == policy) {
+        net_policy_put(&np->targets, policy); /* it has its own */
+        link->ready = (struct un_post){.fn = on_ready, .arg = link};
+        un_loop_post(np->loop, &link->ready);
+        return 0;
+    }
+    if (!make_texts(link, link->policy, policy)) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    link->before = link->policy;
+    link->policy = policy;
+    submit(&link->req, idle ? OP_CHANGE : OP_MAKE, idle ? on_changed : on_made);
+    return 0;
+}
+
+int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb cb, void *arg,
+               struct un_error *err)
+{
+    struct net_policy *policy = NULL;
+    int rc = wish ? net_policy_get(&np->targets, wish->key, wish->egress, &policy, err) : 0;
+    if (rc < 0) {
+        return rc;
+    }
+    struct link *link = find_idle(np, policy);
+    bool idle = link != NULL;
+    rc = idle ? 0 : link_new(np, &link, err);
+    rc = rc < 0 ? rc : begin(link, idle, policy, err);
+    if (rc < 0) {
+        net_policy_put(&np->targets, policy);
+        if (link && !idle) {
+            link_free(link);
+        }
+        return rc;
+    }
+    names_changed(np);
+    if (idle) {
+        un_list_remove(&link->node);
     }
     np->attached++;
     link->req.attached = cb;
     link->req.arg = arg;
-    if (idle) {
-        link->ready = (struct un_post){.fn = on_ready, .arg = link};
-        un_loop_post(np->loop, &link->ready);
-    } else {
-        submit(&link->req, OP_MAKE, on_made);
-    }
     return 0;
 }
 
@@ -347,6 +570,7 @@ void net_detach(struct net_link *pub)
     struct link *link = un_container_of(pub, struct link, pub);
     struct netplumb *np = link->req.np;
     np->attached--;
+    link->in_use = false;
     link->idle_from_us = un_loop_now_us(np->loop);
     un_list_push(&np->idle, &link->node);
     if (!un_timer_armed(&np->linger)) {
@@ -356,7 +580,8 @@ void net_detach(struct net_link *pub)
 
 void net_get_stats(const struct netplumb *np, struct net_stats *ret)
 {
-    *ret = (struct net_stats){.attached = np->attached, .idle = np->links - np->attached};
+    *ret = (struct net_stats){
+        .attached = np->attached, .idle = np->links - np->attached, .refused = np->refused};
 }
 
 static void on_reconciled(struct un_job *job, int rc, const struct un_error *err)
@@ -371,6 +596,7 @@ static void on_reconciled(struct un_job *job, int rc, const struct un_error *err
 
 void net_reconcile(struct netplumb *np, net_done_cb cb, void *arg)
 {
+    net_dnsmasq_reconcile(np->dnsmasq);
     np->reconcile = (struct request){.np = np, .done = cb, .arg = arg};
     submit(&np->reconcile, OP_RECONCILE, on_reconciled);
 }
@@ -382,6 +608,8 @@ void net_close(struct netplumb *np)
     }
     un_timer_cancel(&np->linger);
     un_workers_free(np->worker);
+    un_loop_unpost(np->loop, &np->dnsmasq_post);
+    net_dnsmasq_stop(np->dnsmasq);
     while (!un_list_empty(&np->idle)) {
         struct link *link = un_list_first(&np->idle, struct link, node);
         un_list_remove(&link->node);
@@ -395,6 +623,8 @@ void net_close(struct netplumb *np)
     if (np->nl) {
         nl_socket_free(np->nl);
     }
+    net_dnsmasq_free(np->dnsmasq);
     net_range_done(&np->range);
+    free(np->guests);
     free(np);
 }

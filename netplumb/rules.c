@@ -1,8 +1,18 @@
 /* rules.c - see rules.h.
  *
- * Stateless on purpose: a guest opens no TCP connection (a SYN without ACK is dropped), so what it
- * sends is an answer; and the host's connection tracking is not switched on for our sake. The set
- * of guests serves ARP and IPv4 alike: tap, MAC, IP.
+ * Stateless on purpose: a guest opens no TCP connection but those that its policy names (the SYN of any
+ * other gets a reset), so what it sends besides is an answer; and the host's connection tracking is not
+ * switched on for our sake. The set of guests serves ARP and IPv4 alike: tap, MAC, IP.
+ *
+ * Where a guest connects to what it is allowed, address and port are rewritten to those of unid's
+ * listener as the packet comes in, and back as the answers go out. Each map has the guest's address in its
+ * key, so nothing has to be remembered of a connection. A port is rewritten first, an address second, and
+ * back in the other order, each by what the one before left.
+ *
+ *     guest -> 203.0.113.5:443 --ports--> 203.0.113.5:40001 --there--> 10.87.255.7:40001
+ *     guest <- 203.0.113.5:443 <-sports-- 203.0.113.5:40001 <--back--- 10.87.255.7:40001
+ *
+ * This happens before and behind all that others hook in, whose tables see the rewritten packets only.
  */
 #include "netplumb/rules.h"
 
@@ -57,44 +67,119 @@ static int run(struct net_rules *r, const char *text, const char *what, struct u
     return un_error_set(err, rc, "nftables: %s: %.*s", what, line, said);
 }
 
-int net_rules_text(const struct net_names *n, const char *gateway, struct un_buf *out)
+static int bridge_text(const struct net_names *n, struct un_buf *out)
 {
+    return un_buf_printf(out,
+                         "table bridge unid-%s {\n"
+                         "  set guests { type ifname . ether_addr . ipv4_addr; }\n"
+                         "  chain from_guest {\n"
+                         "    type filter hook prerouting priority -300; policy accept;\n"
+                         "    iifname \"ut%s*\" jump guest\n"
+                         "  }\n"
+                         "  chain guest {\n"
+                         "    ether type arp iifname . ether saddr . arp saddr ip @guests accept\n"
+                         "    ether type ip iifname . ether saddr . ip saddr @guests accept\n"
+                         "    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept\n"
+                         "    drop\n"
+                         "  }\n"
+                         "}\n",
+                         n->tag, n->tag);
+}
+
+static int rewriting_text(const struct net_names *n, const struct net_range *range,
+                          struct un_buf *out)
+{
+    char base[NET_IP_SIZE];
     return un_buf_printf(
         out,
-        "table bridge unid-%s {\n"
-        "  set guests { type ifname . ether_addr . ipv4_addr; }\n"
+        "  set allowed { type ipv4_addr . ipv4_addr . inet_service; }\n"
+        "  map ports { type ipv4_addr . ipv4_addr . inet_service : inet_service; }\n"
+        "  map there { type ipv4_addr . ipv4_addr . inet_service : ipv4_addr; }\n"
+        "  map back { type ipv4_addr . ipv4_addr . inet_service : ipv4_addr; }\n"
+        "  map sports { type ipv4_addr . ipv4_addr . inet_service : inet_service; }\n"
         "  chain from_guest {\n"
-        "    type filter hook prerouting priority -300; policy accept;\n"
-        "    iifname \"ut%s*\" jump guest\n"
+        "    type filter hook prerouting priority -310; policy accept;\n"
+        "    iifname \"%s\" jump rewrite\n"
         "  }\n"
-        "  chain guest {\n"
-        "    ether type arp iifname . ether saddr . arp saddr ip @guests accept\n"
-        "    ether type ip iifname . ether saddr . ip saddr @guests accept\n"
-        "    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept\n"
-        "    drop\n"
+        "  chain rewrite {\n"
+        "    tcp dport set ip saddr . ip daddr . tcp dport map @ports\n"
+        "    ip daddr set ip saddr . ip daddr . tcp dport map @there\n"
+        "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn counter reject "
+        "with "
+        "tcp reset\n"
         "  }\n"
-        "}\n"
-        "table inet unid-%s {\n"
-        "  chain input {\n"
-        "    type filter hook input priority -10; policy accept;\n"
-        "    iifname \"%s\" jump guest\n"
-        "  }\n"
-        "  chain guest {\n"
-        "    udp dport 67 accept\n"
-        "    ip daddr != %s drop\n"
-        "    udp dport 53 accept\n"
-        "    tcp flags & (syn | ack) == syn drop\n"
-        "    meta l4proto tcp accept\n"
-        "    icmp type { echo-request, echo-reply, destination-unreachable } accept\n"
-        "    drop\n"
-        "  }\n"
-        "  chain forward {\n"
-        "    type filter hook forward priority -10; policy accept;\n"
-        "    iifname \"%s\" drop\n"
-        "    oifname \"%s\" drop\n"
-        "  }\n"
-        "}\n",
-        n->tag, n->tag, n->tag, n->bridge, gateway, n->bridge, n->bridge);
+        "  chain to_guest {\n"
+        "    type filter hook postrouting priority 310; policy accept;\n"
+        "    oifname \"%s\" ip saddr set ip daddr . ip saddr . tcp sport map @back\n"
+        "    oifname \"%s\" tcp sport set ip daddr . ip saddr . tcp sport map @sports\n"
+        "  }\n",
+        n->bridge, net_addr_text(range->base, base), range->prefix, n->bridge, n->bridge);
+}
+
+int net_rules_text(const struct net_names *n, const struct net_range *range, struct un_buf *out)
+{
+    char gateway[NET_IP_SIZE];
+    net_range_gateway(range, gateway);
+    int rc = bridge_text(n, out);
+    rc = rc < 0 ? rc : un_buf_printf(out, "table inet unid-%s {\n", n->tag);
+    rc = rc < 0 ? rc : rewriting_text(n, range, out);
+    return rc < 0
+               ? rc
+               : un_buf_printf(
+                     out,
+                     "  chain input {\n"
+                     "    type filter hook input priority -10; policy accept;\n"
+                     "    iifname \"%s\" jump guest\n"
+                     "  }\n"
+                     "  chain guest {\n"
+                     "    udp dport 67 accept\n"
+                     "    ip saddr . ip daddr . tcp dport @allowed accept\n"
+                     "    tcp flags & (syn | ack) == syn counter reject with tcp reset\n"
+                     "    ip daddr != %s drop\n"
+                     "    udp dport 53 accept\n"
+                     "    meta l4proto tcp accept\n"
+                     "    icmp type { echo-request, echo-reply, destination-unreachable } accept\n"
+                     "    drop\n"
+                     "  }\n"
+                     "  chain forward {\n"
+                     "    type filter hook forward priority -10; policy accept;\n"
+                     "    iifname \"%s\" drop\n"
+                     "    oifname \"%s\" drop\n"
+                     "  }\n"
+                     "}\n",
+                     n->bridge, gateway, n->bridge, n->bridge);
+}
+
+static int port_text(const struct net_names *n, const char *verb, const char *guest,
+                     const struct net_port *p, struct un_buf *out)
+{
+    char virtual[NET_IP_SIZE], known[NET_IP_SIZE];
+    uint32_t literal = p->host->literal;
+    net_addr_text(p->host->addr, virtual);
+    net_addr_text(literal ? literal : p->host->addr, known);
+    int rc = un_buf_printf(out,
+                           "%s element inet unid-%s allowed { %s . %s . %u }\n"
+                           "%s element inet unid-%s ports { %s . %s . %u : %u }\n"
+                           "%s element inet unid-%s sports { %s . %s . %u : %u }\n",
+                           verb, n->tag, guest, virtual, p->listen, verb, n->tag, guest, known,
+                           p->port, p->listen, verb, n->tag, guest, known, p->listen, p->port);
+    return rc < 0 || !literal
+               ? rc
+               : un_buf_printf(out,
+                               "%s element inet unid-%s there { %s . %s . %u : %s }\n"
+                               "%s element inet unid-%s back { %s . %s . %u : %s }\n",
+                               verb, n->tag, guest, known, p->listen, virtual, verb, n->tag, guest,
+                               virtual, p->listen, known);
+}
+
+int net_rules_policy_text(const struct net_names *n, bool add, const char *guest,
+                          const struct net_policy *policy, struct un_buf *out)
+{
+    int rc = 0;
+    for (size_t i = 0; policy && i < policy->count && rc == 0; i++) {
+        rc = port_text(n, add ? "add" : "delete", guest, policy->ports[i], out);
+    }
+    return rc;
 }
 
 /* An `add` in front makes `delete` succeed whether the table was there or not. */
@@ -106,13 +191,13 @@ static int append_removal(struct un_buf *out, const struct net_names *n)
                          n->tag, n->tag, n->tag, n->tag);
 }
 
-int net_rules_install(struct net_rules *r, const struct net_names *n, const char *gateway,
+int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err)
 {
     struct un_buf text = {0};
     int rc = append_removal(&text, n);
     if (rc == 0) {
-        rc = net_rules_text(n, gateway, &text);
+        rc = net_rules_text(n, range, &text);
     }
     rc = rc < 0 ? un_error_set(err, rc, "out of memory")
                 : run(r, (const char *)text.data, "make our tables", err);
@@ -131,11 +216,11 @@ int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_e
 }
 
 static int change_guest(struct net_rules *r, const char *verb, const struct net_names *n,
-                        const struct net_link *link, struct un_error *err)
+                        const struct net_link *link, const char *more, struct un_error *err)
 {
     struct un_buf text = {0};
-    int rc = un_buf_printf(&text, "%s element bridge unid-%s guests { \"%s\" . %s . %s }\n", verb,
-                           n->tag, link->tap, link->mac, link->ip);
+    int rc = un_buf_printf(&text, "%s element bridge unid-%s guests { \"%s\" . %s . %s }\n%s", verb,
+                           n->tag, link->tap, link->mac, link->ip, more ? more : "");
     rc = rc < 0 ? un_error_set(err, rc, "out of memory")
                 : run(r, (const char *)text.data, link->tap, err);
     un_buf_done(&text);
@@ -143,13 +228,18 @@ static int change_guest(struct net_rules *r, const char *verb, const struct net_
 }
 
 int net_rules_add_guest(struct net_rules *r, const struct net_names *n, const struct net_link *link,
-                        struct un_error *err)
+                        const char *more, struct un_error *err)
 {
-    return change_guest(r, "add", n, link, err);
+    return change_guest(r, "add", n, link, more, err);
 }
 
 int net_rules_remove_guest(struct net_rules *r, const struct net_names *n,
-                           const struct net_link *link, struct un_error *err)
+                           const struct net_link *link, const char *more, struct un_error *err)
 {
-    return change_guest(r, "delete", n, link, err);
+    return change_guest(r, "delete", n, link, more, err);
+}
+
+int net_rules_change(struct net_rules *r, const char *text, struct un_error *err)
+{
+    return run(r, text, "change what a guest may connect to", err);
 }

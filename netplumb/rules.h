@@ -9,7 +9,9 @@
 
 #include "common/bytes.h"
 #include "common/error.h"
+#include "netplumb/addr.h"
 #include "netplumb/link.h"
+#include "netplumb/targets.h"
 
 struct net_rules; /* a libnftables context */
 
@@ -17,16 +19,24 @@ int net_rules_new(struct net_rules **ret, struct un_error *err);
 void net_rules_free(struct net_rules *r); /* NULL allowed; the tables stay */
 
 /* The tables' text; pure. -ENOMEM. */
-int net_rules_text(const struct net_names *n, const char *gateway, struct un_buf *out);
+int net_rules_text(const struct net_names *n, const struct net_range *range, struct un_buf *out);
+
+/* What lets a guest (its address) reach what its policy names, or takes that back; pure. NULL: nothing.
+ * -ENOMEM. */
+int net_rules_policy_text(const struct net_names *n, bool add, const char *guest,
+                          const struct net_policy *policy, struct un_buf *out);
 
 /* In one transaction: replaces the tables by fresh ones. -EPERM, -ENOTSUP (no nftables here). */
-int net_rules_install(struct net_rules *r, const struct net_names *n, const char *gateway,
+int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err);
 int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_error *err);
 
+/* `more` is a text of net_rules_policy_text that goes along, or NULL. */
 int net_rules_add_guest(struct net_rules *r, const struct net_names *n, const struct net_link *link,
-                        struct un_error *err);
+                        const char *more, struct un_error *err);
 int net_rules_remove_guest(struct net_rules *r, const struct net_names *n,
-                           const struct net_link *link, struct un_error *err);
+                           const struct net_link *link, const char *more, struct un_error *err);
+/* Texts of net_rules_policy_text, in one transaction. */
+int net_rules_change(struct net_rules *r, const char *text, struct un_error *err);
 
 #endif

@@ -185,8 +185,7 @@ static int try_address(struct dial *dial, const union dial_address *a)
     if (dial->fd < 0) {
         return -errno;
     }
-    dial->writable =
-        event_new(un_loop_base(dial->d->loop), dial->fd, EV_WRITE, on_writable, dial);
+    dial->writable = event_new(un_loop_base(dial->d->loop), dial->fd, EV_WRITE, on_writable, dial);
     if (!dial->writable) {
         return -ENOMEM;
     }
@@ -273,10 +272,8 @@ static void begin_internal(void *arg)
         finish_failed(dial);
         return;
     }
-    const struct dial_inner inner = {.function = dial->to.host,
-                                     .port = dial->to.port,
-                                     .depth = dial->depth,
-                                     .fd = pair[1]};
+    const struct dial_inner inner = {
+        .function = dial->to.host, .port = dial->to.port, .depth = dial->depth, .fd = pair[1]};
     rc = dial->d->serve(dial->d->serve_arg, &inner, &dial->why);
     if (rc < 0) {
         close(pair[0]);

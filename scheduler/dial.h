@@ -47,9 +47,10 @@ typedef void (*dial_done_fn)(void *arg, int rc, int fd, const struct un_error *w
 
 struct dial_spec {
     struct dialer *dialer;
-    char *const *rules;           /* function_config.egress; may be NULL. Borrowed until the start returns */
+    char *const *rules; /* function_config.egress; may be NULL. Borrowed until the start returns */
     const struct un_endpoint *to; /* borrowed until the start returns */
-    unsigned depth; /* how many functions called each other up to the one that dials; 0: not known */
+    unsigned
+        depth; /* how many functions called each other up to the one that dials; 0: not known */
     dial_done_fn done;
     void *arg;
 };

@@ -7,6 +7,7 @@
 
 #include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/endpoint.h"
 #include "common/fault.h"
 #include "hypervisor/flavor.h"
 #include "hypervisor/machine.h"
@@ -22,6 +23,40 @@ unsigned config_places(const struct function_config *config)
     return places > LIMIT_FUNCTION_CONCURRENCY ? LIMIT_FUNCTION_CONCURRENCY : (unsigned)places;
 }
 
+/* Each rule must be one endpoint that a machine can mean: it gets a virtual address for each host, and an
+ * address for each is made ahead of the guest's question. */
+static int check_egress(char *const *rules, struct un_error *err)
+{
+    for (char *const *rule = rules; rule && *rule; rule++) {
+        struct un_endpoint to;
+        int rc = un_endpoint_parse(*rule, strlen(*rule), true, &to, err);
+
+        if (rc < 0) {
+            return rc;
+        }
+        if (to.below || to.any_port) {
+            return un_error_set(err, -EINVAL,
+                                "egress: \"%s\": a machine image connects only to what is named in "
+                                "full; name each host and port",
+                                *rule);
+        }
+        if (to.is_address && strchr(to.host, ':')) {
+            return un_error_set(err, -EINVAL,
+                                "egress: \"%s\": the network of machine images is IPv4; allow the "
+                                "host's name or an IPv4 address",
+                                *rule);
+        }
+        if (to.is_address && (atoi(to.host) == 0 || atoi(to.host) == 127 || atoi(to.host) >= 224)) {
+            return un_error_set(
+                err, -EINVAL,
+                "egress: \"%s\": to a machine this address is its own, or nobody's; "
+                "allow a name",
+                *rule);
+        }
+    }
+    return 0;
+}
+
 int sched_check_machine(const struct function_config *config, struct un_error *err)
 {
     const struct machine_config *m = &config->machine;
@@ -32,11 +67,15 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
                                               .gateway = "255.255.255.255",
                                               .dns = "255.255.255.255",
                                               .mac = "ff:ff:ff:ff:ff:ff",
-                                              .port = "65535"};
+                                              .port = "65535",
+                                              .tsc_khz = "9999999"};
     un_autobuf struct un_buf cmdline = {0};
 
     if (!m->set) {
         return 0;
+    }
+    if (check_egress(config->egress, err) < 0) {
+        return -EINVAL;
     }
     if (!flavor) {
         return un_error_set(err, -EINVAL, "machine: flavor: \"%s\" is none of %s", m->flavor,
@@ -157,6 +196,7 @@ int machine_config_of(const struct machine_parts *p, struct machine_words *words
         .idle_timeout_ms = m->idle_timeout_ms,
         .ready_timeout_ms = m->ready_timeout_ms,
         .ready_console = m->ready_console,
+        .egress = v->config.egress,
         .volumes = words->disks,
         .volume_count = disks,
         .files = files_new(p),

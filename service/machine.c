@@ -2,11 +2,14 @@
  *
  * With a tap the gateway's kernel answers for the guest's readiness: an attempt to connect succeeds
  * when the port is open. With QEMU's user network every connection is taken at once, by QEMU, which
- * holds it until the guest's TCP answers; so such a machine gets one request at a time until it has
- * answered one. A guest may say on its console instead that it is ready: then its port is not asked.
+ * holds it until the guest's TCP answers; so QEMU is asked whether it has, and no attempt is made before
+ * the guest's card is up, as its first packet would be lost. Where QEMU cannot tell, such a machine gets
+ * one request at a time until it has answered one. A guest may say on its console instead that it is
+ * ready: then its port is not asked.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +17,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
 #include "service/service_impl.h"
@@ -21,6 +25,8 @@
 enum {
     PROBE_FIRST_US = 4000,
     PROBE_MOST_US = 50000,
+    ASK_MOST_US = 25000,
+    PROBE_STALE_US = 20000, /* on the user network: its first packet may be lost, or refused */
     LINE_MAX_BYTES = 1024,
     BOOT_LOG_BYTES = 16 * 1024,
     STEADY_US = 5000000 /* ready for so long it is no crash loop */
@@ -92,6 +98,9 @@ void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why)
     set_state(mc, MACHINE_ENDING);
     un_timer_cancel(&mc->timer);
     close_probe(mc);
+    if (mc->opened) {
+        mc->sv->drv->on_end(mc->sv->drv->arg, mc);
+    }
     keep_drop_all(mc);
     while (!un_list_empty(&mc->connections)) {
         connection_lost(un_list_first(&mc->connections, struct hv_vm, node), kind, why);
@@ -149,13 +158,19 @@ static void ready(struct machine *mc, bool proven)
     service_changed(mc->sv);
 }
 
+/* Whether QEMU takes connections for the guest, and tells how it is with them. */
+static bool must_ask(const struct machine *mc)
+{
+    return !mc->link && hv_machine_ops(mc->m)->ask && mc->heard != HV_HEARD_UNKNOWN;
+}
+
 static void on_probe(struct bufferevent *bev, short what, void *arg)
 {
     struct machine *mc = arg;
     if (what & BEV_EVENT_CONNECTED) {
         mc->probe_open = true;
-        if (mc->state == MACHINE_STARTING) {
-            ready(mc, mc->link != NULL);
+        if (mc->state == MACHINE_STARTING && (!must_ask(mc) || mc->heard == HV_HEARD_LISTENS)) {
+            ready(mc, mc->link || mc->heard == HV_HEARD_LISTENS);
         }
     } else {
         close_probe(mc); /* the timer tries again */
@@ -171,6 +186,7 @@ static void try_connect(struct machine *mc)
     if (!mc->probe) {
         return;
     }
+    mc->probe_us = un_loop_now_us(mc->sv->drv->loop);
     bufferevent_setcb(mc->probe, NULL, NULL, on_probe, mc);
     if (bufferevent_socket_connect(mc->probe, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) {
         close_probe(mc);
@@ -191,6 +207,41 @@ static void fail_late(struct machine *mc)
     fail(mc, HV_EXIT_LOST, why);
 }
 
+/* The answer of a guest on the user network. An attempt whose packet was lost is given up for another; the
+ * connection that the guest has answered may be an earlier one than `probe`, which is answered then too. */
+static void on_heard(void *arg, enum hv_machine_heard heard)
+{
+    struct machine *mc = arg;
+    bool stale = un_loop_now_us(mc->sv->drv->loop) - mc->probe_us >= PROBE_STALE_US;
+    mc->asking = false;
+    mc->heard = heard;
+    if (mc->state != MACHINE_STARTING) {
+        return;
+    }
+    if (heard == HV_HEARD_LISTENS && mc->probe_open) {
+        ready(mc, true);
+    } else if (heard != HV_HEARD_NOTHING && (!mc->probe || stale)) {
+        try_connect(mc);
+    }
+}
+
+static void attempt(struct machine *mc)
+{
+    if (!must_ask(mc)) {
+        try_connect(mc);
+    } else if (!mc->asking) {
+        mc->asking = true;
+        hv_machine_ops(mc->m)->ask(mc->m);
+    }
+}
+
+static uint64_t pause_us(const struct machine *mc, uint64_t age)
+{
+    bool asks = must_ask(mc);
+    uint64_t us = asks ? age / 16 : age / 4, most = asks ? ASK_MOST_US : PROBE_MOST_US;
+    return us < PROBE_FIRST_US ? PROBE_FIRST_US : us > most ? most : us;
+}
+
 static void on_timer(void *arg)
 {
     struct machine *mc = arg;
@@ -206,11 +257,8 @@ static void on_timer(void *arg)
         }
         return;
     }
-    try_connect(mc);
-    uint64_t pause = age / 4 < PROBE_FIRST_US  ? PROBE_FIRST_US
-                     : age / 4 > PROBE_MOST_US ? PROBE_MOST_US
-                                               : age / 4;
-    if (un_timer_arm_in(&mc->timer, pause) < 0) {
+    attempt(mc);
+    if (un_timer_arm_in(&mc->timer, pause_us(mc, age)) < 0) {
         fail(mc, HV_EXIT_LOST, "out of memory");
     }
 }
@@ -220,6 +268,7 @@ void machine_start(struct machine *mc)
     set_state(mc, MACHINE_STARTING);
     mc->started_us = un_loop_now_us(mc->sv->drv->loop);
     mc->sv->drv->started++;
+    mc->heard = HV_HEARD_NOTHING;
     hv_machine_ops(mc->m)->start(mc->m);
     on_timer(mc);
 }
@@ -244,6 +293,22 @@ void machine_release(struct machine *mc)
         machine_end(mc, HV_EXIT_DONE, "");
     }
     service_changed(mc->sv);
+}
+
+/* --- its own connections ------------------------------------------------------------------------ */
+
+void service_on_open(void *arg, const struct un_endpoint *to, int fd)
+{
+    struct machine *mc = arg;
+    struct hv_driver *drv = mc->sv->drv;
+    if (!drv->on_open || mc->state == MACHINE_ENDING) {
+        close(fd);
+        return;
+    }
+    const struct service_opening opening = {
+        .machine = mc, .function = mc->sv->name, .egress = mc->sv->egress, .to = to, .fd = fd};
+    mc->opened = true;
+    drv->on_open(drv->arg, &opening);
 }
 
 /* --- making ------------------------------------------------------------------------------------- */
@@ -336,8 +401,11 @@ static void on_exit_(void *arg, const struct hv_exit *why)
     fail(mc, why->kind, text);
 }
 
-static const struct hv_machine_events events = {
-    .on_made = on_made, .on_log = on_log, .on_exit = on_exit_, .on_gone = on_gone};
+static const struct hv_machine_events events = {.on_made = on_made,
+                                                .on_log = on_log,
+                                                .on_exit = on_exit_,
+                                                .on_heard = on_heard,
+                                                .on_gone = on_gone};
 
 /* A port of loopback that was free a moment ago. */
 static int free_port(uint16_t *ret)
@@ -356,7 +424,7 @@ static int free_port(uint16_t *ret)
 static int make(struct machine *mc, struct un_error *err)
 {
     struct service *sv = mc->sv;
-    char prefix[4] = "24", port[8];
+    char prefix[4] = "24", port[8], tsc_khz[24];
     struct hv_net_words words = {.ip = "10.0.2.15", /* QEMU's user network, as it always is */
                                  .prefix = prefix,
                                  .netmask = "255.255.255.0",
@@ -370,6 +438,7 @@ static int make(struct machine *mc, struct un_error *err)
     spec.arg = mc;
     mc->addr = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(sv->port)};
     snprintf(port, sizeof(port), "%u", sv->port);
+    snprintf(tsc_khz, sizeof(tsc_khz), "%" PRIu64, un_clock_tsc_hz() / 1000);
     if (mc->link) {
         snprintf(prefix, sizeof(prefix), "%u", mc->link->prefix);
         words = (struct hv_net_words){.ip = mc->link->ip,
@@ -393,6 +462,7 @@ static int make(struct machine *mc, struct un_error *err)
         mc->addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         mc->addr.sin_port = htons(spec.host_port);
     }
+    words.tsc_khz = tsc_khz;
     un_autobuf struct un_buf cmdline = {0};
     int rc = hv_cmdline_expand(sv->flavor, sv->append, &words, &cmdline, err);
     if (rc < 0) {
@@ -448,7 +518,8 @@ int machine_begin(struct service *sv)
         return 0;
     }
     mc->linking = true;
-    if (net_attach(sv->drv->net, on_attach, mc, &err) < 0) {
+    const struct net_wish wish = {.key = sv->key, .egress = sv->egress};
+    if (net_attach(sv->drv->net, &wish, on_attach, mc, &err) < 0) {
         mc->linking = false;
         fail(mc, HV_EXIT_LOST, err.text);
     }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/limits.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
@@ -36,6 +37,10 @@ static void service_free(struct service *sv)
     free(sv->name);
     free(sv->append);
     free(sv->ready_console);
+    for (char **rule = sv->egress; rule && *rule; rule++) {
+        free(*rule);
+    }
+    free(sv->egress);
     hv_machine_files_unref(sv->files);
     free(sv);
 }
@@ -53,11 +58,28 @@ static bool copy_disk(struct service *sv, const char *path, const char *format, 
     return copy(path, (char **)&d->path) && copy(format, (char **)&d->format);
 }
 
+static bool copy_egress(struct service *sv, char *const *from)
+{
+    size_t count = 0;
+    while (from && from[count]) {
+        count++;
+    }
+    if (count == 0) {
+        return true;
+    }
+    sv->egress = calloc(count + 1, sizeof(char *));
+    bool good = sv->egress != NULL;
+    for (size_t i = 0; good && i < count; i++) {
+        good = copy(from[i], &sv->egress[i]);
+    }
+    return good;
+}
+
 static bool copy_config(struct service *sv, const struct hv_machine_config *config)
 {
     bool good = copy(config->key, &sv->key) && copy(config->name, &sv->name) &&
                 copy(config->append, &sv->append) &&
-                copy(config->ready_console, &sv->ready_console);
+                copy(config->ready_console, &sv->ready_console) && copy_egress(sv, config->egress);
     sv->disks = calloc(config->volume_count + 1, sizeof(*sv->disks));
     good = good && sv->disks;
     if (good && config->disk) {
@@ -100,6 +122,7 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
     sv->ready_timeout_us = (uint64_t)config->ready_timeout_ms * 1000;
     sv->spec = (struct hv_machine_spec){.boot = config->disk ? HV_BOOT_DISK : HV_BOOT_KERNEL,
                                         .type = sv->flavor->type,
+                                        .acpi = sv->flavor->acpi,
                                         .mem_bytes = config->mem_bytes};
     if (config->disk && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
@@ -138,6 +161,12 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
 {
     struct service *sv = service_find(drv, config->key);
     if (!sv) {
+        if (config->egress && config->egress[0] && !drv->net) {
+            return un_error_set(
+                err, -ENOTSUP,
+                "machine images connect to nothing from QEMU's user network, and this function has "
+                "egress: run unid as root (see unictl doctor), or deploy it without --egress");
+        }
         const struct hv_flavor *flavor = config->flavor
                                              ? hv_flavor_find(config->flavor)
                                              : hv_flavor_detect(config->image, config->image_len);
@@ -473,11 +502,14 @@ int service_driver_open(const struct service_driver_spec *spec, struct hv_driver
     if (!drv) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    (void)un_clock_tsc_hz(); /* begins to measure */
     drv->base.ops = &service_ops;
     drv->loop = spec->loop;
     drv->machines = spec->machines;
     drv->net = spec->net;
     drv->may_use = spec->may_use;
+    drv->on_open = spec->on_open;
+    drv->on_end = spec->on_end;
     drv->on_console = spec->on_console;
     drv->arg = spec->arg;
     un_list_init(&drv->services);

@@ -33,12 +33,25 @@
 #include "hypervisor/machine.h"
 #include "netplumb/net.h"
 
+/* A connection from a machine to the outside, borrowed but for `fd`. */
+struct service_opening {
+    const void *machine; /* which, until on_end */
+    const char *function;
+    char *const *egress; /* of the function, which allows it */
+    const struct un_endpoint *to;
+    int fd; /* connected, non-blocking */
+};
+
 struct service_driver_spec {
     struct un_loop *loop;       /* kept until close */
     struct hv_driver *machines; /* runs them: has hv_driver_ops.machine; kept until close */
     struct netplumb *net;       /* taps; kept until close. NULL: QEMU's user network */
     /* Whether a machine of this size may be made now; NULL: always. When not, it is asked again soon. */
     bool (*may_use)(void *arg, uint64_t bytes);
+    /* A machine has opened a connection that its egress allows, which takes `opening->fd`; and what is
+     * told when such a machine ends: its connections are of no use any more. NULL: none is allowed. */
+    void (*on_open)(void *arg, const struct service_opening *opening);
+    void (*on_end)(void *arg, const void *machine);
     /* A line of a machine's console, without its end, for the operator; may be NULL. */
     void (*on_console)(void *arg, const char *service, const char *line, size_t len);
     void *arg;
@@ -47,6 +60,9 @@ struct service_driver_spec {
 /* Gives a driver named "machine". It is closed (hv_driver_ops(drv)->close) after it was drained. */
 int service_driver_open(const struct service_driver_spec *spec, struct hv_driver **ret,
                         struct un_error *err);
+
+/* What the driver's network is to call (netplumb_spec.on_open). */
+void service_on_open(void *arg, const struct un_endpoint *to, int fd);
 
 /* Ends all machines; `done` comes when they are gone. No vm_new any more. */
 void service_driver_drain(struct hv_driver *drv, void (*done)(void *arg), void *arg);

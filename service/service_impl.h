@@ -17,6 +17,8 @@ struct hv_driver {
     struct hv_driver *machines;
     struct netplumb *net;
     bool (*may_use)(void *arg, uint64_t bytes);
+    void (*on_open)(void *arg, const struct service_opening *opening);
+    void (*on_end)(void *arg, const void *machine);
     void (*on_console)(void *arg, const char *service, const char *line, size_t len);
     void *arg;
     const struct hv_service_events *events; /* or NULL */
@@ -46,6 +48,7 @@ struct service {
     struct hv_machine_files *files; /* what the paths in `spec` name stays */
     const struct hv_flavor *flavor;
     char *append;
+    char **egress; /* NULL: nothing */
     uint16_t port;
     struct service_limits limits;
     uint32_t version;
@@ -110,6 +113,7 @@ struct machine {
     struct sockaddr_in addr;
     unsigned in_flight;
     struct un_list connections; /* struct hv_vm, as many as in_flight */
+    bool opened;                /* it has opened a connection: its end is told */
     bool proven;      /* it has answered once: a connection that is taken means that it listens */
     bool served;      /* it has answered a request */
     bool spent;       /* per request: it has served its one */
@@ -121,9 +125,12 @@ struct machine {
     bool probe_open;
     struct un_list kept; /* keep.c: open connections without a request */
     unsigned kept_count;
-    struct un_buf line; /* of the console */
-    char words[96];     /* its last line before that */
-    struct un_buf boot; /* per request: console bytes from before its request, bounded */
+    uint64_t probe_us;           /* when it was begun */
+    bool asking;                 /* hv_machine_ops.ask is under way */
+    enum hv_machine_heard heard; /* the last answer */
+    struct un_buf line;          /* of the console */
+    char words[96];              /* its last line before that */
+    struct un_buf boot;          /* per request: console bytes from before its request, bounded */
 };
 /* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
 int machine_begin(struct service *sv);

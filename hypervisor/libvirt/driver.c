@@ -32,11 +32,6 @@ struct lv_probe_request {
 
 extern const struct hv_driver_ops unid_hv_driver;
 
-static uint64_t read_tsc(void)
-{
-    return __builtin_ia32_rdtsc();
-}
-
 static void start_opening(struct hv_driver *drv);
 
 /* Probing */
@@ -153,21 +148,13 @@ int lv_driver_choose(struct hv_driver *drv, char ret[LV_ACCELERATOR_SIZE], struc
     return rc;
 }
 
-static void measure_tsc(struct hv_driver *drv)
-{
-    uint64_t us = un_clock_mono_us() - drv->mono_start_us;
-    if (us > 0) {
-        drv->tsc_hz = (uint64_t)((double)(read_tsc() - drv->tsc_start) * 1e6 / (double)us);
-    }
-}
-
 /* The lists are emptied one by one: a callback may free any VM, or ask for more. */
 static void open_done(struct un_job *job, int rc, const struct un_error *err)
 {
     struct hv_driver *drv = un_container_of(job, struct hv_driver, open_job);
     struct un_list wants, probes;
     drv->state = rc < 0 ? LV_HOST_IDLE : LV_HOST_READY;
-    measure_tsc(drv);
+    drv->tsc_hz = un_clock_tsc_hz();
     un_list_init(&wants);
     un_list_init(&probes);
     while (!un_list_empty(&drv->wants)) {
@@ -293,8 +280,7 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     drv->loop = spec->loop;
     pthread_mutex_init(&drv->choice_lock, NULL);
     drv->place.lock = drv->place.owner = -1;
-    drv->tsc_start = read_tsc();
-    drv->mono_start_us = un_clock_mono_us();
+    (void)un_clock_tsc_hz(); /* begins to measure */
     un_list_init(&drv->wants);
     un_list_init(&drv->waiting_probes);
     un_list_init(&drv->machines);

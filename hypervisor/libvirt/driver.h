@@ -49,7 +49,7 @@ struct hv_driver {
     struct un_job clean_job, open_job;
     struct un_list wants;          /* struct lv_want */
     struct un_list waiting_probes; /* struct lv_probe_request */
-    uint64_t tsc_start, mono_start_us, tsc_hz;
+    uint64_t tsc_hz;
     struct lv_news *news;
     struct un_list machines; /* struct hv_machine */
     unsigned vms;            /* and machines */

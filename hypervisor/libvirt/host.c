@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libvirt/libvirt-qemu.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 #include <pthread.h>
@@ -26,6 +27,7 @@
 #include "hypervisor/libvirt/overlay.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/qemucaps.h"
+#include "hypervisor/libvirt/usernet.h"
 #include "hypervisor/libvirt/xml.h"
 
 #define QEMU_NAME "qemu-system-x86_64"
@@ -455,6 +457,32 @@ int lv_shell_resume(struct lv_shell *s, struct un_error *err)
         return un_error_errno(err, rc, "resume domain");
     }
     return virDomainResume(s->domain) < 0 ? virt_error(err, -EIO, "resume domain") : 0;
+}
+
+/* What QEMU's monitor answers to a command for people (free); NULL: nothing. */
+static char *ask_monitor(struct lv_shell *s, const char *command)
+{
+    char *answer = NULL;
+    int rc = virDomainQemuMonitorCommand(s->domain, command, &answer,
+                                         VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP);
+    return rc < 0 ? NULL : answer;
+}
+
+enum hv_machine_heard lv_shell_hear(struct lv_shell *s, const struct hv_machine_spec *spec)
+{
+    char *card =
+        ask_monitor(s, spec->type == HV_MACHINE_MICROVM ? LV_USER_CARD_STATUS
+                                                        : LV_USER_CARD_STATUS LV_USER_CARD_ON_PCI);
+    char *connections = card && lv_usernet_card_is_up(card) ? ask_monitor(s, "info usernet") : NULL;
+    enum hv_machine_heard heard = HV_HEARD_UNKNOWN;
+    if (connections) {
+        heard = lv_usernet_listens(connections, spec->host_port) ? HV_HEARD_LISTENS : HV_HEARD_CARD;
+    } else if (card && !lv_usernet_card_is_up(card)) {
+        heard = HV_HEARD_NOTHING;
+    }
+    free(card);
+    free(connections);
+    return heard;
 }
 
 void lv_shell_kill(struct lv_shell *s)

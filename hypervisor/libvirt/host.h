@@ -57,6 +57,9 @@ int lv_shell_create_machine(struct lv_host *h, const char *accelerator,
 /* Lets the CPU run. 2 ms. */
 int lv_shell_resume(struct lv_shell *s, struct un_error *err);
 
+/* What is known of the guest's TCP on the user network (hypervisor/machine.h). 3 ms. */
+enum hv_machine_heard lv_shell_hear(struct lv_shell *s, const struct hv_machine_spec *spec);
+
 /* Ends QEMU now; from then on its exit status is taken as soon as there is one. Any thread, as often as one likes. */
 void lv_shell_kill(struct lv_shell *s);
 

@@ -29,14 +29,15 @@ struct hv_machine {
     void *arg;
     enum lv_vm_state state;
     struct un_list node; /* in the driver's machines */
-    bool freed, busy, reaping, killed;
+    bool freed, busy, reaping, killed, asking;
     struct hv_exit why;      /* as far as it is known */
     struct un_timer end_timer;
+    enum hv_machine_heard heard; /* the worker's */
     struct hv_machine_spec spec; /* its strings are our own */
     struct hv_machine_disk disks[LV_MACHINE_DISKS];
     struct lv_shell shell;
     struct lv_want want;
-    struct un_job job, reap_job;
+    struct un_job job, reap_job, ask_job;
     struct event *console;
     struct hv_usage usage;
 };
@@ -92,7 +93,7 @@ static void remove_done(struct un_job *job, int rc, const struct un_error *err)
 
 static void remove_when_idle(struct hv_machine *m)
 {
-    if (m->freed && !m->busy && !m->reaping) {
+    if (m->freed && !m->busy && !m->reaping && !m->asking) {
         submit(m, m->drv->removers, remove_run, remove_done);
     }
 }
@@ -342,9 +343,8 @@ static int lv_machine_new(struct hv_driver *drv, const struct hv_machine_spec *s
     m->events = spec->events;
     m->arg = spec->arg;
     m->shell = (struct lv_shell){.pidfd = -1, .sock = -1};
-    m->why = (struct hv_exit){.kind = HV_EXIT_LOST,
-                              .fault_vector = ~0u,
-                              .detail = "the machine ended: QEMU went away"};
+    m->why = (struct hv_exit){
+        .kind = HV_EXIT_LOST, .fault_vector = ~0u, .detail = "the machine ended: QEMU went away"};
     un_timer_init(&m->end_timer, drv->loop, on_end_timer, m);
     un_list_push(&drv->machines, &m->node);
     un_list_init(&m->want.node);
@@ -380,6 +380,33 @@ static void lv_machine_start(struct hv_machine *m)
     }
 }
 
+static int ask_run(struct un_job *job, struct un_error *err)
+{
+    struct hv_machine *m = un_container_of(job, struct hv_machine, ask_job);
+    m->heard = lv_shell_hear(&m->shell, &m->spec);
+    return 0;
+}
+
+static void ask_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct hv_machine *m = un_container_of(job, struct hv_machine, ask_job);
+    m->asking = false;
+    if (m->freed) {
+        remove_when_idle(m);
+    } else if (m->state == LV_VM_RUNNING) {
+        m->events->on_heard(m->arg, m->heard);
+    }
+}
+
+static void lv_machine_ask(struct hv_machine *m)
+{
+    if (m->state == LV_VM_RUNNING && m->spec.net == HV_NET_USER && !m->asking) {
+        m->asking = true;
+        m->ask_job = (struct un_job){.run = ask_run, .done = ask_done};
+        un_workers_submit(m->drv->fast, &m->ask_job);
+    }
+}
+
 static void lv_machine_usage(struct hv_machine *m, struct hv_usage *ret)
 {
     if (m->state == LV_VM_RUNNING || m->state == LV_VM_SHELL) {
@@ -396,6 +423,7 @@ static int lv_machine_pid(struct hv_machine *m)
 const struct hv_machine_ops lv_machine_ops = {
     .new = lv_machine_new,
     .start = lv_machine_start,
+    .ask = lv_machine_ask,
     .usage = lv_machine_usage,
     .pid = lv_machine_pid,
     .free = lv_machine_free,

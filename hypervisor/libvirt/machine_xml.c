@@ -9,17 +9,19 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "hypervisor/libvirt/usernet.h"
 #include "hypervisor/libvirt/xml.h"
 
 enum { DISKS_MAX = 4 };
 
+/* The card of the user network is none of libvirt's devices, and has a slot that libvirt, which counts from
+ * the lowest, does not come to. */
 static const struct {
-    const char *machine, *address;
-    bool usb_none;
+    const char *machine, *address, *user_card;
 } types[] = {
-    [HV_MACHINE_MICROVM] = {"microvm", "<address type='virtio-mmio'/>", true},
-    [HV_MACHINE_Q35] = {"q35", "", true},
-    [HV_MACHINE_PC] = {"pc", "", true},
+    [HV_MACHINE_MICROVM] = {"microvm", "<address type='virtio-mmio'/>", "virtio-net-device"},
+    [HV_MACHINE_Q35] = {"q35", "", "virtio-net-pci,bus=pcie.0,addr=0x10"},
+    [HV_MACHINE_PC] = {"pc", "", "virtio-net-pci,bus=pci.0,addr=0x10"},
 };
 
 /* "<tag>escaped</tag>", or nothing for NULL. */
@@ -147,9 +149,9 @@ static int append_devices(const struct lv_machine_xml_spec *spec, bool xen, stru
                  : un_buf_append_str(out, "<controller type='usb' model='none'/>"
                                           "<memballoon model='none'/><audio id='1' type='none'/>");
     }
-    /* QEMU's microvm gives its transports away from the highest address down, and guests look for them
-     * from the lowest up: what is to be found first comes last. */
-    bool backwards = !xen && m->type == HV_MACHINE_MICROVM;
+    /* QEMU's microvm gives its transports away from the highest address down, in which order its ACPI tables
+     * have them; other guests look for them from the lowest up: what is to be found first comes last. */
+    bool backwards = !xen && m->type == HV_MACHINE_MICROVM && !m->acpi;
     for (unsigned i = 0; i < m->disk_count; i++) {
         size_t at = backwards ? m->disk_count - 1 - i : i;
         const char *overlay = spec->overlays && !xen ? spec->overlays[at] : NULL;
@@ -171,17 +173,13 @@ static int append_user_net(const struct hv_machine_spec *m, struct un_buf *out)
     if (m->net != HV_NET_USER) {
         return 0;
     }
-    int rc = un_buf_printf(out,
-                           "<qemu:commandline><qemu:arg value='-netdev'/>"
-                           "<qemu:arg value='user,id=user0,restrict=on,"
-                           "hostfwd=tcp:127.0.0.1:%u-:%u'/><qemu:arg value='-device'/>"
-                           "<qemu:arg value='%s,netdev=user0%s",
-                           m->host_port, m->guest_port,
-                           /* A slot of its own, far from those that libvirt gives out: it does not
-                            * know of this one. */
-                           m->type == HV_MACHINE_MICROVM ? "virtio-net-device"
-                                                         : "virtio-net-pci,addr=0x10",
-                           m->mac ? ",mac=" : "");
+    int rc =
+        un_buf_printf(out,
+                      "<qemu:commandline><qemu:arg value='-netdev'/>"
+                      "<qemu:arg value='user,id=user0,restrict=on,"
+                      "hostfwd=tcp:127.0.0.1:%u-:%u'/><qemu:arg value='-device'/>"
+                      "<qemu:arg value='%s,id=" LV_USER_CARD ",netdev=user0%s",
+                      m->host_port, m->guest_port, types[m->type].user_card, m->mac ? ",mac=" : "");
     rc = rc < 0 || !m->mac ? rc : lv_xml_append_escaped(out, m->mac);
     return rc < 0 ? rc : un_buf_append_str(out, "'/></qemu:commandline>");
 }

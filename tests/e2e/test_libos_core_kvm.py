@@ -54,3 +54,21 @@ def test_a_program_that_fails_at_once_is_not_deployed(real, name):
     refused = real.unictl("deploy", name, "/bin/busybox", "--", "sh", "-c", "echo no >&2; exit 3")
     assert refused.status != 0
     assert "status 3" in refused.err and "no" in refused.err
+
+
+@pytest.mark.parametrize("isolation", ["vm", "reset"])
+@pytest.mark.parametrize("how", ["-static", "-pie"])
+def test_much_memory_is_zero_in_each_request_and_keeps_what_is_written(real, name, built, how, isolation):
+    options = ["-m", "128M", "--isolation", isolation]
+    done = real.unictl("deploy", name, built("libos_memory.c", how), *options, "--", "64")
+    assert done.status == 0, done.err
+    for _ in range(6):
+        assert real.call(name, b"x").ok().body == b"clean\n"
+
+
+def test_more_memory_than_there_is_is_refused_to_the_program(real, name, built):
+    done = real.unictl("deploy", name, built("libos_memory.c", "-static"), "-m", "64M", "--", "80")
+    assert done.status == 0, done.err
+    for _ in range(3):
+        problem = real.call(name, b"x").problem(502)
+        assert "status 1" in problem["detail"]

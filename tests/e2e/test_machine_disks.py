@@ -34,9 +34,10 @@ def daemon(tmp_path_factory):
     daemon.assert_nothing_left()
 
 
-def qcow2(text):
-    """A disk of 1 MiB with `text` in its sector 1 (QEMU's docs/interop/qcow2.txt, version 2): header,
-    refcount table, refcount block, level 1 table, level 2 table and one data cluster, 64 KiB each."""
+def qcow2(text, first=bytes(SECTOR)):
+    """A disk of 1 MiB with `first` in its sector 0 and `text` in sector 1 (QEMU's docs/interop/qcow2.txt,
+    version 2): header, refcount table, refcount block, level 1 table, level 2 table and one data cluster,
+    64 KiB each."""
     cluster, copied = 1 << 16, 1 << 63
     header = struct.pack(
         ">4sIQIIQIIQQIIQ",
@@ -48,7 +49,7 @@ def qcow2(text):
         struct.pack(">6H", *[1] * 6),
         struct.pack(">Q", 4 * cluster | copied),
         struct.pack(">Q", 5 * cluster | copied),
-        bytes(SECTOR) + text,
+        first + text,
     ]
     return b"".join(part.ljust(cluster, b"\0") for part in parts)
 

@@ -34,6 +34,14 @@ def daemon(tmp_path_factory):
     daemon.assert_nothing_left()
 
 
+@pytest.fixture
+def own(tmp_path, daemon):  # after `daemon`, which skips where it cannot be
+    flags = ["--set", "machines.network=tap", "--set", "drain_timeout_ms=6000"]
+    one = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=netns.own_namespace()).start()
+    yield one
+    one.stop(WAKE_S)
+
+
 def push(daemon, image):
     return daemon.post("/api/v1/images", image, unix=True).ok(200, 201).json["digest"]
 
@@ -350,3 +358,42 @@ def test_a_function_reaches_the_service_by_its_name(daemon):
     caller["egress"] = ["db.internal:81"]
     daemon.put("/api/v1/functions/caller", caller, unix=True).ok(200, 201)
     daemon.get("/fn/caller", unix=True, timeout=WAKE_S).problem(502)
+
+
+def test_silent_connections_do_not_hold_the_end_up(own):
+    port = deploy(own, "echo")
+    with connect(own, port) as s:
+        s.sendall(b"x")
+        assert receive(s, 1) == b"x"
+        began = time.monotonic()
+        assert own.stop(WAKE_S) == 0
+        assert time.monotonic() - began < 5
+        assert to_the_end_or_reset(s) == b""
+
+
+def test_what_waits_for_an_answer_has_until_the_drain_s_end(own):
+    port = deploy(own, "echo")
+    with connect(own, port) as s:
+        s.sendall(b"hang")
+        time.sleep(1)
+        began = time.monotonic()
+        assert own.stop(WAKE_S) == 0
+        assert time.monotonic() - began > 4
+        assert to_the_end_or_reset(s) == b""
+
+
+def to_the_end_or_reset(s):
+    try:
+        return to_the_end(s)
+    except ConnectionResetError:
+        return b""
+
+
+def test_ports_and_services_come_back_with_unid(own):
+    port = deploy(own, "echo")
+    own.put("/api/v1/functions/echo", config(own, publish=[f"127.0.0.2:{port}"]), unix=True).ok(200)
+    own.kill()
+    own.start()
+    with netns.connect(own.process.pid, ("127.0.0.2", port), WAKE_S) as s:
+        s.sendall(b"back")
+        assert receive(s, 4) == b"back"

@@ -15,6 +15,8 @@
  *                     were touched already, by their entries. loop: its tables lead back to themselves; low:
  *                     it answers how many words of the first MiB are not zero; odd: it
  *                     may not write to the pages, and says in their entries that it did
+ *     fill PIECES     behind NEXT, has so many pieces of its memory filled and asks for some that are none, finds
+ *                     them zero, and writes to each page
  *     physical ADDR   reads the physical address, and then executes there
  *     scribble SEED   writes nonsense into its page tables and uses what comes of it
  *     cpuid           answers the words of leaf argv[2] instead of "ok"
@@ -350,6 +352,30 @@ static void ahead(void)
     done(answer, 0);
 }
 
+static void ask_to_fill(uint64_t piece)
+{
+    *(volatile uint64_t *)(boot->doorbell_addr + UNID_FILL_OFFSET) = piece;
+}
+
+static void fill(void)
+{
+    uint64_t end = boot->heap_end & ~(UNID_PIECE_SIZE - 1), pieces = number(args[2]);
+    const uint64_t none[] = {
+        0, UNID_BOOT_ADDR, end - PAGE, boot->memory_end, ~UNID_U64(0), ~(UNID_PIECE_SIZE - 1)};
+    must(boot->flags & UNID_BOOT_FILL, "no pieces to be had");
+    take_request();
+    for (uint64_t i = 1; i <= pieces; i++) {
+        ask_to_fill(end - i * UNID_PIECE_SIZE);
+        ask_to_fill(none[i % (sizeof(none) / sizeof(none[0]))]);
+    }
+    for (uint64_t at = end - pieces * UNID_PIECE_SIZE; at < end; at += PAGE) {
+        must(*direct(at) == 0, "a piece is not zero");
+        if (is(args[3], "write")) {
+            *direct(at) = at;
+        }
+    }
+}
+
 /* --- what the host is asked for --------------------------------------------------------------- */
 
 static void talk(void)
@@ -525,6 +551,8 @@ void start(const struct unid_boot *b)
         touch();
     } else if (is(args[1], "ahead")) {
         ahead();
+    } else if (is(args[1], "fill")) {
+        fill();
     } else if (is(args[1], "physical")) {
         physical();
     } else if (is(args[1], "scribble")) {

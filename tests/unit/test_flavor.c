@@ -19,7 +19,8 @@ static const struct hv_net_words net = {.ip = "10.87.0.2",
                                         .gateway = "10.87.0.1",
                                         .dns = "10.87.0.1",
                                         .mac = "02:75:0a:57:00:02",
-                                        .port = "8080"};
+                                        .port = "8080",
+                                        .tsc_khz = "2600000"};
 
 static void expect(const char *flavor, const char *append, const char *want)
 {
@@ -34,10 +35,14 @@ static void presets(void **state)
     expect("plain", NULL, "");
     expect("plain", "a {ip}/{prefix} {netmask} {gateway} {dns} {mac} {port}",
            "a 10.87.0.2/16 255.255.0.0 10.87.0.1 10.87.0.1 02:75:0a:57:00:02 8080");
+    expect("plain", "{tsckhz}", "2600000");
     expect("unikraft", "-c /nginx.conf", "netdev.ip=10.87.0.2/16:10.87.0.1 -- -c /nginx.conf");
     expect("solo5", "--port={port}", "--ipv4=10.87.0.2/16 --ipv4-gateway=10.87.0.1 --port=8080");
-    expect("linux", "quiet",
-           "console=ttyS0 panic=-1 ip=10.87.0.2::10.87.0.1:255.255.0.0::eth0:off quiet");
+    static const char words[] =
+        "console=ttyS0 quiet panic=-1 tsc_early_khz=2600000 tsc=reliable cryptomgr.notests "
+        "ip=10.87.0.2::10.87.0.1:255.255.0.0::eth0:off:10.87.0.1 debug";
+    expect("linux", "debug", words);
+    expect("linux-pc", "debug", words);
     expect("nanos", NULL, "");
 }
 

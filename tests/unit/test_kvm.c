@@ -378,6 +378,15 @@ static void run_again(struct contract_vm *v, struct run r)
     run_again_after(v, r, 0);
 }
 
+static void assert_answer(const struct contract_vm *v, const char *answer)
+{
+    if (v->why.kind != HV_EXIT_DONE || v->why.status) {
+        fail_msg("%s: %s %s", hv_exit_name(v->why.kind), v->why.detail,
+                 v->output.data ? (char *)v->output.data : "");
+    }
+    assert_string_equal((char *)v->output.data, answer);
+}
+
 static void assert_clean(const struct contract_vm *v)
 {
     if (v->why.kind != HV_EXIT_DONE) {
@@ -596,6 +605,34 @@ static void a_run_that_comes_while_pages_are_touched_is_not_kept_waiting(void **
         contract_free(&v);
     }
     assert_true(stopped);
+}
+
+static void memory_is_filled_in_pieces_and_is_zero_each_time(void **state)
+{
+    const char *const two[] = {"paging", "fill", "2", NULL},
+                      *const none[] = {"paging", "fill", "0", NULL},
+                      *const write[] = {"paging", "fill", "2", "write", NULL};
+    struct run r = {.function = "paging", .argv = two, .key = "fill"},
+               no = {.function = "paging", .argv = none, .key = "no-fill"},
+               w = {.function = "paging", .argv = write, .key = "fill-write"};
+    struct contract_vm v;
+    learn(r);
+    run(&v, r);
+    assert_answer(&v, "ok");
+    assert_true(v.usage.peak_rss_kib >= 4096);
+    contract_free(&v);
+    learn(no);
+    run(&v, no);
+    assert_answer(&v, "ok");
+    assert_true(v.usage.peak_rss_kib < 4096);
+    contract_free(&v);
+    learn(w);
+    run(&v, w);
+    for (int i = 0; i < 4; i++) {
+        assert_answer(&v, "ok");
+        run_again(&v, w);
+    }
+    contract_free(&v);
 }
 
 static void a_vm_that_failed_is_not_put_back(void **state)
@@ -894,6 +931,7 @@ int main(int argc, char **argv)
         TEST(pages_are_only_touched_as_the_tables_allow),
         TEST(what_touched_pages_is_gone_when_the_guest_runs),
         TEST(a_run_that_comes_while_pages_are_touched_is_not_kept_waiting),
+        TEST(memory_is_filled_in_pieces_and_is_zero_each_time),
         TEST(a_vm_that_failed_is_not_put_back),
         TEST(a_killed_monitor_is_a_lost_vm),
         TEST(a_vm_whose_monitor_did_not_take_its_order_is_unbegun),

@@ -21,6 +21,7 @@
 
 #include "common/cleanup.h"
 #include "hypervisor/libvirt/place.h"
+#include "hypervisor/libvirt/usernet.h"
 #include "hypervisor/libvirt/xml.h"
 #include "hypervisor/machine.h"
 #include "hypervisor/module.h"
@@ -131,17 +132,44 @@ static void describes_disks(void **state)
     assert_true(has(&c, "<source file='/volumes/data'/><target dev='vdb' bus='virtio'/></disk>"));
     m.type = HV_MACHINE_PC;
     build(&m, "tcg", &b);
-    assert_true(has(&b, "virtio-net-pci,addr=0x10"));
+    assert_true(has(&b, "virtio-net-pci,bus=pci.0,addr=0x10,id=user0-card,netdev=user0'"));
     m.type = HV_MACHINE_MICROVM; /* whose guests find the last one first */
     m.boot = HV_BOOT_KERNEL;
     m.kernel = "/images/kernel";
     build(&m, "tcg", &b);
     assert_true(has(&b, "<source file='/volumes/data'/><target dev='vda' bus='virtio'/>"));
     assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vdb' bus='virtio'/>"));
+    m.acpi = true;
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vda' bus='virtio'/>"));
     m.type = HV_MACHINE_PC;
     m.boot = HV_BOOT_DISK;
     build(&m, "xen", &b);
     assert_true(has(&b, "dev='xvda' bus='xen'"));
+}
+
+static void reads_what_the_monitor_tells(void **state)
+{
+    static const char connections[] =
+        "Hub -1 (n):\r\n"
+        "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n"
+        "  TCP[ESTABLISHED]   14       10.0.2.15 45673        10.0.2.2    80     0     0\r\n"
+        "  TCP[SYN_SENT]      13       127.0.0.1 45672       10.0.2.15  8080     0     0\r\n"
+        "  TCP[ESTABLISHED]   12       127.0.0.1 45671       10.0.2.15  8080     0     0\r\n"
+        "  TCP[HOST_FORWARD]   8       127.0.0.1 45670       10.0.2.15  8080     0     0\r\n";
+    assert_true(lv_usernet_listens(connections, 45671));
+    for (uint16_t port = 45672; port != 45674; port++) {
+        assert_false(lv_usernet_listens(connections, port));
+    }
+    assert_false(lv_usernet_listens(connections, 45670));
+    assert_false(lv_usernet_listens("", 1));
+    assert_false(lv_usernet_listens("\n\n  TCP[ESTABLISHED]", 1));
+    assert_false(
+        lv_usernet_card_is_up("/machine/peripheral/x:\r\n  status:\r\n\tVIRTIO_CONFIG_S_DRIVER: "
+                              "Guest OS compatible with device\r\n"));
+    assert_true(lv_usernet_card_is_up(
+        "/machine/peripheral/x:\r\n  status:\r\n\tVIRTIO_CONFIG_S_DRIVER_OK: Driver ready\r\n"));
+    assert_true(lv_usernet_card_is_up("unknown command: 'info virtio-status'\r\n"));
 }
 
 static void refuses_what_does_not_fit_together(void **state)
@@ -168,6 +196,8 @@ struct world {
     struct hv_driver *drv;
     char dir[64], kernel[512];
     bool made, ended, gone;
+    enum hv_machine_heard heard;
+    unsigned asked;
     int rc;
     struct un_error err;
     struct hv_exit why;
@@ -198,6 +228,14 @@ static void on_exit_(void *arg, const struct hv_exit *why)
     un_loop_stop(w->loop);
 }
 
+static void on_heard(void *arg, enum hv_machine_heard heard)
+{
+    struct world *w = arg;
+    w->heard = heard;
+    w->asked++;
+    un_loop_stop(w->loop);
+}
+
 static void on_gone(void *arg)
 {
     struct world *w = arg;
@@ -205,8 +243,11 @@ static void on_gone(void *arg)
     un_loop_stop(w->loop);
 }
 
-static const struct hv_machine_events events = {
-    .on_made = on_made, .on_log = on_log, .on_exit = on_exit_, .on_gone = on_gone};
+static const struct hv_machine_events events = {.on_made = on_made,
+                                                .on_log = on_log,
+                                                .on_exit = on_exit_,
+                                                .on_heard = on_heard,
+                                                .on_gone = on_gone};
 
 static int open_world(void **state)
 {
@@ -312,6 +353,27 @@ static void get(const char *ip, uint16_t port, const char *path, char *out, size
     out[len] = '\0';
 }
 
+static enum hv_machine_heard ask(struct world *w, struct hv_machine *m)
+{
+    unsigned before = w->asked;
+    hv_machine_ops(m)->ask(m);
+    hv_machine_ops(m)->ask(m); /* one answer for both */
+    while (w->asked == before) {
+        un_loop_run(w->loop);
+    }
+    assert_int_equal(w->asked, before + 1);
+    return w->heard;
+}
+
+static int connect_to(uint16_t port)
+{
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    return fd;
+}
+
 static void user_network_reaches_the_guest(void **state)
 {
     struct world *w = *state;
@@ -322,10 +384,16 @@ static void user_network_reaches_the_guest(void **state)
     assert_int_equal(w->rc, 0);
     assert_true(hv_machine_ops(m)->pid(m) > 0);
     hv_machine_ops(m)->start(m);
+    enum hv_machine_heard first = ask(w, m);
+    assert_true(first == HV_HEARD_NOTHING || first == HV_HEARD_CARD);
     wait_for_log(w, "netkernel: listening");
     char text[512];
     get("127.0.0.1", port, "/", text, sizeof(text));
     assert_non_null(strstr(text, "hello from 10.0.2.15"));
+    un_autoclose int probe = connect_to(port);
+    while (ask(w, m) != HV_HEARD_LISTENS) { /* the guest, or QEMU, may be slow */
+        assert_int_equal(w->heard, HV_HEARD_CARD);
+    }
     struct hv_usage usage;
     hv_machine_ops(m)->usage(m, &usage);
     assert_true(usage.cpu_us > 0);
@@ -449,7 +517,7 @@ static void a_tap_reaches_the_guest(void **state)
         .loop = w->loop, .state_dir = w->dir, .range = "10.87.0.0/24", .tap_owner = geteuid()};
     assert_int_equal(net_open(&spec, &np, NULL), 0);
     link_given = NULL;
-    assert_int_equal(net_attach(np, on_attach, w, NULL), 0);
+    assert_int_equal(net_attach(np, NULL, on_attach, w, NULL), 0);
     while (!link_given) {
         un_loop_run(w->loop);
     }
@@ -493,6 +561,7 @@ int main(void)
         cmocka_unit_test(describes_a_kernel_on_microvm),
         cmocka_unit_test(describes_disks),
         cmocka_unit_test(refuses_what_does_not_fit_together),
+        cmocka_unit_test(reads_what_the_monitor_tells),
     };
     const struct CMUnitTest real[] = {
         cmocka_unit_test(user_network_reaches_the_guest),

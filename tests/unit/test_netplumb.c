@@ -36,19 +36,19 @@ static void test_range(void **state)
 {
     struct net_range r;
     assert_int_equal(net_range_init(&r, "10.87.0.0/29", NULL), 0);
-    assert_int_equal(r.size, 5);
+    assert_int_equal(r.size, 4);
     struct net_link l = {.tap = ""};
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 4; i++) {
         assert_int_equal(net_range_take(&r), i);
     }
     assert_int_equal(net_range_take(&r), -1);
     net_range_give(&r, 3);
     assert_int_equal(net_range_take(&r), 3);
-    net_range_describe(&r, 4, &l);
-    assert_string_equal(l.ip, "10.87.0.6");
+    net_range_describe(&r, 3, &l);
+    assert_string_equal(l.ip, "10.87.0.5");
     assert_string_equal(l.gateway, "10.87.0.1");
     assert_string_equal(l.netmask, "255.255.255.248");
-    assert_string_equal(l.mac, "02:75:0a:57:00:06");
+    assert_string_equal(l.mac, "02:75:0a:57:00:05");
     net_range_done(&r);
 }
 
@@ -81,6 +81,7 @@ struct world {
     struct un_loop *loop;
     struct netplumb *np;
     struct net_link *link;
+    const struct net_wish *wish;
     int waiting, rc;
     struct un_error err;
 };
@@ -112,7 +113,7 @@ static void wait_for(struct world *w)
 static struct net_link *attach(struct world *w)
 {
     w->waiting++;
-    assert_int_equal(net_attach(w->np, on_attach, w, &w->err), 0);
+    assert_int_equal(net_attach(w->np, w->wish, on_attach, w, &w->err), 0);
     wait_for(w);
     if (w->rc < 0) {
         print_error("attach: %s\n", w->err.text);
@@ -328,11 +329,15 @@ static void test_guest_reaches_its_gateway_only(void **state)
     send_frame(fa, echo_request(gw, a, a->gateway));
     assert_true(comes(fa, ETH_P_IP, 34, 0, NULL)); /* echo reply */
 
-    /* An answer without a question gets a reset; a connection of the guest's own gets nothing. */
+    /* An answer without a question gets a reset, and so does a connection of the guest's own. */
     send_frame(fa, tcp(gw, a, a->gateway, 0x10));
     assert_true(comes(fa, ETH_P_IP, 47, 0x04, NULL));
     send_frame(fa, tcp(gw, a, a->gateway, 0x02));
-    assert_false(comes(fa, ETH_P_IP, 23, IPPROTO_TCP, NULL));
+    assert_true(comes(fa, ETH_P_IP, 47, 0x14, NULL));
+    send_frame(fa, tcp(gw, a, "10.99.0.1", 0x02));
+    assert_true(comes(fa, ETH_P_IP, 47, 0x14, NULL));
+    send_frame(fa, tcp(gw, a, "203.0.113.5", 0x02));
+    assert_true(comes(fa, ETH_P_IP, 47, 0x14, NULL));
 
     /* Not the other guest, neither directly nor by way of the gateway; nothing behind the host. */
     send_frame(fa, arp_request(a->mac, a->ip, b->ip));
@@ -459,6 +464,44 @@ static void test_idle_links_go_away(void **state)
     assert_string_equal(before, closed);
 }
 
+static void test_guests_stay_known_when_others_come_and_go(void **state)
+{
+    if (!have_namespace) {
+        skip();
+    }
+    struct world w;
+    struct net_link *links[6];
+    world_open_linger(&w, 50);
+    for (int i = 0; i < 6; i++) {
+        links[i] = attach(&w);
+    }
+    int fd = tap_open(links[3]->tap);
+    char gw[NET_MAC_SIZE];
+    gateway_mac(fd, links[3], gw);
+    assert_string_equal(gw, "02:75:0a:57:00:01");
+    for (int i = 0; i < 6; i++) {
+        if (i != 3) {
+            net_detach(links[i]);
+        }
+    }
+    struct net_stats stats = {.idle = 1};
+    struct un_timer tick;
+    un_timer_init(&tick, w.loop, stop, w.loop);
+    for (int i = 0; i < 100 && stats.idle; i++) {
+        un_timer_arm_in(&tick, 50000);
+        un_loop_run(w.loop);
+        net_get_stats(w.np, &stats);
+    }
+    assert_int_equal(stats.idle, 0);
+    gateway_mac(fd, links[3], gw);
+    assert_string_equal(gw, "02:75:0a:57:00:01");
+    un_autofree char *known = output_of("ip neigh show nud permanent");
+    assert_non_null(strstr(known, links[3]->ip));
+    close(fd);
+    net_detach(links[3]);
+    world_close(&w);
+}
+
 static void test_leftovers_are_removed_and_foreign_things_stay(void **state)
 {
     if (!have_namespace) {
@@ -511,7 +554,7 @@ static void test_a_foreign_bridge_of_our_name_is_an_error(void **state)
     command(make);
     world_open(&w);
     w.waiting++;
-    assert_int_equal(net_attach(w.np, on_attach, &w, &w.err), 0);
+    assert_int_equal(net_attach(w.np, NULL, on_attach, &w, &w.err), 0);
     wait_for(&w);
     assert_int_equal(w.rc, -EEXIST);
     world_close(&w);
@@ -561,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_guest_cannot_spoof),
         cmocka_unit_test(test_host_is_as_before),
         cmocka_unit_test(test_idle_links_go_away),
+        cmocka_unit_test(test_guests_stay_known_when_others_come_and_go),
         cmocka_unit_test(test_leftovers_are_removed_and_foreign_things_stay),
         cmocka_unit_test(test_a_foreign_bridge_of_our_name_is_an_error),
     };

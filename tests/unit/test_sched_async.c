@@ -60,6 +60,7 @@ static void outcomes_are_judged_by_whose_fault_they_are(void **state)
         {{.kind = SCHED_CANCELLED}, ASYNC_FAILED},
         {{.kind = SCHED_INTERNAL}, ASYNC_FAILED},
         {{.kind = SCHED_NO_FUNCTION}, ASYNC_HOPELESS},
+        {{.kind = SCHED_WRONG_INTERFACE}, ASYNC_HOPELESS},
         {{.kind = SCHED_REQUEST_TOO_LARGE}, ASYNC_HOPELESS},
         {{.kind = SCHED_RESPONSE_TOO_LARGE}, ASYNC_HOPELESS},
         {{.kind = SCHED_CANNOT_RUN}, ASYNC_HOPELESS},

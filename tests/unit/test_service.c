@@ -33,6 +33,10 @@ static struct {
     unsigned made, started, gone, accepted, open_volumes, most_volumes;
     enum hv_exit_kind end; /* how machines that are told to end do */
     const char *says;      /* when they have booted */
+    /* As behind QEMU's user network: connections are taken from the start on and answered when the guest
+     * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
+    bool forwards, mute;
+    unsigned early, taken; /* connections before there was a card; in all */
     const char *answer;    /* to a request with KEEP in it, over a connection that stays open */
     bool answers_once;     /* ... and is closed when another request comes */
     char disks[256];       /* of the machine made last */
@@ -52,8 +56,11 @@ struct hv_machine {
     char cmdline[128];
     bool volume;
     struct evconnlistener *listener;
-    struct un_post post;
+    struct un_post post, answer;
     struct un_timer boot;
+    uint64_t started_us;
+    evutil_socket_t unanswered[64];
+    unsigned unanswered_count;
 };
 
 static struct hv_machine *last_started; /* that was started */
@@ -110,6 +117,9 @@ static void on_written(struct bufferevent *bev, void *arg)
 
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
+    if ((what & BEV_EVENT_EOF) && evbuffer_get_length(bufferevent_get_output(bev)) > 0) {
+        return; /* on_written follows */
+    }
     bufferevent_free(bev);
 }
 
@@ -159,6 +169,19 @@ static void on_read(struct bufferevent *bev, void *arg)
     }
 }
 
+static uint64_t age_us(const struct hv_machine *m)
+{
+    return un_loop_now_us(m->drv->loop) - m->started_us;
+}
+
+static void serve(struct hv_machine *m, evutil_socket_t fd)
+{
+    struct bufferevent *bev =
+        bufferevent_socket_new(un_loop_base(m->drv->loop), fd, BEV_OPT_CLOSE_ON_FREE);
+    bufferevent_setcb(bev, on_read, NULL, on_event, m);
+    bufferevent_enable(bev, EV_READ | EV_WRITE);
+}
+
 static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *a, int len,
                       void *arg)
 {
@@ -169,10 +192,37 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
         evutil_closesocket(fd);
         return;
     }
-    struct bufferevent *bev =
-        bufferevent_socket_new(un_loop_base(m->drv->loop), fd, BEV_OPT_CLOSE_ON_FREE);
-    bufferevent_setcb(bev, on_read, NULL, on_event, m);
-    bufferevent_enable(bev, EV_READ | EV_WRITE);
+    fake.taken++;
+    fake.early += fake.forwards && age_us(m) < fake.boot_us / 2;
+    if (fake.forwards && age_us(m) < fake.boot_us) {
+        assert_true(m->unanswered_count < UN_ARRAY_SIZE(m->unanswered));
+        m->unanswered[m->unanswered_count++] = fd;
+        return;
+    }
+    serve(m, fd);
+}
+
+static enum hv_machine_heard heard_of(const struct hv_machine *m)
+{
+    if (fake.mute) {
+        return HV_HEARD_UNKNOWN;
+    }
+    if (age_us(m) < fake.boot_us / 2) {
+        return HV_HEARD_NOTHING;
+    }
+    return age_us(m) >= fake.boot_us && fake.taken ? HV_HEARD_LISTENS : HV_HEARD_CARD;
+}
+
+static void tell_heard(void *arg)
+{
+    struct hv_machine *m = arg;
+    m->events->on_heard(m->arg, heard_of(m));
+}
+
+static void fake_ask(struct hv_machine *m)
+{
+    m->answer = (struct un_post){.fn = tell_heard, .arg = m};
+    un_loop_post(m->drv->loop, &m->answer);
 }
 
 static void tell_exit(void *arg)
@@ -192,7 +242,10 @@ static void boot(void *arg)
     if (fake.says) {
         m->events->on_log(m->arg, fake.says, strlen(fake.says));
     }
-    if (fake.deaf) {
+    while (m->unanswered_count > 0) {
+        serve(m, m->unanswered[--m->unanswered_count]);
+    }
+    if (fake.deaf || m->listener) {
         return;
     }
     m->listener = evconnlistener_new_bind(un_loop_base(m->drv->loop), on_accept, m,
@@ -209,6 +262,10 @@ static void fake_start(struct hv_machine *m)
         return;
     }
     last_started = m;
+    m->started_us = un_loop_now_us(m->drv->loop);
+    if (fake.forwards) {
+        boot(m);
+    }
     un_timer_init(&m->boot, m->drv->loop, boot, m);
     assert_int_equal(un_timer_arm_in(&m->boot, fake.boot_us), 0);
 }
@@ -242,12 +299,23 @@ static void fake_free(struct hv_machine *m)
     if (m->listener) {
         evconnlistener_free(m->listener);
     }
+    while (m->unanswered_count > 0) {
+        evutil_closesocket(m->unanswered[--m->unanswered_count]);
+    }
     un_loop_unpost(m->drv->loop, &m->post);
+    un_loop_unpost(m->drv->loop, &m->answer);
     post(m, tell_gone);
 }
 
 static const struct hv_machine_ops fake_machines = {
     .new = fake_new, .start = fake_start, .usage = fake_usage, .pid = fake_pid, .free = fake_free};
+static const struct hv_machine_ops asked_machines = {.new = fake_new,
+                                                     .start = fake_start,
+                                                     .ask = fake_ask,
+                                                     .usage = fake_usage,
+                                                     .pid = fake_pid,
+                                                     .free = fake_free};
+static const struct hv_driver_ops asked_ops = {.name = "fake", .machine = &asked_machines};
 static const struct hv_driver_ops fake_ops = {.name = "fake", .machine = &fake_machines};
 
 /* --- the world ---------------------------------------------------------------------------------- */
@@ -268,6 +336,8 @@ struct request {
     struct world *w;
     struct hv_vm *vm;
     bool ready, started, exited, gone, hold_output;
+    bool raw, silent; /* a connection without requests; whose client says no more */
+    unsigned ends;    /* of the machine's direction */
     struct un_buf answer;
     struct hv_exit why;
     size_t more; /* body bytes to come */
@@ -370,6 +440,7 @@ static int close_world(void **state)
         run_for(w, 20);
     }
     assert_true(w->drained);
+    run_for(w, 20); /* the fake's ends of connections that were held */
     assert_int_equal(fake.made, fake.gone);
     hv_driver_ops(w->drv)->close(w->drv);
     un_loop_free(w->loop);
@@ -393,6 +464,9 @@ static void on_started(void *arg)
 static void on_input_wanted(void *arg, size_t room)
 {
     struct request *r = arg;
+    if (r->silent) {
+        return;
+    }
     static const char filler[4096] = {[0 ... 4095] = 'x'};
     size_t n = r->more < room ? r->more : room;
     n = n < sizeof(filler) ? n : sizeof(filler);
@@ -403,7 +477,9 @@ static void on_input_wanted(void *arg, size_t room)
 static void on_output(void *arg, const void *data, size_t len, const struct hv_exit *last)
 {
     struct request *r = arg;
-    assert_int_equal(un_buf_append(&r->answer, data, len), 0);
+    assert_true(len > 0 || r->raw);
+    r->ends += len == 0;
+    assert_int_equal(len ? un_buf_append(&r->answer, data, len) : 0, 0);
     if (!r->hold_output) {
         hv_vm_ops(r->vm)->vm_output_done(r->vm);
     }
@@ -453,6 +529,14 @@ static void begin(struct world *w, struct request *r, const char *text)
                               .content_length = (int64_t)r->more,
                               .body_eof = r->more == 0,
                               .machine = &w->config};
+    if (r->raw) {
+        run.request_head_len = 0;
+        run.interface = UNID_INTERFACE_TCP;
+        run.body = text;
+        run.body_len = strlen(text);
+        run.content_length = -1;
+        run.body_eof = false;
+    }
     assert_int_equal(hv_vm_ops(r->vm)->vm_run(r->vm, &run, NULL), 0);
 }
 
@@ -638,6 +722,45 @@ static void the_herd_gets_one_machine(void **state)
         finish(&r[i]);
     }
     assert_int_equal(fake.started, 1);
+}
+
+static void behind_a_forwarded_port_the_guest_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.forwards = true;
+    fake.boot_us = 300000;
+    w->machines.base.ops = &asked_ops;
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_string_equal((const char *)r.answer.data, "GET / END"); /* not earlier, and once */
+    assert_true(age_us(last_started) >= fake.boot_us);
+    assert_int_equal(fake.early, 0);
+    assert_true(fake.taken >= 1 && fake.taken < 15);
+    finish(&r);
+    /* It has proven itself: one at a time is for those that nobody can ask about. */
+    struct request two[2] = {{0}};
+    begin(w, &two[0], "HOLD END");
+    begin(w, &two[1], "second END");
+    wait_exit(&two[1]);
+    assert_string_equal((const char *)two[1].answer.data, "second END");
+    finish(&two[0]);
+    finish(&two[1]);
+    assert_int_equal(fake.started, 1);
+}
+
+static void where_nobody_can_tell_it_is_tried(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.mute = true;
+    fake.drops = 2;
+    w->machines.base.ops = &asked_ops;
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_string_equal((const char *)r.answer.data, "GET / END");
+    finish(&r);
 }
 
 static void more_than_fit_get_another(void **state)
@@ -861,6 +984,88 @@ static void a_client_may_go_at_any_time(void **state)
     begin(w, &r, "END");
     wait_exit(&r);
     assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    finish(&r);
+}
+
+/* --- connections without requests --------------------------------------------------------------- */
+
+static void both_directions_of_a_connection_end_by_themselves(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true};
+    begin(w, &r, "hello END");
+    for (int i = 0; i < 200 && r.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal((const char *)r.answer.data, "hello END"); /* and the machine has ended its own */
+    assert_int_equal(r.ends, 1);
+    assert_true(r.started);
+    assert_false(r.exited);
+    hv_vm_ops(r.vm)->vm_input(r.vm, NULL, 0, true);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_int_equal(r.ends, 1);
+    finish(&r);
+}
+
+static void a_connection_is_given_back_until_it_is_taken(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true};
+    fake.drops = 3; /* as QEMU's user network does, before the guest listens */
+    begin(w, &r, "once END");
+    for (int i = 0; i < 300 && r.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal((const char *)r.answer.data, "once END");
+    assert_int_equal(fake.drops, 0);
+    assert_false(r.exited);
+    finish(&r); /* the client has gone */
+    assert_int_equal(stats_of(w).machines_ready, 1);
+}
+
+static void what_a_machine_has_taken_is_lost_with_it(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .silent = true}, dropped = {.raw = true, .silent = true};
+    begin(w, &r, "HOLD END");
+    for (int i = 0; i < 200 && !r.started; i++) {
+        run_for(w, 10);
+    }
+    assert_true(r.started);
+    begin(w, &dropped, "DROP END"); /* it closes without a byte: an end like any */
+    for (int i = 0; i < 200 && dropped.ends == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_false(dropped.exited);
+    assert_int_equal(dropped.answer.len, 0);
+    tell_exit(last_started);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(r.why.detail, "it crashed"));
+    assert_int_equal(fake.started, 1); /* nothing was sent again */
+    finish(&r);
+    wait_exit(&dropped);
+    finish(&dropped);
+}
+
+static void output_of_a_connection_waits_for_its_reader(void **state)
+{
+    struct world *w = *state;
+    struct request r = {.raw = true, .hold_output = true, .more = 300000};
+    begin(w, &r, "bytes ");
+    for (int i = 0; i < 300 && r.answer.len == 0; i++) {
+        run_for(w, 10);
+    }
+    size_t held = r.answer.len;
+    assert_in_range(held, 1, 300000);
+    run_for(w, 50);
+    assert_int_equal(r.answer.len, held); /* one piece at a time */
+    r.hold_output = false;
+    hv_vm_ops(r.vm)->vm_output_done(r.vm);
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_int_equal(r.answer.len, 6 + 300000 / 4096 * 4096 + 3);
     finish(&r);
 }
 
@@ -1151,6 +1356,8 @@ int main(void)
         T(a_connection_that_was_closed_meanwhile_is_no_failure),
         T(files_are_held_as_long_as_a_machine_may_open_them),
         T(the_herd_gets_one_machine),
+        T(behind_a_forwarded_port_the_guest_is_waited_for),
+        T(where_nobody_can_tell_it_is_tried),
         T(more_than_fit_get_another),
         T(per_request_machines_end_with_it),
         T(idle_machines_go),
@@ -1165,6 +1372,10 @@ int main(void)
         T(requests_are_lost_with_their_machine),
         T(a_dropped_request_is_lost_not_repeated),
         T(a_client_may_go_at_any_time),
+        T(both_directions_of_a_connection_end_by_themselves),
+        T(a_connection_is_given_back_until_it_is_taken),
+        T(what_a_machine_has_taken_is_lost_with_it),
+        T(output_of_a_connection_waits_for_its_reader),
         T(machines_are_kept_without_requests),
         T(the_old_version_serves_what_it_has_and_goes),
         T(two_machines_never_have_one_volume),

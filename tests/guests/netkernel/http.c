@@ -77,6 +77,29 @@ static size_t hello(char *to)
     return n;
 }
 
+/* "H&port=N&from=A.B.C.D", the last as a number. */
+static void fetch(const char *query, struct response *r)
+{
+    static char got[1400];
+    const char *why;
+    size_t len = 0;
+    while (query[len] != '&' && query[len] != ' ') {
+        len++;
+    }
+    const char *p = query + len;
+    uint16_t port = begins(p, "&port=") ? (uint16_t)number(p + 6) : 80;
+    do {
+        p++;
+    } while (*p != '&' && *p != ' ');
+    uint32_t from = begins(p, "&from=") ? (uint32_t)number(p + 6) : 0;
+    int n = client_fetch(query, len, port, from, got, sizeof(got), &why);
+    if (n < 0) {
+        respond(r, "502 Bad Gateway", why, append(text, 0, why));
+    } else {
+        respond(r, "200 OK", got, (uint64_t)n);
+    }
+}
+
 /* "/disk/read/D/N" and "/disk/write/D/N" */
 static void disk(const char *path, const char *body, size_t body_len, struct response *r)
 {
@@ -119,6 +142,8 @@ static void answer(const char *path, const char *body, size_t body_len, struct r
         console_write(path + 5, n - 5);
         console("\n");
         respond(r, "200 OK", "logged\n", 7);
+    } else if (begins(path, "/fetch?host=")) {
+        fetch(path + 12, r);
     } else if (begins(path, "/disk/")) {
         disk(path, body, body_len, r);
     } else if (begins(path, "/initrd ")) {

@@ -159,15 +159,25 @@ static const char *value(const char *word, const char *key)
     return word;
 }
 
+static uint32_t address(const char **p)
+{
+    uint32_t ip = 0;
+    for (int i = 0; i < 4; i++) {
+        ip = ip << 8 | (uint32_t)number(p);
+        *p += **p == '.';
+    }
+    return ip;
+}
+
 static void read_word(const char *word)
 {
     const char *v = value(word, "ip=");
     if (v) {
-        config.ip = 0;
-        for (int i = 0; i < 4; i++) {
-            config.ip = config.ip << 8 | (uint32_t)number(&v);
-            v += *v == '.';
-        }
+        config.ip = address(&v);
+        v += *v == '/';
+        config.mask = ~0u << (32 - (unsigned)number(&v) % 32) % 32;
+    } else if ((v = value(word, "gw="))) {
+        config.gateway = config.dns = address(&v);
     } else if ((v = value(word, "port="))) {
         config.port = (uint16_t)number(&v);
     } else if ((v = value(word, "delay="))) {
@@ -176,6 +186,7 @@ static void read_word(const char *word)
     config.raw |= value(word, "tcp=") != NULL;
     config.greet |= value(word, "tcp=greet") != NULL;
     config.halt |= value(word, "halt") != NULL;
+    config.dhcp |= value(word, "dhcp") != NULL;
     config.crash |= value(word, "crash") != NULL;
     config.off |= value(word, "off") != NULL;
     config.panic |= value(word, "panic") != NULL;
@@ -245,6 +256,11 @@ void kernel_main(const struct start_info *info)
     (void)disk_init();
     if (!net_init(mac)) {
         console("netkernel: no network card\n");
+        stop();
+    }
+    client_init(mac);
+    if (config.dhcp && !client_dhcp(mac)) {
+        console("netkernel: nobody gives me an address\n");
         stop();
     }
     if (config.halt) {

@@ -12,6 +12,9 @@
  *     /crash      a triple fault            /initrd    the initial RAM disk, byte for byte
  *     /off        answers, then powers off
  *     /disk/read/D/N, /disk/write/D/N       sector N of disk D (the request's body, zeros behind it)
+ *     /fetch?host=H&port=N&from=A   what H answers to "GET /", or 502 and why not; from address A
+ *
+ * With dhcp on the command line the address is asked for, else gw=A.B.C.D is the gateway and name server.
  */
 #ifndef NETKERNEL_H
 #define NETKERNEL_H
@@ -43,7 +46,8 @@ struct config {
     uint16_t port;
     unsigned delay_ms;
     uint64_t off_at; /* powers off then; 0: never */
-    bool halt, crash, off, panic, dog;
+    bool halt, crash, off, panic, dog, dhcp;
+    uint32_t mask, gateway, dns;
     bool raw, greet;
 };
 extern struct config config;
@@ -92,6 +96,13 @@ static inline void put32(uint8_t *p, uint32_t v)
 /* tcp.c */
 void tcp_input(uint32_t from, const uint8_t from_mac[6], const uint8_t *segment, size_t len);
 void tcp_tick(void); /* retransmits */
+
+/* client.c */
+bool client_dhcp(const uint8_t mac[6]); /* fills config; false: nobody gives an address */
+void client_init(const uint8_t mac[6]);
+/* Bytes that the host sent on a connection of ours, or -1 and why. `source`: as whom; 0: as itself. Waits. */
+int client_fetch(const char *host, size_t host_len, uint16_t port, uint32_t source, char *ret,
+                 size_t size, const char **why);
 
 /* http.c: the content of one response, made as it is sent. */
 struct response {

@@ -2,6 +2,7 @@
  *
  *     bytes N     N letters                 crash       a triple fault
  *     close       the kernel ends its direction, and hears the other to its end
+ *     hang        never answered, nor anything after it
  */
 #include "netkernel.h"
 
@@ -23,6 +24,8 @@ int raw_parse(const char *data, size_t len, struct response *ret)
         cpu_crash();
     } else if (begins(data, len, "close")) {
         ret->close = true;
+    } else if (begins(data, len, "hang")) {
+        ret->hang = true;
     } else if (begins(data, len, "bytes ")) {
         ret->body = NULL;
         ret->body_len = 0;

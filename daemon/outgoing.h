@@ -1,0 +1,29 @@
+/* outgoing.h - connections that machines have opened: each is dialled by the scheduler's dialer, under the
+ * rules of its function, and then spliced with the machine's.
+ *
+ *     machine ── fd ──> DIALLING ──connected──> SPLICED ──both ended──> (gone)
+ *                          └── refused: the machine's gets a reset
+ *
+ * Loop thread.
+ */
+#ifndef UNID_DAEMON_OUTGOING_H
+#define UNID_DAEMON_OUTGOING_H
+
+#include "common/loop.h"
+#include "scheduler/dial.h"
+#include "service/service.h"
+
+struct outgoing;
+
+/* Gives it (outgoing_free). Kept: both. -ENOMEM. */
+int outgoing_new(struct un_loop *loop, struct dialer *dialer, struct outgoing **ret,
+                 struct un_error *err);
+/* Breaks all connections off. NULL is allowed. */
+void outgoing_free(struct outgoing *o);
+
+/* Takes the opening's descriptor. */
+void outgoing_open(struct outgoing *o, const struct service_opening *opening);
+/* The machine has ended: its connections are broken off. */
+void outgoing_end(struct outgoing *o, const void *machine);
+
+#endif

@@ -1,0 +1,212 @@
+"""Linux as a machine image: Debian's cloud kernel with busybox, as examples/linux-machine builds it, over taps in
+a network namespace and over QEMU's user network without any rights; and machines that boot from a disk."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import harness
+from harness import BUILD
+from test_examples import blocks
+from test_machine_disks import qcow2
+from test_machines import KERNEL, WAKE_S, own_namespace, push
+
+pytestmark = pytest.mark.libvirt
+
+EXAMPLE = harness.ROOT / "examples" / "linux-machine"
+FOLDER = BUILD / "linux-machine"  # the kernel is downloaded once
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def linux():
+    """The folder with vmlinuz and initramfs.cpio.gz."""
+    done = subprocess.run([EXAMPLE / "build", FOLDER], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no Linux kernel: {done.stderr.strip()}")
+    return FOLDER
+
+
+def ended(daemon):
+    status = daemon.stop(WAKE_S)
+    assert status == 0, daemon.log()[-3000:]
+    daemon.assert_nothing_left()
+
+
+@pytest.fixture(scope="module")
+def tap(tmp_path_factory):
+    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
+        pytest.skip("no network namespace can be made here")
+    flags = ["--set", "machines.network=tap"]
+    daemon = harness.Daemon(
+        tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=own_namespace()
+    ).start()
+    yield daemon
+    ended(daemon)
+
+
+@pytest.fixture(scope="module")
+def user():
+    """A daemon without rights; unid itself finds that it has none. Other users do not come into pytest's
+    folders."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="unid-user-"))
+    prefix = []
+    if os.geteuid() == 0:
+        os.chown(directory, NOBODY, NOBODY)
+        prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        if subprocess.run([*prefix, harness.UNID, "--version"], capture_output=True).returncode != 0:
+            shutil.rmtree(directory)
+            pytest.skip(f"another user cannot run {harness.UNID}")
+    env = {"HOME": str(directory), "XDG_RUNTIME_DIR": ""}
+    daemon = harness.Daemon(directory, driver="fake", prefix=prefix, env=env).start()
+    yield daemon
+    ended(daemon)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(params=["tap", "user"])
+def anyhow(request):
+    """Over either network."""
+    return request.getfixturevalue(request.param)
+
+
+def deploy(daemon, name, image, memory_mib=128, **machine):
+    machine = {"image": push(daemon, image), "port": 80, **machine}
+    body = {
+        "image": machine.pop("image"),
+        "memory_mib": memory_mib,
+        "timeout_ms": WAKE_S * 1000,
+        "machine": machine,
+    }
+    return daemon.put(f"/api/v1/functions/{name}", body, unix=True).ok(200, 201).json
+
+
+def get(daemon, path):
+    return daemon.get(f"/fn/{path}", unix=True, timeout=WAKE_S)
+
+
+def test_linux_is_woken_serves_and_sleeps(linux, anyhow):
+    initrd = push(anyhow, (linux / "initramfs.cpio.gz").read_bytes())
+    kernel = (linux / "vmlinuz").read_bytes()
+    deploy(anyhow, "linux", kernel, initrd=initrd, service=True, idle_timeout_ms=500)
+    for _ in range(3):
+        assert get(anyhow, "linux/").ok(200).body == b"hello from Linux\n"
+    assert get(anyhow, "linux/none").status == 404
+    time.sleep(1.5)  # it sleeps; the next is another
+    assert get(anyhow, "linux/index.html").ok(200).body == b"hello from Linux\n"
+
+
+DISKS = """#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+head -c 8 /dev/vda
+echo " $WORD"
+echo "$(cat /data/count 2>/dev/null)x" >/data/count
+cat /data/count
+sync
+"""
+
+
+def test_disks_come_in_their_order_and_volumes_stay(linux, anyhow, tmp_path):
+    script = tmp_path / "disks"
+    script.write_text(DISKS)
+    script.chmod(0o755)
+    folder = tmp_path / "image"
+    folder.mkdir()
+    (folder / "cache").symlink_to(linux / "cache")
+    subprocess.run([EXAMPLE / "build", folder, "--add", f"{script}=/www/cgi-bin/disks"], check=True)
+    anyhow.put("/api/v1/volumes/data", {"size_mib": 8}, unix=True).ok(201)
+    deploy(
+        anyhow,
+        "disks",
+        (folder / "vmlinuz").read_bytes(),
+        initrd=push(anyhow, (folder / "initramfs.cpio.gz").read_bytes()),
+        disk=push(anyhow, b"the disk" + bytes(502) + b"\x55\xaa" + bytes(2047 * 512)),
+        volumes=["data"],
+        append="mount=vdb:/data WORD=told",
+        service=True,
+        idle_timeout_ms=300,
+    )
+    assert get(anyhow, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nx\n"
+    time.sleep(1.5)  # it sleeps
+    assert get(anyhow, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nxx\n"
+
+
+def test_readme_is_true(linux, user, tmp_path):
+    text = (EXAMPLE / "README.md").read_text()
+    script = "set -e\n" + "".join(blocks(text, "sh"))
+    for usual, own in (
+        ("127.0.0.1:7070", f"127.0.0.1:{user.port}"),
+        ("/tmp/unid-linux", str(linux)),
+    ):
+        script = script.replace(usual, own)
+    env = {
+        **os.environ,
+        "UNID_HOST": f"unix://{user.socket}",
+        "PATH": f"{harness.UNICTL.parent}:/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=EXAMPLE, env=env, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    out = re.sub(r"^\S+ version \d+ http\S+\n", "", done.stdout, flags=re.M)
+    assert out == "".join(blocks(text, "text")), done.stderr[-2000:]
+
+
+def test_without_rights_a_wake_takes_no_seconds(user):
+    """QEMU repeats a first packet that was lost only after 6 s; a guest that boots in 30 ms is there at once."""
+    deploy(user, "fresh", KERNEL.read_bytes(), 64, append="ip={ip}/{prefix} port={port}", port=8080)
+    took = []
+    for _ in range(6):
+        begin = time.monotonic()
+        assert get(user, "fresh/count").ok(200).body == b"0\n"
+        took.append(time.monotonic() - begin)
+        time.sleep(0.7)  # the next machine is made
+    assert statistics.median(took[1:]) < 0.5, took
+
+
+def test_without_rights_requests_share_a_machine(user):
+    words = {"append": "ip={ip}/{prefix} port={port}", "port": 8080, "service": True}
+    deploy(user, "shared", KERNEL.read_bytes(), 64, **words)
+    for n in range(4):
+        assert get(user, "shared/count").ok(200).body == b"%d\n" % n
+
+
+def boot_sector(text):
+    """Real-mode code that writes `text` to COM1 and stops (Intel's manual, volume 2; the 16550's line status
+    is at port 0x3fd)."""
+    code = bytes.fromhex(
+        "31c0 8ed8 fc be227c"  # xor ax,ax; mov ds,ax; cld; mov si,text
+        "ac 84c0 7411 88c4"  # next: lodsb; test al,al; jz stop; mov ah,al
+        "bafd03 ec a820 74fb"  # mov dx,0x3fd; wait: in al,dx; test al,0x20; jz wait
+        "b2f8 88e0 ee ebea"  # mov dl,0xf8; mov al,ah; out dx,al; jmp next
+        "f4 ebfd"  # stop: hlt; jmp stop
+    )
+    start = 0x22
+    assert len(code) <= start
+    sector = code.ljust(start, b"\x90") + text + b"\r\n\0"
+    return sector.ljust(510, b"\0") + b"\x55\xaa"
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_disk_boots_by_firmware(user, form):
+    text = f"booted from a {form} disk".encode()
+    sector = boot_sector(text)
+    image = sector + bytes(2047 * 512) if form == "raw" else qcow2(b"", first=sector)
+    deploy(user, form, image, 16, service=True)
+    waits = user.connection(unix=True)
+    waits.request("GET", f"/fn/{form}/")  # nobody ever listens
+
+    def told():
+        logs = user.get(f"/api/v1/functions/{form}/logs", unix=True).ok(200).json["items"]
+        return text.decode() in json.dumps(logs)
+
+    harness.wait_for(told, "the disk's words", WAKE_S)
+    waits.close()

@@ -1,0 +1,354 @@
+"""The network of machine images, in a namespace of the daemon's own: addresses by DHCP, names, what a machine
+may connect to and what not, what is left of it all."""
+
+import difflib
+import os
+import subprocess
+import sys
+import time
+from urllib.parse import quote
+
+import pytest
+
+import harness
+from test_machines import KERNEL, WAKE_S, get, own_namespace, push
+
+pytestmark = pytest.mark.libvirt
+
+# Answers each connection with who it comes from and what was asked; prints its port.
+SERVER = """
+import socket, sys
+s = socket.socket()
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.listen()
+print(s.getsockname()[1], flush=True)
+while True:
+    c, peer = s.accept()
+    asked = c.recv(1000).split(b"\\r")[0]
+    c.sendall(b"%s saw %s: %s" % (sys.argv[3].encode(), peer[0].encode(), asked))
+    c.close()
+"""
+OUTSIDE, OUR_SIDE = "203.0.113.5", "203.0.113.1"
+
+
+def inside(pid, *command):
+    return ["nsenter", "-t", str(pid), "-n", *command]
+
+
+def run(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def serve(prefix, address, name, port=0):
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-c", SERVER, address, str(port), name], stdout=subprocess.PIPE, text=True
+    )
+    process.port = int(process.stdout.readline())
+    return process
+
+
+def finish(process):
+    process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def start_daemon(directory):
+    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
+        pytest.skip("no network namespace can be made here")
+    if not os.path.exists("/usr/sbin/dnsmasq"):
+        pytest.skip("dnsmasq is not installed")
+    flags = ["--set", "machines.network=tap"]
+    return harness.Daemon(directory, driver="fake", flags=flags, prefix=own_namespace()).start()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    daemon = start_daemon(tmp_path_factory.mktemp("unid"))
+    yield daemon
+    status = daemon.stop(WAKE_S)
+    assert status == 0, daemon.log()[-3000:]
+    daemon.assert_nothing_left()
+
+
+@pytest.fixture(scope="module")
+def host(daemon):
+    """A service of the host, at all its addresses."""
+    server = serve(inside(daemon.process.pid), "0.0.0.0", "host")
+    yield server
+    finish(server)
+
+
+@pytest.fixture(scope="module")
+def outside(daemon):
+    """A server behind the host, at OUTSIDE, in a namespace of its own."""
+    sleeper = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
+    time.sleep(0.2)
+    here, there = daemon.process.pid, sleeper.pid
+    run(*inside(here, "ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1"))
+    run(*inside(here, "ip", "link", "set", "out1", "netns", str(there)))
+    for pid, link, address in [(here, "out0", OUR_SIDE), (there, "out1", OUTSIDE)]:
+        run(*inside(pid, "ip", "addr", "add", address + "/24", "dev", link))
+        run(*inside(pid, "ip", "link", "set", link, "up"))
+    server = serve(inside(there), OUTSIDE, "outside")
+    yield server
+    run(*inside(here, "ip", "link", "del", "out0"))
+    finish(server)
+    finish(sleeper)
+
+
+def deploy(daemon, name, append="dhcp", egress=(), interface="http", **machine):
+    machine = {"append": f"port={{port}} {append}", "port": 8080, "service": True, "idle_timeout_ms": 20000, **machine}
+    body = {
+        "image": push(daemon, KERNEL.read_bytes()),
+        "memory_mib": 64,
+        "timeout_ms": WAKE_S * 1000,
+        "machine": machine,
+        "egress": list(egress),
+        "interface": interface,
+    }
+    return daemon.put(f"/api/v1/functions/{name}", body, unix=True).ok(200, 201).json
+
+
+def fetch(daemon, function, host, port, source=None):
+    """What a machine is answered, and with which status it says so."""
+    path = f"{function}/fetch?host={quote(host)}&port={port}"
+    if source:
+        parts = [int(p) for p in source.split(".")]
+        path += "&from=" + str(sum(p << (24 - 8 * i) for i, p in enumerate(parts)))
+    answer = get(daemon, path)
+    return answer.status, answer.body.decode()
+
+
+def address_of(daemon, function):
+    return get(daemon, function + "/").ok(200).body.decode().split()[-1]
+
+
+def test_a_machine_gets_its_address_by_dhcp(daemon):
+    deploy(daemon, "dhcp")
+    assert address_of(daemon, "dhcp").startswith("10.87.0.")
+
+
+def test_an_allowed_name_is_reached(daemon, host):
+    deploy(daemon, "named", egress=[f"localhost:{host.port}"])
+    status, text = fetch(daemon, "named", "localhost", host.port)
+    assert (status, text) == (200, "host saw 127.0.0.1: GET / HTTP/1.0")
+
+
+def test_an_allowed_address_is_reached_at_its_own_port(daemon, outside):
+    rule = f"{OUTSIDE}:{outside.port}"
+    deploy(daemon, "literal", egress=[rule])
+    # The machine's packets go to the address itself; what arrives there comes from unid.
+    status, text = fetch(daemon, "literal", OUTSIDE, outside.port)
+    assert (status, text) == (200, f"outside saw {OUR_SIDE}: GET / HTTP/1.0")
+    deploy(daemon, "static", append="ip={ip}/{prefix} gw={gateway}", egress=[rule])
+    assert fetch(daemon, "static", OUTSIDE, outside.port)[0] == 200
+
+
+def test_everything_else_is_refused(daemon, host, outside):
+    deploy(daemon, "other", egress=[f"localhost:{host.port}", f"{OUTSIDE}:1"])
+    other = address_of(daemon, "other")
+    deploy(daemon, "narrow", egress=[f"{OUTSIDE}:{outside.port}", "elsewhere.example:80"])
+    gateway = "10.87.0.1"
+    refused = [
+        ("example.org", 80, "no such name"),  # a name that nobody may connect to
+        ("localhost", host.port, "refused"),  # one that others may
+        ("elsewhere.example", 81, "refused"),  # another port of one that it may
+        (OUTSIDE, outside.port + 1, "refused"),
+        ("203.0.113.6", outside.port, "refused"),  # an address that is not allowed
+        (OUR_SIDE, host.port, "refused"),  # services of the host, at each of its addresses
+        (gateway, host.port, "refused"),
+        (gateway, 53, "refused"),
+        ("10.87.255.200", 80, "refused"),
+        (other, 8080, "nobody has this address"),  # another machine
+    ]
+    for name, port, why in refused:
+        assert fetch(daemon, "narrow", name, port) == (502, why), (name, port)
+    # Another's address does not help, nor one that is nobody's.
+    for source in [other, "10.87.0.250", "203.0.113.9"]:
+        status, why = fetch(daemon, "narrow", OUTSIDE, outside.port, source=source)
+        assert (status, why) == (502, "no answer"), source
+    assert fetch(daemon, "narrow", OUTSIDE, outside.port)[0] == 200
+
+
+def test_another_function_is_reached_by_its_private_name(daemon):
+    deploy(daemon, "web")
+    deploy(daemon, "db", append="tcp=echo dhcp", port=7777, interface="tcp")
+    deploy(daemon, "app", egress=["web.internal:80", "db.internal:7777", "nobody.internal:80"])
+    status, text = fetch(daemon, "app", "web.internal", 80)
+    assert status == 200 and text.endswith("hello from " + address_of(daemon, "web") + "\n"), text
+    assert fetch(daemon, "app", "db.internal", 7777) == (200, "GET / HTTP/1.0\r\n\r\n")
+    assert fetch(daemon, "app", "db.internal", 80) == (502, "refused")
+    assert fetch(daemon, "app", "nobody.internal", 80) == (502, "reset")
+    assert fetch(daemon, "app", "app.internal", 80) == (502, "no such name")
+    assert fetch(daemon, "web", "db.internal", 7777) == (502, "refused")
+
+
+def test_a_host_that_does_not_answer_is_a_reset(daemon):
+    deploy(daemon, "vain", egress=["localhost:1"])
+    assert fetch(daemon, "vain", "localhost", 1) == (502, "reset")
+    assert "connection of a machine not made" in daemon.log()
+
+
+def test_a_new_version_has_its_own_egress(daemon, host, outside):
+    deploy(daemon, "changes", egress=[f"localhost:{host.port}"])
+    assert fetch(daemon, "changes", "localhost", host.port)[0] == 200
+    deploy(daemon, "changes", egress=[f"{OUTSIDE}:{outside.port}"])
+    assert fetch(daemon, "changes", OUTSIDE, outside.port)[0] == 200
+    assert fetch(daemon, "changes", "localhost", host.port)[0] == 502
+
+
+def test_what_a_machine_cannot_mean_is_refused_at_deploy(daemon):
+    for rule, word in [
+        ("*.example.org:443", "named in full"),
+        ("example.org:*", "named in full"),
+        ("[2001:db8::1]:443", "IPv4"),
+        ("127.0.0.1:80", "its own"),
+    ]:
+        body = {
+            "image": push(daemon, KERNEL.read_bytes()),
+            "machine": {"port": 80},
+            "egress": [rule],
+        }
+        problem = daemon.put("/api/v1/functions/bad", body, unix=True).problem(400)
+        assert word in problem["detail"] and rule in problem["detail"]
+
+
+def test_an_address_of_the_range_is_told_when_it_wakes(daemon):
+    deploy(daemon, "inward", egress=["10.87.0.9:80"])
+    problem = get(daemon, "inward/").problem()
+    assert "NAME.internal" in problem["detail"]
+
+
+def test_without_a_network_of_its_own_egress_is_refused_at_wake(tmp_path):
+    flags = ["--set", "machines.network=user"]
+    daemon = harness.Daemon(tmp_path, driver="fake", flags=flags).start()
+    try:
+        deploy(daemon, "user", append="ip={ip}/{prefix}", egress=["example.org:80"])
+        problem = get(daemon, "user/").problem()
+        assert "user network" in problem["detail"]
+    finally:
+        daemon.stop(WAKE_S)
+
+
+def network_state(pid):
+    """All that a network namespace has, but what changes by itself."""
+    text = run(
+        *inside(
+            pid,
+            "sh",
+            "-c",
+            "ip -o link | sed 's/<.*//'; ip -o addr; ip route show table all; ip rule; ip neigh;"
+            " nft list ruleset; ss -lntuH | awk '$5 !~ /^127/ {print $1, $5}' | sort;"
+            " for f in $(find /proc/sys/net -type f | sort); do"
+            "   case $f in *stable_secret|*random*|*fastopen_key|*file-nr) ;; *) echo $f $(cat $f 2>/dev/null) ;; esac; done",
+        )
+    )
+    return text
+
+
+def dnsmasq_of(daemon):
+    """The daemon's children that are dnsmasq."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and f"\nPPid:\t{daemon.process.pid}\n" in open(f"/proc/{name}/status").read():
+                if b"dnsmasq" in open(f"/proc/{name}/cmdline", "rb").read():
+                    found.append(int(name))
+        except OSError:
+            pass
+    return found
+
+
+def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
+    # The namespace must outlive the daemon, so it is another's.
+    keeper = subprocess.Popen(own_namespace() + ["sleep", "1000"])
+    time.sleep(0.3)
+    directory = tmp_path_factory.mktemp("unid")
+    flags = ["--set", "machines.network=tap"]
+    prefix = inside(keeper.pid)
+    daemon = None
+    try:
+        run(*inside(keeper.pid, "nft", "add", "table", "inet", "theirs"))
+        run(*inside(keeper.pid, "ip", "link", "add", "br0", "type", "bridge"))
+        before = network_state(keeper.pid)
+        daemon = harness.Daemon(directory, driver="fake", flags=flags, prefix=prefix).start()
+        deploy(daemon, "victim", egress=["localhost:9", "203.0.113.9:9"])
+        address_of(daemon, "victim")
+        [child] = dnsmasq_of(daemon)
+        during = network_state(keeper.pid)
+        assert "10.87.255" in during and "unid-" in during
+        tag = during.split("ub-", 1)[1][:8]
+        assert os.path.exists(f"/run/unid-{tag}/hosts")
+        daemon.kill()
+        for _ in range(50):
+            if not os.path.exists(f"/proc/{child}"):
+                break
+            time.sleep(0.1)
+        assert not os.path.exists(f"/proc/{child}"), "dnsmasq outlived unid"
+        daemon = harness.Daemon(directory, driver="fake", flags=flags, prefix=prefix).start()
+        for _ in range(50):
+            after = network_state(keeper.pid)
+            if after == before:
+                break
+            time.sleep(0.1)
+        difference = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0))
+        assert not difference
+        assert not os.path.exists(f"/run/unid-{tag}")
+        # And it works again, dnsmasq too.
+        assert address_of(daemon, "victim").startswith("10.87.")
+        assert daemon.stop(WAKE_S) == 0
+        daemon = None
+        assert not os.path.exists(f"/run/unid-{tag}")
+        assert network_state(keeper.pid) == before
+    finally:
+        if daemon:
+            daemon.kill()
+        finish(keeper)
+
+
+def test_doctor_tells_of_the_network(daemon, tmp_path):
+    def finding(d):
+        report = d.get("/api/v1/doctor", unix=True, timeout=WAKE_S).ok(200).json
+        return next(f for f in report["findings"] if f["check"] == "network of machine images")
+
+    assert finding(daemon)["status"] == "ok" and "10.87.0.0/16" in finding(daemon)["detail"]
+    flags = ["--set", "machines.network=user"]
+    user = harness.Daemon(tmp_path, driver="fake", flags=flags).start()
+    try:
+        found = finding(user)
+        assert found["status"] == "warn" and "egress" in found["detail"] and "root" in found["fix"]
+    finally:
+        user.stop(WAKE_S)
+
+
+def test_dnsmasq_is_started_again(daemon):
+    deploy(daemon, "dhcp")
+    get(daemon, "dhcp/").ok(200)
+    [child] = dnsmasq_of(daemon)
+    os.kill(child, 9)
+    for _ in range(50):
+        again = dnsmasq_of(daemon)
+        if again and again != [child]:
+            break
+        time.sleep(0.1)
+    assert len(again) == 1 and again != [child]
+    deploy(daemon, "later")
+    assert address_of(daemon, "later").startswith("10.87.")
+
+
+def test_dnsmasq_has_few_rights(daemon):
+    deploy(daemon, "dhcp")
+    get(daemon, "dhcp/").ok(200)
+    [child] = dnsmasq_of(daemon)
+    status = dict(
+        line.split(":\t", 1) for line in open(f"/proc/{child}/status").read().splitlines() if ":\t" in line
+    )
+    assert status["Uid"].split()[0] != "0"
+    for which in ["CapPrm", "CapEff", "CapBnd", "CapAmb"]:
+        assert int(status[which], 16) == 1 << 10 | 1 << 12  # CAP_NET_BIND_SERVICE, CAP_NET_ADMIN
+    assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    sockets = run(*inside(daemon.process.pid, "ss", "-lntupH"))
+    own = [line.split()[4] for line in sockets.splitlines() if "dnsmasq" in line]
+    assert own and all(a.startswith("10.87.0.1:53") or "%ub-" in a for a in own), own
