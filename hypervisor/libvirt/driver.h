@@ -24,7 +24,6 @@
  *
  * VMs and probes that come before READY wait in a list; when opening fails they are told so, and
  * the next one tries again. */
-enum { LV_MACHINE_DISKS = 4 }; /* of one machine */
 
 enum lv_host_state { LV_HOST_CLEANING, LV_HOST_IDLE, LV_HOST_OPENING, LV_HOST_READY };
 

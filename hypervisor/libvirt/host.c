@@ -24,6 +24,7 @@
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "hypervisor/libvirt/overlay.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/qemucaps.h"
 #include "hypervisor/libvirt/usernet.h"
@@ -232,6 +233,8 @@ bool lv_host_alive(struct lv_host *h)
 
 enum { FILE_SIZE = LV_PATH_SIZE + 128 };
 
+static const char *const disk_suffixes[LV_MACHINE_DISKS] = {".0", ".1", ".2", ".3"};
+
 /* <work>/<dir>/<domain><suffix>, in FILE_SIZE bytes. */
 static void file_path(const struct lv_shell *s, const char *dir, const char *suffix, char *out)
 {
@@ -369,13 +372,41 @@ static int copy_for_qemu(const struct lv_shell *s, const char *from, const char 
     }
 }
 
+/* One over each disk that is an image. */
+static int make_overlays(const struct lv_shell *s, const struct hv_machine_spec *spec,
+                         char paths[LV_MACHINE_DISKS][FILE_SIZE], const char *ret[LV_MACHINE_DISKS],
+                         struct un_error *err)
+{
+    const char *name = lv_qemu_user();
+    const struct passwd *user = name ? getpwnam(name) : NULL;
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        const struct hv_machine_disk *d = &spec->disks[i];
+        ret[i] = NULL;
+        if (!d->read_only) {
+            continue;
+        }
+        file_path(s, "d", disk_suffixes[i], paths[i]);
+        int rc = lv_overlay_create(paths[i], d->path, d->format, err);
+        if (rc < 0) {
+            return rc;
+        }
+        if (user && chown(paths[i], user->pw_uid, user->pw_gid) < 0) {
+            return un_error_errno(err, -errno, "chown %s", paths[i]);
+        }
+        ret[i] = paths[i];
+    }
+    return 0;
+}
+
 static int start_machine(struct lv_shell *s, const char *accelerator,
                          const struct hv_machine_spec *spec, struct un_error *err)
 {
     char kernel[FILE_SIZE], initrd[FILE_SIZE], console[FILE_SIZE];
+    char disks[LV_MACHINE_DISKS][FILE_SIZE];
+    const char *overlays[LV_MACHINE_DISKS];
     struct hv_machine_spec seen = *spec;
-    int rc = 0;
-    if (spec->kernel) {
+    int rc = make_overlays(s, spec, disks, overlays, err);
+    if (rc == 0 && spec->kernel) {
         rc = copy_for_qemu(s, spec->kernel, ".kernel", kernel, err);
         seen.kernel = kernel;
     }
@@ -391,6 +422,7 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
                                            .accelerator = accelerator,
                                            .emulator = s->host->run,
                                            .console_path = console,
+                                           .overlays = overlays,
                                            .machine = &seen};
     un_autobuf struct un_buf xml = {0};
     rc = lv_xml_build_machine(&xml_spec, &xml);
@@ -514,6 +546,10 @@ void lv_shell_destroy(struct lv_shell *s)
         static const char *const suffixes[] = {"", ".kernel", ".initrd"};
         for (size_t i = 0; i < UN_ARRAY_SIZE(suffixes); i++) {
             file_path(s, "s", suffixes[i], path);
+            unlink(path);
+        }
+        for (size_t i = 0; i < LV_MACHINE_DISKS; i++) {
+            file_path(s, "d", disk_suffixes[i], path);
             unlink(path);
         }
     }

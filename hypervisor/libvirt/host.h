@@ -14,6 +14,8 @@
 #include "hypervisor/libvirt/place.h"
 #include "hypervisor/machine.h"
 
+enum { LV_MACHINE_DISKS = 4 }; /* of one machine */
+
 struct lv_host {
     struct lv_place *place;
     const char *uri; /* NULL: embedded */

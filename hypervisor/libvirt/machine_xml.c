@@ -72,21 +72,39 @@ static int append_cpu(const char *accelerator, struct un_buf *out)
     return 0;
 }
 
-static int append_disk(const struct hv_machine_disk *d, unsigned number, const char *address,
-                       bool xen, struct un_buf *out)
+/* The file of a disk. `overlay`, over it, is what the machine has; NULL: itself. */
+static int append_source(const struct hv_machine_disk *d, const char *overlay, struct un_buf *out)
 {
+    int rc = un_buf_append_str(out, "<source");
+    rc = rc < 0 ? rc : attribute(out, "file", overlay ? overlay : d->path);
+    rc = rc < 0 ? rc : un_buf_append_str(out, "/>");
+    if (overlay) {
+        rc = rc < 0 ? rc : un_buf_append_str(out, "<backingStore type='file'><format");
+        rc = rc < 0 ? rc : attribute(out, "type", d->format);
+        rc = rc < 0 ? rc : un_buf_append_str(out, "/><source");
+        rc = rc < 0 ? rc : attribute(out, "file", d->path);
+        rc = rc < 0 ? rc : un_buf_append_str(out, "/><backingStore/></backingStore>");
+    }
+    return rc;
+}
+
+/* `number`: where it stands among the guest's disks. */
+static int append_disk(const struct hv_machine_disk *d, const char *overlay, unsigned number,
+                       const char *address, struct un_buf *out)
+{
+    bool xen = !address;
     int rc = un_buf_append_str(out, "<disk type='file' device='disk'><driver name='qemu'");
-    rc = rc < 0 ? rc : attribute(out, "type", d->format);
+    rc = rc < 0 ? rc : attribute(out, "type", overlay ? "qcow2" : d->format);
     /* A volume's bytes are on the disk when the guest's flush has ended; an image's are lost anyway. The
      * guest is told when there is no room: QEMU would stop it, and nobody set it going again. */
     rc = rc < 0 ? rc
-                : un_buf_printf(out, " cache='%s' error_policy='report'/><source",
+                : un_buf_printf(out, " cache='%s' error_policy='report'/>",
                                 d->read_only ? "unsafe" : "writeback");
-    rc = rc < 0 ? rc : attribute(out, "file", d->path);
+    rc = rc < 0 ? rc : append_source(d, overlay, out);
     rc = rc < 0 ? rc
-                : un_buf_printf(out, "/><target dev='%s%c' bus='%s'/>%s%s</disk>",
-                                xen ? "xvd" : "vd", 'a' + (int)number, xen ? "xen" : "virtio",
-                                address, d->read_only ? "<transient/>" : "");
+                : un_buf_printf(out, "<target dev='%s%c' bus='%s'/>%s%s</disk>", xen ? "xvd" : "vd",
+                                'a' + (int)number, xen ? "xen" : "virtio", xen ? "" : address,
+                                d->read_only && !overlay ? "<transient/>" : "");
     return rc;
 }
 
@@ -135,8 +153,9 @@ static int append_devices(const struct lv_machine_xml_spec *spec, bool xen, stru
      * have them; other guests look for them from the lowest up: what is to be found first comes last. */
     bool backwards = !xen && m->type == HV_MACHINE_MICROVM && !m->acpi;
     for (unsigned i = 0; i < m->disk_count; i++) {
-        const struct hv_machine_disk *d = &m->disks[backwards ? m->disk_count - 1 - i : i];
-        rc = rc < 0 ? rc : append_disk(d, i, address, xen, out);
+        size_t at = backwards ? m->disk_count - 1 - i : i;
+        const char *overlay = spec->overlays && !xen ? spec->overlays[at] : NULL;
+        rc = rc < 0 ? rc : append_disk(&m->disks[at], overlay, i, xen ? NULL : address, out);
     }
     rc = rc < 0 ? rc : append_net(m, address, xen, out);
     rc = rc < 0 ? rc : append_console(spec->console_path, xen, out);

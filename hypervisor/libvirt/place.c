@@ -244,6 +244,10 @@ int lv_place_clean(struct lv_place *p, struct un_error *err)
         snprintf(path, sizeof(path), "%s/%.*s", p->bases[i], (int)strlen(p->prefix) - 1, p->prefix);
         lv_tree_remove(path);
     }
+    char scratch[LV_PATH_SIZE];
+    if (path_make(scratch, p->state, "scratch", NULL) == 0) {
+        lv_tree_remove(scratch);
+    }
     return e.rc < 0 ? un_error_set(err, e.rc,
                                    "a QEMU process that an earlier unid left behind does "
                                    "not end")
@@ -375,6 +379,23 @@ static int make_open_dir(const char *dir, const char *name, struct un_error *err
     return rc;
 }
 
+/* Where machines write what is lost with them: on the state directory's disk, where QEMU's user gets
+ * there, else with the rest. */
+static int make_scratch(struct lv_place *p, struct un_error *err)
+{
+    char scratch[LV_PATH_SIZE], path[LV_PATH_SIZE];
+    if (lv_qemu_user()) {
+        return make_open_dir(p->work, "d", err);
+    }
+    int rc = path_make(scratch, p->state, "scratch", err);
+    rc = rc < 0 ? rc : make_dir(scratch, 0700, err);
+    rc = rc < 0 ? rc : path_make(path, p->work, "d", err);
+    if (rc == 0 && symlink(scratch, path) < 0) {
+        return un_error_errno(err, -errno, "link %s", path);
+    }
+    return rc;
+}
+
 static int link_cache(struct lv_place *p, const char *root, struct un_error *err)
 {
     char cache[LV_PATH_SIZE], path[LV_PATH_SIZE];
@@ -403,6 +424,7 @@ int lv_place_prepare(struct lv_place *p, struct un_error *err)
     }
     rc = rc < 0 ? rc : path_make(root, p->work, "root", err);
     rc = rc < 0 ? rc : link_cache(p, root, err);
+    rc = rc < 0 ? rc : make_scratch(p, err);
     rc = rc < 0 ? rc : path_make(path, p->work, "rom.bin", err);
     rc = rc < 0 ? rc : write_file(path, lv_rom, LV_ROM_SIZE, err);
     rc = rc < 0 ? rc : path_make(path, root, "etc", err);

@@ -28,6 +28,9 @@ struct lv_machine_xml_spec {
         *accelerator; /* "kvm", "tcg"; "xen" for a paravirtualised host (then: no emulator) */
     const char *emulator;
     const char *console_path; /* unix socket, bound by QEMU; NULL: a pty */
+    /* A qcow2 over each read-only disk, which gets what is written; NULL, or NULL for a disk: libvirt makes
+     * one itself, but then no two machines can have the image. */
+    const char *const *overlays;
     const struct hv_machine_spec *machine;
 };
 int lv_xml_build_machine(const struct lv_machine_xml_spec *spec, struct un_buf *out);

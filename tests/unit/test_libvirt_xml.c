@@ -15,6 +15,7 @@
 
 #include "common/cleanup.h"
 #include "hypervisor/libvirt/bind.h"
+#include "hypervisor/libvirt/overlay.h"
 #include "hypervisor/libvirt/place.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/qemucaps.h"
@@ -250,6 +251,52 @@ static void libvirt_remembers_less_of_the_second_path(void **state)
     lv_tree_remove(dir);
 }
 
+static void put_file(const char *path, const void *data, size_t len, off_t size)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, len, f), len);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(truncate(path, size), 0);
+}
+
+/* What qemu-img says of it, where that is installed. */
+static void assert_sound(const char *path, const char *size)
+{
+    char command[256];
+    snprintf(command, sizeof(command),
+             "command -v qemu-img >/dev/null || exit 0; qemu-img check -q %s && "
+             "qemu-img info --backing-chain %s | grep -q 'virtual size.*(%s bytes)'",
+             path, path, size);
+    if (system(command) != 0) {
+        fail_msg("%s: qemu-img finds fault with it", path);
+    }
+}
+
+static void an_overlay_is_as_large_as_its_image(void **state)
+{
+    char dir[] = "/tmp/unid-test-overlay-XXXXXX", raw[64], first[64], second[64];
+    struct un_error err = UN_ERROR_INIT;
+    assert_non_null(mkdtemp(dir));
+    snprintf(raw, sizeof(raw), "%s/raw", dir);
+    snprintf(first, sizeof(first), "%s/first", dir);
+    snprintf(second, sizeof(second), "%s/second", dir);
+    put_file(raw, "boot", 4, (off_t)3 << 30);
+    assert_int_equal(lv_overlay_create(first, raw, "raw", &err), 0);
+    assert_sound(first, "3221225472");
+    assert_int_equal(lv_overlay_create(second, first, "qcow2", &err), 0);
+    assert_sound(second, "3221225472");
+
+    put_file(raw, "boot", 4, 1000); /* is padded to whole sectors */
+    assert_int_equal(lv_overlay_create(first, raw, "raw", &err), 0);
+    assert_sound(first, "1024");
+    assert_int_equal(lv_overlay_create(second, raw, "qcow2", &err), -EINVAL);
+    assert_int_equal(lv_overlay_create(second, "/nonexistent", "raw", &err), -ENOENT);
+    assert_int_equal(truncate(raw, (off_t)5 << 40), 0);
+    assert_int_equal(lv_overlay_create(second, raw, "raw", &err), -EFBIG);
+    lv_tree_remove(dir);
+}
+
 static void no_other_process_is_ours(void **state)
 {
     assert_false(lv_proc_matches(getpid(), "unid-0123456789-"));
@@ -272,6 +319,7 @@ int main(void)
         cmocka_unit_test(tag_stays_with_the_state_directory),
         cmocka_unit_test(removal_follows_no_link),
         cmocka_unit_test(libvirt_remembers_less_of_the_second_path),
+        cmocka_unit_test(an_overlay_is_as_large_as_its_image),
         cmocka_unit_test(no_other_process_is_ours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

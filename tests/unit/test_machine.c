@@ -120,6 +120,16 @@ static void describes_disks(void **state)
                         "<transient/>"));
     assert_true(has(&b, "<source file='/volumes/data'/><target dev='vdb' bus='virtio'/></disk>"));
     assert_true(has(&b, "hostfwd=tcp:127.0.0.1:40000-:80"));
+    const char *const overlays[] = {"/scratch/a&b.0", NULL};
+    struct lv_machine_xml_spec over = {
+        .name = "n", .accelerator = "tcg", .emulator = "/q", .overlays = overlays, .machine = &m};
+    un_autobuf struct un_buf c = {0};
+    assert_int_equal(lv_xml_build_machine(&over, &c), 0);
+    check_schema(&c);
+    assert_true(has(&c, "<source file='/scratch/a&amp;b.0'/><backingStore type='file'>"
+                        "<format type='qcow2'/><source file='/images/root.qcow2'/>"
+                        "<backingStore/></backingStore><target dev='vda' bus='virtio'/></disk>"));
+    assert_true(has(&c, "<source file='/volumes/data'/><target dev='vdb' bus='virtio'/></disk>"));
     m.type = HV_MACHINE_PC;
     build(&m, "tcg", &b);
     assert_true(has(&b, "virtio-net-pci,bus=pci.0,addr=0x10,id=user0-card,netdev=user0'"));
@@ -425,8 +435,7 @@ static void ends_are_told_apart(void **state)
     end_of(w, (struct hv_machine_spec){.cmdline = "off"});
     assert_int_equal(w->why.kind, HV_EXIT_DONE);
     assert_non_null(strstr(w->why.detail, "shut itself down"));
-    struct hv_machine_spec guarded = {
-        .type = HV_MACHINE_PC, .guard = true, .cmdline = "off"};
+    struct hv_machine_spec guarded = {.type = HV_MACHINE_PC, .guard = true, .cmdline = "off"};
     end_of(w, guarded);
     assert_int_equal(w->why.kind, HV_EXIT_DONE);
     guarded.cmdline = "panic";
