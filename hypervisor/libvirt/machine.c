@@ -5,6 +5,7 @@
  * that; on_exit waits for both, not for long.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ struct hv_machine {
     enum lv_vm_state state;
     struct un_list node; /* in the driver's machines */
     bool freed, busy, reaping, killed, asking;
-    struct hv_exit why;      /* as far as it is known */
+    struct hv_exit why; /* as far as it is known */
     struct un_timer end_timer;
     enum hv_machine_heard heard; /* the worker's */
     struct hv_machine_spec spec; /* its strings are our own */
@@ -360,6 +361,12 @@ static int resume_run(struct un_job *job, struct un_error *err)
     return lv_shell_resume(&machine_of(job)->shell, err);
 }
 
+static bool qemu_has_ended(const struct hv_machine *m)
+{
+    struct pollfd p = {.fd = m->shell.pidfd, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
+}
+
 static void resume_done(struct un_job *job, int rc, const struct un_error *err)
 {
     struct hv_machine *m = machine_of(job);
@@ -367,7 +374,10 @@ static void resume_done(struct un_job *job, int rc, const struct un_error *err)
     if (m->freed) {
         remove_when_idle(m);
     } else if (rc < 0 && m->state == LV_VM_RUNNING) {
-        snprintf(m->why.detail, sizeof(m->why.detail), "%.150s", err->text);
+        if (!qemu_has_ended(
+                m)) { /* else the guest may have run: libvirt's words are about the loss only */
+            snprintf(m->why.detail, sizeof(m->why.detail), "%.150s", err->text);
+        }
         end(m);
     }
 }
