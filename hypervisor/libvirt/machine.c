@@ -374,8 +374,8 @@ static void resume_done(struct un_job *job, int rc, const struct un_error *err)
     if (m->freed) {
         remove_when_idle(m);
     } else if (rc < 0 && m->state == LV_VM_RUNNING) {
-        if (!qemu_has_ended(
-                m)) { /* else the guest may have run: libvirt's words are about the loss only */
+        /* Of one that has ended, libvirt's words are not the reason. */
+        if (!qemu_has_ended(m)) {
             snprintf(m->why.detail, sizeof(m->why.detail), "%.150s", err->text);
         }
         end(m);
