@@ -120,7 +120,7 @@ static int gate_listen(struct gate *g, struct un_error *err)
     return rc < 0 ? un_error_context(err, "publish") : 0;
 }
 
-/* Gives a port that may not be open: then `err` says why. NULL: out of memory. */
+/* Gives a port that is not open yet. NULL: out of memory. */
 static struct gate *gate_new(struct door *d, const char *function, const char *address,
                              struct un_error *err)
 {
@@ -133,8 +133,6 @@ static struct gate *gate_new(struct door *d, const char *function, const char *a
     g->d = d;
     g->fd = -1;
     snprintf(g->function, sizeof(g->function), "%s", function);
-    un_list_init(&g->node);
-    (void)gate_listen(g, err);
     un_list_push(&d->gates, &g->node);
     return g;
 }
@@ -370,12 +368,8 @@ int door_reserve(struct door *d, const char *function, char *const *publish, str
     for (size_t i = 0; publish && publish[i]; i++) {
         struct un_error why = UN_ERROR_INIT;
         struct gate *g = gate_find(d, function, publish[i]);
-        if (g && g->fd < 0) {
-            (void)gate_listen(g, &why);
-        } else if (!g) {
-            g = gate_new(d, function, publish[i], &why);
-        }
-        if (!g || g->fd < 0) {
+        g = g ? g : gate_new(d, function, publish[i], &why);
+        if (!g || (g->fd < 0 && gate_listen(g, &why) < 0)) {
             let_go(d, function, publish, i);
             un_error_copy(err, &why);
             return why.code;
@@ -531,7 +525,8 @@ void door_open_ports(struct door *d, void (*done)(void *arg), void *arg)
     d->opened_arg = arg;
     if (!l) {
         un_log(UN_LOG_ERROR, "published ports are not opened: out of memory");
-        done(arg);
+        d->opened_post = (struct un_post){.fn = done, .arg = arg};
+        un_loop_post(d->api->loop, &d->opened_post);
         return;
     }
     function_list_published(d->api->registry, NULL, LIMIT_PAGE_ITEMS, on_published, l);
@@ -579,6 +574,7 @@ void door_close(struct door *d)
     registry_off_change(d->api->registry, on_change, d);
     dialer_on_internal(sched_dialer(d->api->scheduler), NULL, NULL);
     streams_close(d);
+    un_loop_unpost(d->api->loop, &d->opened_post);
     d->closed = true;
     door_free_if_over(d);
 }

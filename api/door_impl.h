@@ -17,6 +17,7 @@ struct door {
     struct un_timer retry_timer;  /* ports that could not be opened */
     void (*opened)(void *arg);
     void *opened_arg;
+    struct un_post opened_post;
 };
 
 /* Begins a call of a function with a connection; takes `fd`, also when it fails. `depth`: see

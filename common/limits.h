@@ -69,6 +69,7 @@
 #define LIMIT_EGRESS_OPENS     4096 /* of one invocation, refused ones among them */
 #define LIMIT_EGRESS_LOG_LINES 16   /* about refused connections, in one invocation's log */
 #define LIMIT_EGRESS_CONNECT_MS 10000 /* for one address to answer, when the name has more */
+#define LIMIT_MACHINE_CONNECTIONS 256 /* to the outside, of one machine at once; two descriptors each */
 #define LIMIT_EGRESS_RESOLVERS 8     /* names looked up at once, all functions together */
 #define LIMIT_EGRESS_RESOLVES  1024  /* waiting for that */
 #define LIMIT_QUEUE_FUNCTION      1000  /* waiting requests a function; limits.queue_per_function */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/limits.h"
 #include "common/list.h"
 #include "common/log.h"
 #include "common/splice.h"
@@ -15,14 +16,22 @@
 struct outgoing {
     struct un_loop *loop;
     struct dialer *dialer;
-    struct un_list conns;
+    struct un_list peers;
     uint64_t told_us; /* when a refusal was last logged */
+};
+
+/* A machine that has connections. */
+struct peer {
+    struct un_list node;
+    struct outgoing *o;
+    const void *machine;
+    struct un_list conns;
+    unsigned count;
 };
 
 struct conn {
     struct un_list node;
-    struct outgoing *o;
-    const void *machine;
+    struct peer *peer;
     struct dial *dial; /* DIALLING */
     struct un_splice *splice;
     int fd; /* the machine's, while DIALLING; else -1 */
@@ -37,9 +46,43 @@ static void reset(int fd)
     close(fd);
 }
 
+static struct peer *peer_find(const struct outgoing *o, const void *machine)
+{
+    un_list_for_each (it, &o->peers) {
+        struct peer *p = un_list_entry(it, struct peer, node);
+        if (p->machine == machine) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+static struct peer *peer_get(struct outgoing *o, const void *machine)
+{
+    struct peer *p = peer_find(o, machine);
+    if (!p && (p = calloc(1, sizeof(*p)))) {
+        p->o = o;
+        p->machine = machine;
+        un_list_init(&p->conns);
+        un_list_push(&o->peers, &p->node);
+    }
+    return p;
+}
+
+static void peer_put(struct peer *p)
+{
+    if (p->count == 0) {
+        un_list_remove(&p->node);
+        free(p);
+    }
+}
+
 static void conn_free(struct conn *c)
 {
+    struct peer *p = c->peer;
     un_list_remove(&c->node);
+    p->count--;
+    peer_put(p);
     if (c->dial) {
         dial_cancel(c->dial);
     }
@@ -59,7 +102,7 @@ int outgoing_new(struct un_loop *loop, struct dialer *dialer, struct outgoing **
     }
     o->loop = loop;
     o->dialer = dialer;
-    un_list_init(&o->conns);
+    un_list_init(&o->peers);
     *ret = o;
     return 0;
 }
@@ -69,8 +112,8 @@ void outgoing_free(struct outgoing *o)
     if (!o) {
         return;
     }
-    while (!un_list_empty(&o->conns)) {
-        conn_free(un_list_first(&o->conns, struct conn, node));
+    while (!un_list_empty(&o->peers)) {
+        outgoing_end(o, un_list_first(&o->peers, struct peer, node)->machine);
     }
     free(o);
 }
@@ -101,12 +144,12 @@ static void on_dialled(void *arg, int rc, int fd, const struct un_error *why)
     struct un_error err = UN_ERROR_INIT;
     c->dial = NULL;
     if (rc < 0) {
-        tell_refusal(c->o, c, why->text);
+        tell_refusal(c->peer->o, c, why->text);
         conn_free(c);
         return;
     }
-    if (un_splice_new(c->o->loop, c->fd, fd, on_spliced, c, &c->splice, &err) < 0) {
-        tell_refusal(c->o, c, err.text);
+    if (un_splice_new(c->peer->o->loop, c->fd, fd, on_spliced, c, &c->splice, &err) < 0) {
+        tell_refusal(c->peer->o, c, err.text);
         close(fd);
         conn_free(c);
         return;
@@ -114,20 +157,39 @@ static void on_dialled(void *arg, int rc, int fd, const struct un_error *why)
     c->fd = -1;
 }
 
+/* NULL: out of memory. */
+static struct conn *conn_new(struct outgoing *o, const struct service_opening *opening)
+{
+    struct peer *p = peer_get(o, opening->machine);
+    struct conn *c = p ? calloc(1, sizeof(*c)) : NULL;
+    if (!c) {
+        if (p) {
+            peer_put(p);
+        }
+        return NULL;
+    }
+    c->peer = p;
+    c->fd = opening->fd;
+    c->to = *opening->to;
+    snprintf(c->function, sizeof(c->function), "%s", opening->function);
+    un_list_push(&p->conns, &c->node);
+    p->count++;
+    return c;
+}
+
 void outgoing_open(struct outgoing *o, const struct service_opening *opening)
 {
     struct un_error err = UN_ERROR_INIT;
-    struct conn *c = calloc(1, sizeof(*c));
+    struct conn *c = conn_new(o, opening);
     if (!c) {
         reset(opening->fd);
         return;
     }
-    c->o = o;
-    c->machine = opening->machine;
-    c->fd = opening->fd;
-    c->to = *opening->to;
-    snprintf(c->function, sizeof(c->function), "%s", opening->function);
-    un_list_push(&o->conns, &c->node);
+    if (c->peer->count > LIMIT_MACHINE_CONNECTIONS) {
+        tell_refusal(o, c, "the machine has as many connections as it may have");
+        conn_free(c);
+        return;
+    }
     const struct dial_spec spec = {.dialer = o->dialer,
                                    .rules = opening->egress,
                                    .to = opening->to,
@@ -141,10 +203,8 @@ void outgoing_open(struct outgoing *o, const struct service_opening *opening)
 
 void outgoing_end(struct outgoing *o, const void *machine)
 {
-    un_list_for_each_safe (it, &o->conns) {
-        struct conn *c = un_list_entry(it, struct conn, node);
-        if (c->machine == machine) {
-            conn_free(c);
-        }
+    struct peer *p = peer_find(o, machine);
+    for (unsigned left = p ? p->count : 0; left > 0; left--) {
+        conn_free(un_list_first(&p->conns, struct conn, node)); /* the last frees `p` */
     }
 }

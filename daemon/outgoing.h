@@ -4,6 +4,7 @@
  *     machine ── fd ──> DIALLING ──connected──> SPLICED ──both ended──> (gone)
  *                          └── refused: the machine's gets a reset
  *
+ * A machine has at most LIMIT_MACHINE_CONNECTIONS at once; more get a reset.
  * Loop thread.
  */
 #ifndef UNID_DAEMON_OUTGOING_H

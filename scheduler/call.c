@@ -222,7 +222,7 @@ void call_set_state(struct sched_call *c, enum call_state state)
         break;
     case CALL_LOOKUP:
         un_timer_cancel(&c->timer);
-        if (old == CALL_CLAIM || old == CALL_BOUND) {
+        if (old == CALL_CLAIM || old == CALL_BOUND || old == CALL_RUNNING) {
             queue_leave_place(c);
         }
         break;
@@ -608,13 +608,6 @@ void call_begin(void *arg)
     function_resolve(s->registry, c->function, c->qualifier, on_version, c);
 }
 
-/* Another version has gone live while the call waited for its place. */
-static bool overtaken(const struct sched_call *c)
-{
-    return c->version->config.machine.set && c->generation != c->line->generation &&
-           call_wants_live(c);
-}
-
 /* --- binding ---------------------------------------------------------------------------------- */
 
 bool call_bind(struct sched_call *c, struct instance *i)
@@ -629,7 +622,7 @@ bool call_bind(struct sched_call *c, struct instance *i)
     bool ready = argv && envp;
     int rc = 0;
 
-    if (overtaken(c) && call_move(c)) {
+    if (call_overtaken(c) && call_move(c)) {
         return false;
     }
     run.invocation_id = c->record->receipt.id;

@@ -15,6 +15,19 @@ void call_drop_images(struct sched_call *c)
     }
 }
 
+bool call_overtaken(const struct sched_call *c)
+{
+    return c->version->config.machine.set && c->generation != c->line->generation &&
+           call_wants_live(c);
+}
+
+/* Whether all of the request is here still. */
+static bool whole(const struct sched_call *c)
+{
+    return (c->raw_head.len > 0 || c->stream) &&
+           (c->bound_len > 0 || c->record->receipt.bytes_in == c->body.len - c->body_at);
+}
+
 static void begin_again(void *arg)
 {
     struct sched_call *c = arg;
@@ -27,7 +40,7 @@ bool call_move(struct sched_call *c)
 {
     struct scheduler *s = c->s;
 
-    if (c->moves == MOVES_MAX) {
+    if (c->moves == MOVES_MAX || !whole(c)) {
         return false;
     }
     c->moves++;
@@ -39,7 +52,7 @@ bool call_move(struct sched_call *c)
     call_set_state(c, CALL_LOOKUP);
     c->began_us = un_loop_now_us(s->loop); /* it waits anew */
     interface_reader_free(un_steal(&c->reader));
-    if (c->raw_head.len > 0) {
+    if (!c->stream) {
         un_buf_done(&c->head);
         c->head = c->raw_head;
         c->raw_head = (struct un_buf){0};

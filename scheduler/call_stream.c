@@ -147,6 +147,7 @@ int sched_call_body(struct sched_call *c, const void *data, size_t len, bool eof
 /* The guest's first sign ends the start: from now on no other VM can take its place. */
 static void sign_of_life(struct sched_call *c)
 {
+    un_buf_done(&c->raw_head);
     if (c->bound_len > 0) {
         call_body_taken(c, c->bound_len);
         c->bound_len = 0;
@@ -164,7 +165,6 @@ void call_started(struct sched_call *c)
             un_timer_cancel(&c->timer); /* it is made; it may stay */
         }
         call_enter_phase(c, PHASE_START);
-        un_buf_done(&c->raw_head);
     }
 }
 
@@ -414,7 +414,8 @@ void call_exited(struct sched_call *c, const struct hv_exit *why)
 {
     if (c->state == CALL_ENDED || c->guest_done ||
         (why->kind == HV_EXIT_LOST && !why->final && (c->state == CALL_BOUND || why->unbegun) &&
-         call_rebind(c))) {
+         call_rebind(c)) ||
+        (why->kind == HV_EXIT_LOST && why->unbegun && call_overtaken(c) && call_move(c))) {
         return;
     }
     sign_of_life(c);

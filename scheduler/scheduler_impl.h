@@ -287,8 +287,8 @@ void instance_usage(const struct instance *i, struct hv_usage *ret);
  *     |          |                  | +-none comes-- EXPECT-|-+                    |
  *     |          +--admitted, a VM is being put back-> |    |                      |
  *     +----------+------------------+--- call_finish --+----+----------------------+--> ENDED --> (freed)
- * A call that was not sent goes from CLAIM or BOUND back to LOOKUP when its version is not live any more
- * (call_move). Invariant: WAITING is in its line, CLAIM in its class's claims, EXPECT in its warm set's expects;
+ * A call that was not sent, or in vain, goes from CLAIM, BOUND or RUNNING back to LOOKUP when its version is
+ * not live any more (call_move). Invariant: WAITING is in its line, CLAIM in its class's claims, EXPECT in its warm set's expects;
  * CLAIM, EXPECT, BOUND and RUNNING hold a place of the line; BOUND, RUNNING and (until it is freed)
  * ENDED have an instance. ENDED has a post on its way that calls on_end and frees. */
 enum call_state {
@@ -419,8 +419,10 @@ static inline bool call_wants_live(const struct sched_call *c)
 {
     return !c->qualifier || strcmp(c->qualifier, "live") == 0;
 }
-/* The call of a machine image, BOUND and not sent yet, or about to be bound: looks its version up again.
- * False when that has happened too often. */
+/* Another version has gone live since the call's was found. */
+bool call_overtaken(const struct sched_call *c);
+/* The call of a machine image, not sent yet, or sent in vain: looks its version up again. False when that
+ * has happened too often, or something of the request is not here any more. */
 bool call_move(struct sched_call *c); /* call_move.c */
 /* LOOKUP begins; a post's function, `arg` is the call. */
 void call_begin(void *arg);

@@ -3,7 +3,8 @@
  * function is in use: then a call does not wait for that.
  *
  * They are kept by version in a struct warm_set, which hangs on the function's line. A call takes the
- * one that was used last (its memory is the likeliest to be in the caches). One that is being put back
+ * one that was used last (its memory is the likeliest to be in the caches), of new ones the one that has stood
+ * for the longest (what the driver does ahead there is the likeliest to be done). One that is being put back
  * is promised to a call that is admitted meanwhile, as that is sooner done than starting from a shell;
  * when it fails, the call goes for a shell after all.
  *

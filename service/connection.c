@@ -106,6 +106,7 @@ void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail
     }
     vm->ended = true;
     vm->why = (struct hv_exit){.kind = kind, .fault_vector = ~0u};
+    vm->why.unbegun = kind == HV_EXIT_LOST && !vm->mc && !vm->answered;
     vm->why.final = true; /* other machines were tried, where that could be */
     snprintf(vm->why.detail, sizeof(vm->why.detail), "%.159s", detail);
     leave_machine(vm);

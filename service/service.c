@@ -14,6 +14,7 @@
 enum {
     FAILURES_MOST = 3, /* in a row, then those who wait are told */
     MEMORY_RETRY_US = 100000,
+    MEMORY_RETRY_IDLE_US = 2000000, /* for a machine that nobody waits for */
     FORGET_US = 600000000 /* failures of a version that nobody uses any more */
 };
 
@@ -286,7 +287,8 @@ static void carry_out(struct service *sv, const struct service_decision *d)
     for (uint32_t i = 0; i < d->make && !sv->blocked; i++) {
         struct hv_driver *drv = sv->drv;
         if (drv->may_use && !drv->may_use(drv->arg, sv->spec.mem_bytes)) {
-            sv->retry_us = un_loop_now_us(drv->loop) + MEMORY_RETRY_US;
+            sv->retry_us = un_loop_now_us(drv->loop) +
+                           (sv->waiting_count > 0 ? MEMORY_RETRY_US : MEMORY_RETRY_IDLE_US);
             service_changed(sv);
             break;
         }

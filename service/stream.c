@@ -11,8 +11,8 @@
  * last byte, one of the machine's an output without bytes.
  *
  * QEMU's user network takes a connection before the guest does, and closes it when the guest refuses. So
- * there a connection counts as taken when it has stood for SETTLE_US, or a byte has come; that the guest
- * was not up at all is not seen, then QEMU itself holds the bytes.
+ * at a machine that is not proven a connection counts as taken when it has stood for SETTLE_US, or a byte
+ * has come; that the guest was not up at all is not seen, then QEMU itself holds the bytes.
  */
 #include <errno.h>
 #include <event2/buffer.h>

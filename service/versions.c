@@ -82,8 +82,9 @@ static void live(struct hv_driver *drv, const char *name, const char *key)
         if (is && sv->superseded) {
             sv->judged = false; /* another chance */
         }
+        /* A version that is asked for by its number or another alias is none of this. */
+        sv->superseded = !is && (sv->superseded || sv->live || !key);
         sv->live = is;
-        sv->superseded = !is;
         service_changed(sv);
     }
 }

@@ -20,7 +20,7 @@ NEEDS = {
     "sqlite-query": ["/usr/bin/gcc", "/usr/include/sqlite3.h", "/usr/bin/sqlite3"],
     "thumbnail": ["/usr/bin/gcc", "/usr/include/jpeglib.h", "/usr/bin/cjpeg"],
 }
-MACHINES = {"linux-machine", "webapp"}  # test_linux_machine.py, and by hand: webapp/README.md
+MACHINES = {"linux-machine", "webapp"}  # test_linux_machine.py, test_webapp.py
 
 pytestmark = [
     pytest.mark.kvm,

@@ -3,6 +3,7 @@ really full."""
 
 import contextlib
 import os
+import socket
 import subprocess
 
 import pytest
@@ -208,3 +209,46 @@ def test_disk_without_a_byte_left_refuses_writes_and_serves_calls(cramped, small
             assert read_answer(sock).status == 200
     unid.put("/api/v1/functions/f", body).ok()
     unid.call("f", b"abc").ok()
+
+
+@needs_fault_points
+def test_deploy_that_fails_gives_its_ports_back(unid):
+    unid.may_log_errors = True
+    digest = unid.push()
+    port = a_free_port()
+    body = {"image": digest, "args": ["echo"], "publish": [str(port)]}
+    restart(unid, "store.commit=ENOSPC@2+")
+    unid.put("/api/v1/functions/f", body).problem(507)
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    assert "unid_ports 0" in unid.get("/metrics").ok().body.decode()
+    restart(unid, "door.gate=ENOMEM@1")
+    unid.put("/api/v1/functions/f", body).problem(500)
+    unid.put("/api/v1/functions/f", body).ok(201)
+    restart(unid, "door.listen=EADDRINUSE@1")  # at the start: it is tried again
+    error = unid.get("/api/v1/functions/f").ok().json["ports"][0]["error"]
+    assert "in use" in error
+    harness.wait_for(
+        lambda: unid.get("/api/v1/functions/f").json["ports"][0]["error"] is None, "it is open"
+    )
+
+
+@needs_fault_points
+@pytest.mark.parametrize("fault", ["dial.alloc=ENOMEM@1", "door.lookup=ENOMEM@2", "egress.conn=ENOMEM@1"])
+def test_private_name_without_memory_is_a_failed_connection(unid, fault):
+    unid.may_log_errors = True
+    unid.deploy("callee", "echo")
+    unid.deploy(
+        "caller", "net", "callee.internal:80", "POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\nx",
+        egress=["callee.internal:80"],
+    )
+    restart(unid, fault)
+    first = unid.get("/fn/caller")
+    assert first.status in (200, 502), first.status
+    assert not first.body.endswith(b"x")
+    assert unid.get("/fn/caller").ok().body.endswith(b"x")
+
+
+def a_free_port():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return s.getsockname()[1]

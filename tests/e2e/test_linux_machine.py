@@ -93,15 +93,13 @@ def get(daemon, path):
     return daemon.get(f"/fn/{path}", unix=True, timeout=WAKE_S)
 
 
-def test_linux_is_woken_serves_and_sleeps(linux, anyhow):
+def test_linux_is_woken_and_serves(linux, anyhow):
     initrd = push(anyhow, (linux / "initramfs.cpio.gz").read_bytes())
     kernel = (linux / "vmlinuz").read_bytes()
-    deploy(anyhow, "linux", kernel, initrd=initrd, service=True, idle_timeout_ms=500)
+    deploy(anyhow, "linux", kernel, initrd=initrd, service=True)
     for _ in range(3):
         assert get(anyhow, "linux/").ok(200).body == b"hello from Linux\n"
     assert get(anyhow, "linux/none").status == 404
-    time.sleep(1.5)  # it sleeps; the next is another
-    assert get(anyhow, "linux/index.html").ok(200).body == b"hello from Linux\n"
 
 
 DISKS = """#!/bin/sh
@@ -114,7 +112,7 @@ sync
 """
 
 
-def test_disks_come_in_their_order_and_volumes_stay(linux, anyhow, tmp_path):
+def test_disks_come_in_their_order_and_volumes_stay(linux, user, tmp_path):
     script = tmp_path / "disks"
     script.write_text(DISKS)
     script.chmod(0o755)
@@ -122,21 +120,21 @@ def test_disks_come_in_their_order_and_volumes_stay(linux, anyhow, tmp_path):
     folder.mkdir()
     (folder / "cache").symlink_to(linux / "cache")
     subprocess.run([EXAMPLE / "build", folder, "--add", f"{script}=/www/cgi-bin/disks"], check=True)
-    anyhow.put("/api/v1/volumes/data", {"size_mib": 8}, unix=True).ok(201)
+    user.put("/api/v1/volumes/data", {"size_mib": 8}, unix=True).ok(201)
     deploy(
-        anyhow,
+        user,
         "disks",
         (folder / "vmlinuz").read_bytes(),
-        initrd=push(anyhow, (folder / "initramfs.cpio.gz").read_bytes()),
-        disk=push(anyhow, b"the disk" + bytes(502) + b"\x55\xaa" + bytes(2047 * 512)),
+        initrd=push(user, (folder / "initramfs.cpio.gz").read_bytes()),
+        disk=push(user, b"the disk" + bytes(502) + b"\x55\xaa" + bytes(2047 * 512)),
         volumes=["data"],
         append="mount=vdb:/data WORD=told",
         service=True,
         idle_timeout_ms=300,
     )
-    assert get(anyhow, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nx\n"
+    assert get(user, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nx\n"
     time.sleep(1.5)  # it sleeps
-    assert get(anyhow, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nxx\n"
+    assert get(user, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nxx\n"
 
 
 def test_readme_is_true(linux, user, tmp_path):
@@ -156,7 +154,7 @@ def test_readme_is_true(linux, user, tmp_path):
         ["sh", "-c", script], cwd=EXAMPLE, env=env, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    out = re.sub(r"^\S+ version \d+ http\S+\n", "", done.stdout, flags=re.M)
+    out = re.sub(r"^(\S+ version \d+ http\S+|its first machine .*)\n", "", done.stdout, flags=re.M)
     assert out == "".join(blocks(text, "text")), done.stderr[-2000:]
 
 

@@ -308,6 +308,24 @@ def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
         finish(keeper)
 
 
+def test_without_dnsmasq_addresses_of_the_command_line_do(tmp_path):
+    hidden = ["unshare", "-n", "-m", "sh", "-c"]
+    hidden += ['ip link set lo up && mount --bind /dev/null /usr/sbin/dnsmasq && exec "$@"', "sh"]
+    if subprocess.run([*hidden, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount namespace can be made here")
+    flags = ["--set", "machines.network=tap"]
+    daemon = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=hidden).start()
+    try:
+        deploy(daemon, "static", append="ip={ip}/{prefix}")
+        assert address_of(daemon, "static").startswith("10.87.")
+        assert "apt-get install dnsmasq-base" in daemon.log()
+        report = daemon.get("/api/v1/doctor", unix=True, timeout=WAKE_S).ok(200).json
+        found = next(f for f in report["findings"] if f["check"] == "network of machine images")
+        assert found["status"] == "warn" and "dnsmasq-base" in found["fix"]
+    finally:
+        assert daemon.stop(WAKE_S) == 0
+
+
 def test_doctor_tells_of_the_network(daemon, tmp_path):
     def finding(d):
         report = d.get("/api/v1/doctor", unix=True, timeout=WAKE_S).ok(200).json

@@ -353,3 +353,16 @@ def test_requests_wait_for_a_machine_in_bounded_number(make_daemon):
     assert all(a.headers["Retry-After"] for a in answers if a.status == 429)
     assert daemon.stop(WAKE_S) == 0
     daemon.assert_nothing_left()
+
+
+def test_over_the_user_network_too(tmp_path):
+    daemon = harness.Daemon(tmp_path, driver="fake", flags=["--set", "machines.network=user"])
+    daemon.start()
+    deploy(daemon, "web")
+    hello = get(daemon, "web/").ok(200).body
+    deploy(daemon, "web", append="crash")
+    assert get(daemon, "web/").ok(200).body == hello  # by the version before
+    assert function(daemon, "web")["version"] == 1
+    assert "triple fault" in function(daemon, "web", "2")["failure"]
+    assert daemon.stop(WAKE_S) == 0
+    daemon.assert_nothing_left()

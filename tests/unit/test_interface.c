@@ -235,7 +235,7 @@ static struct answer read_answer(enum function_interface interface, bool head_on
         a.rc = interface_finish(r, &piece, &err);
     }
     a.complete = piece.complete;
-    snprintf(a.why, sizeof(a.why), "%s", err.text);
+    snprintf(a.why, sizeof(a.why), "%.*s", (int)sizeof(a.why) - 1, err.text);
     if (interface_head(r)) {
         const struct hv_head *head = interface_head(r);
 

@@ -164,8 +164,9 @@ static char *host_state(void)
 {
     return output_of("ip -o link | sed 's/<.*//'; ip -o addr; ip route show table all | sed 's/ "
                      "linkdown//'; ip rule;"
-                     " nft list ruleset; cat /proc/sys/net/ipv4/ip_forward"
-                     " /proc/sys/net/ipv4/conf/all/forwarding");
+                     " nft list ruleset; find /proc/sys/net -type f ! -name '*secret' ! -name"
+                     " '*fastopen_key' ! -path '*/conf/u[bt]*' ! -path '*/neigh/u[bt]*' | sort |"
+                     " xargs grep -H . 2>/dev/null || true");
 }
 
 static void command(const char *text)
@@ -502,6 +503,62 @@ static void test_guests_stay_known_when_others_come_and_go(void **state)
     world_close(&w);
 }
 
+static char *elements(void)
+{
+    return output_of("nft list ruleset | grep -A3 -E '(set|map) (allowed|ports|there|back|sports) '"
+                     " | grep -o 'elements.*' || true");
+}
+
+static void test_an_idle_link_serves_the_same_wish_or_is_changed(void **state)
+{
+    if (!have_namespace) {
+        skip();
+    }
+    static char name[] = "a.example:80", literal[] = "203.0.113.5:443",
+                other_name[] = "b.example:81";
+    char *const one[] = {name, literal, NULL}, *const two[] = {other_name, NULL};
+    const struct net_wish first = {.key = "one", .egress = one};
+    const struct net_wish second = {.key = "two", .egress = two};
+    un_autofree char *before = host_state();
+    struct world w;
+    world_open(&w);
+    w.wish = &first;
+    struct net_link *a = attach(&w);
+    un_autofree char *rules = elements();
+    assert_non_null(strstr(rules, "203.0.113.5"));
+    net_detach(a);
+    assert_ptr_equal(attach(&w), a);
+    un_autofree char *same = elements();
+    assert_string_equal(rules, same);
+    /* Another wish, on the same link: nothing of the first is left. */
+    net_detach(a);
+    w.wish = &second;
+    assert_ptr_equal(attach(&w), a);
+    un_autofree char *other = elements();
+    assert_null(strstr(other, "203.0.113.5"));
+    assert_non_null(strstr(other, ". 81 :"));
+    net_detach(a);
+    w.wish = NULL;
+    assert_ptr_equal(attach(&w), a);
+    un_autofree char *none = elements();
+    assert_string_equal(none, "");
+    /* A link of the wish is taken before a warmer one. */
+    w.wish = &first;
+    struct net_link *b = attach(&w);
+    net_detach(b);
+    net_detach(a);
+    assert_ptr_equal(attach(&w), b);
+    net_detach(b);
+    /* What cannot be served is told at once. */
+    static char inward[] = "10.87.0.9:80";
+    char *const bad[] = {inward, NULL};
+    const struct net_wish wrong = {.key = "wrong", .egress = bad};
+    assert_int_equal(net_attach(w.np, &wrong, on_attach, &w, &w.err), -EINVAL);
+    world_close(&w);
+    un_autofree char *after = host_state();
+    assert_string_equal(before, after);
+}
+
 static void test_leftovers_are_removed_and_foreign_things_stay(void **state)
 {
     if (!have_namespace) {
@@ -605,6 +662,7 @@ int main(void)
         cmocka_unit_test(test_host_is_as_before),
         cmocka_unit_test(test_idle_links_go_away),
         cmocka_unit_test(test_guests_stay_known_when_others_come_and_go),
+        cmocka_unit_test(test_an_idle_link_serves_the_same_wish_or_is_changed),
         cmocka_unit_test(test_leftovers_are_removed_and_foreign_things_stay),
         cmocka_unit_test(test_a_foreign_bridge_of_our_name_is_an_error),
     };

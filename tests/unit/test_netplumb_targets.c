@@ -163,9 +163,8 @@ static void test_an_address_rests_and_runs_out(void **state)
 
 static void test_what_cannot_be_served_is_refused(void **state)
 {
-    static const const char *const bad[] = {"*.example.org:443", "example.org:*",
-                                            "[2001:db8::1]:80",  "10.87.0.9:80",
-                                            "10.87.255.3:80",    "nonsense"};
+    static const char *const bad[] = {"*.example.org:443", "example.org:*",  "[2001:db8::1]:80",
+                                      "10.87.0.9:80",      "10.87.255.3:80", "nonsense"};
     struct world w;
     world_init(&w, "10.87.0.0/16");
     for (size_t i = 0; i < UN_ARRAY_SIZE(bad); i++) {
@@ -223,19 +222,19 @@ static void test_the_rules_of_a_guest(void **state)
 
 static void test_dnsmasq_is_told_to_keep_to_itself(void **state)
 {
-    static const const char *const lines[] = {"\nexcept-interface=lo\n",
-                                              "\nlisten-address=10.87.0.1\n",
-                                              "\nbind-interfaces\n",
-                                              "\nno-resolv\n",
-                                              "\nno-hosts\n",
-                                              "\nlocal=/#/\n",
-                                              "\npid-file\n",
-                                              "\naddn-hosts=/run/x/hosts\n",
-                                              "\ndhcp-hostsfile=/run/x/leases\n",
-                                              "\ndhcp-range=10.87.0.0,static,255.255.0.0,1h\n",
-                                              "\ndhcp-option=option:router,10.87.0.1\n",
-                                              "\ndhcp-option=option:dns-server,10.87.0.1\n",
-                                              "\ndhcp-ignore-names\n"};
+    static const char *const lines[] = {"\nexcept-interface=lo\n",
+                                        "\nlisten-address=10.87.0.1\n",
+                                        "\nbind-interfaces\n",
+                                        "\nno-resolv\n",
+                                        "\nno-hosts\n",
+                                        "\nlocal=/#/\n",
+                                        "\npid-file\n",
+                                        "\naddn-hosts=/run/x/hosts\n",
+                                        "\ndhcp-hostsfile=/run/x/leases\n",
+                                        "\ndhcp-range=10.87.0.0,static,255.255.0.0,1h\n",
+                                        "\ndhcp-option=option:router,10.87.0.1\n",
+                                        "\ndhcp-option=option:dns-server,10.87.0.1\n",
+                                        "\ndhcp-ignore-names\n"};
     struct net_range range;
     struct net_names names;
     un_autobuf struct un_buf text = {0};

@@ -321,6 +321,37 @@ static void calls_that_were_not_sent_move_to_the_live_version(void **state)
     client_done(&numbered);
 }
 
+static void a_call_that_was_sent_in_vain_moves_when_it_is_whole(void **state)
+{
+    struct client c[2] = {{0}};
+    service("web", 1, 0);
+    open_();
+    client_get(&w, &c[0], "web");
+    client_post(&w, &c[1], "web", 10);
+    assert_int_equal(sched_call_body(c[1].call, "12345", 5, false), 1);
+    world_run(&w);
+    struct hv_vm *vms[2] = {running(), un_list_entry(drv.vms.prev, struct hv_vm, node)};
+    for (int i = 0; i < 2; i++) {
+        vms[i]->events->on_started(vms[i]->arg);
+    }
+    vms[1]->events->on_input_wanted(vms[1]->arg, 1000); /* what came before is gone */
+    world_live(&w, service("web", 2, 0));
+    for (int i = 0; i < 2; i++) {
+        assert_string_equal(vms[i]->key, "web:1");
+        lose(vms[i]);
+        vms[i]->why.unbegun = true;
+    }
+    world_run(&w);
+    assert_int_equal(c[0].ends, 0);
+    assert_string_equal(running()->key, "web:2");
+    assert_ended(c[1], SCHED_FAILED);
+    lose(running());
+    world_run(&w);
+    assert_ended(c[0], SCHED_FAILED);
+    client_done(&c[0]);
+    client_done(&c[1]);
+}
+
 static void a_call_moves_a_few_times_only(void **state)
 {
     struct client c = {0};
@@ -537,6 +568,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(what_is_kept_is_told_at_the_start_and_when_it_changes),
         T(calls_that_were_not_sent_move_to_the_live_version),
+        T(a_call_that_was_sent_in_vain_moves_when_it_is_whole),
         T(a_call_moves_a_few_times_only),
         T(a_version_that_never_is_ready_is_rolled_back),
         T(without_a_version_before_it_those_who_wait_are_told),

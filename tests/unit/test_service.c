@@ -326,7 +326,7 @@ struct world {
     struct hv_driver *drv;
     struct hv_machine_config config;
     char console[256];
-    bool drained;
+    bool drained, no_memory;
     /* what the driver tells of versions */
     char proven[64], failing[256], log[256], states[512];
     unsigned failings;
@@ -383,6 +383,12 @@ static const struct hv_service_events service_events = {.on_machine = on_machine
                                                         .on_proven = on_proven,
                                                         .on_failing = on_failing};
 
+static bool may_use(void *arg, uint64_t bytes)
+{
+    const struct world *w = arg;
+    return !w->no_memory;
+}
+
 static int open_world(void **state)
 {
     struct world *w = calloc(1, sizeof(*w));
@@ -391,8 +397,12 @@ static int open_world(void **state)
     fake.end = HV_EXIT_LOST;
     assert_int_equal(un_loop_new(&w->loop, NULL), 0);
     w->machines = (struct hv_driver){.base = {.ops = &fake_ops}, .loop = w->loop};
-    struct service_driver_spec spec = {
-        .loop = w->loop, .machines = &w->machines, .on_console = on_console, .arg = w};
+    struct service_driver_spec spec = {.loop = w->loop,
+                                       .machines = &w->machines,
+                                       .may_use = may_use,
+                                       .on_console = on_console,
+                                       .arg = w};
+
     assert_int_equal(service_driver_open(&spec, &w->drv, NULL), 0);
     hv_driver_ops(w->drv)->service->listen(w->drv, &service_events, w);
     w->config = (struct hv_machine_config){.key = "web:1",
@@ -1112,6 +1122,7 @@ static void the_old_version_serves_what_it_has_and_goes(void **state)
 {
     struct world *w = *state;
     struct request old = {0}, next = {0};
+    w->config.live = true;
     begin(w, &old, "HOLD END");
     run_for(w, 200);
     services(w)->live(w->drv, "web", "web:2");
@@ -1127,6 +1138,35 @@ static void the_old_version_serves_what_it_has_and_goes(void **state)
     finish(&old); /* idle_timeout_ms is a minute */
     run_for(w, 100);
     assert_int_equal(stats_of(w).services, 1);
+}
+
+static void a_version_that_is_asked_for_by_its_number_stays(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    begin(w, &r, "END"); /* of a version that was never live here */
+    wait_exit(&r);
+    finish(&r);
+    services(w)->live(w->drv, "web", "web:7");
+    run_for(w, 100);
+    assert_int_equal(stats_of(w).machines_ready, 1);
+    services(w)->live(w->drv, "web", NULL); /* the function is gone */
+    run_for(w, 200);
+    assert_int_equal(stats_of(w).services, 0);
+}
+
+static void memory_is_asked_for_again(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    w->no_memory = true;
+    begin(w, &r, "END");
+    run_for(w, 300);
+    assert_int_equal(fake.made, 0);
+    w->no_memory = false;
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    finish(&r);
 }
 
 static void two_machines_never_have_one_volume(void **state)
@@ -1378,6 +1418,8 @@ int main(void)
         T(output_of_a_connection_waits_for_its_reader),
         T(machines_are_kept_without_requests),
         T(the_old_version_serves_what_it_has_and_goes),
+        T(a_version_that_is_asked_for_by_its_number_stays),
+        T(memory_is_asked_for_again),
         T(two_machines_never_have_one_volume),
         T(a_kept_machine_does_not_take_another_functions_volume),
         T(a_version_that_never_is_ready_is_judged_once),

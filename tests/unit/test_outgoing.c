@@ -1,0 +1,155 @@
+/* test_outgoing.c - what becomes of connections that machines open: dialled under their rules, spliced, ended
+ * with the machine. The machine's side is one end of a socket pair.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/limits.h"
+#include "daemon/outgoing.h"
+
+static struct un_loop *loop;
+static struct dialer *dialer;
+static struct outgoing *out;
+static int listener = -1;
+static struct un_endpoint server;
+static char rule[UN_ENDPOINT_TEXT_SIZE];
+static char *rules[] = {rule, NULL};
+
+static int setup(void **state)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(at);
+    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(listener, (struct sockaddr *)&at, len) < 0 || listen(listener, 1024) < 0 ||
+        getsockname(listener, (struct sockaddr *)&at, &len) < 0) {
+        return -1;
+    }
+    snprintf(rule, sizeof(rule), "127.0.0.1:%u", ntohs(at.sin_port));
+    assert_int_equal(un_endpoint_parse(rule, strlen(rule), false, &server, NULL), 0);
+    assert_int_equal(un_loop_new(&loop, NULL), 0);
+    assert_int_equal(dialer_new(loop, &dialer, NULL), 0);
+    assert_int_equal(outgoing_new(loop, dialer, &out, NULL), 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    outgoing_free(out);
+    dialer_free(dialer);
+    un_loop_free(loop);
+    close(listener);
+    return 0;
+}
+
+/* Gives the machine's own end. */
+static int open_to(const void *machine, const struct un_endpoint *to, char *const *egress)
+{
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    const struct service_opening opening = {
+        .machine = machine, .function = "f", .egress = egress, .to = to, .fd = ends[1]};
+    outgoing_open(out, &opening);
+    return ends[0];
+}
+
+static void turn(void)
+{
+    for (int i = 0; i < 5; i++) {
+        un_loop_run_ready(loop);
+        usleep(1000);
+    }
+}
+
+static void test_bytes_go_both_ways_to_the_end(void **state)
+{
+    char got[8];
+    int machine = open_to("m", &server, rules);
+    turn();
+    int conn = accept(listener, NULL, NULL);
+    assert_true(conn >= 0);
+    assert_int_equal(write(machine, "ping", 4), 4);
+    turn();
+    assert_int_equal(read(conn, got, sizeof(got)), 4);
+    assert_int_equal(write(conn, "pong!", 5), 5);
+    close(conn);
+    turn();
+    assert_int_equal(read(machine, got, sizeof(got)), 5);
+    assert_int_equal(read(machine, got, sizeof(got)), 0);
+    close(machine);
+    turn();
+}
+
+static void test_what_is_not_allowed_is_closed(void **state)
+{
+    char got[8];
+    struct un_endpoint other = server;
+    char *const none[] = {NULL};
+    other.port = 1;
+    int refused = open_to("m", &server, none), away = open_to("m", &other, rules);
+    turn();
+    assert_int_equal(read(refused, got, sizeof(got)), 0);
+    assert_int_equal(read(away, got, sizeof(got)), 0);
+    fcntl(listener, F_SETFL, O_NONBLOCK);
+    assert_int_equal(accept(listener, NULL, NULL), -1);
+    close(refused);
+    close(away);
+}
+
+static void test_a_machine_takes_its_connections_with_it(void **state)
+{
+    char got[8];
+    int first = open_to("m", &server, rules), other = open_to("n", &server, rules);
+    turn();
+    int fresh = open_to("m", &server, rules); /* being dialled */
+    outgoing_end(out, "m");
+    outgoing_end(out, "m");
+    assert_int_equal(read(first, got, sizeof(got)), 0);
+    assert_int_equal(read(fresh, got, sizeof(got)), 0);
+    assert_int_equal(read(other, got, sizeof(got)), -1);
+    assert_int_equal(errno, EAGAIN);
+    close(first);
+    close(fresh);
+    close(other);
+}
+
+static void test_a_machine_has_so_many_at_most(void **state)
+{
+    static int held[LIMIT_MACHINE_CONNECTIONS + 1];
+    char got[8];
+    for (int i = 0; i < LIMIT_MACHINE_CONNECTIONS + 1; i++) {
+        held[i] = open_to("m", &server, rules);
+    }
+    int other = open_to("n", &server, rules);
+    turn();
+    assert_int_equal(read(held[LIMIT_MACHINE_CONNECTIONS], got, sizeof(got)), 0);
+    assert_int_equal(read(held[LIMIT_MACHINE_CONNECTIONS - 1], got, sizeof(got)), -1);
+    assert_int_equal(read(other, got, sizeof(got)), -1);
+    close(other);
+    for (int i = 0; i < LIMIT_MACHINE_CONNECTIONS + 1; i++) {
+        close(held[i]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_bytes_go_both_ways_to_the_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_not_allowed_is_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_machine_takes_its_connections_with_it, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_machine_has_so_many_at_most, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
