@@ -43,6 +43,7 @@ try {
     if (!$db) {
         throw new Exception("no connection to the database: $why");
     }
+    stream_set_timeout($db, 110); // as long as its machine may take to wake
     $text = $_SERVER['REQUEST_METHOD'] === 'POST' ? trim(file_get_contents('php://input')) : '';
     if ($text !== '') {
         ask($db, 'LPUSH', 'notes', substr($text, 0, 1000));
