@@ -11,9 +11,12 @@ from urllib.parse import quote
 import pytest
 
 import harness
-from test_machines import KERNEL, WAKE_S, get, own_namespace, push
+from harness import BUILD
+from test_machines import WAKE_S, get, own_namespace, push
 
 pytestmark = pytest.mark.libvirt
+
+KERNEL = BUILD / "tests/guests/netclient.elf"
 
 # Answers each connection with who it comes from and what was asked; prints its port.
 SERVER = """

@@ -258,8 +258,7 @@ void kernel_main(const struct start_info *info)
         console("netkernel: no network card\n");
         stop();
     }
-    client_init(mac);
-    if (config.dhcp && !client_dhcp(mac)) {
+    if (client_init && !client_init(mac)) {
         console("netkernel: nobody gives me an address\n");
         stop();
     }

@@ -12,7 +12,7 @@
  *     /crash      a triple fault            /initrd    the initial RAM disk, byte for byte
  *     /off        answers, then powers off
  *     /disk/read/D/N, /disk/write/D/N       sector N of disk D (the request's body, zeros behind it)
- *     /fetch?host=H&port=N&from=A   what H answers to "GET /", or 502 and why not; from address A
+ *     /fetch?host=H&port=N&from=A   netclient: what H answers to "GET /", or 502 and why not; from address A
  *
  * With dhcp on the command line the address is asked for, else gw=A.B.C.D is the gateway and name server.
  */
@@ -97,13 +97,6 @@ static inline void put32(uint8_t *p, uint32_t v)
 void tcp_input(uint32_t from, const uint8_t from_mac[6], const uint8_t *segment, size_t len);
 void tcp_tick(void); /* retransmits */
 
-/* client.c */
-bool client_dhcp(const uint8_t mac[6]); /* fills config; false: nobody gives an address */
-void client_init(const uint8_t mac[6]);
-/* Bytes that the host sent on a connection of ours, or -1 and why. `source`: as whom; 0: as itself. Waits. */
-int client_fetch(const char *host, size_t host_len, uint16_t port, uint32_t source, char *ret,
-                 size_t size, const char **why);
-
 /* http.c: the content of one response, made as it is sent. */
 struct response {
     char head[160];
@@ -113,6 +106,13 @@ struct response {
     bool close, hang;
 };
 enum { REQUEST_MAX = 4096 };
+void http_respond(struct response *r, const char *status, const char *body, uint64_t len);
+bool http_begins(const char *text, const char *with);
+uint64_t http_number(const char *text);
+
+/* tests/guests/netclient; NULL in the kernel without it. */
+__attribute__((weak)) bool client_init(const uint8_t mac[6]); /* false: nobody gives an address */
+__attribute__((weak)) void client_answer(const char *query, struct response *r);
 
 /* raw.c: the same for connections without HTTP: all bytes are a request. */
 int raw_parse(const char *data, size_t len, struct response *ret);

@@ -2,7 +2,7 @@
  * RFC 1035), and the answer to "GET / HTTP/1.0" over a TCP connection of its own. While it waits it answers
  * ARP and nothing else; those who ask repeat it.
  */
-#include "netkernel.h"
+#include "../netkernel/netkernel.h"
 
 enum { WAIT_MS = 1500, TRIES = 6, LOCAL_PORT = 50000, UDP = 17, TCP = 6 };
 enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
@@ -87,7 +87,7 @@ static bool dhcp_wait(uint8_t type, uint64_t until)
     return false;
 }
 
-bool client_dhcp(const uint8_t mac[6])
+static bool ask_address(const uint8_t mac[6])
 {
     memcpy(own_mac, mac, 6);
     config.ip = 0;
@@ -248,7 +248,7 @@ static int converse(const uint8_t mac[6], uint32_t to, uint16_t port, char *ret,
     return got ? (int)got : -1;
 }
 
-int client_fetch(const char *host, size_t host_len, uint16_t port, uint32_t source, char *ret,
+static int fetch(const char *host, size_t host_len, uint16_t port, uint32_t source, char *ret,
                  size_t size, const char **why)
 {
     uint32_t address = 0, own = config.ip;
@@ -278,7 +278,40 @@ int client_fetch(const char *host, size_t host_len, uint16_t port, uint32_t sour
     return len;
 }
 
-void client_init(const uint8_t mac[6])
+static size_t length(const char *s)
+{
+    size_t n = 0;
+    while (s[n]) {
+        n++;
+    }
+    return n;
+}
+
+/* "H&port=N&from=A.B.C.D", the last as a number. */
+void client_answer(const char *query, struct response *r)
+{
+    static char got[1400];
+    const char *why;
+    size_t len = 0;
+    while (query[len] != '&' && query[len] != ' ') {
+        len++;
+    }
+    const char *p = query + len;
+    uint16_t port = http_begins(p, "&port=") ? (uint16_t)http_number(p + 6) : 80;
+    do {
+        p++;
+    } while (*p != '&' && *p != ' ');
+    uint32_t from = http_begins(p, "&from=") ? (uint32_t)http_number(p + 6) : 0;
+    int n = fetch(query, len, port, from, got, sizeof(got), &why);
+    if (n < 0) {
+        http_respond(r, "502 Bad Gateway", why, length(why));
+    } else {
+        http_respond(r, "200 OK", got, (uint64_t)n);
+    }
+}
+
+bool client_init(const uint8_t mac[6])
 {
     memcpy(own_mac, mac, 6);
+    return !config.dhcp || ask_address(mac);
 }
