@@ -75,7 +75,8 @@ def ask(daemon, path, body=None):
     answer = connection.getresponse()
     data = answer.read()
     connection.close()
-    assert answer.status == 200, (answer.status, data, daemon.log()[-2000:])
+    console = daemon.get("/api/v1/functions/db/logs", unix=True).body[-2000:]
+    assert answer.status == 200, (answer.status, data, console, daemon.log()[-2000:])
     return data.decode()
 
 
