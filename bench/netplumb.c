@@ -1,10 +1,15 @@
 /* netplumb.c - how long it takes to give a guest its network and to take it back, with none, and with
  * many others attached; in a network namespace of its own.
  *
+ * A link that is given back lingers, for the next guest. "made": attached, as a new one; "removed": from
+ * its being given back until nothing is left of it, without the time that it lingers; "again": attached,
+ * as one that lingers, and given back.
+ *
  *     bench/netplumb [OTHERS] [ROUNDS]
  *
  * Prints one line of JSON: medians in microseconds.
  */
+#include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +17,8 @@
 
 #include "common/clock.h"
 #include "netplumb/net.h"
+
+enum { LINGER_MS = 1, LOOK_US = 50 };
 
 static struct un_loop *loop;
 static struct netplumb *np;
@@ -44,21 +51,85 @@ static int compare(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-static uint64_t median_us(unsigned rounds)
+static struct net_stats stats(void)
+{
+    struct net_stats now;
+    net_get_stats(np, &now);
+    return now;
+}
+
+static void look(void *arg)
+{
+    if (stats().idle == 0 || un_timer_arm_in(arg, LOOK_US) < 0) {
+        un_loop_stop(loop);
+    }
+}
+
+/* Takes it back, and waits until nothing is left of it. */
+static void detach(struct net_link *link)
+{
+    struct un_timer timer;
+    net_detach(link);
+    un_timer_init(&timer, loop, look, &timer);
+    look(&timer);
+    un_loop_run(loop);
+}
+
+/* A link of its own, made and given back, as who asks for it sees that. Its removal is later. */
+static uint64_t made_us(void)
+{
+    uint64_t from = un_clock_mono_us();
+    struct net_link *link = attach();
+    uint64_t us = un_clock_mono_us() - from;
+    detach(link);
+    return us;
+}
+
+static uint64_t removed_us(void)
+{
+    struct net_link *link = attach();
+    uint64_t from = un_clock_mono_us();
+    detach(link);
+    return un_clock_mono_us() - from - LINGER_MS * 1000;
+}
+
+static uint64_t found_again_us(void)
+{
+    uint64_t from = un_clock_mono_us();
+    net_detach(attach());
+    return un_clock_mono_us() - from;
+}
+
+static uint64_t median_us(uint64_t (*round)(void), unsigned rounds)
 {
     uint64_t *us = calloc(rounds, sizeof(*us));
     if (!us) {
         exit(1);
     }
     for (unsigned i = 0; i < rounds; i++) {
-        uint64_t from = un_clock_mono_us();
-        net_detach(attach());
-        us[i] = un_clock_mono_us() - from;
+        us[i] = round();
     }
     qsort(us, rounds, sizeof(*us), compare);
     uint64_t median = us[rounds / 2];
     free(us);
     return median;
+}
+
+struct figures {
+    uint64_t made_us, removed_us, again_us;
+};
+
+static struct figures measure(unsigned rounds)
+{
+    return (struct figures){median_us(made_us, rounds), median_us(removed_us, rounds),
+                            median_us(found_again_us, rounds)};
+}
+
+static void print(const char *name, const struct figures *f, const char *end)
+{
+    printf("\"%s\": {\"made_us\": %" PRIu64 ", \"removed_us\": %" PRIu64 ", \"again_us\": %" PRIu64
+           "}%s",
+           name, f->made_us, f->removed_us, f->again_us, end);
 }
 
 int main(int argc, char **argv)
@@ -77,14 +148,14 @@ int main(int argc, char **argv)
     struct netplumb_spec spec = {.loop = loop,
                                  .state_dir = "/nonexistent/bench",
                                  .range = "10.87.0.0/16",
+                                 .linger_ms = LINGER_MS,
                                  .tap_owner = getuid()};
     if (net_open(&spec, &np, &err) < 0) {
         fprintf(stderr, "netplumb: %s\n", err.text);
         return 1;
     }
-    net_detach(attach()); /* makes the bridge and the tables */
-    uint64_t alone = median_us(rounds);
-    uint64_t from = un_clock_mono_us();
+    struct net_link *first = attach(); /* makes the bridge and the tables, and keeps them */
+    struct figures alone = measure(rounds);
     struct net_link **held = calloc(others + 1, sizeof(struct net_link *));
     if (!held) {
         return 1;
@@ -92,14 +163,14 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < others; i++) {
         held[i] = attach();
     }
-    uint64_t all = un_clock_mono_us() - from;
-    uint64_t among = median_us(rounds);
-    printf("{\"alone_us\": %llu, \"others\": %u, \"others_attach_us\": %llu, \"among_us\": %llu}\n",
-           (unsigned long long)alone, others, (unsigned long long)(others ? all / others : 0),
-           (unsigned long long)among);
+    struct figures among = measure(rounds);
+    printf("{\"others\": %u, ", others);
+    print("alone", &alone, ", ");
+    print("among", &among, "}\n");
     for (unsigned i = 0; i < others; i++) {
         net_detach(held[i]);
     }
+    net_detach(first);
     free(held);
     net_close(np);
     un_loop_free(loop);

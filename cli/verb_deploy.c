@@ -271,7 +271,7 @@ static int read_machine(const struct cli_call *call, json_t *config)
         status = set_new(machine, "append", json_string(append));
     }
     status = status == CLI_DONE ? read_word(call, "flavor",
-                                            "plain, unikraft, solo5, osv, rumprun, nanos, linux",
+                                            "plain, pc, q35, unikraft, solo5, osv, rumprun, nanos, linux, linux-pc",
                                             machine)
                                 : status;
     status = status == CLI_DONE ? read_count(call, "port", "port", 1, UINT16_MAX, machine) : status;

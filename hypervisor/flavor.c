@@ -24,6 +24,8 @@ enum { DETECT_BYTES = 8 << 20 };
 
 static const struct hv_flavor flavors[] = {
     {.name = "plain", .type = HV_MACHINE_MICROVM, .template = "{append}"},
+    {.name = "pc", .type = HV_MACHINE_PC, .template = "{append}"},
+    {.name = "q35", .type = HV_MACHINE_Q35, .template = "{append}"},
     {.name = "unikraft",
      .type = HV_MACHINE_PC,
      .template = "netdev.ip={ip}/{prefix}:{gateway} -- {append}"},
@@ -41,8 +43,8 @@ static const struct hv_flavor flavors[] = {
                  "\"gw\":\"{gateway}\"}}",
      .json = true},
     {.name = "nanos", .type = HV_MACHINE_PC, .template = "{append}"},
-    {.name = "linux", .type = HV_MACHINE_MICROVM, .template = LINUX, .acpi = true},
-    {.name = "linux-pc", .type = HV_MACHINE_PC, .template = LINUX, .guard = true},
+    {.name = "linux", .type = HV_MACHINE_MICROVM, .template = LINUX, .acpi = true, .guard = true},
+    {.name = "linux-pc", .type = HV_MACHINE_PC, .template = LINUX, .acpi = true, .guard = true},
 };
 
 const struct hv_flavor *hv_flavor_find(const char *name)
@@ -57,7 +59,7 @@ const struct hv_flavor *hv_flavor_find(const char *name)
 
 const char *hv_flavor_names(void)
 {
-    return "plain, unikraft, solo5, osv, rumprun, nanos, linux, linux-pc";
+    return "plain, pc, q35, unikraft, solo5, osv, rumprun, nanos, linux, linux-pc";
 }
 
 const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
@@ -68,10 +70,12 @@ const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
     } words[] = {
         {"Powered by Unikraft", "unikraft"},
         {"CONFIG_UK_", "unikraft"},
+        {"libkvmplat", "unikraft"}, /* in its messages, also where the banner is a picture */
         {"rumprun", "rumprun"},
         {"Solo5", "solo5"},
         {"OSv v", "osv"},
         {"NANOS_VERSION", "nanos"},
+        {"NVMTFS", "nanos"}, /* its file system */
     };
     const uint8_t *bytes = image;
     len = len < DETECT_BYTES ? len : DETECT_BYTES;

@@ -14,13 +14,13 @@ struct hv_flavor {
     /* The command line: placeholders as below, and {append} for what the user adds. "" where the guest
      * asks DHCP. */
     const char *template;
-    bool json; /* {append} stands in a JSON string */
-    bool acpi; /* as hv_machine_spec.acpi */
-    bool guard; /* it knows a watchdog and a panic device; not microvm */
+    bool json;  /* {append} stands in a JSON string */
+    bool guard; /* it knows a watchdog and a panic device */
+    bool acpi;  /* as hv_machine_spec.acpi */
 };
 
-/* "plain" (the user's words only), "unikraft", "solo5", "osv", "rumprun", "nanos", "linux" (microvm), "linux-pc" (one
- * without drivers for virtio-mmio); NULL: unknown. */
+/* "plain", "pc", "q35" (the user's words only, by machine type), "unikraft", "solo5", "osv", "rumprun", "nanos",
+ * "linux" (microvm), "linux-pc" (one without drivers for virtio-mmio); NULL: unknown. */
 const struct hv_flavor *hv_flavor_find(const char *name);
 /* All names, comma-separated, for messages. */
 const char *hv_flavor_names(void);

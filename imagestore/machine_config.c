@@ -82,7 +82,8 @@ static int parse_ready(const json_t *object, struct machine_config *m, struct un
         return rc;
     }
     if (text && (strlen(text) > LIMIT_READY_CONSOLE_BYTES || strpbrk(text, "\r\n"))) {
-        return un_error_set(err, -EINVAL, "ready_console: must be within one line, at most %d bytes",
+        return un_error_set(err, -EINVAL,
+                            "ready_console: must be within one line, at most %d bytes",
                             LIMIT_READY_CONSOLE_BYTES);
     }
     if (text && *text && !(m->ready_console = strdup(text))) {
@@ -159,10 +160,19 @@ static int parse_disks(const json_t *object, struct machine_config *m, struct un
 
 int machine_config_parse(const json_t *object, struct machine_config *ret, struct un_error *err)
 {
-    static const char *const keys[] = {
-        "port",          "flavor",        "append",          "service",
-        "min_instances", "max_instances", "idle_timeout_ms", "ready_timeout_ms",
-        "initrd",        "disk",          "volumes",         "ready_console", NULL};
+    static const char *const keys[] = {"port",
+                                       "flavor",
+                                       "append",
+                                       "service",
+                                       "min_instances",
+                                       "max_instances",
+                                       "idle_timeout_ms",
+                                       "ready_timeout_ms",
+                                       "initrd",
+                                       "disk",
+                                       "volumes",
+                                       "ready_console",
+                                       NULL};
     struct machine_config m;
     machine_config_init(&m);
     if (object) {
@@ -197,13 +207,12 @@ static json_t *volumes_to_json(const struct machine_config *m)
 
 json_t *machine_config_to_json(const struct machine_config *m)
 {
-    json_t *object =
-        json_pack("{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:o, s:s}", "port", (int)m->port, "flavor",
-                  m->flavor, "append", m->append ? m->append : "", "service", m->service,
-                  "min_instances", (int)m->min_instances, "max_instances", (int)m->max_instances,
-                  "idle_timeout_ms", (int)m->idle_timeout_ms, "ready_timeout_ms",
-                  (int)m->ready_timeout_ms, "volumes", volumes_to_json(m),
-                  "ready_console", m->ready_console ? m->ready_console : "");
+    json_t *object = json_pack(
+        "{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:i, s:o, s:s}", "port", (int)m->port, "flavor",
+        m->flavor, "append", m->append ? m->append : "", "service", m->service, "min_instances",
+        (int)m->min_instances, "max_instances", (int)m->max_instances, "idle_timeout_ms",
+        (int)m->idle_timeout_ms, "ready_timeout_ms", (int)m->ready_timeout_ms, "volumes",
+        volumes_to_json(m), "ready_console", m->ready_console ? m->ready_console : "");
     if (object &&
         ((m->initrd[0] && json_object_set_new(object, "initrd", json_string(m->initrd)) < 0) ||
          (m->disk[0] && json_object_set_new(object, "disk", json_string(m->disk)) < 0))) {

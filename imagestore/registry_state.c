@@ -9,7 +9,8 @@
 #include "imagestore/registry_internal.h"
 
 #define OF_LIVE                                                                                    \
-    "(SELECT version FROM function_aliases WHERE function_id = ?1 AND alias = '" FUNCTION_LIVE "')"
+    "(SELECT version FROM function_aliases WHERE function_id = ?1 AND alias = '" FUNCTION_LIVE "'" \
+                                                                                               ")"
 
 int registry_sql_live_moves(sqlite3 *db, int64_t function_id, int64_t version, struct un_error *err)
 {

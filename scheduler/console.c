@@ -70,10 +70,10 @@ static int write_run(struct store_job *job, sqlite3 *db, struct un_error *err)
     un_list_for_each (it, &b->list) {
         struct console *c = un_list_entry(it, struct console, node);
 
-        rc = rc < 0 ? rc
-                    : store_exec(db, err,
-                                 "INSERT INTO guest_logs(id, function, text) VALUES(?, ?, ?)",
-                                 "ttb", c->id, c->function, c->log.lines.data, c->log.lines.len);
+        rc = rc < 0
+                 ? rc
+                 : store_exec(db, err, "INSERT INTO guest_logs(id, function, text) VALUES(?, ?, ?)",
+                              "ttb", c->id, c->function, c->log.lines.data, c->log.lines.len);
     }
     return rc;
 }

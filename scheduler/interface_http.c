@@ -2,8 +2,8 @@
  * and its answer, read by llhttp.
  *
  * The program sees the path behind the function's name, as behind a reverse proxy that cuts a prefix,
- * and is asked to close the connection behind its answer. Whether it does so does not matter: the
- * answer's own framing says where it ends.
+ * and is asked to close the connection behind its answer, but for machine images that serve more than
+ * one. Whether it does so does not matter: the answer's own framing says where it ends.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -90,7 +90,9 @@ int http_render(const struct interface_request *r, const struct request_parts *p
     } else if (rc == 0 && (r->content_length > 0 || may_have_body(p->method))) {
         rc = un_buf_printf(ret, "Content-Length: %lld\r\n", (long long)r->content_length);
     }
-    return rc < 0 ? rc : un_buf_append_str(ret, "Connection: close\r\n\r\n");
+    /* A machine that is kept for more requests may keep the connection too. */
+    bool keep = r->config->machine.set && r->config->machine.service;
+    return rc < 0 ? rc : un_buf_append_str(ret, keep ? "\r\n" : "Connection: close\r\n\r\n");
 }
 
 /* --- the answer ------------------------------------------------------------------------------- */

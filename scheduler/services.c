@@ -67,8 +67,8 @@ static void kept_free(struct kept *k)
     }
 }
 
-static int keep(struct services *sv, const struct machine_parts *parts,
-                struct function_version *v, struct un_error *err)
+static int keep(struct services *sv, const struct machine_parts *parts, struct function_version *v,
+                struct un_error *err)
 {
     struct kept *k = un_fault("services.kept") ? NULL : calloc(1, sizeof(*k));
     struct hv_machine_config config = {.files = NULL};
@@ -115,11 +115,13 @@ static struct image_mapping **next_image(struct lookup *l, const char **ret_dige
 {
     const struct function_config *c = &l->version->config;
 
-    *ret_digest = !l->image ? c->image : !l->initrd && c->machine.initrd[0] ? c->machine.initrd : c->machine.disk;
-    return !l->image                             ? &l->image
+    *ret_digest = !l->image                            ? c->image
+                  : !l->initrd && c->machine.initrd[0] ? c->machine.initrd
+                                                       : c->machine.disk;
+    return !l->image                            ? &l->image
            : !l->initrd && c->machine.initrd[0] ? &l->initrd
            : !l->disk && c->machine.disk[0]     ? &l->disk
-                                                 : NULL;
+                                                : NULL;
 }
 
 static void on_image(void *arg, int rc, struct image_mapping *image, const struct un_error *err)

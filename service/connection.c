@@ -3,7 +3,7 @@
  * The request's head and first body bytes are kept until the machine has answered: where a machine
  * turns out not to listen yet, or goes away without a byte, another connection can be tried. What came
  * later cannot be repeated; then the request is lost. The response is handed on as it comes, one piece
- * at a time; reading stops meanwhile.
+ * at a time; what comes meanwhile is read ahead as far as INPUT_ROOM.
  */
 #include <errno.h>
 #include <event2/buffer.h>
@@ -14,9 +14,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "common/cleanup.h"
 #include "service/service_impl.h"
 
-enum { INPUT_ROOM = 64 * 1024, RETRY_BYTES = 512 * 1024 };
+enum { READ_LEAST = 16 * 1024, INPUT_ROOM = 64 * 1024, RETRY_BYTES = 512 * 1024 };
 
 static void tell_ready(void *arg)
 {
@@ -28,9 +29,12 @@ int connection_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct 
                    struct un_error *err)
 {
     struct hv_vm *vm = calloc(1, sizeof(*vm));
-    if (!vm) {
+    struct evbuffer *piece = vm ? evbuffer_new() : NULL;
+    if (!piece) {
+        free(vm);
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    vm->piece = piece;
     vm->base.ops = drv->base.ops;
     vm->drv = drv;
     vm->events = spec->events;
@@ -44,19 +48,32 @@ int connection_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct 
 
 /* --- the end ------------------------------------------------------------------------------------ */
 
+/* Whether the connection is as it was before the request. */
+static bool is_spotless(const struct hv_vm *vm, struct bufferevent *bev)
+{
+    return vm->watch.reusable && vm->eof && !vm->peer_closed &&
+           evbuffer_get_length(bufferevent_get_output(bev)) == 0 &&
+           evbuffer_get_length(bufferevent_get_input(bev)) == 0 &&
+           evbuffer_get_length(vm->piece) == vm->output_len;
+}
+
 static void leave_machine(struct hv_vm *vm)
 {
     struct machine *mc = vm->mc;
     if (vm->raw) {
         stream_leave(vm);
     }
-    if (vm->bev) {
-        bufferevent_free(vm->bev);
-        vm->bev = NULL;
-    }
+    struct bufferevent *bev = un_steal(&vm->bev);
     vm->mc = NULL;
     if (mc) {
         un_list_remove(&vm->node);
+    }
+    if (bev && mc && !vm->sv->limits.per_request && is_spotless(vm, bev)) {
+        keep_give(mc, bev);
+    } else if (bev) {
+        bufferevent_free(bev);
+    }
+    if (mc) {
         machine_release(mc);
     }
 }
@@ -116,6 +133,7 @@ static void tell_gone(void *arg)
     const struct hv_vm_events *events = vm->events;
     void *user = vm->arg;
     un_buf_done(&vm->request);
+    evbuffer_free(vm->piece);
     free(vm);
     events->on_gone(user);
 }
@@ -147,6 +165,19 @@ static int put_body(struct hv_vm *vm, struct un_buf *out, const void *data, size
     return rc < 0 || !eof ? rc : un_buf_append_str(out, "0\r\n\r\n");
 }
 
+/* Safe methods without a body (RFC 9110, section 9.2.1). */
+static void read_method(struct hv_vm *vm, const struct hv_run_spec *spec)
+{
+    static const char *const safe[] = {"GET ", "HEAD ", "OPTIONS "};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(safe); i++) {
+        size_t len = strlen(safe[i]);
+        vm->repeatable |= vm->eof && spec->body_len == 0 && spec->request_head_len > len &&
+                          memcmp(spec->request_head, safe[i], len) == 0;
+    }
+    answer_watch_begin(&vm->watch,
+                       spec->request_head_len > 5 && memcmp(spec->request_head, "HEAD ", 5) == 0);
+}
+
 int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_error *err)
 {
     if (!spec->machine) {
@@ -155,6 +186,9 @@ int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_e
     vm->raw = spec->interface == UNID_INTERFACE_TCP;
     vm->chunked = !vm->raw && spec->content_length < 0;
     vm->eof = spec->body_eof;
+    if (!vm->raw) {
+        read_method(vm, spec);
+    }
     int rc = un_buf_append(&vm->request, spec->request_head, spec->request_head_len);
     rc = rc < 0 ? rc : put_body(vm, &vm->request, spec->body, spec->body_len, spec->body_eof);
     if (rc < 0) {
@@ -210,6 +244,8 @@ void connection_input(struct hv_vm *vm, const void *data, size_t len, bool eof)
     }
 }
 
+static void connect_anew(struct hv_vm *vm);
+
 /* --- the machine's side ------------------------------------------------------------------------- */
 
 static void deliver(struct hv_vm *vm);
@@ -242,6 +278,10 @@ void connection_requeue(struct hv_vm *vm)
 static void try_again_or_lose(struct hv_vm *vm, const char *why)
 {
     struct machine *mc = vm->mc;
+    if (vm->reused && mc->state == MACHINE_READY) {
+        connect_anew(vm);
+        return;
+    }
     if (mc->proven || vm->request.len == 0 || mc->state != MACHINE_READY) {
         connection_end(vm, HV_EXIT_LOST, why);
         return;
@@ -265,14 +305,29 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     deliver(vm);
 }
 
-/* Hands out what has come, or the end behind it. */
+/* A guest sends a packet at a time, and to be woken for each costs more than the packet. Of an answer
+ * whose length is known so much is awaited as surely comes (socket(7), SO_RCVLOWAT). */
+static void await_more(struct hv_vm *vm)
+{
+    uint64_t rest = answer_watch_rest(&vm->watch);
+    int least = rest < 1 ? 1 : rest < READ_LEAST ? (int)rest : READ_LEAST;
+    if (least != (vm->read_least ? vm->read_least : 1)) {
+        vm->read_least = least;
+        setsockopt(bufferevent_getfd(vm->bev), SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
+    }
+}
+
+/* Hands out what has come, or the end behind it. The piece that is out is taken from the socket's
+ * buffer, which so can be read into meanwhile, up to its watermark. */
 static void deliver(struct hv_vm *vm)
 {
-    struct evbuffer *in = vm->bev ? bufferevent_get_input(vm->bev) : NULL;
-    if (!in || vm->output_out || vm->ended) {
+    if (!vm->bev || vm->output_len || vm->ended) {
         return;
     }
-    size_t len = evbuffer_get_contiguous_space(in);
+    if (evbuffer_get_length(vm->piece) == 0) {
+        evbuffer_add_buffer(vm->piece, bufferevent_get_input(vm->bev));
+    }
+    size_t len = evbuffer_get_contiguous_space(vm->piece);
     if (len == 0) {
         if (vm->peer_closed) {
             connection_end(vm, HV_EXIT_DONE, "");
@@ -286,63 +341,89 @@ static void deliver(struct hv_vm *vm)
         un_buf_done(&vm->request);
         service_changed(vm->sv);
     }
-    vm->output_out = true;
-    bufferevent_disable(vm->bev, EV_READ);
-    vm->events->on_output(vm->arg, evbuffer_pullup(in, (ev_ssize_t)len), len, NULL);
+    vm->output_len = len;
+    const uint8_t *data = evbuffer_pullup(vm->piece, (ev_ssize_t)len);
+    answer_watch_feed(&vm->watch, data, len);
+    await_more(vm);
+    vm->events->on_output(vm->arg, data, len, NULL);
 }
 
 void connection_output_done(struct hv_vm *vm)
 {
-    struct evbuffer *in = vm->bev ? bufferevent_get_input(vm->bev) : NULL;
     if (vm->raw) {
         stream_output_done(vm);
         return;
     }
-    if (!in || !vm->output_out || vm->ended) {
+    if (!vm->bev || !vm->output_len || vm->ended) {
         return;
     }
-    vm->output_out = false;
-    evbuffer_drain(in, evbuffer_get_contiguous_space(in));
-    if (!vm->peer_closed) {
-        bufferevent_enable(vm->bev, EV_READ);
+    evbuffer_drain(vm->piece, vm->output_len);
+    vm->output_len = 0;
+    if (vm->peer_closed || evbuffer_get_length(vm->piece) > 0 ||
+        evbuffer_get_length(bufferevent_get_input(vm->bev)) > 0) {
+        /* From the loop, not from inside. */
+        bufferevent_trigger(vm->bev, EV_READ,
+                            BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
     }
-    /* More may stand there already: from the loop, not from inside. */
-    bufferevent_trigger(vm->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
 }
 
-void connection_assign(struct hv_vm *vm, struct machine *mc)
+/* Sends the request over vm->bev, NULL for none. */
+static void send_request(struct hv_vm *vm, bool is_connected)
 {
+    struct sockaddr *addr = (struct sockaddr *)&vm->mc->addr;
     int one = 1;
-    bool first = mc->probe_open;
-    vm->mc = mc;
-    mc->in_flight++;
-    un_list_push(&mc->connections, &vm->node);
-    vm->bev = first
-                  ? mc->probe
-                  : bufferevent_socket_new(un_loop_base(vm->drv->loop), -1, BEV_OPT_CLOSE_ON_FREE);
-    if (first) {
-        mc->probe = NULL;
-        mc->probe_open = false;
-    }
     if (!vm->bev) {
         connection_end(vm, HV_EXIT_LOST, "out of memory");
-        return;
-    }
-    if (vm->raw) {
-        stream_assign(vm, first);
         return;
     }
     bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm);
     bufferevent_setwatermark(vm->bev, EV_WRITE, INPUT_ROOM, 0);
     bufferevent_setwatermark(vm->bev, EV_READ, 0, INPUT_ROOM);
-    if ((!first &&
-         bufferevent_socket_connect(vm->bev, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) ||
+    if ((!is_connected && bufferevent_socket_connect(vm->bev, addr, sizeof(vm->mc->addr)) < 0) ||
         bufferevent_write(vm->bev, vm->request.data, vm->request.len) < 0 ||
         bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
         connection_end(vm, HV_EXIT_LOST, "no connection to the machine");
         return;
     }
     setsockopt(bufferevent_getfd(vm->bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
+static struct bufferevent *new_socket(struct hv_vm *vm)
+{
+    return bufferevent_socket_new(un_loop_base(vm->drv->loop), -1, BEV_OPT_CLOSE_ON_FREE);
+}
+
+/* The machine had closed the connection before it saw the request. */
+static void connect_anew(struct hv_vm *vm)
+{
+    bufferevent_free(vm->bev);
+    vm->bev = new_socket(vm);
+    vm->reused = vm->peer_closed = false;
+    send_request(vm, false);
+}
+
+void connection_assign(struct hv_vm *vm, struct machine *mc)
+{
+    bool is_probed = mc->probe_open;
+    vm->mc = mc;
+    mc->in_flight++;
+    un_list_push(&mc->connections, &vm->node);
+    if (is_probed) {
+        vm->bev = un_steal(&mc->probe);
+        mc->probe_open = false;
+    } else {
+        vm->bev = vm->repeatable ? keep_take(mc) : NULL;
+        vm->reused = vm->bev;
+        vm->bev = vm->bev ? vm->bev : new_socket(vm);
+    }
+    if (vm->raw && vm->bev) {
+        stream_assign(vm, is_probed);
+        return;
+    }
+    send_request(vm, is_probed || vm->reused);
+    if (vm->ended) {
+        return;
+    }
     if (!vm->started) {
         vm->started = true;
         vm->events->on_started(vm->arg);

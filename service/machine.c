@@ -101,6 +101,7 @@ void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why)
     if (mc->opened) {
         mc->sv->drv->on_end(mc->sv->drv->arg, mc);
     }
+    keep_drop_all(mc);
     while (!un_list_empty(&mc->connections)) {
         connection_lost(un_list_first(&mc->connections, struct hv_vm, node), kind, why);
     }
@@ -316,7 +317,9 @@ static void on_made(void *arg, int rc, const struct un_error *err)
 {
     struct machine *mc = arg;
     if (rc < 0) {
-        fail(mc, HV_EXIT_LOST, err->text);
+        char why[160]; /* `err` goes with the machine */
+        snprintf(why, sizeof(why), "%.159s", err->text);
+        fail(mc, HV_EXIT_LOST, why);
         return;
     }
     set_state(mc, MACHINE_PAUSED);
@@ -393,8 +396,8 @@ static void on_exit_(void *arg, const struct hv_exit *why)
     struct machine *mc = arg;
     char text[320];
     tell_line(mc);
-    snprintf(text, sizeof(text), "%s%s%.60s", why->detail,
-             mc->words[0] ? "; its last words: " : "", mc->words);
+    snprintf(text, sizeof(text), "%s%s%.60s", why->detail, mc->words[0] ? "; its last words: " : "",
+             mc->words);
     fail(mc, why->kind, text);
 }
 
@@ -503,6 +506,7 @@ int machine_begin(struct service *sv)
     un_id_new(mc->id);
     mc->begun_us = un_loop_now_us(sv->drv->loop);
     un_list_init(&mc->connections);
+    un_list_init(&mc->kept);
     un_timer_init(&mc->timer, sv->drv->loop, on_timer, mc);
     un_list_push(&sv->machines, &mc->node);
     sv->drv->machine_count++;

@@ -34,15 +34,25 @@ static bool in_use(const struct service_limits *l, const struct service_counts *
     return c->used_us && !c->leaving && now_us < c->used_us + rest_us(l);
 }
 
+bool service_remembered(const struct service_limits *l, const struct service_counts *c,
+                        uint64_t now_us)
+{
+    return c->used_us && !c->leaving && !l->exclusive &&
+           now_us < c->used_us + SERVICE_SPARE_RESTS * rest_us(l);
+}
+
 void service_decide(const struct service_limits *l, const struct service_counts *c, uint64_t now_us,
                     struct service_decision *ret)
 {
     uint32_t want = wanted(l, c), running = c->starting + c->ready;
-    bool used = in_use(l, c, now_us);
-    /* One to spare while it is in use; a service at rest has only what the minimum asks. */
-    uint32_t spare = used && want < l->max_machines ? 1 : 0;
+    bool used = in_use(l, c, now_us), kept = used || service_remembered(l, c, now_us);
+    /* One to spare; a service that is forgotten has only what the minimum asks. */
+    uint32_t spare = kept && want < l->max_machines ? 1 : 0;
     uint32_t lack = over(want, running);
-    *ret = (struct service_decision){.again_us = used ? c->used_us + rest_us(l) : 0};
+    *ret =
+        (struct service_decision){.again_us = used   ? c->used_us + rest_us(l)
+                                              : kept ? c->used_us + SERVICE_SPARE_RESTS * rest_us(l)
+                                                     : 0};
 
     if (now_us < c->retry_us) {
         ret->again_us = c->retry_us;
@@ -54,7 +64,7 @@ void service_decide(const struct service_limits *l, const struct service_counts 
     }
     if (c->waiting == 0 && !used) {
         ret->stop = least(c->idle, over(c->ready, want));
-        ret->discard = c->paused - ret->start;
+        ret->discard = over(c->paused - ret->start, spare);
         ret->abandon = c->leaving ? c->starting : 0;
     }
 }

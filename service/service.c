@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "common/cleanup.h"
-#include "common/limits.h"
 #include "common/clock.h"
+#include "common/limits.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
 #include "service/service_impl.h"
@@ -148,6 +148,7 @@ static struct service *service_new(struct hv_driver *drv, const struct hv_machin
         return NULL;
     }
     if (service_has_volumes(sv)) {
+        sv->limits.exclusive = true;
         sv->limits.max_machines = 1;
         sv->limits.min_machines = sv->limits.min_machines ? 1 : 0;
     }
@@ -341,8 +342,10 @@ static bool over(const struct service *sv, uint64_t now, uint64_t *again_us)
     if (sv->drv->drained) {
         return true;
     }
-    if (kept(sv)) {
-        return false;
+    struct service_counts counts;
+    count(sv, &counts);
+    if (kept(sv) || service_remembered(&sv->limits, &counts, now)) {
+        return false; /* the decision says until when */
     }
     *again_us = sv->failures > 0 && !sv->superseded ? sv->retry_us + FORGET_US : 0;
     return *again_us <= now;

@@ -7,6 +7,7 @@
 
 #include "common/bytes.h"
 #include "common/list.h"
+#include "llhttp/llhttp.h"
 #include "service/policy.h"
 #include "service/service.h"
 
@@ -122,12 +123,14 @@ struct machine {
     struct bufferevent
         *probe; /* an attempt to connect; READY: a connection for the first request */
     bool probe_open;
-    struct un_buf line; /* of the console */
-    char words[96];     /* its last line before that */
-    struct un_buf boot; /* per request: console bytes from before its request, bounded */
+    struct un_list kept; /* keep.c: open connections without a request */
+    unsigned kept_count;
     uint64_t probe_us;           /* when it was begun */
     bool asking;                 /* hv_machine_ops.ask is under way */
     enum hv_machine_heard heard; /* the last answer */
+    struct un_buf line;          /* of the console */
+    char words[96];              /* its last line before that */
+    struct un_buf boot;          /* per request: console bytes from before its request, bounded */
 };
 /* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
 int machine_begin(struct service *sv);
@@ -140,6 +143,22 @@ const char *machine_state_name(enum machine_state state);
 void machine_doubt(struct machine *mc);
 /* Its connection is broken off or was closed: one request less. */
 void machine_release(struct machine *mc);
+
+/* keep.c. Watches one answer for its end. `reusable`: it was whole, nothing stood behind it, and the
+ * connection may serve another request. */
+struct answer_watch {
+    llhttp_t parser;
+    bool head_only, watching, in_body, reusable;
+};
+void answer_watch_begin(struct answer_watch *w, bool head_only);
+void answer_watch_feed(struct answer_watch *w, const void *data, size_t len);
+/* How many bytes of it are to come, by its length; 0: not known, or none. */
+uint64_t answer_watch_rest(const struct answer_watch *w);
+/* Takes an open connection that waits for nothing; it is closed after a while, or with the machine. */
+void keep_give(struct machine *mc, struct bufferevent *bev);
+/* Gives the one that was used last; NULL: there is none. */
+struct bufferevent *keep_take(struct machine *mc);
+void keep_drop_all(struct machine *mc);
 
 /* It serves the connection from now on: what it wrote before is that one's log too. */
 void machine_give_boot_log(struct machine *mc, struct hv_vm *vm);
@@ -179,12 +198,17 @@ struct hv_vm {
     struct bufferevent *bev;
     struct un_buf request; /* head and first body bytes, kept until the machine has shown a sign */
     bool chunked, eof;     /* the body's framing; its last byte is in */
-    bool started, input_wanted, output_out, peer_closed, answered, ended, freed;
+    bool started, input_wanted, peer_closed, answered, ended, freed;
+    struct evbuffer *piece; /* of the answer, taken from bev; its first output_len bytes are out */
+    size_t output_len;
+    int read_least;  /* SO_RCVLOWAT; 0: as it was made */
+    bool repeatable; /* the request may be sent again: over a connection that may be closing */
+    bool reused;     /* that has served another request */
+    struct answer_watch watch;
     struct hv_exit why;
     /* UNID_INTERFACE_TCP: the machine has taken it, the client's end has been passed on, the machine's has
-     * been told; bytes of the piece that is out */
-    bool raw, taken, shut, output_ended;
-    size_t output_len;
+     * been told, a piece is out */
+    bool raw, taken, shut, output_ended, output_out;
     struct un_timer settle; /* connected, not counted as taken yet */
     struct un_post post;    /* on_ready, on_exit, on_gone */
 };

@@ -23,11 +23,15 @@
 
 #include "common/cleanup.h"
 #include "common/fault.h"
+#include "common/log.h"
 #include "hypervisor/libvirt/proc.h"
+#include "hypervisor/libvirt/qemucaps.h"
 #include "hypervisor/libvirt/usernet.h"
 #include "hypervisor/libvirt/xml.h"
 
-enum { REAP_MS = 10, END_TIMEOUT_MS = 10000 };
+#define QEMU_NAME "qemu-system-x86_64"
+
+enum { REAP_MS = 10, END_TIMEOUT_MS = 10000, CLEAR_MS = 1000, CLEAR_STEP_MS = 5 };
 
 /* libvirt's part that is the process's own; never undone, as libvirt has no way to. */
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
@@ -74,19 +78,18 @@ static void library_init(void)
 /* Finds QEMU in $PATH and the usual place. */
 static int find_emulator(struct lv_host *h, struct un_error *err)
 {
-    static const char name[] = "qemu-system-x86_64";
     const char *path = getenv("PATH");
     char dirs[4096];
     snprintf(dirs, sizeof(dirs), "/usr/bin:/usr/local/bin:%s", path ? path : "");
     char *save = NULL;
     for (char *dir = strtok_r(dirs, ":", &save); dir; dir = strtok_r(NULL, ":", &save)) {
-        if ((size_t)snprintf(h->emulator, sizeof(h->emulator), "%s/%s", dir, name) <
+        if ((size_t)snprintf(h->emulator, sizeof(h->emulator), "%s/%s", dir, QEMU_NAME) <
                 sizeof(h->emulator) &&
             access(h->emulator, X_OK) == 0) {
             return 0;
         }
     }
-    return un_error_set(err, -ENOENT, "%s is not installed: install qemu-system-x86", name);
+    return un_error_set(err, -ENOENT, "%s is not installed: install qemu-system-x86", QEMU_NAME);
 }
 
 /* While libvirt may be waiting for a QEMU that has ended (one that it probed, one that failed to
@@ -133,25 +136,48 @@ static void reaper_put(void)
     pthread_mutex_unlock(&reaper_lock);
 }
 
+/* Has libvirt look at a QEMU; what it finds it keeps in its cache. False: it cannot make a microvm. */
+static bool look_at(virConnectPtr conn, const char *emulator)
+{
+    char *caps = virConnectGetDomainCapabilities(conn, emulator, "x86_64", "microvm", "qemu", 0);
+    free(caps);
+    return caps;
+}
+
+/* Domains are run by a second path of the same QEMU, of which libvirt asks less: see qemucaps.h. Where
+ * that cannot be, by the first. */
+static void choose_path(struct lv_host *h, virConnectPtr conn)
+{
+    char cache[LV_PATH_SIZE + 16], alias[LV_PATH_SIZE];
+    struct un_error why = UN_ERROR_INIT;
+    snprintf(cache, sizeof(cache), "%s/cache", h->place->state);
+    if ((size_t)snprintf(alias, sizeof(alias), "%s/%s", h->place->work, QEMU_NAME) <
+            sizeof(alias) &&
+        symlink(h->emulator, alias) == 0 &&
+        lv_qemucaps_lighten(cache, h->emulator, alias, &why) == 0 && look_at(conn, alias)) {
+        memcpy(h->run, alias, sizeof(alias));
+    } else {
+        un_log(UN_LOG_DEBUG, "libvirt's domains are made slowly", "reason", why.text);
+    }
+}
+
 static virConnectPtr connect_embedded(struct lv_host *h, struct un_error *err)
 {
     char uri[LV_PATH_SIZE + 32];
     snprintf(uri, sizeof(uri), "qemu:///embed?root=%s/root", h->place->work);
     reaper_get();
     virConnectPtr conn = virConnectOpen(uri);
-    char *caps =
-        conn ? virConnectGetDomainCapabilities(conn, h->emulator, "x86_64", "microvm", "qemu", 0)
-             : NULL;
     if (!conn) {
         virt_error(err, -ENOENT,
                    "libvirt's embedded QEMU driver does not start (install "
                    "libvirt-daemon-driver-qemu)");
-    } else if (!caps) {
+    } else if (!look_at(conn, h->emulator)) {
         virt_error(err, -ENOENT, "QEMU cannot make a microvm");
         virConnectClose(conn);
         conn = NULL;
+    } else {
+        choose_path(h, conn);
     }
-    free(caps);
     reaper_put();
     return conn;
 }
@@ -177,6 +203,7 @@ int lv_host_open(struct lv_host *h, struct un_error *err)
             "does not start: install libvirt-daemon-system, or run adduser --system "
             "--group --no-create-home libvirt-qemu");
     }
+    memcpy(h->run, h->emulator, sizeof(h->run));
     lv_tree_remove(h->place->work); /* of an attempt that failed */
     rc = lv_place_prepare(h->place, err);
     if (rc < 0) {
@@ -231,7 +258,7 @@ static int start_domain(struct lv_shell *s, const char *accelerator, struct un_e
                                .mem_bytes = s->mem_bytes,
                                .rom_path = rom,
                                .socket_path = socket_path,
-                               .emulator = s->host->emulator};
+                               .emulator = s->host->run};
     un_autobuf struct un_buf xml = {0};
     int rc = lv_xml_build(&spec, &xml);
     if (rc == 0) {
@@ -362,7 +389,7 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
     file_path(s, "s", "", console);
     struct lv_machine_xml_spec xml_spec = {.name = s->name,
                                            .accelerator = accelerator,
-                                           .emulator = s->host->emulator,
+                                           .emulator = s->host->run,
                                            .console_path = console,
                                            .machine = &seen};
     un_autobuf struct un_buf xml = {0};
@@ -444,10 +471,25 @@ void lv_shell_reap(struct lv_shell *s)
     }
 }
 
+/* libvirt has seen QEMU's end by itself and clears up, up to 200 ms, with the domain locked. Whoever
+ * looks the domain up meanwhile waits for that with the list of domains locked, and so does everybody
+ * who makes one. Until the file of its process id is gone, then. */
+static void wait_cleared(const struct lv_shell *s)
+{
+    char path[FILE_SIZE];
+    file_path(s, "root/run/qemu", ".pid", path);
+    for (int ms = 0; ms < CLEAR_MS && access(path, F_OK) == 0; ms += CLEAR_STEP_MS) {
+        usleep(CLEAR_STEP_MS * 1000);
+    }
+}
+
 void lv_shell_destroy(struct lv_shell *s)
 {
     char path[FILE_SIZE];
     lv_shell_reap(s);
+    if (s->domain && s->killed && !s->host->uri) {
+        wait_cleared(s);
+    }
     if (s->domain) {
         reaper_get();                /* one whose process was not found is ended by libvirt */
         virDomainDestroy(s->domain); /* that it has ended already is no error */

@@ -19,6 +19,7 @@ struct lv_host {
     const char *uri; /* NULL: embedded */
     void *conn;      /* virConnectPtr */
     char emulator[LV_PATH_SIZE];
+    char run[LV_PATH_SIZE]; /* the same QEMU, as domains call it */
 };
 
 /* A paused domain with its memory mapped here, and the doorbell connected. */
@@ -41,7 +42,7 @@ void lv_host_close(struct lv_host *h);
 /* Whether the connection still works. */
 bool lv_host_alive(struct lv_host *h);
 
-/* Makes a shell; on failure nothing is left of it. Some 300 ms. */
+/* Makes a shell; on failure nothing is left of it. Some 40 ms. */
 int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_bytes,
                     struct lv_shell *ret, struct un_error *err);
 

@@ -343,9 +343,8 @@ static int lv_machine_new(struct hv_driver *drv, const struct hv_machine_spec *s
     m->events = spec->events;
     m->arg = spec->arg;
     m->shell = (struct lv_shell){.pidfd = -1, .sock = -1};
-    m->why = (struct hv_exit){.kind = HV_EXIT_LOST,
-                              .fault_vector = ~0u,
-                              .detail = "the machine ended: QEMU went away"};
+    m->why = (struct hv_exit){
+        .kind = HV_EXIT_LOST, .fault_vector = ~0u, .detail = "the machine ended: QEMU went away"};
     un_timer_init(&m->end_timer, drv->loop, on_end_timer, m);
     un_list_push(&drv->machines, &m->node);
     un_list_init(&m->want.node);

@@ -219,8 +219,7 @@ void lv_news_listen(struct lv_news *n, void *conn)
         count(n);
         if (virConnectDomainQemuMonitorEventRegister(
                 conn, NULL, "^(SHUTDOWN|GUEST_PANICKED|WATCHDOG)$", on_qemu, n,
-                on_registration_gone,
-                VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX) < 0) {
+                on_registration_gone, VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX) < 0) {
             unref(n);
         }
     }

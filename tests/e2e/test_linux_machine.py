@@ -1,6 +1,7 @@
 """Linux as a machine image: Debian's cloud kernel with busybox, as examples/linux-machine builds it, over taps in
 a network namespace and over QEMU's user network without any rights; and machines that boot from a disk."""
 
+import json
 import os
 import pathlib
 import re
@@ -199,8 +200,13 @@ def test_a_disk_boots_by_firmware(user, form):
     text = f"booted from a {form} disk".encode()
     sector = boot_sector(text)
     image = sector + bytes(2047 * 512) if form == "raw" else qcow2(b"", first=sector)
-    deploy(user, form, image, 16)
+    deploy(user, form, image, 16, service=True)
     waits = user.connection(unix=True)
     waits.request("GET", f"/fn/{form}/")  # nobody ever listens
-    harness.wait_for(lambda: text.decode() in user.log(), "the disk's words", WAKE_S)
+
+    def told():
+        logs = user.get(f"/api/v1/functions/{form}/logs", unix=True).ok(200).json["items"]
+        return text.decode() in json.dumps(logs)
+
+    harness.wait_for(told, "the disk's words", WAKE_S)
     waits.close()

@@ -77,6 +77,7 @@ struct lookup {
 struct registry {
     struct un_loop *loop;
     struct function_version versions[WORLD_FUNCTIONS];
+    bool hidden[WORLD_FUNCTIONS]; /* not live */
     size_t count;
     bool hold;
     struct un_list held;
@@ -89,32 +90,44 @@ static unsigned image_refs;
 static struct {
     void (*fn)(void *arg, const char *name);
     void *arg;
-} listeners[2];
+} listeners[3];
+
+static size_t listener(void (*fn)(void *arg, const char *name))
+{
+    size_t i = 0;
+
+    while (i < UN_ARRAY_SIZE(listeners) && listeners[i].fn != fn) {
+        i++;
+    }
+    assert_true(i < UN_ARRAY_SIZE(listeners));
+    return i;
+}
 
 void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
 {
-    size_t i = listeners[0].fn ? 1 : 0;
+    size_t i = listener(NULL);
 
-    assert_null(listeners[i].fn);
     listeners[i].fn = fn;
     listeners[i].arg = arg;
 }
 
 void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
 {
-    size_t i = listeners[0].fn == fn ? 0 : 1;
-
-    assert_ptr_equal(listeners[i].fn, fn);
-    listeners[i].fn = NULL;
+    listeners[listener(fn)].fn = NULL;
 }
 
-void world_change(struct world *w, const char *name)
+static void change(const char *name)
 {
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < UN_ARRAY_SIZE(listeners); i++) {
         if (listeners[i].fn) {
             listeners[i].fn(listeners[i].arg, name);
         }
     }
+}
+
+void world_change(struct world *w, const char *name)
+{
+    change(name);
 }
 
 const char *function_driver_name(enum function_driver d)
@@ -151,7 +164,7 @@ void function_unref(struct function_version *v)
 static struct function_version *find(struct registry *r, const char *name)
 {
     for (size_t i = 0; i < r->count; i++) {
-        if (strcmp(r->versions[i].name, name) == 0) {
+        if (!r->hidden[i] && strcmp(r->versions[i].name, name) == 0) {
             return &r->versions[i];
         }
     }
@@ -240,23 +253,119 @@ void function_list(struct registry *r, const char *after, unsigned limit, functi
     un_loop_post(r->loop, &l->post);
 }
 
-/* The world has no services. */
+/* --- versions: live, kept, failed ------------------------------------------------------------- */
+
+struct kept_listing {
+    struct un_post post;
+    struct registry *registry;
+    function_list_cb cb;
+    void *arg;
+};
+
+static void answer_kept(void *arg)
+{
+    struct kept_listing *l = arg;
+    struct registry *r = l->registry;
+    struct un_error err = UN_ERROR_INIT;
+    struct function_version *list[WORLD_FUNCTIONS];
+    size_t count = 0;
+
+    for (size_t i = 0; i < r->count; i++) {
+        if (!r->hidden[i] && r->versions[i].config.machine.min_instances > 0) {
+            list[count++] = &r->versions[i];
+        }
+    }
+    l->cb(l->arg, 0, list, count, &err);
+    free(l);
+}
+
 void function_list_kept(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
                         void *arg)
 {
-    fail();
+    struct kept_listing *l = calloc(1, sizeof(*l));
+
+    assert_non_null(l);
+    *l = (struct kept_listing){
+        .post = {.fn = answer_kept, .arg = l}, .registry = r, .cb = cb, .arg = arg};
+    un_loop_post(r->loop, &l->post);
+}
+
+struct noting {
+    struct un_post post;
+    struct registry *registry;
+    char name[64];
+    uint32_t version;
+    function_done_cb ready;
+    function_failed_cb failed;
+    void *arg;
+};
+
+static void answer_note(void *arg)
+{
+    struct noting *n = arg;
+    struct registry *r = n->registry;
+    struct un_error err = UN_ERROR_INIT;
+    struct function_version *back = NULL;
+
+    for (size_t i = 0; i < r->count; i++) {
+        struct function_version *v = &r->versions[i];
+
+        if (strcmp(v->name, n->name) == 0 && v->version == n->version && n->ready) {
+            v->ready_us = 1;
+        } else if (strcmp(v->name, n->name) == 0 && v->version + 1 == n->version && n->failed) {
+            back = v;
+        }
+    }
+    if (back) {
+        r->hidden[back - r->versions] = false;
+        for (size_t i = 0; i < r->count; i++) {
+            r->hidden[i] |= &r->versions[i] != back && strcmp(r->versions[i].name, n->name) == 0;
+        }
+    }
+    change(n->name);
+    if (n->ready) {
+        n->ready(n->arg, 0, &err);
+    } else {
+        n->failed(n->arg, 0, back, &err);
+    }
+    free(n);
+}
+
+static struct noting *noting_new(struct registry *r, const char *name, uint32_t version, void *arg)
+{
+    struct noting *n = calloc(1, sizeof(*n));
+
+    assert_non_null(n);
+    *n = (struct noting){
+        .post = {.fn = answer_note, .arg = n}, .registry = r, .version = version, .arg = arg};
+    snprintf(n->name, sizeof(n->name), "%s", name);
+    un_loop_post(r->loop, &n->post);
+    return n;
 }
 
 void function_note_ready(struct registry *r, const char *name, uint32_t version,
                          function_done_cb cb, void *arg)
 {
-    fail();
+    noting_new(r, name, version, arg)->ready = cb;
 }
 
 void function_note_failed(struct registry *r, const char *name, uint32_t version, const char *why,
                           function_failed_cb cb, void *arg)
 {
-    fail();
+    noting_new(r, name, version, arg)->failed = cb;
+}
+
+void world_live(struct world *w, struct function_version *v)
+{
+    struct registry *r = w->registry;
+
+    for (size_t i = 0; i < r->count; i++) {
+        if (strcmp(r->versions[i].name, v->name) == 0) {
+            r->hidden[i] = &r->versions[i] != v;
+        }
+    }
+    change(v->name);
+    world_run(w);
 }
 
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg)

@@ -47,6 +47,8 @@ void world_barrier(struct world *w);
 struct function_version *world_function(struct world *w, const char *name, const char *args);
 /* As if the function had been deployed anew, or its aliases changed. */
 void world_change(struct world *w, const char *name);
+/* One of several versions of a name is live. */
+void world_live(struct world *w, struct function_version *v);
 /* Lookups are not in the cache and answered only by world_answer_lookups. */
 void world_hold_lookups(struct world *w, bool hold);
 void world_answer_lookups(struct world *w);

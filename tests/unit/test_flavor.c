@@ -88,7 +88,9 @@ static void images_say_what_they_are(void **state)
     } cases[] = {{"\x7f"
                   "ELF ... Powered by Unikraft ...",
                   "unikraft"},
+                 {"%s: [libkvmplat] %s", "unikraft"},
                  {"xx Solo5: Bindings", "solo5"},
+                 {"a disk with NVMTFS", "nanos"},
                  {"rumprun on Solo5", "rumprun"},
                  {"nothing", "plain"},
                  {"", "plain"}};

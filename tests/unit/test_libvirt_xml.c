@@ -17,6 +17,7 @@
 #include "hypervisor/libvirt/bind.h"
 #include "hypervisor/libvirt/place.h"
 #include "hypervisor/libvirt/proc.h"
+#include "hypervisor/libvirt/qemucaps.h"
 #include "hypervisor/libvirt/rom.h"
 #include "hypervisor/libvirt/xml.h"
 
@@ -204,6 +205,51 @@ static void removal_follows_no_link(void **state)
     lv_tree_remove(dir);
 }
 
+/* sha256("/usr/bin/qemu"), sha256("/run/x/qemu") */
+#define CAPS_OF_QEMU                                                                               \
+    "%s/qemu/capabilities/"                                                                        \
+    "6e465190516b5d68253e60e3b650e497f37db9aab63e7293acc2095f5e0407c5.xml"
+#define CAPS_OF_ALIAS                                                                              \
+    "%s/qemu/capabilities/"                                                                        \
+    "087995f737bf5e25d04c5aa17e87e8e5d4236c39abda430d9285d6ba0d14d417.xml"
+
+static void put_caps(const char *dir, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof(path), CAPS_OF_QEMU, dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void libvirt_remembers_less_of_the_second_path(void **state)
+{
+    char dir[] = "/tmp/unid-test-caps-XXXXXX", path[256], seen[256] = "";
+    struct un_error err = UN_ERROR_INIT;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/qemu", dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof(path), "%s/qemu/capabilities", dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(lv_qemucaps_lighten(dir, "/usr/bin/qemu", "/run/x/qemu", &err), -ENOENT);
+
+    put_caps(dir, "<qemuCaps><emulator>/usr/bin/qemu</emulator>"
+                  "<flag name='a'/><flag name='cpu-unavailable-features'/><flag name='b'/>");
+    assert_int_equal(lv_qemucaps_lighten(dir, "/usr/bin/qemu", "/run/x/qemu", &err), 0);
+    snprintf(path, sizeof(path), CAPS_OF_ALIAS, dir);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_non_null(fgets(seen, sizeof(seen), f));
+    fclose(f);
+    assert_string_equal(seen, "<qemuCaps><emulator>/run/x/qemu</emulator>"
+                              "<flag name='a'/><flag name='b'/>");
+
+    put_caps(dir, "<qemuCaps><emulator>/usr/bin/qemu</emulator><flag name='a'/>");
+    assert_int_equal(lv_qemucaps_lighten(dir, "/usr/bin/qemu", "/run/x/qemu", &err), -EINVAL);
+    lv_tree_remove(dir);
+}
+
 static void no_other_process_is_ours(void **state)
 {
     assert_false(lv_proc_matches(getpid(), "unid-0123456789-"));
@@ -225,6 +271,7 @@ int main(void)
         cmocka_unit_test(fault_is_read_from_the_mailbox),
         cmocka_unit_test(tag_stays_with_the_state_directory),
         cmocka_unit_test(removal_follows_no_link),
+        cmocka_unit_test(libvirt_remembers_less_of_the_second_path),
         cmocka_unit_test(no_other_process_is_ours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,14 +30,16 @@ static struct {
     uint64_t boot_us;
     unsigned
         drops; /* connections that are taken and closed at first, as QEMU's user network does */
-    unsigned made, started, gone, open_volumes, most_volumes;
+    unsigned made, started, gone, accepted, open_volumes, most_volumes;
     enum hv_exit_kind end; /* how machines that are told to end do */
     const char *says;      /* when they have booted */
     /* As behind QEMU's user network: connections are taken from the start on and answered when the guest
      * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
     bool forwards, mute;
     unsigned early, taken; /* connections before there was a card; in all */
-    char disks[256]; /* of the machine made last */
+    const char *answer;    /* to a request with KEEP in it, over a connection that stays open */
+    bool answers_once;     /* ... and is closed when another request comes */
+    char disks[256];       /* of the machine made last */
 } fake;
 
 struct hv_driver {
@@ -121,10 +123,39 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     bufferevent_free(bev);
 }
 
+/* Of the answer that goes out byte by byte, what is left. */
+static const char *slow;
+static struct un_timer slow_timer;
+
+static void on_slow(void *arg)
+{
+    if (*slow) {
+        bufferevent_write(arg, slow++, 1);
+        assert_int_equal(un_timer_arm_in(&slow_timer, 2000), 0);
+    }
+}
+
+static void on_next(struct bufferevent *bev, void *arg)
+{
+    bufferevent_free(bev);
+}
+
 /* Answers with the request itself, all of it, and closes: enough to look at what came. */
 static void on_read(struct bufferevent *bev, void *arg)
 {
     struct evbuffer *in = bufferevent_get_input(bev);
+    if (evbuffer_search(in, "KEEP", 4, NULL).pos >= 0) {
+        slow = evbuffer_search(in, "SLOW", 4, NULL).pos >= 0 ? fake.answer : NULL;
+        evbuffer_drain(in, evbuffer_get_length(in));
+        if (slow) {
+            un_timer_init(&slow_timer, ((struct hv_machine *)arg)->drv->loop, on_slow, bev);
+            on_slow(bev);
+            return;
+        }
+        bufferevent_write(bev, fake.answer, strlen(fake.answer));
+        bufferevent_setcb(bev, fake.answers_once ? on_next : on_read, NULL, on_event, arg);
+        return;
+    }
     struct evbuffer_ptr end = evbuffer_search(in, "END", 3, NULL);
     if (end.pos < 0) {
         return;
@@ -155,6 +186,7 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
                       void *arg)
 {
     struct hv_machine *m = arg;
+    fake.accepted++;
     if (fake.drops) {
         fake.drops--;
         evutil_closesocket(fd);
@@ -408,6 +440,7 @@ static int close_world(void **state)
         run_for(w, 20);
     }
     assert_true(w->drained);
+    run_for(w, 20); /* the fake's ends of connections that were held */
     assert_int_equal(fake.made, fake.gone);
     hv_driver_ops(w->drv)->close(w->drv);
     un_loop_free(w->loop);
@@ -531,6 +564,19 @@ static struct service_stats stats_of(struct world *w)
     return s;
 }
 
+/* Until it has its answer, as the scheduler does that knows its end. */
+static void ask(struct world *w, struct request *r, const char *text)
+{
+    r->hold_output = true;
+    begin(w, r, text);
+    for (int i = 0; i < 500 && r->answer.len == 0 && !r->exited; i++) {
+        run_for(w, 10);
+    }
+    assert_false(r->exited);
+    finish(r);
+    *r = (struct request){0};
+}
+
 /* --- tests -------------------------------------------------------------------------------------- */
 
 static void a_request_wakes_a_machine(void **state)
@@ -550,6 +596,81 @@ static void a_request_wakes_a_machine(void **state)
     wait_exit(&again);
     assert_string_equal((const char *)again.answer.data, "again END");
     finish(&again);
+    assert_int_equal(fake.started, 1);
+}
+
+#define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+static void an_open_connection_serves_the_next_request(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.answer = ANSWER;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    unsigned first = fake.accepted; /* attempts to connect count too */
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    ask(w, &r, "HEAD /KEEP HTTP/1.1\r\n\r\n"); /* with a body, against the rules */
+    assert_int_equal(fake.accepted, first);
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 1);
+    /* What cannot be repeated goes over a connection of its own. */
+    ask(w, &r, "POST /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 2);
+}
+
+static void a_connection_that_is_to_be_closed_is(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    static const char *const answers[] = {
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nok", /* more than it said */
+        "what is this?",
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(answers); i++) {
+        fake.answer = answers[i];
+        ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+        unsigned before = fake.accepted;
+        ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+        assert_int_equal(fake.accepted, before + 1);
+    }
+}
+
+/* As the scheduler: until the answer is whole. */
+static void answers_are_passed_on_however_they_come(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *request, *answer;
+    } cases[] = {
+        {"HEAD /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n"},
+        {"GET /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 304 OK\r\nContent-Length: 70000\r\n\r\n"},
+        {"GET /KEEP SLOW HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(cases); i++) {
+        struct request r = {0};
+        fake.answer = cases[i].answer;
+        begin(w, &r, cases[i].request);
+        for (int t = 0; t < 300 && r.answer.len < strlen(fake.answer); t++) {
+            run_for(w, 10);
+        }
+        assert_int_equal(r.answer.len, strlen(fake.answer));
+        finish(&r);
+    }
+}
+
+static void a_connection_that_was_closed_meanwhile_is_no_failure(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.answer = ANSWER;
+    fake.answers_once = true;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    unsigned first = fake.accepted;
+    ask(w, &r, "GET /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, first + 1);
     assert_int_equal(fake.started, 1);
 }
 
@@ -681,9 +802,33 @@ static void idle_machines_go(void **state)
     begin(w, &r, "END");
     wait_exit(&r);
     finish(&r);
-    run_for(w, 400);
+    run_for(w, 300);
+    assert_int_equal(stats_of(w).machines_ready, 0);
+    assert_int_equal(stats_of(w).machines_paused, 1); /* asleep, ready to be woken */
+    assert_int_equal(stats_of(w).services, 1);
+    run_for(w, 500);
     assert_int_equal(fake.gone, fake.made);
     assert_int_equal(stats_of(w).services, 0);
+}
+
+static void what_is_asleep_wakes_by_its_paused_machine(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, again = {0};
+    w->config.idle_timeout_ms = 100;
+    w->config.max_instances = 1;
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+    run_for(w, 250);
+    unsigned made = fake.made;
+    assert_int_equal(stats_of(w).machines_ready, 0);
+    assert_int_equal(stats_of(w).machines_paused, 1);
+    begin(w, &again, "END");
+    wait_exit(&again);
+    assert_int_equal(again.why.kind, HV_EXIT_DONE);
+    assert_int_equal(fake.made, made);
+    finish(&again);
 }
 
 static void a_body_follows_in_pieces(void **state)
@@ -1145,7 +1290,8 @@ static void a_console_line_says_ready(void **state)
     fake.says = "booting\n";
     begin(w, &late, "END"); /* its port would answer */
     wait_exit(&late);
-    assert_non_null(strstr(late.why.detail, "its console did not say \"serving on\" within 100 ms"));
+    assert_non_null(
+        strstr(late.why.detail, "its console did not say \"serving on\" within 100 ms"));
     finish(&late);
 }
 
@@ -1204,6 +1350,10 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
     const struct CMUnitTest tests[] = {
         T(a_request_wakes_a_machine),
+        T(an_open_connection_serves_the_next_request),
+        T(a_connection_that_is_to_be_closed_is),
+        T(answers_are_passed_on_however_they_come),
+        T(a_connection_that_was_closed_meanwhile_is_no_failure),
         T(files_are_held_as_long_as_a_machine_may_open_them),
         T(the_herd_gets_one_machine),
         T(behind_a_forwarded_port_the_guest_is_waited_for),
@@ -1211,6 +1361,7 @@ int main(void)
         T(more_than_fit_get_another),
         T(per_request_machines_end_with_it),
         T(idle_machines_go),
+        T(what_is_asleep_wakes_by_its_paused_machine),
         T(a_body_follows_in_pieces),
         T(output_waits_for_its_reader),
         T(a_crash_loop_is_told_and_backs_off),

@@ -69,10 +69,32 @@ static void idle_machines_go_but_the_minimum(void **state)
     assert_int_equal(d.again_us, 160 * S);
     d = decide(l, c, 160 * S);
     assert_int_equal(d.stop, 3);
-    assert_int_equal(d.discard, 1);
-    assert_int_equal(d.again_us, 0);
+    assert_int_equal(d.discard, 0);
     l.min_machines = 2;
     assert_int_equal(decide(l, c, 160 * S).stop, 1);
+}
+
+static void a_paused_machine_outlives_the_last_running_one(void **state)
+{
+    struct service_limits l = plain;
+    l.max_machines = 1;
+    struct service_counts c = {.ready = 1, .idle = 1, .used_us = 100 * S};
+    assert_int_equal(decide(l, c, 159 * S).make, 0); /* the one that may be runs */
+    c = (struct service_counts){.used_us = 100 * S};
+    struct service_decision d = decide(l, c, 161 * S);
+    assert_int_equal(d.make, 1);
+    assert_int_equal(d.again_us, 400 * S);
+    c.paused = 1;
+    d = decide(l, c, 399 * S);
+    assert_int_equal(d.make + d.start + d.discard, 0);
+    c.waiting = 1;
+    assert_int_equal(decide(l, c, 399 * S).start, 1);
+    c.waiting = 0;
+    d = decide(l, c, 400 * S);
+    assert_int_equal(d.discard, 1);
+    assert_int_equal(d.again_us, 0);
+    l.exclusive = true; /* another may need what it holds */
+    assert_int_equal(decide(l, c, 161 * S).discard, 1);
 }
 
 static void busy_machines_stay(void **state)
@@ -156,6 +178,7 @@ int main(void)
         cmocka_unit_test(one_wake_serves_the_herd),
         cmocka_unit_test(never_more_than_the_maximum),
         cmocka_unit_test(idle_machines_go_but_the_minimum),
+        cmocka_unit_test(a_paused_machine_outlives_the_last_running_one),
         cmocka_unit_test(busy_machines_stay),
         cmocka_unit_test(the_minimum_runs_without_requests),
         cmocka_unit_test(per_request_means_one_each),
