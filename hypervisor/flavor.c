@@ -34,8 +34,7 @@ static const struct hv_flavor flavors[] = {
      .template = "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}"},
     {.name = "osv",
      .type = HV_MACHINE_Q35,
-     .template =
-         "--ip=eth0,{ip},{netmask} --defaultgw={gateway} --nameserver={dns} {append}"},
+     .template = "--ip=eth0,{ip},{netmask} --defaultgw={gateway} --nameserver={dns} {append}"},
     {.name = "rumprun",
      .type = HV_MACHINE_PC,
      .template = "{\"cmdline\":\"{append}\",\"net\":{\"if\":\"vioif0\",\"type\":\"inet\","

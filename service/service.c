@@ -15,7 +15,7 @@ enum {
     FAILURES_MOST = 3, /* in a row, then those who wait are told */
     MEMORY_RETRY_US = 100000,
     MEMORY_RETRY_IDLE_US = 2000000, /* for a machine that nobody waits for */
-    FORGET_US = 600000000 /* failures of a version that nobody uses any more */
+    FORGET_US = 600000000           /* failures of a version that nobody uses any more */
 };
 
 static void decide(void *arg);
