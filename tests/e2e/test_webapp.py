@@ -22,7 +22,6 @@ NEEDS = ["/usr/sbin/nginx", "/usr/bin/php-cgi", "/bin/busybox"]
 WAKE_S = 120  # Linux, translated, on a busy machine
 
 pytestmark = [
-    pytest.mark.libvirt,
     pytest.mark.kvm,
     pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be opened"),
 ]

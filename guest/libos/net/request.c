@@ -159,6 +159,9 @@ static int64_t request_recv(struct socket *s, void *to, size_t len, int flags, s
             break;
         }
     }
+    if (done < len && !in.ended && !peek) {
+        readiness_changed(&s->ready); /* who took less than it asked for waits for an edge */
+    }
     return (int64_t)done;
 }
 
