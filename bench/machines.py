@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 from harness import BUILD, Daemon, get, median, row
 
@@ -45,6 +46,8 @@ def in_namespace(section):
                 else:
                     section()
                 status = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 os._exit(status)
@@ -210,7 +213,7 @@ def bench_plumb():
 
 def wrk(address, path, connections=8, seconds=3):
     """Requests a second."""
-    out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s",
+    out = subprocess.run(["wrk", "--timeout", "10s", "-t1", f"-c{connections}", f"-d{seconds}s",
                           f"http://{address[0]}:{address[1]}{path}"], stdout=subprocess.PIPE,
                          check=True, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:

@@ -190,19 +190,19 @@ def compiled(place, name, source):
     return place / name
 
 
-def latency(daemon, name, path="", rounds=150):
+def latency(daemon, name, path="", rounds=150, pause_s=0.003):
     """Milliseconds from accepting to the first byte (receipts), and those at the client."""
     for _ in range(10):
         get(daemon.address, f"/fn/{name}{path}")
     client = []
     for _ in range(rounds):
-        time.sleep(0.003)
+        time.sleep(pause_s)
         client.append(get(daemon.address, f"/fn/{name}{path}")[0])
     return receipts_of(daemon, name, rounds), client
 
 
-def show_latency(daemon, what, name, goal, path=""):
-    receipts, client = latency(daemon, name, path)
+def show_latency(daemon, what, name, goal, path="", pause_s=0.003):
+    receipts, client = latency(daemon, name, path, pause_s=pause_s)
     times = [first_byte_ms(r) for r in receipts]
     row(f"{what}: accepted to first byte, p50, p99", f"{median(times):.2f}, {p99(times):.2f} ms", goal)
     row("  at the client: p50", f"{median(client):.2f} ms")
@@ -232,7 +232,9 @@ def bench_latencies(daemon, place):
         "8080",
         options=["-i", "http", "-m", "128M", "--with", str(site), *STDLIB],
     )
-    show_latency(daemon, "python3 -m http.server", "py", "<= 3 ms", "/index.html")
+    for ms in (3, 20):
+        show_latency(daemon, f"python3 -m http.server, {ms} ms between requests", "py", "<= 3 ms",
+                     "/index.html", pause_s=ms / 1e3)
     if os.path.exists("/usr/sbin/nginx"):
         config = place / "nginx.conf"
         config.write_text(NGINX.format(site=site))
