@@ -94,6 +94,9 @@ struct hv_machine_ops {
     /* HV_NET_USER, after start: on_heard comes, once for all that ask meanwhile; not when it ends
      * before. A few milliseconds. NULL: nobody can tell. */
     void (*ask)(struct hv_machine *m);
+    /* on_log is called with what has been written until now and was not told yet, before this returns:
+     * for who is about to let the machine go. NULL: nothing waits anywhere. */
+    void (*read_log)(struct hv_machine *m);
     void (*usage)(struct hv_machine *m, struct hv_usage *ret);
     int (*pid)(struct hv_machine *m); /* 0: none yet */
     void (*free)(struct hv_machine *m);

@@ -342,6 +342,9 @@ static void deliver(struct hv_vm *vm)
         un_buf_done(&vm->request);
         service_changed(vm->sv);
     }
+    if (vm->sv->limits.per_request) {
+        machine_read_log(vm->mc); /* it may be the answer's end, and so the machine's */
+    }
     vm->output_len = len;
     const uint8_t *data = evbuffer_pullup(vm->piece, (ev_ssize_t)len);
     answer_watch_feed(&vm->watch, data, len);

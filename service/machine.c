@@ -391,6 +391,13 @@ static void on_log(void *arg, const void *data, size_t len)
     look_for_ready(mc);
 }
 
+void machine_read_log(struct machine *mc)
+{
+    if (mc->m && hv_machine_ops(mc->m)->read_log) {
+        hv_machine_ops(mc->m)->read_log(mc->m);
+    }
+}
+
 static void on_exit_(void *arg, const struct hv_exit *why)
 {
     struct machine *mc = arg;

@@ -160,6 +160,8 @@ void keep_give(struct machine *mc, struct bufferevent *bev);
 struct bufferevent *keep_take(struct machine *mc);
 void keep_drop_all(struct machine *mc);
 
+/* What its console has said until now is told. */
+void machine_read_log(struct machine *mc);
 /* It serves the connection from now on: what it wrote before is that one's log too. */
 void machine_give_boot_log(struct machine *mc, struct hv_vm *vm);
 

@@ -240,6 +240,19 @@ static void on_console(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+/* The end of what there is is left to on_console. */
+static void lv_machine_read_log(struct hv_machine *m)
+{
+    char text[READ_AT_ONCE];
+    for (int i = 0; i < READS_A_TURN && m->console; i++) {
+        ssize_t n = recv(event_get_fd(m->console), text, sizeof(text), MSG_DONTWAIT);
+        if (n <= 0) {
+            return;
+        }
+        m->events->on_log(m->arg, text, (size_t)n);
+    }
+}
+
 /* --- making and starting ------------------------------------------------------------------------ */
 
 static int make_run(struct un_job *job, struct un_error *err)
@@ -434,6 +447,7 @@ const struct hv_machine_ops lv_machine_ops = {
     .new = lv_machine_new,
     .start = lv_machine_start,
     .ask = lv_machine_ask,
+    .read_log = lv_machine_read_log,
     .usage = lv_machine_usage,
     .pid = lv_machine_pid,
     .free = lv_machine_free,

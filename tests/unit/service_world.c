@@ -294,8 +294,21 @@ static void fake_free(struct hv_machine *m)
     post(m, tell_gone);
 }
 
-static const struct hv_machine_ops fake_machines = {
-    .new = fake_new, .start = fake_start, .usage = fake_usage, .pid = fake_pid, .free = fake_free};
+static void fake_read_log(struct hv_machine *m)
+{
+    const char *text = fake.unread;
+    fake.unread = NULL;
+    if (text) {
+        m->events->on_log(m->arg, text, strlen(text));
+    }
+}
+
+static const struct hv_machine_ops fake_machines = {.new = fake_new,
+                                                    .start = fake_start,
+                                                    .read_log = fake_read_log,
+                                                    .usage = fake_usage,
+                                                    .pid = fake_pid,
+                                                    .free = fake_free};
 static const struct hv_machine_ops asked_machines = {.new = fake_new,
                                                      .start = fake_start,
                                                      .ask = fake_ask,

@@ -15,6 +15,7 @@ struct fake_machines {
     unsigned made, started, gone, accepted, open_volumes, most_volumes;
     enum hv_exit_kind end; /* how machines that are told to end do */
     const char *says;      /* when they have booted */
+    const char *unread;    /* stands on their console, and is told when it is asked for only */
     /* As behind QEMU's user network: connections are taken from the start on and answered when the guest
      * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
     bool forwards, mute;

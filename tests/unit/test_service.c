@@ -273,9 +273,10 @@ static void the_console_of_one_request_is_its_log(void **state)
     struct request r = {0};
     w->config.per_request = true;
     fake.says = "booted\n";
+    fake.unread = "answers\n"; /* as the answer comes, which ends the machine */
     begin(w, &r, "END");
     wait_exit(&r);
-    assert_string_equal(r.log, "booted\n");
+    assert_string_equal(r.log, "booted\nanswers\n");
     assert_string_equal(w->log, "");
     finish(&r);
     fake.crash = true; /* a machine that came to no request */
