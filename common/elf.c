@@ -180,6 +180,10 @@ static int read_program_headers(struct un_reader *r, uint64_t file_size, struct 
             return un_error_set(err, -EINVAL, "ELF: program headers lie behind the first %zu bytes",
                                 r->len);
         }
+        /* strip leaves the offsets of segments without bytes in the file as they were. */
+        if (ph.file_size == 0 && ph.offset > file_size) {
+            ph.offset = 0;
+        }
         uint64_t end;
         if (__builtin_add_overflow(ph.offset, ph.file_size, &end) || end > file_size) {
             return un_error_set(err, -EINVAL,

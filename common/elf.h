@@ -22,7 +22,7 @@ enum { UN_ELF_SEGMENTS_MAX = 64 };
 
 struct un_elf_segment {
     uint64_t vaddr, mem_size;   /* bytes; mem_size > 0 */
-    uint64_t offset, file_size; /* bytes in the file; file_size <= mem_size */
+    uint64_t offset, file_size; /* bytes in the file, wholly inside; file_size <= mem_size */
     bool readable, writable, executable;
 };
 
@@ -59,7 +59,8 @@ struct un_elf {
 bool un_elf_is(const void *data, size_t len);
 
 /* Reads the headers of an ELF file of `file_size` bytes, of which `data` holds the first `len` (at
- * least all program headers; 64 KiB suffice for any real file). -EINVAL with what is wrong, "ELF:
+ * least all program headers; 64 KiB suffice for any real file). A segment without bytes in the file
+ * may lie anywhere; its offset is 0 if it is behind the end. -EINVAL with what is wrong, "ELF:
  * ..." names the field and its value; -ENOTSUP for another machine or byte order. */
 int un_elf_parse(const void *data, size_t len, uint64_t file_size, struct un_elf *ret,
                  struct un_error *err);

@@ -145,6 +145,28 @@ static void lies_about_segments_are_seen(void **state)
     assert_refused(&f, "nothing to load");
 }
 
+static void segments_without_bytes_may_lie_anywhere(void **state)
+{
+    static const uint64_t offsets[] = {sizeof((struct elf_file *)0)->data + 1, UINT64_MAX};
+    for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
+        struct elf_file f;
+        struct un_elf elf;
+        struct un_error err = {0};
+        elf_make(&f);
+        Elf64_Phdr *data = elf_program(&f, ELF_PH_DATA);
+        data->p_filesz = 0;
+        data->p_offset = offsets[i];
+        assert_int_equal(un_elf_parse(f.data, sizeof f.data, sizeof f.data, &elf, &err), 0);
+        const struct un_elf_segment *last = &elf.segments[elf.segment_count - 1];
+        assert_int_equal(last->vaddr, data->p_vaddr);
+        assert_int_equal(last->mem_size, data->p_memsz);
+        assert_int_equal(last->file_size, 0);
+        assert_int_equal(last->offset, 0);
+        data->p_filesz = 1;
+        assert_refused(&f, "do not lie in the file");
+    }
+}
+
 static void lies_in_32_bit_headers_are_seen(void **state)
 {
     struct elf_file f;
@@ -272,6 +294,7 @@ int main(void)
         cmocka_unit_test(every_cut_of_the_file_is_refused_or_whole),
         cmocka_unit_test(lies_about_the_headers_are_seen),
         cmocka_unit_test(lies_about_segments_are_seen),
+        cmocka_unit_test(segments_without_bytes_may_lie_anywhere),
         cmocka_unit_test(lies_in_32_bit_headers_are_seen),
         cmocka_unit_test(the_entry_must_be_executable),
         cmocka_unit_test(empty_segments_do_not_count),
