@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUSYBOX = "/bin/busybox"
 PHP = "/usr/bin/php-cgi"
 PYTHON = "/usr/bin/python3.11"
+DATABASE = "/tmp/unid-compat.db"  # of a program, in its VM and on the host
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi".split()
 
 
@@ -59,8 +60,9 @@ def pixels(width=320, height=200):
 
 
 def host(command, data=b"", env=None):
-    """Standard output of the program on the host."""
+    """Standard output of the program on the host; the file that it may have made there is removed."""
     done = subprocess.run(command, input=data, capture_output=True, timeout=60, env=env or {}, check=False)
+    pathlib.Path(DATABASE).unlink(missing_ok=True)
     assert done.returncode == 0, (command, done.returncode, done.stderr[-500:])
     return done.stdout
 
@@ -183,7 +185,7 @@ FILTERS = [
     Filter("sqlite3", ["/usr/bin/sqlite3"], SQL),
     Filter(
         "sqlite3-file",
-        ["/usr/bin/sqlite3", "/tmp/unid-compat.db"],
+        ["/usr/bin/sqlite3", DATABASE],
         b".bail on\ndrop table if exists t;\n" + SQL,
     ),
     Filter("gawk", ["/usr/bin/gawk", GAWK], lambda: text(20000)),
