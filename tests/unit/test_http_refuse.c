@@ -7,76 +7,75 @@
 
 /* --- what is refused -------------------------------------------------------------------------- */
 
+static const struct {
+    unsigned status;
+    const char *text;
+} malformed[] = {
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3, 3\r\n\r\nabc"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0x3\r\n\r\nabc"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\n\r\nabc"},
+    {501, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n"},
+    {501, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n"},
+    {501, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x0b"
+          "chunked\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
+          "chunked\r\n\r\n"},
+    {400, "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n folded\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\n Host: x\r\n\r\n"},
+    {400, "GET / HTTP/1.1\nHost: x\n\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\rA: b\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\r\n\nGET /smuggled HTTP/1.1\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\r\nA b\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\r\n: b\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\r\nA\x80: b\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\r\nA: b\x01\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n"},
+    {400, "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"},
+    {400, "GET  / HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET / HTTP/1.1 \r\nHost: x\r\n\r\n"},
+    {400, "GET\t/ HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET /a b HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET /\x80 HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET a HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET * HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET http://u@h/ HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET /\r\n\r\n"},
+    {400, "G(T / HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {501, "BREW / HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {501, "CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {505, "GET / HTTP/2.0\r\nHost: x\r\n\r\n"},
+    {505, "GET / HTTP/1.2\r\nHost: x\r\n\r\n"},
+    {505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
+    {400, "\x16\x03\x01\x02\n"},
+};
+
 static void malformed_and_smuggling_heads_are_refused(void **state)
 {
-    static const struct {
-        unsigned status;
-        const char *text;
-    } cases[] = {
-        {400,
-         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"},
-        {400,
-         "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3, 3\r\n\r\nabc"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0x3\r\n\r\nabc"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\n\r\nabc"},
-        {501, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n"},
-        {501, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n"},
-        {501, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x0b"
-              "chunked\r\n\r\n"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n"},
-        {400, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
-              "chunked\r\n\r\n"},
-        {400, "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n folded\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\n Host: x\r\n\r\n"},
-        {400, "GET / HTTP/1.1\nHost: x\n\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\rA: b\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\r\n\nGET /smuggled HTTP/1.1\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\r\nA b\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\r\n: b\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\r\nA\x80: b\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\r\nA: b\x01\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"},
-        {400, "GET  / HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {400, "GET / HTTP/1.1 \r\nHost: x\r\n\r\n"},
-        {400, "GET\t/ HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {400, "GET /a b HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {400, "GET /\x80 HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {400, "GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {400, "GET a HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {400, "GET * HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {400, "GET http://u@h/ HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {400, "GET /\r\n\r\n"},
-        {400, "G(T / HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {501, "BREW / HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {501, "CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n"},
-        {505, "GET / HTTP/2.0\r\nHost: x\r\n\r\n"},
-        {505, "GET / HTTP/1.2\r\nHost: x\r\n\r\n"},
-        {505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
-        {400, "\x16\x03\x01\x02\n"},
-    };
     (void)state;
-    for (size_t i = 0; i < UN_ARRAY_SIZE(cases); i++) {
-        say(cases[i].text);
+    for (size_t i = 0; i < UN_ARRAY_SIZE(malformed); i++) {
+        say(malformed[i].text);
         char line[32];
-        snprintf(line, sizeof(line), "HTTP/1.1 %u ", cases[i].status);
+        snprintf(line, sizeof(line), "HTTP/1.1 %u ", malformed[i].status);
 
         if (strncmp(got(), line, strlen(line)) != 0) {
-            fail_msg("case %zu: expected %u for %s, got: %.100s", i, cases[i].status, cases[i].text,
-                     got());
+            fail_msg("case %zu: expected %u for %s, got: %.100s", i, malformed[i].status,
+                     malformed[i].text, got());
         }
         assert_non_null(strstr(got(), "application/problem+json"));
         assert_non_null(strstr(got(), "Connection: close"));
