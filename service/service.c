@@ -182,8 +182,7 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
     }
     sv->proven |= config->proven;
     if (config->live) {
-        sv->live = true;
-        sv->superseded = false;
+        service_live(sv);
     }
     *ret = sv;
     return 0;

@@ -82,7 +82,9 @@ void service_proved(struct service *sv);
 /* Those who wait for a machine are lost. */
 void service_lose_waiting(struct service *sv);
 
-/* versions.c */
+/* versions.c: the version is live, as a request or the registry says; where another was, that is a fresh
+ * chance. */
+void service_live(struct service *sv);
 extern const struct hv_service_ops service_version_ops;
 void service_tell_machine(const struct machine *mc, bool gone);
 

@@ -71,6 +71,15 @@ static void listen_(struct hv_driver *drv, const struct hv_service_events *event
     drv->events_arg = arg;
 }
 
+void service_live(struct service *sv)
+{
+    if (sv->superseded) {
+        sv->judged = false; /* another chance */
+    }
+    sv->superseded = false;
+    sv->live = true;
+}
+
 static void live(struct hv_driver *drv, const char *name, const char *key)
 {
     un_list_for_each (it, &drv->services) {
@@ -78,13 +87,13 @@ static void live(struct hv_driver *drv, const char *name, const char *key)
         if (strcmp(sv->name, name) != 0) {
             continue;
         }
-        bool is = key && strcmp(sv->key, key) == 0;
-        if (is && sv->superseded) {
-            sv->judged = false; /* another chance */
+        if (key && strcmp(sv->key, key) == 0) {
+            service_live(sv);
+        } else {
+            /* A version that is asked for by its number or another alias is none of this. */
+            sv->superseded = sv->superseded || sv->live || !key;
+            sv->live = false;
         }
-        /* A version that is asked for by its number or another alias is none of this. */
-        sv->superseded = !is && (sv->superseded || sv->live || !key);
-        sv->live = is;
         service_changed(sv);
     }
 }
