@@ -323,6 +323,28 @@ int cli_print(const struct un_buf *text)
     return rc < 0 ? cli_fail_output(rc) : CLI_DONE;
 }
 
+int api_remove_each(const struct cli_call *call,
+                    int (*find)(const struct cli_call *call, const char *name, char **ret))
+{
+    un_autojson json_t *removed = json_pack("{s:[]}", "removed");
+    int worst = removed ? CLI_DONE : cli_fail(CLI_REFUSED, "out of memory");
+    for (size_t i = 0; removed && i < call->args.operand_count; i++) {
+        const char *name = call->args.operands[i];
+        un_autofree char *path = NULL;
+        un_autojson json_t *answer = NULL;
+        int status = find(call, name, &path);
+        status = status == CLI_DONE ? api_call(call, "DELETE", path, NULL, &answer) : status;
+        if (status == CLI_DONE) {
+            json_array_append_new(json_object_get(removed, "removed"), json_string(name));
+            if (!call->json) {
+                printf("%s\n", name);
+            }
+        }
+        worst = worst == CLI_DONE ? status : worst;
+    }
+    return worst == CLI_DONE && call->json ? cli_print_json(removed) : worst;
+}
+
 int cli_print_json(const json_t *value)
 {
     un_autofree char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY);

@@ -34,9 +34,9 @@ int verb_ls(struct cli_call *call)
     return status != CLI_DONE ? status : show_list(call, list, function_heads, fill_function);
 }
 
-static const char *const version_heads[] = {
-    "NAME",     ">VERSION",     "IMAGE",   "INTERFACE", ">MEMORY",
-    ">TIMEOUT", ">CONCURRENCY", "CREATED", "FAILURE",   NULL};
+static const char *const version_heads[] = {"NAME",    ">VERSION", "IMAGE",        "INTERFACE",
+                                            ">MEMORY", ">TIMEOUT", ">CONCURRENCY", "CREATED",
+                                            "FAILURE", NULL};
 
 static void fill_version(const json_t *f, struct show_row *row)
 {
@@ -53,25 +53,14 @@ int verb_versions(struct cli_call *call)
     return status != CLI_DONE ? status : show_list(call, list, version_heads, fill_version);
 }
 
+static int function_path(const struct cli_call *call, const char *name, char **ret)
+{
+    return api_function_path(call, name, "", ret);
+}
+
 int verb_rm(struct cli_call *call)
 {
-    un_autojson json_t *removed = json_pack("{s:[]}", "removed");
-    int worst = removed ? CLI_DONE : cli_fail(CLI_REFUSED, "out of memory");
-    for (size_t i = 0; removed && i < call->args.operand_count; i++) {
-        const char *name = call->args.operands[i];
-        un_autofree char *path = NULL;
-        un_autojson json_t *answer = NULL;
-        int status = api_function_path(call, name, "", &path);
-        status = status == CLI_DONE ? api_call(call, "DELETE", path, NULL, &answer) : status;
-        if (status == CLI_DONE) {
-            json_array_append_new(json_object_get(removed, "removed"), json_string(name));
-            if (!call->json) {
-                printf("%s\n", name);
-            }
-        }
-        worst = worst == CLI_DONE ? status : worst;
-    }
-    return worst == CLI_DONE && call->json ? cli_print_json(removed) : worst;
+    return api_remove_each(call, function_path);
 }
 
 int verb_rollback(struct cli_call *call)

@@ -358,22 +358,13 @@ int verb_trigger_show(struct cli_call *call)
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 
+static int trigger_path(const struct cli_call *call, const char *name, char **ret)
+{
+    *ret = api_path("/api/v1/triggers/%s", name); /* NULL: api_call reports it */
+    return CLI_DONE;
+}
+
 int verb_trigger_rm(struct cli_call *call)
 {
-    un_autojson json_t *removed = json_pack("{s:[]}", "removed");
-    int worst = removed ? CLI_DONE : cli_fail(CLI_REFUSED, "out of memory");
-    for (size_t i = 0; removed && i < call->args.operand_count; i++) {
-        const char *name = call->args.operands[i];
-        un_autojson json_t *answer = NULL;
-        un_autofree char *path = api_path("/api/v1/triggers/%s", name);
-        int status = api_call(call, "DELETE", path, NULL, &answer);
-        if (status == CLI_DONE) {
-            json_array_append_new(json_object_get(removed, "removed"), json_string(name));
-            if (!call->json) {
-                printf("%s\n", name);
-            }
-        }
-        worst = worst == CLI_DONE ? status : worst;
-    }
-    return worst == CLI_DONE && call->json ? cli_print_json(removed) : worst;
+    return api_remove_each(call, trigger_path);
 }

@@ -416,6 +416,22 @@ void function_aliases(struct registry *r, const char *name, function_aliases_cb 
 
 /* --- changes ---------------------------------------------------------------------------------- */
 
+/* A change that gives nothing but its success. */
+static void change(struct registry *r, const char *name, const char *word, uint32_t number,
+                   int (*run)(struct store_job *job, sqlite3 *db, struct un_error *err),
+                   function_done_cb cb, void *arg)
+{
+    struct registry_op *op = op_new(r, name, word, arg);
+    if (!op) {
+        cb(arg, -ENOMEM, &no_memory);
+        return;
+    }
+    op->number = number;
+    op->cb.done = cb;
+    op->tell = tell_done;
+    op_submit(op, STORE_WRITE, run);
+}
+
 static int set_alias_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
     struct registry_op *op = op_of(job);
@@ -435,15 +451,7 @@ void function_set_alias(struct registry *r, const char *name, const char *alias,
 {
     /* An alias too long to copy is left empty, which is not valid either. */
     bool fits = strnlen(alias, FUNCTION_NAME_SIZE) < FUNCTION_NAME_SIZE;
-    struct registry_op *op = op_new(r, name, fits ? alias : NULL, arg);
-    if (!op) {
-        cb(arg, -ENOMEM, &no_memory);
-        return;
-    }
-    op->number = version;
-    op->cb.done = cb;
-    op->tell = tell_done;
-    op_submit(op, STORE_WRITE, set_alias_run);
+    change(r, name, fits ? alias : NULL, version, set_alias_run, cb, arg);
 }
 
 static int remove_run(struct store_job *job, sqlite3 *db, struct un_error *err)
@@ -454,14 +462,7 @@ static int remove_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 
 void function_remove(struct registry *r, const char *name, function_done_cb cb, void *arg)
 {
-    struct registry_op *op = op_new(r, name, NULL, arg);
-    if (!op) {
-        cb(arg, -ENOMEM, &no_memory);
-        return;
-    }
-    op->cb.done = cb;
-    op->tell = tell_done;
-    op_submit(op, STORE_WRITE, remove_run);
+    change(r, name, NULL, 0, remove_run, cb, arg);
 }
 
 /* --- what becomes of versions ----------------------------------------------------------------- */
@@ -475,23 +476,15 @@ static int note_ready_run(struct store_job *job, sqlite3 *db, struct un_error *e
 void function_note_ready(struct registry *r, const char *name, uint32_t version,
                          function_done_cb cb, void *arg)
 {
-    struct registry_op *op = op_new(r, name, NULL, arg);
-    if (!op) {
-        cb(arg, -ENOMEM, &no_memory);
-        return;
-    }
-    op->number = version;
-    op->cb.done = cb;
-    op->tell = tell_done;
-    op_submit(op, STORE_WRITE, note_ready_run);
+    change(r, name, NULL, version, note_ready_run, cb, arg);
 }
 
 static int note_failed_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
     struct registry_op *op = op_of(job);
-    return op->valid ? registry_sql_note_failed(db, op->name, op->number, op->why, &op->versions,
-                                                err)
-                     : no_function(err);
+    return op->valid
+               ? registry_sql_note_failed(db, op->name, op->number, op->why, &op->versions, err)
+               : no_function(err);
 }
 
 static void tell_failed(struct registry_op *op, int rc, const struct un_error *err)

@@ -25,17 +25,6 @@ static bool kind_of(const uint8_t *p, enum scan_kind *ret)
     return true;
 }
 
-bool scan_worth(const uint8_t *data, size_t size)
-{
-    enum scan_kind kind;
-    for (size_t i = 0; i + 1 < size; i++) {
-        if (kind_of(data + i, &kind)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void decoder_init(ZydisDecoder *d)
 {
     ZydisDecoderInit(d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);

@@ -28,9 +28,6 @@ struct scan {
     size_t other; /* places with such bytes that are no instruction */
 };
 
-/* Whether any such bytes stand in the file at all: most files need no more. */
-bool scan_worth(const uint8_t *data, size_t size);
-
 /* Borrows the bytes until scan_done. Errors as code_init. */
 int scan_init(struct scan *s, const uint8_t *data, size_t size, struct un_error *err);
 void scan_done(struct scan *s);

@@ -358,7 +358,6 @@ static void start_exchange(struct http_conn *c)
     }
     set_state(c, CONN_EXCHANGE);
     ex->active = true;
-    ex->started_us = un_loop_now_us(c->server->loop);
     ex->close_after = !ex->req.keep_alive || c->server->draining;
     if (start_body(ex) < 0) {
         fail(c, 500, "no memory");

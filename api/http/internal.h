@@ -38,7 +38,6 @@ struct http_exchange {
     char *head; /* what req borrows */
     const struct http_handler *handler;
     void *arg;
-    uint64_t started_us;
     struct un_buf fields; /* of the answer, as they will be sent */
     struct http_chunks *chunks;
     int64_t body_left; /* of a body with Content-Length */

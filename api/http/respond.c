@@ -88,11 +88,6 @@ bool http_exchange_has_body(const struct http_exchange *ex)
     return ex->has_body;
 }
 
-uint64_t http_exchange_started_us(const struct http_exchange *ex)
-{
-    return ex->started_us;
-}
-
 void http_exchange_handle(struct http_exchange *ex, const struct http_handler *handler, void *arg)
 {
     ex->handler = handler;

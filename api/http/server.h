@@ -118,8 +118,6 @@ bool http_exchange_is_unix(const struct http_exchange *ex);
 const struct http_pin *http_exchange_pin(const struct http_exchange *ex);
 /* Whether the request has a body at all. */
 bool http_exchange_has_body(const struct http_exchange *ex);
-/* The moment when the head was complete, un_loop_now_us() time. */
-uint64_t http_exchange_started_us(const struct http_exchange *ex);
 
 /* `handler` is kept, as is `arg`, until the exchange ends. The body does not flow before
  * http_body_resume. */

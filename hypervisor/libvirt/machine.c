@@ -220,36 +220,34 @@ void lv_machine_news(void *arg, const char *domain, const struct hv_exit *why)
     }
 }
 
+/* Tells what stands on the console, some of it when there is much; false at its end. */
+static bool read_console(struct hv_machine *m)
+{
+    char text[READ_AT_ONCE];
+    int fd = event_get_fd(m->console);
+    for (int i = 0; i < READS_A_TURN && !m->freed; i++) {
+        ssize_t n = recv(fd, text, sizeof(text), MSG_DONTWAIT);
+        if (n <= 0) {
+            return n < 0 && (errno == EAGAIN || errno == EINTR);
+        }
+        m->events->on_log(m->arg, text, (size_t)n);
+    }
+    return true;
+}
+
 static void on_console(evutil_socket_t fd, short what, void *arg)
 {
     struct hv_machine *m = arg;
-    char text[READ_AT_ONCE];
-    for (int i = 0; i < READS_A_TURN; i++) {
-        ssize_t n = recv(fd, text, sizeof(text), MSG_DONTWAIT);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-            return;
-        }
-        if (n <= 0) {
-            console_ended(m);
-            return;
-        }
-        m->events->on_log(m->arg, text, (size_t)n);
-        if (m->freed) {
-            return;
-        }
+    if (!read_console(m)) {
+        console_ended(m);
     }
 }
 
-/* The end of what there is is left to on_console. */
+/* Its end is left to on_console. */
 static void lv_machine_read_log(struct hv_machine *m)
 {
-    char text[READ_AT_ONCE];
-    for (int i = 0; i < READS_A_TURN && m->console; i++) {
-        ssize_t n = recv(event_get_fd(m->console), text, sizeof(text), MSG_DONTWAIT);
-        if (n <= 0) {
-            return;
-        }
-        m->events->on_log(m->arg, text, (size_t)n);
+    if (m->console) {
+        (void)read_console(m);
     }
 }
 

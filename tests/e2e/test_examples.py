@@ -32,6 +32,24 @@ def blocks(text, kind):
     return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.M | re.S)
 
 
+def run_readme(text, daemon, where, replaced):
+    """The shell commands of a README, run in a folder with a daemon of the test's; `replaced` are
+    pairs of what stands there and what it is here."""
+    script = "set -e\n" + "".join(blocks(text, "sh"))
+    for usual, own in (("127.0.0.1:7070", f"127.0.0.1:{daemon.port}"), *replaced):
+        script = script.replace(usual, own)
+    env = {
+        **os.environ,
+        "UNID_HOST": f"unix://{daemon.socket}",
+        "PATH": f"{harness.UNICTL.parent}:/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=where, env=env, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
 @pytest.mark.parametrize("example", sorted(NEEDS))
 def test_readme_is_true(real, tmp_path, example):  # noqa: F811
     for path in NEEDS[example]:
@@ -40,23 +58,8 @@ def test_readme_is_true(real, tmp_path, example):  # noqa: F811
     text = (EXAMPLES / example / "README.md").read_text()
     here = tmp_path / "here"
     shutil.copytree(EXAMPLES / example, here)
-    script = "set -e\n" + "".join(blocks(text, "sh"))
-    # The daemon, ports and files are the test's own.
-    for usual, own in (
-        ("127.0.0.1:7070", f"127.0.0.1:{real.port}"),
-        ("8099", str(free_port())),
-        ("/tmp/unid-", f"{tmp_path}/"),
-    ):
-        script = script.replace(usual, own)
-    env = {
-        **os.environ,
-        "UNID_HOST": f"unix://{real.socket}",
-        "PATH": f"{harness.UNICTL.parent}:/usr/bin:/bin",
-    }
-    done = subprocess.run(
-        ["sh", "-c", script], cwd=here, env=env, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    own = (("8099", str(free_port())), ("/tmp/unid-", f"{tmp_path}/"))
+    done = run_readme(text, real, here, own)
     out = re.sub(r"^\S+ version \d+ http\S+\n", "", done.stdout, flags=re.M)
     assert out == "".join(blocks(text, "text")), done.stderr[-2000:]
 

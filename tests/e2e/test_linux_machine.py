@@ -15,9 +15,10 @@ import pytest
 
 import harness
 from harness import BUILD
-from test_examples import blocks
+from netns import need_namespace, own_namespace
+from test_examples import blocks, run_readme
 from test_machine_disks import qcow2
-from test_machines import KERNEL, WAKE_S, own_namespace, push
+from test_machines import KERNEL, WAKE_S, push
 
 pytestmark = pytest.mark.libvirt
 
@@ -43,8 +44,7 @@ def ended(daemon):
 
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory):
-    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
-        pytest.skip("no network namespace can be made here")
+    need_namespace()
     flags = ["--set", "machines.network=tap"]
     daemon = harness.Daemon(
         tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=own_namespace()
@@ -139,21 +139,7 @@ def test_disks_come_in_their_order_and_volumes_stay(linux, user, tmp_path):
 
 def test_readme_is_true(linux, user, tmp_path):
     text = (EXAMPLE / "README.md").read_text()
-    script = "set -e\n" + "".join(blocks(text, "sh"))
-    for usual, own in (
-        ("127.0.0.1:7070", f"127.0.0.1:{user.port}"),
-        ("/tmp/unid-linux", str(linux)),
-    ):
-        script = script.replace(usual, own)
-    env = {
-        **os.environ,
-        "UNID_HOST": f"unix://{user.socket}",
-        "PATH": f"{harness.UNICTL.parent}:/usr/bin:/bin",
-    }
-    done = subprocess.run(
-        ["sh", "-c", script], cwd=EXAMPLE, env=env, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = run_readme(text, user, EXAMPLE, [("/tmp/unid-linux", str(linux))])
     out = re.sub(r"^(\S+ version \d+ http\S+|its first machine .*)\n", "", done.stdout, flags=re.M)
     assert out == "".join(blocks(text, "text")), done.stderr[-2000:]
 

@@ -5,14 +5,14 @@ import contextlib
 import gzip
 import pathlib
 import struct
-import subprocess
 import time
 
 import pytest
 
 import harness
+from netns import need_namespace, own_namespace
 from test_faults import filled, small_disk  # noqa: F401 (a fixture)
-from test_machines import KERNEL, WAKE_S, get, own_namespace, push
+from test_machines import KERNEL, WAKE_S, get, push
 from test_volumes import CPIO, SECTOR, disk_image, make, put, volume
 
 pytestmark = pytest.mark.libvirt
@@ -20,8 +20,7 @@ pytestmark = pytest.mark.libvirt
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
-        pytest.skip("no network namespace can be made here")
+    need_namespace()
     daemon = harness.Daemon(
         tmp_path_factory.mktemp("unid"),
         driver="fake",
@@ -180,8 +179,7 @@ def test_a_late_pvh_note_is_found(daemon):
 
 
 def test_a_guest_is_told_that_there_is_no_room(small_disk, tmp_path):  # noqa: F811
-    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
-        pytest.skip("no network namespace can be made here")
+    need_namespace()
     flags = ["--set", "machines.network=tap"]
     daemon = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=own_namespace())
     daemon.may_log_errors = True  # receipts cannot be written either

@@ -9,6 +9,7 @@ import pytest
 
 import harness
 from harness import BUILD
+from netns import need_namespace, own_namespace
 
 pytestmark = pytest.mark.libvirt
 
@@ -16,15 +17,9 @@ KERNEL = BUILD / "tests/guests/netkernel.elf"
 WAKE_S = 60  # libvirt, on a busy machine
 
 
-def own_namespace():
-    """A prefix for a command that gives it a network namespace with loopback."""
-    return ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-
-
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
-        pytest.skip("no network namespace can be made here")
+    need_namespace()
     flags = ["--set", "machines.network=tap"]
     daemon = harness.Daemon(
         tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=own_namespace()

@@ -54,8 +54,7 @@ def app(images, tmp_path):
 
 @pytest.fixture
 def daemon(tmp_path):
-    if subprocess.run(netns.own_namespace() + ["true"], capture_output=True).returncode != 0:
-        pytest.skip("no network namespace can be made here")
+    netns.need_namespace()
     flags = ["--set", "machines.network=tap"]
     place = tmp_path / "unid"
     place.mkdir()

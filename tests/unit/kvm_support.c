@@ -165,3 +165,22 @@ void kvm_teardown(void)
         fprintf(stderr, "%s stays\n", state_dir);
     }
 }
+
+void run_again(struct contract_vm *v, struct run r, unsigned stood_ms)
+{
+    struct un_error err = UN_ERROR_INIT;
+    const bool never = false;
+    v->ready = v->started = v->exited = false;
+    v->heads = 0;
+    un_buf_reset(&v->output);
+    if (hv_kvm_driver.vm_recycle(v->vm, &err) < 0) {
+        fail_msg("recycle: %s", err.text);
+    }
+    assert_false(v->ready);
+    assert_true(contract_wait(&contract, &v->ready, 5000));
+    contract_wait(&contract, &never, stood_ms);
+    if (run_start(v, r, &err) < 0) {
+        fail_msg("run again: %s", err.text);
+    }
+    assert_true(contract_wait(&contract, &v->exited, 10000));
+}

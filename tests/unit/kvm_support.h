@@ -35,6 +35,9 @@ int run_start(struct contract_vm *v, struct run r, struct un_error *err);
 /* Runs in a new shell to its end. The caller frees. */
 void run(struct contract_vm *v, struct run r);
 
+/* Runs to its end in a VM that has ended a run: recycled, and standing for so long before. */
+void run_again(struct contract_vm *v, struct run r, unsigned stood_ms);
+
 struct prepared {
     bool done;
     int rc;

@@ -354,23 +354,6 @@ static void a_build_that_runs_is_ended_with_the_driver(void **state)
 
 /* --- recycling -------------------------------------------------------------------------------- */
 
-static void run_again(struct contract_vm *v, struct run r)
-{
-    struct un_error err = UN_ERROR_INIT;
-    v->ready = v->started = v->exited = false;
-    v->heads = 0;
-    un_buf_reset(&v->output);
-    if (hv_kvm_driver.vm_recycle(v->vm, &err) < 0) {
-        fail_msg("recycle: %s", err.text);
-    }
-    assert_false(v->ready);
-    assert_true(contract_wait(&contract, &v->ready, 5000));
-    if (run_start(v, r, &err) < 0) {
-        fail_msg("run again: %s", err.text);
-    }
-    assert_true(contract_wait(&contract, &v->exited, 10000));
-}
-
 static void assert_clean(const struct contract_vm *v)
 {
     if (v->why.kind != HV_EXIT_DONE) {
@@ -389,7 +372,7 @@ static void nothing_is_left_behind_in_a_vm_that_is_put_back(void **state)
     assert_clean(&v);
     int pid = hv_kvm_driver.vm_pid(v.vm);
     for (unsigned i = 1; i < rounds(100); i++) {
-        run_again(&v, r);
+        run_again(&v, r, 0);
         assert_clean(&v);
         assert_int_equal(hv_kvm_driver.vm_pid(v.vm), pid);
     }
@@ -420,7 +403,7 @@ static void vector_registers_are_put_back_where_they_can_be_used(void **state)
     } else {
         assert_clean(&v);
         for (int i = 0; i < 50; i++) {
-            run_again(&v, r);
+            run_again(&v, r, 0);
             assert_clean(&v);
         }
     }
