@@ -6,6 +6,8 @@
  *                               |                   |              |               |
  *                               +-------------------+--- free -----+---------------+--> GONE
  *
+ * A shell (HV_BOOT_SHELL) is PAUSED without a kernel; `load` leads it back to MAKING, as another machine.
+ *
  * A machine is made ahead of time, paused, with its network (the bound pool), and started when the
  * first request is there. It is not known from here when it is ready: its user asks its port, or reads
  * its console.
@@ -21,7 +23,8 @@
 
 enum hv_machine_boot {
     HV_BOOT_KERNEL, /* what QEMU's -kernel takes: PVH, multiboot 1 and 2, bzImage */
-    HV_BOOT_DISK    /* the first disk, by firmware */
+    HV_BOOT_DISK,   /* the first disk, by firmware */
+    HV_BOOT_SHELL   /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
 };
 
 /* What the guest's drivers want to find. */
@@ -90,7 +93,12 @@ struct hv_machine_ops {
      * on_made. */
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
-    void (*start)(struct hv_machine *m); /* after on_made(0); once */
+    void (*start)(struct hv_machine *m); /* after on_made(0); once. Not of a shell */
+    /* Makes of a shell, after its on_made(0), the machine that `spec` says, whose type, memory and network
+     * are the shell's, with HV_BOOT_KERNEL, a kernel that hv_pvh_check (hypervisor/pvh.h) takes, and no disks.
+     * From now on spec->events are told: on_made first, as for `new`. After a failure it is good for nothing.
+     * A millisecond, and what it takes to copy the files. NULL: there are no shells. */
+    void (*load)(struct hv_machine *m, const struct hv_machine_spec *spec);
     /* HV_NET_USER, after start: on_heard comes, once for all that ask meanwhile; not when it ends
      * before. A few milliseconds. NULL: nobody can tell. */
     void (*ask)(struct hv_machine *m);

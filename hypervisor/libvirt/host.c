@@ -24,6 +24,7 @@
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "hypervisor/libvirt/inject.h"
 #include "hypervisor/libvirt/overlay.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/qemucaps.h"
@@ -406,7 +407,10 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
     const char *overlays[LV_MACHINE_DISKS];
     struct hv_machine_spec seen = *spec;
     int rc = make_overlays(s, spec, disks, overlays, err);
-    if (rc == 0 && spec->kernel) {
+    if (spec->boot == HV_BOOT_SHELL) {
+        snprintf(kernel, sizeof(kernel), "%s/waiter.elf", s->host->place->work);
+        seen.kernel = kernel;
+    } else if (rc == 0 && spec->kernel) {
         rc = copy_for_qemu(s, spec->kernel, ".kernel", kernel, err);
         seen.kernel = kernel;
     }
@@ -432,6 +436,14 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
     return rc < 0 ? un_error_errno(err, rc, "describe machine") : create_domain(s, &xml, err);
 }
 
+static int park(struct lv_shell *s, uint64_t mem_bytes, struct un_error *err)
+{
+    s->mem_bytes = mem_bytes;
+    int rc = map_memory(s, err);
+    rc = rc < 0 ? rc : lv_shell_resume(s, err);
+    return rc < 0 ? rc : lv_inject_park(s, err);
+}
+
 int lv_shell_create_machine(struct lv_host *h, const char *accelerator,
                             const struct hv_machine_spec *spec, struct lv_shell *ret,
                             struct un_error *err)
@@ -441,6 +453,7 @@ int lv_shell_create_machine(struct lv_host *h, const char *accelerator,
     int rc = start_machine(&s, accelerator, spec, err);
     rc = rc < 0 ? rc : find_process(&s, err);
     rc = rc < 0 ? rc : connect_doorbell(&s, err);
+    rc = rc < 0 || spec->boot != HV_BOOT_SHELL ? rc : park(&s, spec->mem_bytes, err);
     if (rc < 0) {
         lv_shell_destroy(&s);
         return rc;

@@ -19,6 +19,7 @@
 #include "common/id.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/rom.h"
+#include "hypervisor/libvirt/waiter.h"
 
 /* A monitor socket is <work>/root/lib/qemu/domain-<number>-<20 characters>/monitor.sock. */
 enum { TAG_BYTES = 5, BASE_MAX = 32, GROUPS_MAX = 64, END_TIMEOUT_MS = 10000, CAP_PTRACE = 19 };
@@ -427,6 +428,8 @@ int lv_place_prepare(struct lv_place *p, struct un_error *err)
     rc = rc < 0 ? rc : make_scratch(p, err);
     rc = rc < 0 ? rc : path_make(path, p->work, "rom.bin", err);
     rc = rc < 0 ? rc : write_file(path, lv_rom, LV_ROM_SIZE, err);
+    rc = rc < 0 ? rc : path_make(path, p->work, "waiter.elf", err);
+    rc = rc < 0 ? rc : write_file(path, lv_waiter, lv_waiter_size, err);
     rc = rc < 0 ? rc : path_make(path, root, "etc", err);
     return rc < 0 ? rc : write_config(path, err);
 }
