@@ -44,6 +44,7 @@ struct config {
     int64_t replay_request_bytes, replay_total_bytes, replay_hours;
     char *machines_network; /* "auto", "tap", "user", "none" */
     char *machines_range;
+    int64_t machines_shell_keep_ms;
     int64_t http_max_head_bytes, http_max_connections;
     int64_t http_idle_timeout_ms, http_head_timeout_ms, http_stall_timeout_ms;
     bool check_only; /* --check-config */

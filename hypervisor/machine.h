@@ -172,7 +172,7 @@ struct hv_machine_config {
 /* One machine of a service, as people see it. Borrowed. */
 struct hv_service_machine {
     char id[UN_ID_SIZE];
-    const char *name; /* the function's */
+    const char *name; /* the function's; "" of a shell, which is nobody's yet */
     uint32_t version;
     const char *state; /* "making", "paused", "starting", "ready", "ending" */
     uint64_t mem_bytes, age_us, state_us; /* since it was begun, and since it is in this state */
@@ -194,6 +194,13 @@ struct hv_service_events {
     void (*on_failing)(void *arg, const char *name, uint32_t version, const char *why);
 };
 
+/* Shells of machines: those that stand ready; and since the opening: made, taken for a machine that was
+ * wanted, not there when one could have been taken, failed. */
+struct hv_service_stats {
+    unsigned shells;
+    uint64_t shells_made, shells_used, shells_missed, shells_failed;
+};
+
 /* Those of a driver are in hv_driver_ops(drv)->service; NULL when it runs none. */
 struct hv_service_ops {
     /* `events` is kept until the next call; NULL: nobody listens. */
@@ -211,6 +218,9 @@ struct hv_service_ops {
                  void (*fn)(void *arg, const struct hv_service_machine *m), void *arg);
     /* Ends a machine at once; requests at it are lost. -ENOENT. */
     int (*end)(struct hv_driver *drv, const char *id, struct un_error *err);
+    /* Somebody wants memory: lets go of a shell. False: there is none. */
+    bool (*yield)(struct hv_driver *drv);
+    void (*stats)(const struct hv_driver *drv, struct hv_service_stats *ret);
 };
 
 #endif

@@ -1,0 +1,218 @@
+"""Machines that are made ahead for any service: who gets one, when there are some, what becomes of them. With the
+test kernel of tests/guests, over taps in a network namespace of the daemon's own, and over QEMU's user network."""
+
+import os
+import pathlib
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+import harness
+import netns
+from harness import BUILD
+
+pytestmark = pytest.mark.libvirt
+
+KERNEL = BUILD / "tests/guests/netkernel.elf"
+WAKE_S = 60  # libvirt, on a busy machine
+MIB = 64
+
+
+@pytest.fixture(scope="module")
+def make_daemon(tmp_path_factory):
+    netns.need_namespace()
+
+    def make(*flags, network="tap", **more):
+        flags = ["--set", f"machines.network={network}", *flags]
+        prefix = netns.own_namespace() if network == "tap" else []
+        path = tmp_path_factory.mktemp("unid")
+        return harness.Daemon(path, driver="fake", flags=flags, prefix=prefix, **more)
+
+    return make
+
+
+@pytest.fixture(scope="module", params=["tap", "user"])
+def daemon(make_daemon, request):
+    daemon = make_daemon(network=request.param).start()
+    daemon.network = request.param
+    yield daemon
+    status = daemon.stop(WAKE_S)
+    assert status == 0, daemon.log()[-3000:]
+    daemon.assert_nothing_left()
+
+
+def deploy(daemon, name, kernel=None, append="", mib=MIB, **machine):
+    image = kernel or KERNEL.read_bytes()
+    digest = daemon.post("/api/v1/images", image, unix=True).ok(200, 201).json["digest"]
+    machine = {
+        "append": "ip={ip}/{prefix} port={port} " + append,
+        "port": 8080,
+        "service": True,
+        **machine,
+    }
+    body = {"image": digest, "memory_mib": mib, "timeout_ms": WAKE_S * 1000, "machine": machine}
+    return daemon.put(f"/api/v1/functions/{name}", body, unix=True).ok(200, 201).json
+
+
+def get(daemon, path):
+    return daemon.get(f"/fn/{path}", unix=True, timeout=WAKE_S)
+
+
+def instances(daemon):
+    return daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+
+
+def shells(daemon, state="paused"):
+    return [i for i in instances(daemon) if i["function"] is None and i["driver"] == "machine"
+            and (state is None or i["state"] == state)]
+
+
+def metric(daemon, name):
+    text = daemon.get("/metrics", unix=True).ok(200).body.decode()
+    return int(re.search(rf"^unid_machine_shells{name} (\d+)$", text, re.M).group(1))
+
+
+def until(what, seconds=WAKE_S):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def stopped(pid):
+    return re.search(r"^State:\s*T", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)
+
+
+def test_a_second_service_is_made_of_a_shell(daemon):
+    assert shells(daemon, None) == []
+    deploy(daemon, "first")
+    assert shells(daemon, None) == []
+    get(daemon, "first/").ok(200)
+    assert metric(daemon, "_used_total") == 0 and metric(daemon, "_missed_total") == 1
+    until(lambda: len(shells(daemon)) == 1)
+    shell = shells(daemon)[0]
+    assert shell["memory_mib"] == MIB and stopped(shell["pid"])
+
+    deploy(daemon, "second")
+    assert b"hello from" in get(daemon, "second/").ok(200).body
+    assert metric(daemon, "_used_total") == 1
+    machine = [i for i in instances(daemon) if i["function"] == "second" and i["state"] == "ready"]
+    assert [m["pid"] for m in machine] == [shell["pid"]]
+    lines = daemon.get("/api/v1/functions/second/logs", unix=True).ok(200).json["items"]
+    assert lines[0]["text"] == "netkernel: started"  # nothing of the shell's own
+    until(lambda: len(shells(daemon)) == 1)
+
+
+def test_it_has_its_initial_ram_disk_and_its_words(daemon):
+    until(lambda: len(shells(daemon)) == 1)
+    used = metric(daemon, "_used_total")
+    data = b"070701" + os.urandom(70000)
+    digest = daemon.post("/api/v1/images", data, unix=True).ok(200, 201).json["digest"]
+    deploy(daemon, "ramdisk", append="delay=50", initrd=digest)
+    assert get(daemon, "ramdisk/initrd").ok(200).body == data
+    assert metric(daemon, "_used_total") == used + 1
+
+
+def test_a_machine_for_each_request_is_made_of_one(daemon):
+    until(lambda: len(shells(daemon)) == 1)
+    used = metric(daemon, "_used_total")
+    deploy(daemon, "once", service=False)
+    get(daemon, "once/").ok(200)
+    assert metric(daemon, "_used_total") == used + 1
+
+
+def test_a_crash_of_one_is_told_as_ever(daemon):
+    until(lambda: len(shells(daemon)) == 1)
+    used = metric(daemon, "_used_total")
+    deploy(daemon, "broken", append="crash", ready_timeout_ms=WAKE_S * 1000)
+    detail = get(daemon, "broken/").ok(502).json["detail"]
+    assert "triple fault" in detail and "crashes, as it was told" in detail
+    assert metric(daemon, "_used_total") > used
+    daemon.delete("/api/v1/functions/broken", unix=True)
+
+
+def test_a_killed_shell_is_replaced(daemon):
+    until(lambda: len(shells(daemon)) == 1)
+    shell = shells(daemon)[0]
+    failed = metric(daemon, "_failed_total")
+    os.kill(shell["pid"], signal.SIGKILL)
+    until(lambda: [s for s in shells(daemon) if s["id"] != shell["id"]])
+    assert metric(daemon, "_failed_total") == failed + 1
+
+
+def test_other_images_are_made_in_the_ordinary_way(daemon):
+    """A flavor that wants PCI, another memory size."""
+    until(lambda: len(shells(daemon)) == 1)
+    used, missed = metric(daemon, "_used_total"), metric(daemon, "_missed_total")
+    deploy(daemon, "larger", mib=MIB + 16)
+    get(daemon, "larger/").ok(200)
+    assert (metric(daemon, "_used_total"), metric(daemon, "_missed_total")) == (used, missed + 1)
+    deploy(daemon, "pci", flavor="pc", append="halt", ready_console="started")
+    get(daemon, "pci/")
+    assert (metric(daemon, "_used_total"), metric(daemon, "_missed_total")) == (used, missed + 1)
+    until(lambda: {s["memory_mib"] for s in shells(daemon)} == {MIB, MIB + 16})
+
+
+def test_a_shell_goes_after_its_time(make_daemon):
+    daemon = make_daemon("--set", "machines.shell_keep_ms=1500").start()
+    deploy(daemon, "first")
+    get(daemon, "first/").ok(200)
+    until(lambda: metric(daemon, "_made_total") == 1)
+    until(lambda: not shells(daemon, None))
+    assert daemon.stop(WAKE_S) == 0
+    daemon.assert_nothing_left()
+
+
+def test_without_a_time_there_are_none(make_daemon):
+    daemon = make_daemon("--set", "machines.shell_keep_ms=0").start()
+    deploy(daemon, "first")
+    get(daemon, "first/").ok(200)
+    assert metric(daemon, "_missed_total") == 0 and not shells(daemon, None)
+    assert daemon.stop(WAKE_S) == 0
+    daemon.assert_nothing_left()
+
+
+def test_requests_have_the_memory_of_shells(make_daemon):
+    """There is memory for two machines: the shell goes for one that it does not fit."""
+    daemon = make_daemon("--memory", str(2 * MIB)).start()
+    deploy(daemon, "first")
+    get(daemon, "first/").ok(200)
+    until(lambda: len(shells(daemon)) == 1)
+    shell = shells(daemon)[0]
+    deploy(daemon, "pci", flavor="pc", append="halt", ready_console="started", concurrency=1)
+    thread = threading.Thread(target=lambda: get(daemon, "pci/"))
+    thread.start()
+    until(lambda: [i for i in instances(daemon) if i["function"] == "pci"])
+    until(lambda: shell["id"] not in [s["id"] for s in shells(daemon, None)])
+    assert not shells(daemon)
+    assert daemon.stop(WAKE_S) == 0
+    thread.join()
+    daemon.assert_nothing_left()
+
+
+def test_a_failed_loading_loses_no_request(make_daemon):
+    daemon = make_daemon(env={"UNID_FAULTS": "libvirt.load=EIO"}).start()
+    deploy(daemon, "first")
+    get(daemon, "first/").ok(200)
+    until(lambda: len(shells(daemon)) == 1)
+    deploy(daemon, "second")
+    get(daemon, "second/").ok(200)
+    assert metric(daemon, "_used_total") == 1 and metric(daemon, "_failed_total") == 1
+    assert daemon.stop(WAKE_S) == 0
+    daemon.assert_nothing_left()
+
+
+def test_a_killed_daemon_leaves_nothing(make_daemon):
+    daemon = make_daemon().start()
+    deploy(daemon, "first")
+    get(daemon, "first/").ok(200)
+    until(lambda: len(shells(daemon)) == 1)
+    pid = shells(daemon)[0]["pid"]
+    daemon.kill()
+    daemon.start()
+    until(lambda: not pathlib.Path(f"/proc/{pid}").exists())
+    assert daemon.stop(WAKE_S) == 0
+    daemon.assert_nothing_left()
