@@ -90,14 +90,14 @@ struct hv_machine; /* its first member is struct hv_machine_base */
 
 struct hv_machine_ops {
     /* Gives the machine (free). -EINVAL what cannot be put together. What goes wrong later comes by
-     * on_made. */
+     * on_made; there too, -ENOTSUP: this host has no shells. */
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
     void (*start)(struct hv_machine *m); /* after on_made(0); once. Not of a shell */
     /* Makes of a shell, after its on_made(0), the machine that `spec` says, whose type, memory and network
      * are the shell's, with HV_BOOT_KERNEL, a kernel that hv_pvh_check (hypervisor/pvh.h) takes, and no disks.
      * From now on spec->events are told: on_made first, as for `new`. After a failure it is good for nothing.
-     * A millisecond, and what it takes to copy the files. NULL: there are no shells. */
+     * A millisecond, and what it takes to copy the files. NULL: there are no shells, `new` says -ENOTSUP. */
     void (*load)(struct hv_machine *m, const struct hv_machine_spec *spec);
     /* HV_NET_USER, after start: on_heard comes, once for all that ask meanwhile; not when it ends
      * before. A few milliseconds. NULL: nobody can tell. */

@@ -156,9 +156,7 @@ static void fail(struct shell *sh, const char *why)
 static void on_made(void *arg, int rc, const struct un_error *err)
 {
     struct shell *sh = arg;
-    if (rc == -ENOTSUP) {
-        sh->drv->shells.off = true; /* another would be no better */
-    }
+    sh->drv->shells.off |= rc == -ENOTSUP;
     if (rc < 0) {
         char why[160]; /* `err` goes with the machine */
         snprintf(why, sizeof(why), "%.159s", err->text);
@@ -216,7 +214,9 @@ static int make(struct shell *sh, struct un_error *err)
         }
         spec.host_port = sh->host_port;
     }
-    return hv_driver_ops(drv->machines)->machine->new (drv->machines, &spec, &sh->m, err);
+    int rc = hv_driver_ops(drv->machines)->machine->new (drv->machines, &spec, &sh->m, err);
+    drv->shells.off |= rc == -ENOTSUP; /* another would be no better */
+    return rc;
 }
 
 /* Its link, if it has one, goes before it has anything else. */
@@ -336,7 +336,7 @@ void shells_init(struct hv_driver *drv, uint32_t keep_ms)
     un_list_init(&s->list);
     un_timer_init(&s->timer, drv->loop, decide, drv);
     s->keep_us = (uint64_t)keep_ms * 1000;
-    s->off = keep_ms == 0 || !hv_driver_ops(drv->machines)->machine->load;
+    s->off = keep_ms == 0;
 }
 
 void shells_drain(struct hv_driver *drv)
