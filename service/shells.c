@@ -180,6 +180,7 @@ static void on_exit_(void *arg, const struct hv_exit *why)
 static void on_gone(void *arg)
 {
     struct shell *sh = arg;
+    sh->m = NULL;
     if (sh->link) {
         net_detach(sh->link); /* QEMU has closed the tap */
     }
