@@ -56,8 +56,8 @@ static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
     metric(b, "machine_shells", "gauge", "Machines made ahead for any service.", m->shells);
     metric(b, "machine_shells_made_total", "counter", "Machines made ahead for any service.",
            m->shells_made);
-    metric(b, "machine_shells_used_total", "counter", "Machines for waiting requests made of those.",
-           m->shells_used);
+    metric(b, "machine_shells_used_total", "counter",
+           "Machines for waiting requests made of those.", m->shells_used);
     metric(b, "machine_shells_missed_total", "counter",
            "Machines for waiting requests that could have been, and none was there.",
            m->shells_missed);

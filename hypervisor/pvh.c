@@ -101,7 +101,8 @@ static int read_start(const struct hv_pvh_spec *spec, struct map *ret, struct un
 /* An entry of the memory map; false: it is no RAM, or passes the end of the address space. */
 static bool ram_at(const struct map *map, uint32_t i, uint64_t *ret_addr, uint64_t *ret_end)
 {
-    struct un_reader r = un_reader_of(map->entries + (size_t)i * HV_PVH_ENTRY_SIZE, HV_PVH_ENTRY_SIZE);
+    struct un_reader r =
+        un_reader_of(map->entries + (size_t)i * HV_PVH_ENTRY_SIZE, HV_PVH_ENTRY_SIZE);
     *ret_addr = un_read_u64le(&r);
     uint64_t size = un_read_u64le(&r);
     return un_read_u32le(&r) == TYPE_RAM && !__builtin_add_overflow(*ret_addr, size, ret_end);
@@ -160,7 +161,8 @@ static int load_initrd(const struct hv_pvh_spec *spec, uint64_t from, uint64_t e
     if (spec->initrd_len == 0) {
         return 0;
     }
-    if (spec->initrd_len > end - from || ((end - spec->initrd_len) & ~(uint64_t)(PAGE - 1)) < from) {
+    if (spec->initrd_len > end - from ||
+        ((end - spec->initrd_len) & ~(uint64_t)(PAGE - 1)) < from) {
         return un_error_set(err, -ENOMEM,
                             "an initial RAM disk of %zu bytes does not fit into the memory",
                             spec->initrd_len);

@@ -36,7 +36,8 @@ int hv_pvh_check(const void *kernel, size_t len, struct un_error *err);
 
 /* What is loaded, and where. All borrowed. */
 struct hv_pvh_spec {
-    uint8_t *mem; /* from guest address 0 on; zeros from HV_PVH_LOW_END up to clean_end, and at HV_PVH_INFO */
+    uint8_t *
+        mem; /* from guest address 0 on; zeros from HV_PVH_LOW_END up to clean_end, and at HV_PVH_INFO */
     uint64_t clean_end; /* bytes: as far as no firmware has been */
     const void *kernel, *initrd;
     size_t kernel_len, initrd_len; /* bytes; initrd_len 0: none */

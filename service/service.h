@@ -50,7 +50,8 @@ struct service_driver_spec {
     bool (*may_use)(void *arg, uint64_t bytes);
     /* Whether so much is free without anything being let go for it, as for shells; NULL: always. */
     bool (*is_free)(void *arg, uint64_t bytes);
-    uint32_t shells_keep_ms; /* after the last wake that could use one, a shell is kept so long; 0: none are made */
+    uint32_t
+        shells_keep_ms; /* after the last wake that could use one, a shell is kept so long; 0: none are made */
     /* A machine has opened a connection that its egress allows, which takes `opening->fd`; and what is
      * told when such a machine ends: its connections are of no use any more. NULL: none is allowed. */
     void (*on_open)(void *arg, const struct service_opening *opening);

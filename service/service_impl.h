@@ -117,9 +117,10 @@ struct machine {
     uint64_t begun_us, state_us;
     struct hv_machine *m; /* NULL before it is begun: the network comes first */
     struct net_link *link;
-    bool linking;  /* net_attach, or net_change, is under way */
-    bool injected; /* it was a shell; until it is PAUSED what goes wrong is no failure of the service */
-    bool made;     /* it is, but for `linking` */
+    bool linking; /* net_attach, or net_change, is under way */
+    bool
+        injected; /* it was a shell; until it is PAUSED what goes wrong is no failure of the service */
+    bool made;    /* it is, but for `linking` */
     struct sockaddr_in addr;
     unsigned in_flight;
     struct un_list connections; /* struct hv_vm, as many as in_flight */

@@ -354,7 +354,8 @@ void shells_done(struct hv_driver *drv)
 
 static struct shell_kind kind_of(const struct service *sv)
 {
-    return (struct shell_kind){.mem_bytes = sv->spec.mem_bytes, .port = sv->drv->net ? 0 : sv->port};
+    return (struct shell_kind){.mem_bytes = sv->spec.mem_bytes,
+                               .port = sv->drv->net ? 0 : sv->port};
 }
 
 static struct shell *find_ready(const struct service *sv)

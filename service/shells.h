@@ -18,8 +18,8 @@
 #include "netplumb/net.h"
 
 enum {
-    SHELLS_MOST = 2,         /* kinds, and so shells */
-    SHELLS_CALM_US = 200000  /* after a wake: to make one takes a processor for 100 ms */
+    SHELLS_MOST = 2,        /* kinds, and so shells */
+    SHELLS_CALM_US = 200000 /* after a wake: to make one takes a processor for 100 ms */
 };
 
 struct shell_kind {
@@ -44,10 +44,10 @@ uint64_t shell_wishes_end(const struct shell_wishes *w, uint64_t now_us);
 struct shells {
     struct un_list list; /* struct shell */
     struct shell_wishes wishes;
-    uint64_t keep_us;             /* 0: there are none */
-    uint64_t calm_us, retry_us;   /* none is begun before */
-    unsigned failures;            /* in a row */
-    bool off;                     /* they cannot be, here */
+    uint64_t keep_us;           /* 0: there are none */
+    uint64_t calm_us, retry_us; /* none is begun before */
+    unsigned failures;          /* in a row */
+    bool off;                   /* they cannot be, here */
     uint64_t made, used, missed, failed;
     struct un_timer timer;
 };

@@ -32,8 +32,8 @@ struct hv_machine {
     enum lv_vm_state state;
     struct un_list node; /* in the driver's machines */
     bool freed, busy, reaping, killed, asking;
-    bool shell_once; /* it was made as a shell: QEMU's process is stopped until the start */
-    int load_rc;     /* why nothing can be loaded */
+    bool shell_once;    /* it was made as a shell: QEMU's process is stopped until the start */
+    int load_rc;        /* why nothing can be loaded */
     struct hv_exit why; /* as far as it is known */
     struct un_timer end_timer;
     enum hv_machine_heard heard; /* the worker's */

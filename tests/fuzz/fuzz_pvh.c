@@ -9,7 +9,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { MEM_BYTES = 4 << 20, CLEAN_END = 3 << 20, ENTRIES = 4, HEAD = HV_PVH_START_SIZE + ENTRIES * HV_PVH_ENTRY_SIZE };
+enum {
+    MEM_BYTES = 4 << 20,
+    CLEAN_END = 3 << 20,
+    ENTRIES = 4,
+    HEAD = HV_PVH_START_SIZE + ENTRIES * HV_PVH_ENTRY_SIZE
+};
 
 static void require_zeros(const uint8_t *mem, size_t from, size_t to)
 {
@@ -46,7 +51,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct un_error err = UN_ERROR_INIT;
     int rc = hv_pvh_load(&spec, &entry, &err);
     if ((rc < 0) != (err.text[0] != '\0') ||
-        (rc == 0 && (entry.info != HV_PVH_INFO || hv_pvh_check(kernel, spec.kernel_len, NULL) < 0))) {
+        (rc == 0 &&
+         (entry.info != HV_PVH_INFO || hv_pvh_check(kernel, spec.kernel_len, NULL) < 0))) {
         abort();
     }
     require_zeros(mem, 0, HV_PVH_INFO);

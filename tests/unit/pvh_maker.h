@@ -8,7 +8,13 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { PVH_FILE_SIZE = 0x2000, PVH_TEXT_AT = 0x1000, PVH_TEXT_SIZE = 0x234, PVH_NOTE_AT = 0x200, PVH_NOTE_SIZE = 20 };
+enum {
+    PVH_FILE_SIZE = 0x2000,
+    PVH_TEXT_AT = 0x1000,
+    PVH_TEXT_SIZE = 0x234,
+    PVH_NOTE_AT = 0x200,
+    PVH_NOTE_SIZE = 20
+};
 
 /* A file of one segment, whose virtual address says nothing, and a note. */
 struct pvh_kernel {

@@ -44,11 +44,8 @@ static int set_up(void **state)
     _Static_assert(sizeof(struct entry) == HV_PVH_ENTRY_SIZE, "as the specification has it");
     m->mem = calloc(1, 8 * MIB);
     assert_non_null(m->mem);
-    m->start = (struct start_info){.magic = 0x336ec578,
-                                   .version = 1,
-                                   .rsdp = 0xf5a20,
-                                   .memmap = 0xf0000,
-                                   .memmap_count = 4};
+    m->start = (struct start_info){
+        .magic = 0x336ec578, .version = 1, .rsdp = 0xf5a20, .memmap = 0xf0000, .memmap_count = 4};
     m->memmap[0] = (struct entry){.addr = 0, .size = 0x9fc00, .type = 1};
     m->memmap[1] = (struct entry){.addr = 0x9fc00, .size = 0x400, .type = 2};
     m->memmap[2] = (struct entry){.addr = 0xf0000, .size = 0x10000, .type = 2};

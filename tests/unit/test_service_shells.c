@@ -14,7 +14,7 @@
 #include "service/shells.h"
 #include "service_world.h"
 
-#define S(n) ((n) * UINT64_C(1000000))
+#define S(n) ((n)*UINT64_C(1000000))
 
 static const struct shell_kind small = {.mem_bytes = 1 << 20}, large = {.mem_bytes = 2 << 20},
                                web = {.mem_bytes = 1 << 20, .port = 80};
