@@ -48,6 +48,12 @@ static int nl_fail(struct un_error *err, int code, const char *what, const char 
     return un_error_set(err, rc, "%s %s: %s", what, name, nl_geterror(code));
 }
 
+/* The result of a removal: what is not there is removed. */
+static int unless_gone(int code)
+{
+    return code == -NLE_NODEV || code == -NLE_OBJ_NOTFOUND ? 0 : code;
+}
+
 /* FNV-1a, 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/): a name, not a secret. */
 static uint32_t hash(const char *s)
 {
@@ -61,8 +67,13 @@ static uint32_t hash(const char *s)
 void net_names_init(struct net_names *n, const char *state_dir)
 {
     snprintf(n->tag, sizeof(n->tag), "%08x", hash(state_dir));
-    snprintf(n->bridge, sizeof(n->bridge), "ub-%s", n->tag);
+    snprintf(n->bridges, sizeof(n->bridges), "ub-%s", n->tag);
     snprintf(n->mark, sizeof(n->mark), "unid %s", n->tag);
+}
+
+void net_names_bridge(const struct net_names *n, uint32_t segment, char ret[NET_NAME_SIZE])
+{
+    snprintf(ret, NET_NAME_SIZE, "ub-%s%x", n->tag, segment & 0xffff);
 }
 
 void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_SIZE])
@@ -138,41 +149,53 @@ static int add_address(struct nl_sock *nl, int index, const char *ip, unsigned p
     return rc < 0 ? nl_fail(err, rc, "give the bridge the address", ip) : 0;
 }
 
-/* As `ip route add local FIRST/PREFIX dev BRIDGE table local`: the kernel answers ARP for these
- * addresses, takes packets to them, and lets sockets be bound to them. */
-static int add_local_route(struct nl_sock *nl, int index, const struct net_range *range,
-                           struct un_error *err)
+/* A route to `ip`/`prefix` by the link itself. NULL: out of memory. */
+static struct rtnl_route *route_of(int index, const char *ip, unsigned prefix, bool local)
 {
-    char text[NET_IP_SIZE];
     struct rtnl_route *route = rtnl_route_alloc();
     struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
     struct nl_addr *dst = NULL;
-    net_addr_text(range->names_first, text);
-    int rc = route && hop ? nl_addr_parse(text, AF_INET, &dst) : -NLE_NOMEM;
+    int rc = route && hop ? nl_addr_parse(ip, AF_INET, &dst) : -NLE_NOMEM;
     if (rc == 0) {
-        nl_addr_set_prefixlen(dst, (int)range->names_prefix);
+        nl_addr_set_prefixlen(dst, (int)prefix);
         rtnl_route_set_family(route, AF_INET);
-        rtnl_route_set_type(route, RTN_LOCAL);
-        rtnl_route_set_table(route, RT_TABLE_LOCAL);
-        rtnl_route_set_scope(route, RT_SCOPE_HOST);
+        rtnl_route_set_type(route, local ? RTN_LOCAL : RTN_UNICAST);
+        rtnl_route_set_table(route, local ? RT_TABLE_LOCAL : RT_TABLE_MAIN);
+        rtnl_route_set_scope(route, local ? RT_SCOPE_HOST : RT_SCOPE_LINK);
         rtnl_route_nh_set_ifindex(hop, index);
         rtnl_route_add_nexthop(route, hop); /* takes it */
         hop = NULL;
         rc = rtnl_route_set_dst(route, dst);
     }
-    if (rc == 0) {
-        rc = rtnl_route_add(nl, route, NLM_F_CREATE | NLM_F_EXCL);
-    }
     nl_addr_put(dst);
     if (hop) {
         rtnl_route_nh_free(hop);
     }
+    if (rc < 0) {
+        rtnl_route_put(route);
+        return NULL;
+    }
+    return route;
+}
+
+/* As `ip route append local FIRST/PREFIX dev BRIDGE table local`: the kernel answers ARP for these
+ * addresses, takes packets to them, by whatever link, and lets sockets be bound to them. */
+static int add_local_route(struct nl_sock *nl, int index, const struct net_range *range,
+                           struct un_error *err)
+{
+    char text[NET_IP_SIZE];
+    net_addr_text(range->names_first, text);
+    struct rtnl_route *route = route_of(index, text, range->names_prefix, true);
+    if (!route) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    int rc = rtnl_route_add(nl, route, NLM_F_CREATE | NLM_F_APPEND);
     rtnl_route_put(route);
     return rc < 0 ? nl_fail(err, rc, "give the bridge the virtual addresses from", text) : 0;
 }
 
-int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const struct net_range *range,
-                    int *ret_index, struct un_error *err)
+int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *name,
+                    const struct net_range *range, int *ret_index, struct un_error *err)
 {
     char gateway[NET_IP_SIZE];
     net_range_gateway(range, gateway);
@@ -180,7 +203,7 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const struct 
     if (!bridge) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    rtnl_link_set_name(bridge, n->bridge);
+    rtnl_link_set_name(bridge, name);
     /* Else it takes the lowest of its ports', and with each change of that the kernel forgets all
      * neighbours, and guests send to one that is nobody's. */
     struct nl_addr *own = NULL;
@@ -193,10 +216,10 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const struct 
     nl_addr_put(own);
     int rc = rtnl_link_add(nl, bridge, NLM_F_CREATE | NLM_F_EXCL);
     if (rc < 0) {
-        return nl_fail(err, rc, "make the bridge", n->bridge);
+        return nl_fail(err, rc, "make the bridge", name);
     }
-    int index = (int)if_nametoindex(n->bridge);
-    rc = link_start(nl, n->bridge, n->mark, 0, err);
+    int index = (int)if_nametoindex(name);
+    rc = link_start(nl, name, n->mark, 0, err);
     if (rc == 0) {
         rc = add_address(nl, index, gateway, range->prefix, err);
     }
@@ -204,7 +227,7 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const struct 
         rc = add_local_route(nl, index, range, err);
     }
     if (rc < 0) {
-        net_link_remove(nl, n->bridge, NULL);
+        net_link_remove(nl, name, NULL);
         return rc;
     }
     *ret_index = index;
@@ -282,28 +305,33 @@ static struct rtnl_neigh *neighbour_of(int bridge, const struct net_link *link)
     return neigh;
 }
 
-int net_neighbour_add(struct nl_sock *nl, int bridge, const struct net_link *link,
-                      struct un_error *err)
+int net_guest_add(struct nl_sock *nl, int bridge, const struct net_link *link, struct un_error *err)
 {
     struct rtnl_neigh *neigh = neighbour_of(bridge, link);
-    if (!neigh) {
-        return un_error_set(err, -ENOMEM, "out of memory");
+    struct rtnl_route *route = route_of(bridge, link->ip, 32, false);
+    int rc = neigh && route ? rtnl_neigh_add(nl, neigh, NLM_F_CREATE | NLM_F_REPLACE) : -NLE_NOMEM;
+    if (rc == 0) {
+        rc = rtnl_route_add(nl, route, NLM_F_CREATE | NLM_F_EXCL);
     }
-    int rc = rtnl_neigh_add(nl, neigh, NLM_F_CREATE | NLM_F_REPLACE);
     rtnl_neigh_put(neigh);
+    rtnl_route_put(route);
     return rc < 0 ? nl_fail(err, rc, "make known", link->ip) : 0;
 }
 
-int net_neighbour_remove(struct nl_sock *nl, int bridge, const struct net_link *link,
-                         struct un_error *err)
+int net_guest_remove(struct nl_sock *nl, int bridge, const struct net_link *link,
+                     struct un_error *err)
 {
     struct rtnl_neigh *neigh = neighbour_of(bridge, link);
-    if (!neigh) {
-        return un_error_set(err, -ENOMEM, "out of memory");
+    struct rtnl_route *route = route_of(bridge, link->ip, 32, false);
+    int rc = -NLE_NOMEM;
+    if (neigh && route) {
+        int route_rc = unless_gone(rtnl_route_delete(nl, route, 0));
+        rc = unless_gone(rtnl_neigh_delete(nl, neigh, 0));
+        rc = rc < 0 ? rc : route_rc;
     }
-    int rc = rtnl_neigh_delete(nl, neigh, 0);
     rtnl_neigh_put(neigh);
-    return rc < 0 && rc != -NLE_OBJ_NOTFOUND ? nl_fail(err, rc, "forget", link->ip) : 0;
+    rtnl_route_put(route);
+    return rc < 0 ? nl_fail(err, rc, "forget", link->ip) : 0;
 }
 
 int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
@@ -313,10 +341,7 @@ int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     rtnl_link_set_name(link, name);
-    int rc = rtnl_link_delete(nl, link);
-    if (rc == -NLE_NODEV || rc == -NLE_OBJ_NOTFOUND) {
-        return 0;
-    }
+    int rc = unless_gone(rtnl_link_delete(nl, link));
     return rc < 0 ? nl_fail(err, rc, "remove", name) : 0;
 }
 
@@ -324,7 +349,7 @@ int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
 static bool is_ours(const struct net_names *n, const char *name, const char *alias)
 {
     size_t tag_len = strlen(n->tag);
-    bool named = strcmp(name, n->bridge) == 0 ||
+    bool named = strncmp(name, n->bridges, strlen(n->bridges)) == 0 ||
                  (strncmp(name, "ut", 2) == 0 && strncmp(name + 2, n->tag, tag_len) == 0);
     return named && (!alias || !*alias || strcmp(alias, n->mark) == 0);
 }

@@ -86,12 +86,12 @@ static int bridge_text(const struct net_names *n, struct un_buf *out)
                          n->tag, n->tag);
 }
 
-static int rewriting_text(const struct net_names *n, const struct net_range *range,
-                          struct un_buf *out)
+static int rewriting_text(const struct net_range *range, struct un_buf *out)
 {
     char base[NET_IP_SIZE];
     return un_buf_printf(
         out,
+        "  set bridges { type ifname; }\n"
         "  set allowed { type ipv4_addr . ipv4_addr . inet_service; }\n"
         "  map ports { type ipv4_addr . ipv4_addr . inet_service : inet_service; }\n"
         "  map there { type ipv4_addr . ipv4_addr . inet_service : ipv4_addr; }\n"
@@ -99,7 +99,7 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
         "  map sports { type ipv4_addr . ipv4_addr . inet_service : inet_service; }\n"
         "  chain from_guest {\n"
         "    type filter hook prerouting priority -310; policy accept;\n"
-        "    iifname \"%s\" jump rewrite\n"
+        "    iifname @bridges jump rewrite\n"
         "  }\n"
         "  chain rewrite {\n"
         "    tcp dport set ip saddr . ip daddr . tcp dport map @ports\n"
@@ -110,10 +110,13 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
         "  }\n"
         "  chain to_guest {\n"
         "    type filter hook postrouting priority 310; policy accept;\n"
-        "    oifname \"%s\" ip saddr set ip daddr . ip saddr . tcp sport map @back\n"
-        "    oifname \"%s\" tcp sport set ip daddr . ip saddr . tcp sport map @sports\n"
+        "    oifname @bridges jump restore\n"
+        "  }\n"
+        "  chain restore {\n"
+        "    ip saddr set ip daddr . ip saddr . tcp sport map @back\n"
+        "    tcp sport set ip daddr . ip saddr . tcp sport map @sports\n"
         "  }\n",
-        n->bridge, net_addr_text(range->base, base), range->prefix, n->bridge, n->bridge);
+        net_addr_text(range->base, base), range->prefix);
 }
 
 int net_rules_text(const struct net_names *n, const struct net_range *range, struct un_buf *out)
@@ -122,14 +125,14 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
     net_range_gateway(range, gateway);
     int rc = bridge_text(n, out);
     rc = rc < 0 ? rc : un_buf_printf(out, "table inet unid-%s {\n", n->tag);
-    rc = rc < 0 ? rc : rewriting_text(n, range, out);
+    rc = rc < 0 ? rc : rewriting_text(range, out);
     return rc < 0
                ? rc
                : un_buf_printf(
                      out,
                      "  chain input {\n"
                      "    type filter hook input priority -10; policy accept;\n"
-                     "    iifname \"%s\" jump guest\n"
+                     "    iifname @bridges jump guest\n"
                      "  }\n"
                      "  chain guest {\n"
                      "    udp dport 67 accept\n"
@@ -143,11 +146,11 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "  }\n"
                      "  chain forward {\n"
                      "    type filter hook forward priority -10; policy accept;\n"
-                     "    iifname \"%s\" drop\n"
-                     "    oifname \"%s\" drop\n"
+                     "    iifname @bridges drop\n"
+                     "    oifname @bridges drop\n"
                      "  }\n"
                      "}\n",
-                     n->bridge, gateway, n->bridge, n->bridge);
+                     gateway);
 }
 
 static int port_text(const struct net_names *n, const char *verb, const char *guest,
@@ -213,6 +216,28 @@ int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_e
                 : run(r, (const char *)text.data, "remove our tables", err);
     un_buf_done(&text);
     return rc;
+}
+
+static int change_bridge(struct net_rules *r, const char *verb, const struct net_names *n,
+                         const char *bridge, struct un_error *err)
+{
+    un_autobuf struct un_buf text = {0};
+    int rc =
+        un_buf_printf(&text, "%s element inet unid-%s bridges { \"%s\" }", verb, n->tag, bridge);
+    return rc < 0 ? un_error_set(err, rc, "out of memory")
+                  : run(r, (const char *)text.data, bridge, err);
+}
+
+int net_rules_add_bridge(struct net_rules *r, const struct net_names *n, const char *bridge,
+                         struct un_error *err)
+{
+    return change_bridge(r, "add", n, bridge, err);
+}
+
+int net_rules_remove_bridge(struct net_rules *r, const struct net_names *n, const char *bridge,
+                            struct un_error *err)
+{
+    return change_bridge(r, "delete", n, bridge, err);
 }
 
 static int change_guest(struct net_rules *r, const char *verb, const struct net_names *n,
