@@ -23,6 +23,9 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 
+/* Registered ports, below those that the kernel gives by itself (ip_local_port_range(7)). */
+enum { DHCP_PORT_FIRST = 20000, DHCP_PORTS = 10000 };
+
 static inline void link_putp(struct rtnl_link **l)
 {
     if (*l) {
@@ -68,7 +71,9 @@ static uint32_t hash(const char *s)
 
 void net_names_init(struct net_names *n, const char *state_dir)
 {
-    snprintf(n->tag, sizeof(n->tag), "%08x", hash(state_dir));
+    uint32_t h = hash(state_dir);
+    snprintf(n->tag, sizeof(n->tag), "%08x", h);
+    n->dhcp_port = (uint16_t)(DHCP_PORT_FIRST + h % DHCP_PORTS);
     snprintf(n->bridges, sizeof(n->bridges), "ub-%s", n->tag);
     snprintf(n->mark, sizeof(n->mark), "unid %s", n->tag);
 }

@@ -17,7 +17,9 @@ struct net_names {
     char tag[9];                 /* 8 hex digits of the state directory's hash */
     char bridges[NET_NAME_SIZE]; /* "ub-<tag>": what all bridges' names begin with */
     char mark[32];               /* alias of our links: "unid <tag>" */
+    uint16_t dhcp_port;          /* where DHCP is served; guests see it at 67 (rules.c) */
 };
+/* Of a state directory; equal ones for equal directories. */
 void net_names_init(struct net_names *n, const char *state_dir);
 /* "ub-<tag><hex>": at most 15 characters, as there are fewer than 65536 segments. */
 void net_names_bridge(const struct net_names *n, uint32_t segment, char ret[NET_NAME_SIZE]);

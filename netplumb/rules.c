@@ -12,6 +12,10 @@
  *     guest -> 203.0.113.5:443 --ports--> 203.0.113.5:40001 --there--> 10.87.255.7:40001
  *     guest <- 203.0.113.5:443 <-sports-- 203.0.113.5:40001 <--back--- 10.87.255.7:40001
  *
+ * So is DHCP's port: dnsmasq serves all bridges by one socket, which is at all of the host's addresses, and
+ * would meet others' DHCP servers at 67. A checksum of 0 says that there is none (RFC 768), as some guests'
+ * packets do; nftables would count on from it.
+ *
  * This happens before and behind all that others hook in, whose tables see the rewritten packets only.
  */
 #include "netplumb/rules.h"
@@ -86,7 +90,8 @@ static int bridge_text(const struct net_names *n, struct un_buf *out)
                          n->tag, n->tag);
 }
 
-static int rewriting_text(const struct net_range *range, struct un_buf *out)
+static int rewriting_text(const struct net_names *n, const struct net_range *range,
+                          struct un_buf *out)
 {
     char base[NET_IP_SIZE];
     return un_buf_printf(
@@ -102,6 +107,7 @@ static int rewriting_text(const struct net_range *range, struct un_buf *out)
         "    iifname @bridges jump rewrite\n"
         "  }\n"
         "  chain rewrite {\n"
+        "    udp dport 67 udp dport set %u udp checksum set 0\n"
         "    tcp dport set ip saddr . ip daddr . tcp dport map @ports\n"
         "    ip daddr set ip saddr . ip daddr . tcp dport map @there\n"
         "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn counter reject "
@@ -113,10 +119,11 @@ static int rewriting_text(const struct net_range *range, struct un_buf *out)
         "    oifname @bridges jump restore\n"
         "  }\n"
         "  chain restore {\n"
+        "    udp sport %u udp sport set 67\n"
         "    ip saddr set ip daddr . ip saddr . tcp sport map @back\n"
         "    tcp sport set ip daddr . ip saddr . tcp sport map @sports\n"
         "  }\n",
-        net_addr_text(range->base, base), range->prefix);
+        n->dhcp_port, net_addr_text(range->base, base), range->prefix, n->dhcp_port);
 }
 
 int net_rules_text(const struct net_names *n, const struct net_range *range, struct un_buf *out)
@@ -125,7 +132,7 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
     net_range_gateway(range, gateway);
     int rc = bridge_text(n, out);
     rc = rc < 0 ? rc : un_buf_printf(out, "table inet unid-%s {\n", n->tag);
-    rc = rc < 0 ? rc : rewriting_text(range, out);
+    rc = rc < 0 ? rc : rewriting_text(n, range, out);
     return rc < 0
                ? rc
                : un_buf_printf(
@@ -135,7 +142,7 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "    iifname @bridges jump guest\n"
                      "  }\n"
                      "  chain guest {\n"
-                     "    udp dport 67 accept\n"
+                     "    udp dport %u accept\n"
                      "    ip saddr . ip daddr . tcp dport @allowed accept\n"
                      "    tcp flags & (syn | ack) == syn counter reject with tcp reset\n"
                      "    ip daddr != %s drop\n"
@@ -150,7 +157,7 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "    oifname @bridges drop\n"
                      "  }\n"
                      "}\n",
-                     gateway);
+                     n->dhcp_port, gateway);
 }
 
 static int port_text(const struct net_names *n, const char *verb, const char *guest,

@@ -21,9 +21,9 @@
 
 #include "common/bytes.h"
 
-#define STATE_DIR "/nonexistent/unid-netplumb-test"
-
 bool have_namespace;
+/* Other runs of these tests may go on beside: dnsmasq's files are below /run. */
+static char state_dir[64];
 
 void on_attach(void *arg, int rc, struct net_link *link, const struct un_error *err)
 {
@@ -64,7 +64,7 @@ struct net_link *attach(struct world *w)
 void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports)
 {
     *w = (struct world){.rc = 0};
-    struct netplumb_spec spec = {.state_dir = STATE_DIR,
+    struct netplumb_spec spec = {.state_dir = state_dir,
                                  .range = "10.87.0.0/24",
                                  .tap_owner = getuid(),
                                  .linger_ms = linger_ms,
@@ -271,6 +271,7 @@ void gateway_mac(int fd, const struct net_link *l, char ret[NET_MAC_SIZE])
 int enter_namespace(void **state)
 {
     struct un_error err = UN_ERROR_INIT;
+    snprintf(state_dir, sizeof(state_dir), "/nonexistent/unid-netplumb-test-%d", (int)getpid());
     if (unshare(CLONE_NEWNET) < 0) {
         print_message("no network namespace (%s): the kernel's side is skipped\n", strerror(errno));
         return 0;

@@ -203,6 +203,10 @@ static void test_each_segment_has_dhcp_and_names(void **state)
     static char rule[] = "a.example:80";
     char *const egress[] = {rule, NULL};
     const struct net_wish wish = {.key = "one", .egress = egress};
+    /* Another's DHCP server. */
+    struct sockaddr_in theirs = {.sin_family = AF_INET, .sin_port = htons(67)};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&theirs, sizeof(theirs)), 0);
     struct world w;
     world_open_with(&w, 20, 1);
     w.wish = &wish;
@@ -218,6 +222,9 @@ static void test_each_segment_has_dhcp_and_names(void **state)
     assert_has_dhcp_and_names(&w, c);
     net_detach(c);
     world_close(&w);
+    uint8_t byte;
+    assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), -1); /* it has heard of none */
+    close(fd);
 }
 
 /* Names are given in order. */
