@@ -1,8 +1,10 @@
 """The network of machine images, in a namespace of the daemon's own: addresses by DHCP, names, what a machine
 may connect to and what not, what is left of it all."""
 
+import concurrent.futures
 import difflib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -124,6 +126,16 @@ def fetch(daemon, function, host, port, source=None):
     return answer.status, answer.body.decode()
 
 
+def bridge_of(daemon, address):
+    """Which bridge the machine's tap is a port of: the tap's number is that of its address."""
+    a, b, c, d = (int(part) for part in address.split("."))
+    assert (a, b) == (10, 87)
+    links = run(*inside(daemon.process.pid, "ip", "-o", "link"))
+    found = re.search(rf" ut[0-9a-f]{{8}}{c * 256 + d - 2:x}: .* master (ub-[0-9a-f]+) ", links)
+    assert found, links
+    return found.group(1)
+
+
 def address_of(daemon, function):
     return get(daemon, function + "/").ok(200).body.decode().split()[-1]
 
@@ -173,6 +185,24 @@ def test_everything_else_is_refused(daemon, host, outside):
         status, why = fetch(daemon, "narrow", OUTSIDE, outside.port, source=source)
         assert (status, why) == (502, "no answer"), source
     assert fetch(daemon, "narrow", OUTSIDE, outside.port)[0] == 200
+
+
+def test_machines_on_several_bridges_are_served_alike(daemon, host):
+    count = 33  # more than one bridge takes (NET_SEGMENT_PORTS)
+    names = [f"many{i}" for i in range(count)]
+    for name in names:
+        deploy(daemon, name, egress=[f"localhost:{host.port}"], idle_timeout_ms=200000)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            addresses = list(pool.map(lambda name: address_of(daemon, name), names))
+        bridges = [bridge_of(daemon, address) for address in addresses]
+        one, other = 0, next(i for i in range(count) if bridges[i] != bridges[0])
+        for i, peer in [(one, other), (other, one)]:
+            assert fetch(daemon, names[i], "localhost", host.port)[0] == 200
+            assert fetch(daemon, names[i], addresses[peer], 8080) == (502, "nobody has this address")
+    finally:
+        for name in names:
+            daemon.delete(f"/api/v1/functions/{name}", unix=True)
 
 
 def test_another_function_is_reached_by_its_private_name(daemon):
