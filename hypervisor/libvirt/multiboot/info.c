@@ -82,8 +82,7 @@ struct first {
 
 static void build_first(const struct mb_told *told, struct out *o)
 {
-    struct first info = {.flags =
-                             HAS_MEMORY | HAS_CMDLINE | HAS_MODULES | HAS_MAP | HAS_LOADER};
+    struct first info = {.flags = HAS_MEMORY | HAS_CMDLINE | HAS_MODULES | HAS_MAP | HAS_LOADER};
     count_memory(told, &info.lower, &info.upper);
     put(o, 0, sizeof(info)); /* its place */
     if (told->initrd != told->initrd_end) {

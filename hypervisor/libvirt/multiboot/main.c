@@ -30,7 +30,7 @@ static void console(const char *text)
 
 _Noreturn static void fail(const char *why)
 {
-    console("multiboot: the kernel cannot be started: ");
+    console("multiboot: not started: ");
     console(why);
     console("\n");
     mb_reset();
@@ -42,10 +42,7 @@ static void move_up(uint32_t to, uint32_t from, uint32_t len)
     uint32_t words = (len + 3) / 4;
     uint32_t dst = to + (words - 1) * 4, src = from + (words - 1) * 4;
     if (words && to != from) {
-        __asm__ volatile("std; rep movsl; cld"
-                         : "+D"(dst), "+S"(src), "+c"(words)
-                         :
-                         : "memory");
+        __asm__ volatile("std; rep movsl; cld" : "+D"(dst), "+S"(src), "+c"(words) : : "memory");
     }
 }
 
@@ -80,9 +77,8 @@ static void read_map(const uint32_t *qemu, struct mb_told *told)
 {
     for (uint32_t at = 0; at < qemu[11] && told->region_count < MB_REGIONS;) {
         const uint32_t *e = (const uint32_t *)(qemu[12] + at);
-        told->regions[told->region_count++] = (struct mb_region){.base = e[1] | (uint64_t)e[2] << 32,
-                                                                 .len = e[3] | (uint64_t)e[4] << 32,
-                                                                 .type = e[5]};
+        told->regions[told->region_count++] = (struct mb_region){
+            .base = e[1] | (uint64_t)e[2] << 32, .len = e[3] | (uint64_t)e[4] << 32, .type = e[5]};
         at += e[0] + 4;
     }
 }
@@ -190,7 +186,7 @@ void mb_main(uint32_t magic, const uint32_t *qemu)
         fits = is_free(&told, p->to, p->to + p->file_size + p->zero_size);
     }
     if (!fits || plan.high > at) {
-        fail("it does not fit into the memory; give the machine more");
+        fail("too little memory for it");
     }
     move_up(told.initrd, initrd_size ? modules[4] : told.initrd, initrd_size);
     /* What QEMU tells may lie where the kernel goes now; the words are all that is still wanted. */

@@ -22,10 +22,10 @@ struct file {
 /* Reads beyond the end give 0; what depends on them is refused by its range. */
 static uint32_t u32(const struct file *f, uint32_t at)
 {
-    return at > f->len || f->len - at < 4 ? 0
-                                          : f->at[at] | (uint32_t)f->at[at + 1] << 8 |
-                                                (uint32_t)f->at[at + 2] << 16 |
-                                                (uint32_t)f->at[at + 3] << 24;
+    return at > f->len || f->len - at < 4
+               ? 0
+               : f->at[at] | (uint32_t)f->at[at + 1] << 8 | (uint32_t)f->at[at + 2] << 16 |
+                     (uint32_t)f->at[at + 3] << 24;
 }
 
 static uint32_t u16(const struct file *f, uint32_t at)
@@ -58,11 +58,11 @@ static const char *add(struct mb_plan *plan, const struct file *f, uint64_t to, 
     if (plan->piece_count == MB_PIECES) {
         return "it has more than 16 segments";
     }
-    plan->pieces[plan->piece_count++] = (struct mb_piece){.to = (uint32_t)to,
-                                                          .from = (uint32_t)from,
-                                                          .file_size = (uint32_t)file_size,
-                                                          .zero_size =
-                                                              (uint32_t)(mem_size - file_size)};
+    plan->pieces[plan->piece_count++] =
+        (struct mb_piece){.to = (uint32_t)to,
+                          .from = (uint32_t)from,
+                          .file_size = (uint32_t)file_size,
+                          .zero_size = (uint32_t)(mem_size - file_size)};
     plan->low = to < plan->low ? (uint32_t)to : plan->low;
     plan->high = to + mem_size > plan->high ? (uint32_t)(to + mem_size) : plan->high;
     return 0;
@@ -145,7 +145,8 @@ static const char *plan_first(const struct file *f, uint32_t at, struct mb_plan 
 {
     uint32_t flags = u32(f, at + 4);
     plan->magic = MB_FIRST_MAGIC;
-    if (flags & 0xfff8) { /* that have to be understood; 1 modules on pages, 2 memory, 4 a video mode */
+    if (flags &
+        0xfff8) { /* that have to be understood; 1 modules on pages, 2 memory, 4 a video mode */
         return "its header wants what no loader knows";
     }
     if (!(flags & FIRST_ADDRESSES)) {
