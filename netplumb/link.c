@@ -371,10 +371,15 @@ int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
 /* By name; the mark is set right after a link is made, so a link without any may be ours as well. */
 static bool is_ours(const struct net_names *n, const char *name, const char *alias)
 {
-    size_t tag_len = strlen(n->tag);
-    bool named = strncmp(name, n->bridges, strlen(n->bridges)) == 0 ||
-                 (strncmp(name, "ut", 2) == 0 && strncmp(name + 2, n->tag, tag_len) == 0);
-    return named && (!alias || !*alias || strcmp(alias, n->mark) == 0);
+    size_t len = strlen(n->bridges);
+    if (strncmp(name, n->bridges, len) != 0) {
+        len = strlen(n->tag) + 2;
+        if (strncmp(name, "ut", 2) != 0 || strncmp(name + 2, n->tag, len - 2) != 0) {
+            return false;
+        }
+    }
+    return name[len + strspn(name + len, "0123456789abcdef")] == '\0' &&
+           (!alias || !*alias || strcmp(alias, n->mark) == 0);
 }
 
 int net_link_remove_all(struct nl_sock *nl, const struct net_names *n, struct un_error *err)

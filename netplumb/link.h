@@ -21,7 +21,7 @@ struct net_names {
 };
 /* Of a state directory; equal ones for equal directories. */
 void net_names_init(struct net_names *n, const char *state_dir);
-/* "ub-<tag><hex>": at most 15 characters, as there are fewer than 65536 segments. */
+/* "ub-<tag><hex>": at most 15 characters, as there are no more than 65536 segments. */
 void net_names_bridge(const struct net_names *n, uint32_t segment, char ret[NET_NAME_SIZE]);
 /* "ut<tag><hex>": at most 15 characters. */
 void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_SIZE]);

@@ -85,6 +85,28 @@ static void test_guests_of_two_segments_reach_the_gateway_and_not_each_other(voi
         "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
 }
 
+/* Else it takes longer to make one beside many: the kernel goes through the ports of a bridge, and through
+ * the IPv6 routes that links have which are up. */
+static void test_a_tap_is_beside_few_others_and_without_ipv6(void **state)
+{
+    if (!have_namespace) {
+        skip();
+    }
+    struct world w;
+    struct net_link *links[NET_SEGMENT_PORTS + 1];
+    world_open(&w);
+    for (unsigned i = 0; i <= NET_SEGMENT_PORTS; i++) {
+        links[i] = attach(&w);
+    }
+    assert_int_equal(bridges(), 2);
+    un_autofree char *routes = output_of("ip -6 route show table all | grep ' u[bt]' || true");
+    assert_string_equal(routes, "");
+    for (unsigned i = 0; i <= NET_SEGMENT_PORTS; i++) {
+        net_detach(links[i]);
+    }
+    world_close(&w);
+}
+
 static void test_a_segment_is_made_when_all_are_full_and_goes_when_it_is_empty(void **state)
 {
     if (!have_namespace) {
@@ -287,6 +309,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_guests_of_two_segments_reach_the_gateway_and_not_each_other),
+        cmocka_unit_test(test_a_tap_is_beside_few_others_and_without_ipv6),
         cmocka_unit_test(test_a_segment_is_made_when_all_are_full_and_goes_when_it_is_empty),
         cmocka_unit_test(test_each_segment_has_dhcp_and_names),
         cmocka_unit_test(test_a_foreign_bridge_of_our_name_is_left_alone_and_told),
