@@ -22,9 +22,10 @@
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
-    HV_BOOT_KERNEL, /* what QEMU's -kernel takes: PVH, multiboot 1 and 2, bzImage */
-    HV_BOOT_DISK,   /* the first disk, by firmware */
-    HV_BOOT_SHELL   /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
+    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, 32-bit multiboot 1, bzImage */
+    HV_BOOT_MULTIBOOT, /* a multiboot kernel that it does not take, by a loader of the driver's */
+    HV_BOOT_DISK,      /* the first disk, by firmware */
+    HV_BOOT_SHELL      /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
 };
 
 /* What the guest's drivers want to find. */
@@ -79,10 +80,9 @@ struct hv_machine_spec {
     const struct hv_machine_disk *disks; /* at most 4 */
     size_t disk_count;
     enum hv_machine_net net;
-    const char *tap, *mac;          /* HV_NET_TAP; mac also for USER, or NULL */
-    uint16_t host_port, guest_port; /* HV_NET_USER */
-    bool
-        guard; /* not MICROVM: a watchdog (i6300esb) and a panic device, for guests that know them */
+    const char *tap, *mac;                  /* HV_NET_TAP; mac also for USER, or NULL */
+    uint16_t host_port, guest_port;         /* HV_NET_USER */
+    bool guard; /* not MICROVM: a watchdog (i6300esb) and a panic device, for guests that know them */
     const struct hv_machine_events *events; /* kept until on_gone */
     void *arg;
 };
@@ -150,7 +150,7 @@ struct hv_machine_config {
     const char *image_path;
     const void *image; /* its bytes, to see what it says of itself; borrowed during vm_run */
     size_t image_len;
-    bool disk;               /* the image is a disk, else a kernel */
+    enum hv_machine_boot boot; /* what the image is */
     const char *format;      /* of a disk image: "raw", "qcow2" */
     const char *initrd_path; /* or NULL */
     const char *flavor;      /* flavor.h; NULL: what the image says of itself */
@@ -161,8 +161,7 @@ struct hv_machine_config {
     uint32_t concurrency; /* requests at once for one machine */
     uint32_t min_instances, max_instances;
     uint32_t idle_timeout_ms, ready_timeout_ms;
-    const char
-        *ready_console; /* ready when a console line has it, not when the port answers; or NULL */
+    const char *ready_console; /* ready when a console line has it, not when the port answers; or NULL */
     /* What is not read-only is opened by one machine at a time, whosever it is: there is one machine then,
      * whatever max_instances says. */
     const struct hv_machine_disk *volumes;
@@ -176,7 +175,7 @@ struct hv_service_machine {
     char id[UN_ID_SIZE];
     const char *name; /* the function's; "" of a shell, which is nobody's yet */
     uint32_t version;
-    const char *state;                    /* "making", "paused", "starting", "ready", "ending" */
+    const char *state; /* "making", "paused", "starting", "ready", "ending" */
     uint64_t mem_bytes, age_us, state_us; /* since it was begun, and since it is in this state */
     int pid;
     unsigned in_flight; /* requests that it serves now */
@@ -216,8 +215,8 @@ struct hv_service_ops {
     void (*live)(struct hv_driver *drv, const char *name, const char *key);
     /* After on_failing: nobody can help. Those who wait for the function's failing versions are lost. */
     void (*give_up)(struct hv_driver *drv, const char *name);
-    void (*each)(struct hv_driver *drv, void (*fn)(void *arg, const struct hv_service_machine *m),
-                 void *arg);
+    void (*each)(struct hv_driver *drv,
+                 void (*fn)(void *arg, const struct hv_service_machine *m), void *arg);
     /* Ends a machine at once; requests at it are lost. -ENOENT. */
     int (*end)(struct hv_driver *drv, const char *id, struct un_error *err);
     /* Somebody wants memory: lets go of a shell. False: there is none. */

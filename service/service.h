@@ -24,7 +24,8 @@
  *
  * Loop thread throughout. Where things are: policy.c how many machines there are, service.c the driver
  * and its services, versions.c what it is told of versions and tells of machines, volume.c who has which
- * volume, shells.c machines made ahead for any service, machine.c one machine, connection.c one request, stream.c one connection without requests.
+ * volume, shells.c machines made ahead for any service, machine.c one machine, connection.c one request,
+ * stream.c one connection without requests.
  */
 #ifndef UNID_SERVICE_SERVICE_H
 #define UNID_SERVICE_SERVICE_H
@@ -50,8 +51,8 @@ struct service_driver_spec {
     bool (*may_use)(void *arg, uint64_t bytes);
     /* Whether so much is free without anything being let go for it, as for shells; NULL: always. */
     bool (*is_free)(void *arg, uint64_t bytes);
-    uint32_t
-        shells_keep_ms; /* after the last wake that could use one, a shell is kept so long; 0: none are made */
+    /* After the last wake that could use one, a shell is kept so long; 0: none is made. */
+    uint32_t shells_keep_ms;
     /* A machine has opened a connection that its egress allows, which takes `opening->fd`; and what is
      * told when such a machine ends: its connections are of no use any more. NULL: none is allowed. */
     void (*on_open)(void *arg, const struct service_opening *opening);

@@ -118,9 +118,8 @@ struct machine {
     struct hv_machine *m; /* NULL before it is begun: the network comes first */
     struct net_link *link;
     bool linking; /* net_attach, or net_change, is under way */
-    bool
-        injected; /* it was a shell; until it is PAUSED what goes wrong is no failure of the service */
-    bool made;    /* it is, but for `linking` */
+    bool injected; /* it was a shell: before it is PAUSED nothing is a failure of the service */
+    bool made;     /* it is, but for `linking` */
     struct sockaddr_in addr;
     unsigned in_flight;
     struct un_list connections; /* struct hv_vm, as many as in_flight */
@@ -145,7 +144,8 @@ struct machine {
 };
 /* A port of loopback that was free a moment ago. */
 int machine_free_port(uint16_t *ret);
-/* Begins a machine, of a shell if there is one for it. Its failures come by service_failed. -ENOMEM. machine.c */
+/* Begins a machine, of a shell if there is one for it. Its failures come by service_failed. -ENOMEM.
+ * machine.c */
 int machine_begin(struct service *sv);
 void machine_start(struct machine *mc);
 /* Ends it in any state; it is freed when all of it is gone. Requests at it are lost: FAULT where it crashed,

@@ -20,6 +20,8 @@
 
 #define LV_WAITER_READY 0x06 /* the byte: ACK */
 
+#define LV_WAITER_FILE "waiter.elf" /* in the work directory (place.h) */
+
 #ifndef __ASSEMBLER__
 #include <stddef.h>
 #include <stdint.h>
