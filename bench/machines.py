@@ -6,6 +6,7 @@ skipped. The guest is the test kernel of tests/guests, run by QEMU's translation
 """
 import contextlib
 import ctypes
+import http.client
 import json
 import os
 import pathlib
@@ -155,7 +156,10 @@ def hand_ms():
 
 
 def machines_of(daemon):
-    items = json.loads(get(daemon.address, "/api/v1/instances")[1])["items"]
+    client = http.client.HTTPConnection(*daemon.address)
+    client.request("GET", "/api/v1/instances")
+    items = json.load(client.getresponse())["items"]
+    client.close()
     return [i for i in items if i["driver"] == "machine"]
 
 
