@@ -549,6 +549,10 @@ static void have_version(struct sched_call *c, struct function_version *v)
     c->version = function_ref(v);
     r->version = v->version;
     memcpy(r->digest, v->config.image, sizeof(r->digest));
+    if (v->id == c->in_vain) {
+        call_fail(c, &c->exit);
+        return;
+    }
     if (wrong_interface(c) || refuse_version(c)) {
         return;
     }

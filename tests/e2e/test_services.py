@@ -156,6 +156,8 @@ def test_without_a_version_before_it_fails(daemon):
     problem = get(daemon, "alone/").problem(502)
     assert "port 8080 did not answer within 300 ms" in problem["detail"]
     assert "did not answer" in function(daemon, "alone")["failure"]
+    failed = [l for l in daemon.log().splitlines() if "machine failed" in l and '"alone"' in l]
+    assert len(failed) == 3, failed
     remove(daemon, "alone")
 
 
