@@ -193,6 +193,7 @@ void outgoing_open(struct outgoing *o, const struct service_opening *opening)
     const struct dial_spec spec = {.dialer = o->dialer,
                                    .rules = opening->egress,
                                    .to = opening->to,
+                                   .depth = opening->depth,
                                    .done = on_dialled,
                                    .arg = c};
     if (dial_start(&spec, &c->dial, &err) < 0) {

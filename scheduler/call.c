@@ -646,6 +646,7 @@ bool call_bind(struct sched_call *c, struct instance *i)
         rc = machine_config_of(&parts, &words, &machine, &err);
         machine.live = call_wants_live(c) && c->generation == c->line->generation;
         run.machine = &machine;
+        run.depth = c->depth;
     }
     if (rc == 0) {
         rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");

@@ -185,6 +185,7 @@ int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_e
         return un_error_set(err, -EINVAL, "a program image cannot be run as a machine");
     }
     vm->raw = spec->interface == UNID_INTERFACE_TCP;
+    vm->depth = spec->depth;
     vm->chunked = !vm->raw && spec->content_length < 0;
     vm->eof = spec->body_eof;
     if (!vm->raw) {

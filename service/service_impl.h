@@ -200,6 +200,7 @@ struct hv_vm {
     struct service *sv;
     struct machine *mc;
     struct bufferevent *bev;
+    unsigned depth;        /* hv_run_spec.depth */
     struct un_buf request; /* head and first body bytes, kept until the machine has shown a sign */
     bool chunked, eof;     /* the body's framing; its last byte is in */
     bool started, input_wanted, peer_closed, answered, ended, freed;

@@ -54,14 +54,20 @@ static int teardown(void **state)
 }
 
 /* Gives the machine's own end. */
-static int open_to(const void *machine, const struct un_endpoint *to, char *const *egress)
+static int open_deep(const void *machine, const struct un_endpoint *to, char *const *egress,
+                     unsigned depth)
 {
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     const struct service_opening opening = {
-        .machine = machine, .function = "f", .egress = egress, .to = to, .fd = ends[1]};
+        .machine = machine, .function = "f", .egress = egress, .to = to, .depth = depth, .fd = ends[1]};
     outgoing_open(out, &opening);
     return ends[0];
+}
+
+static int open_to(const void *machine, const struct un_endpoint *to, char *const *egress)
+{
+    return open_deep(machine, to, egress, 0);
 }
 
 static void turn(void)
@@ -142,6 +148,34 @@ static void test_a_machine_has_so_many_at_most(void **state)
     }
 }
 
+static int serve_inner(void *arg, const struct dial_inner *to, struct un_error *err)
+{
+    *(unsigned *)arg = to->depth;
+    close(to->fd);
+    return 0;
+}
+
+static void test_a_call_within_is_as_deep_as_its_machine(void **state)
+{
+    char got[8];
+    char name[] = "next.internal:80", *egress[] = {name, NULL};
+    struct un_endpoint next;
+    unsigned depth = 0;
+    dialer_on_internal(dialer, serve_inner, &depth);
+    assert_int_equal(un_endpoint_parse(egress[0], strlen(egress[0]), false, &next, NULL), 0);
+    int last = open_deep("m", &next, egress, LIMIT_CALL_DEPTH - 1);
+    turn();
+    assert_int_equal(depth, LIMIT_CALL_DEPTH - 1);
+    depth = 0;
+    int more = open_deep("m", &next, egress, LIMIT_CALL_DEPTH);
+    turn();
+    assert_int_equal(depth, 0);
+    assert_int_equal(read(more, got, sizeof(got)), 0);
+    close(last);
+    close(more);
+    turn();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +184,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_machine_takes_its_connections_with_it, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_machine_has_so_many_at_most, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_call_within_is_as_deep_as_its_machine, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

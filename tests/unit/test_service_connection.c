@@ -258,6 +258,30 @@ static void output_of_a_connection_waits_for_its_reader(void **state)
     finish(&r);
 }
 
+static void what_a_machine_opens_is_as_deep_as_the_deepest_that_it_serves(void **state)
+{
+    struct world *w = *state;
+    struct request first = {0}, r[3] = {{.depth = 2}, {.depth = 5}, {.depth = 0}};
+    ask(w, &first, "END"); /* until then it gets one at a time */
+    for (int i = 0; i < 3; i++) {
+        begin(w, &r[i], "HOLD END");
+    }
+    for (int i = 0; i < 300 && !(r[0].started && r[1].started && r[2].started); i++) {
+        run_for(w, 10);
+    }
+    open_out(last_started);
+    assert_int_equal(w->depth, 5);
+    finish(&r[1]);
+    open_out(last_started);
+    assert_int_equal(w->depth, 2);
+    finish(&r[0]);
+    finish(&r[2]);
+    open_out(last_started); /* on its own account */
+    assert_int_equal(w->depth, 0);
+    assert_int_equal(w->opened, 3);
+    assert_int_equal(fake.started, 1);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
@@ -275,6 +299,7 @@ int main(void)
         T(a_connection_is_given_back_until_it_is_taken),
         T(what_a_machine_has_taken_is_lost_with_it),
         T(output_of_a_connection_waits_for_its_reader),
+        T(what_a_machine_opens_is_as_deep_as_the_deepest_that_it_serves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
