@@ -1,6 +1,7 @@
 /* metrics.c - GET /metrics: Prometheus text exposition format 0.0.4
  * (prometheus.io/docs/instrumenting/exposition_formats). What is counted, and how that is bounded, is
  * said in scheduler/metrics.h. */
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@
 #include "store/store.h"
 
 /* More than all of them take: bounded functions, drivers and buckets. */
-enum { METRICS_RESERVE = 256 * 1024 };
+enum { METRICS_RESERVE = 384 * 1024 };
 
 static void metric(struct un_buf *b, const char *name, const char *type, const char *help,
                    unsigned long long value)
@@ -103,10 +104,46 @@ static void metrics_phases(struct un_buf *b, const struct sched_metrics *m)
             histogram(b, m->drivers[d].name, metrics_phase_name(p), &m->drivers[d].phases[p]);
         }
     }
-    metric(b, "egress_connections_total", "counter", "Connections of functions to the outside.",
-           m->egress_connections);
-    metric(b, "egress_refused_total", "counter",
-           "Connections that functions wanted and their egress does not allow.", m->egress_refused);
+}
+
+/* One number of each function that has it, and of the others together. */
+static void egress_rows(struct un_buf *b, const struct sched_metrics *m, const char *name,
+                        const char *labels, size_t offset)
+{
+    for (unsigned i = 0; i < m->function_count; i++) {
+        const struct metrics_function *f = &m->functions[i];
+        uint64_t value;
+        memcpy(&value, (const char *)f + offset, sizeof(value));
+        if (value > 0 || i == 0) {
+            un_buf_printf(b, "unid_egress_%s_total{function=\"%s\"%s} %llu\n", name,
+                          f->name[0] ? f->name : "other", labels, (unsigned long long)value);
+        }
+    }
+}
+
+static void metrics_egress(struct un_buf *b, const struct sched_metrics *m)
+{
+    static const struct {
+        const char *name, *labels, *help; /* no help: as the one before */
+        size_t offset;
+    } rows[] = {
+        {"connections", "", "Connections of functions to the outside.",
+         offsetof(struct metrics_function, egress_connections)},
+        {"refused", "", "Connections that functions wanted and that are not allowed.",
+         offsetof(struct metrics_function, egress_refused)},
+        {"failed", "", "Connections that are allowed and could not be made.",
+         offsetof(struct metrics_function, egress_failed)},
+        {"bytes", ",way=\"in\"", "Bytes of those connections.",
+         offsetof(struct metrics_function, egress_bytes_in)},
+        {"bytes", ",way=\"out\"", NULL, offsetof(struct metrics_function, egress_bytes_out)},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(rows); i++) {
+        if (rows[i].help) {
+            un_buf_printf(b, "# HELP unid_egress_%s_total %s\n# TYPE unid_egress_%s_total counter\n",
+                          rows[i].name, rows[i].help, rows[i].name);
+        }
+        egress_rows(b, m, rows[i].name, rows[i].labels, rows[i].offset);
+    }
 }
 
 static void metrics_http(struct un_buf *b, const struct api *a)
@@ -196,6 +233,7 @@ void rest_metrics(struct api_call *call)
     metrics_scheduler(&b, &sched);
     metrics_functions(&b, sched_get_metrics(a->scheduler));
     metrics_phases(&b, sched_get_metrics(a->scheduler));
+    metrics_egress(&b, sched_get_metrics(a->scheduler));
     async_get_stats(a->scheduler, &queue);
     metrics_queue(&b, &queue);
     metrics_http(&b, a);

@@ -788,6 +788,9 @@ static void complete_receipt(struct sched_call *c)
     }
     if (c->egress) {
         egress_get_stats(c->egress, &r->egress);
+        metrics_add_egress(&c->s->metrics, c->version->name, &r->egress);
+    } else {
+        r->egress = r->usage.egress; /* has been counted (sched_count_egress) */
     }
     name_missing_calls(c);
 }

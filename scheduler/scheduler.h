@@ -102,6 +102,8 @@ bool sched_may_use(struct scheduler *s, uint64_t bytes);
  * Borrowed until sched_close. */
 struct dialer;
 struct dialer *sched_dialer(struct scheduler *s);
+/* Connections that machines of a function have opened are counted for /metrics. */
+void sched_count_egress(struct scheduler *s, const char *function, const struct hv_egress *more);
 
 /* --- a call ----------------------------------------------------------------------------------- */
 

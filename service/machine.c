@@ -322,7 +322,8 @@ void service_on_open(void *arg, const struct un_endpoint *to, int fd)
                                             .egress = mc->sv->egress,
                                             .to = to,
                                             .depth = greatest_depth(mc),
-                                            .fd = fd};
+                                            .fd = fd,
+                                            .count = &mc->egress};
     mc->opened = true;
     drv->on_open(drv->arg, &opening);
 }

@@ -41,6 +41,7 @@ struct service_opening {
     const struct un_endpoint *to;
     unsigned depth; /* the greatest of what it serves now (hv_run_spec.depth) */
     int fd;         /* connected, non-blocking */
+    struct hv_egress *count; /* what comes of it is added there, until on_end */
 };
 
 struct service_driver_spec {

@@ -189,6 +189,28 @@ def test_another_function_is_reached_by_its_private_name(daemon):
     assert fetch(daemon, "web", "db.internal", 7777) == (502, "refused")
 
 
+def test_connections_of_machines_are_counted(daemon, host):
+    def counted(what):
+        series = 'unid_egress_%s_total{function="counted"} ' % what
+        lines = daemon.get("/metrics", unix=True).ok(200).body.decode().splitlines()
+        return [float(l.split()[-1]) for l in lines if l.startswith(series)]
+
+    rules = [f"localhost:{host.port}", "localhost:1"]
+    deploy(daemon, "counted", egress=rules)
+    assert fetch(daemon, "counted", "localhost", host.port)[0] == 200
+    assert fetch(daemon, "counted", "localhost", host.port)[0] == 200
+    assert fetch(daemon, "counted", "localhost", 1) == (502, "reset")
+    harness.wait_for(lambda: counted("connections") == [2], "they are counted")
+    assert counted("failed") == [1] and not counted("refused")
+    # A machine for one request: its connections are that one's.
+    deploy(daemon, "counted", egress=rules, service=False)
+    answer = get(daemon, f"counted/fetch?host=localhost&port={host.port}").ok(200)
+    path = "/api/v1/invocations/" + answer.headers["X-Unid-Invocation-Id"]
+    harness.wait_for(lambda: daemon.get(path, unix=True).status == 200, "the receipt is there")
+    assert daemon.get(path, unix=True).json["egress"]["connections"] == 1
+    assert counted("connections") == [3]
+
+
 def test_functions_that_call_each_other_come_to_an_end(daemon):
     for name, other in [("ping", "pong"), ("pong", "ping")]:
         deploy(
