@@ -32,18 +32,6 @@ static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
         un_buf_printf(b, "unid_calls_total{outcome=\"%s\"} %llu\n", sched_outcome_name(i),
                       (unsigned long long)s->calls_by_outcome[i]);
     }
-    un_buf_printf(b, "# HELP unid_instances Virtual machines, by state.\n"
-                     "# TYPE unid_instances gauge\n");
-    for (unsigned i = 0; i < INSTANCE_STATES; i++) {
-        un_buf_printf(b, "unid_instances{state=\"%s\"} %u\n", instance_state_name(i),
-                      s->instances[i]);
-    }
-    un_buf_printf(b, "# HELP unid_driver_instances Virtual machines, by driver.\n"
-                     "# TYPE unid_driver_instances gauge\n");
-    for (unsigned i = 0; i < SCHED_DRIVERS_MAX && s->drivers[i].name; i++) {
-        un_buf_printf(b, "unid_driver_instances{driver=\"%s\"} %u\n", s->drivers[i].name,
-                      s->drivers[i].instances);
-    }
     metric(b, "waiting", "gauge", "Calls that wait for a virtual machine.", s->waiting);
     metric(b, "memory_bytes", "gauge", "Memory given to virtual machines.",
            s->memory_mib_used << 20);
@@ -53,6 +41,68 @@ static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
     metric(b, "recycled_total", "counter", "Virtual machines put back for another run.",
            s->recycled);
     metric(b, "shells_failed_total", "counter", "Shells that could not be made.", s->shells_failed);
+}
+
+/* The states of a machine that a VM does not have (hv_service_machine.state). */
+static const char *const machine_states[] = {"making", "paused", "ready"};
+enum { STATES = INSTANCE_STATES + 3 };
+
+/* What `unictl ps` lists, counted. */
+struct census {
+    struct {
+        const char *name;
+        unsigned count;
+    } states[STATES];
+    struct {
+        const char *name; /* NULL behind the last */
+        unsigned count, calls;
+    } drivers[SCHED_DRIVERS_MAX + 1];
+};
+
+static void count_instance(void *arg, const struct sched_instance_info *info)
+{
+    struct census *c = arg;
+    for (unsigned i = 0; i < STATES; i++) {
+        c->states[i].count += strcmp(c->states[i].name, info->state_name) == 0;
+    }
+    for (unsigned i = 0; c->drivers[i].name; i++) {
+        if (strcmp(c->drivers[i].name, info->driver) == 0) {
+            c->drivers[i].count++;
+            c->drivers[i].calls += info->in_flight;
+        }
+    }
+}
+
+static void metrics_instances(struct un_buf *b, struct scheduler *scheduler,
+                              const struct sched_stats *s)
+{
+    struct census c = {.drivers = {{NULL}}};
+    for (unsigned i = 0; i < STATES; i++) {
+        c.states[i].name = i < INSTANCE_STATES ? instance_state_name(i)
+                                               : machine_states[i - INSTANCE_STATES];
+    }
+    for (unsigned i = 0; i < SCHED_DRIVERS_MAX && s->drivers[i].name; i++) {
+        c.drivers[i].name = s->drivers[i].name;
+    }
+    sched_instances(scheduler, count_instance, &c);
+    un_buf_printf(b, "# HELP unid_instances Virtual machines, by state.\n"
+                     "# TYPE unid_instances gauge\n");
+    for (unsigned i = 0; i < STATES; i++) {
+        un_buf_printf(b, "unid_instances{state=\"%s\"} %u\n", c.states[i].name,
+                      c.states[i].count);
+    }
+    un_buf_printf(b, "# HELP unid_driver_instances Virtual machines, by driver.\n"
+                     "# TYPE unid_driver_instances gauge\n");
+    for (unsigned i = 0; c.drivers[i].name; i++) {
+        un_buf_printf(b, "unid_driver_instances{driver=\"%s\"} %u\n", c.drivers[i].name,
+                      c.drivers[i].count);
+    }
+    un_buf_printf(b, "# HELP unid_driver_calls Requests and connections that they serve now.\n"
+                     "# TYPE unid_driver_calls gauge\n");
+    for (unsigned i = 0; c.drivers[i].name; i++) {
+        un_buf_printf(b, "unid_driver_calls{driver=\"%s\"} %u\n", c.drivers[i].name,
+                      c.drivers[i].calls);
+    }
 }
 
 static void metrics_functions(struct un_buf *b, const struct sched_metrics *m)
@@ -231,6 +281,7 @@ void rest_metrics(struct api_call *call)
     }
     sched_get_stats(a->scheduler, &sched);
     metrics_scheduler(&b, &sched);
+    metrics_instances(&b, a->scheduler, &sched);
     metrics_functions(&b, sched_get_metrics(a->scheduler));
     metrics_phases(&b, sched_get_metrics(a->scheduler));
     metrics_egress(&b, sched_get_metrics(a->scheduler));

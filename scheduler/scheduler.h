@@ -281,7 +281,7 @@ void sched_instances(struct scheduler *s,
 int sched_instance_kill(struct scheduler *s, const char *id, struct un_error *err);
 
 struct sched_stats {
-    unsigned instances[INSTANCE_STATES];
+    unsigned instances[INSTANCE_STATES]; /* of the driver of services its connections */
     unsigned waiting;
     uint64_t memory_mib_used, memory_mib_limit;
     uint64_t calls, calls_by_outcome[SCHED_INTERNAL + 1];

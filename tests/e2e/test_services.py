@@ -99,6 +99,34 @@ def test_machines_are_kept_from_the_deploy_on(daemon):
     remove(daemon, "kept")
 
 
+def test_metrics_count_what_is_listed(daemon):
+    def counted():
+        lines = daemon.get("/metrics", unix=True).ok(200).body.decode().splitlines()
+        return {l.rsplit(" ", 1)[0]: int(l.rsplit(" ", 1)[1]) for l in lines if l.startswith(("unid_inst", "unid_driver"))}
+
+    def listed(state):
+        items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+        return len([i for i in items if i["state"] == state])
+
+    machine = '{driver="machine"}'
+    before = counted()
+    deploy(daemon, "measured", min_instances=1, idle_timeout_ms=60000)
+    until(lambda: machines(daemon, "measured", "ready"))
+    hanging = [threading.Thread(target=lambda: get(daemon, "measured/hang")) for _ in range(2)]
+    for t in hanging:
+        t.start()
+    until(lambda: counted()["unid_driver_calls" + machine] == before["unid_driver_calls" + machine] + 2)
+    # The requests are no machines; the one that stands by may be there or not yet.
+    states = ["making", "paused", "starting", "ready"]
+    until(lambda: all(counted()[f'unid_instances{{state="{s}"}}'] == listed(s) for s in states))
+    assert counted()['unid_instances{state="running"}'] == before['unid_instances{state="running"}']
+    for m in machines(daemon, "measured"):
+        daemon.delete(f"/api/v1/instances/{m['id']}", unix=True)
+    for t in hanging:
+        t.join()
+    remove(daemon, "measured")
+
+
 def test_machines_are_kept_from_the_start_on(make_daemon):
     daemon = make_daemon().start()
     deploy(daemon, "kept", min_instances=1)
