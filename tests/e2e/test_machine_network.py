@@ -12,7 +12,7 @@ import pytest
 
 import harness
 from harness import BUILD
-from netns import need_namespace, own_namespace
+from netns import own_namespace, tapped
 from test_machines import WAKE_S, get, push
 
 pytestmark = pytest.mark.libvirt
@@ -59,20 +59,16 @@ def finish(process):
 
 
 def start_daemon(directory):
-    need_namespace()
     if not os.path.exists("/usr/sbin/dnsmasq"):
         pytest.skip("dnsmasq is not installed")
-    flags = ["--set", "machines.network=tap"]
-    return harness.Daemon(directory, driver="fake", flags=flags, prefix=own_namespace()).start()
+    return tapped(directory).start()
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
     daemon = start_daemon(tmp_path_factory.mktemp("unid"))
     yield daemon
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    daemon.end()
 
 
 @pytest.fixture(scope="module")

@@ -21,23 +21,13 @@ WAKE_S = 60  # libvirt, on a busy machine
 
 @pytest.fixture(scope="module")
 def make_daemon(tmp_path_factory):
-    netns.need_namespace()
-
-    def make(*flags, **more):
-        flags = ["--set", "machines.network=tap", *flags]
-        path = tmp_path_factory.mktemp("unid")
-        return harness.Daemon(path, driver="fake", flags=flags, prefix=netns.own_namespace(), **more)
-
-    return make
+    return lambda *flags, **more: netns.tapped(tmp_path_factory.mktemp("unid"), flags, **more)
 
 
 @pytest.fixture(scope="module")
 def daemon(make_daemon):
-    daemon = make_daemon().start()
-    yield daemon
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    with make_daemon() as daemon:
+        yield daemon
 
 
 def deploy(daemon, name, append="", **machine):
@@ -136,8 +126,7 @@ def test_machines_are_kept_from_the_start_on(make_daemon):
     daemon.start()
     until(lambda: machines(daemon, "kept", "ready"))
     assert not machines(daemon, "woken")
-    assert daemon.stop(WAKE_S) == 0
-    daemon.assert_nothing_left()
+    daemon.end()
 
 
 def test_a_version_that_never_is_ready_is_rolled_back(daemon):
@@ -380,8 +369,7 @@ def test_requests_wait_for_a_machine_in_bounded_number(make_daemon):
         t.join()
     assert sorted(a.status for a in answers) == [200] * 3 + [429] * 3
     assert all(a.headers["Retry-After"] for a in answers if a.status == 429)
-    assert daemon.stop(WAKE_S) == 0
-    daemon.assert_nothing_left()
+    daemon.end()
 
 
 def test_over_the_user_network_too(tmp_path):
@@ -393,5 +381,4 @@ def test_over_the_user_network_too(tmp_path):
     assert get(daemon, "web/").ok(200).body == hello  # by the version before
     assert function(daemon, "web")["version"] == 1
     assert "triple fault" in function(daemon, "web", "2")["failure"]
-    assert daemon.stop(WAKE_S) == 0
-    daemon.assert_nothing_left()
+    daemon.end()
