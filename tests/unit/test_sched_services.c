@@ -556,6 +556,11 @@ static void without_memory_those_who_wait_are_told(void **state)
     drv.failing = "web:2";
     drv.events->on_failing(drv.arg, "web", 2, "it crashed"); /* the change is not followed */
     world_run(&w);
+    assert_int_equal(other.ends, 0); /* but it looks again by itself */
+    assert_string_equal(running()->key, "web:1");
+    drv.failing = NULL;
+    lose(running());
+    world_run(&w);
     assert_ended(other, SCHED_FAILED);
     client_done(&other);
     un_fault_set("services.kept=ENOMEM");
