@@ -78,8 +78,8 @@ static void metrics_instances(struct un_buf *b, struct scheduler *scheduler,
 {
     struct census c = {.drivers = {{NULL}}};
     for (unsigned i = 0; i < STATES; i++) {
-        c.states[i].name = i < INSTANCE_STATES ? instance_state_name(i)
-                                               : machine_states[i - INSTANCE_STATES];
+        c.states[i].name =
+            i < INSTANCE_STATES ? instance_state_name(i) : machine_states[i - INSTANCE_STATES];
     }
     for (unsigned i = 0; i < SCHED_DRIVERS_MAX && s->drivers[i].name; i++) {
         c.drivers[i].name = s->drivers[i].name;
@@ -88,8 +88,7 @@ static void metrics_instances(struct un_buf *b, struct scheduler *scheduler,
     un_buf_printf(b, "# HELP unid_instances Virtual machines, by state.\n"
                      "# TYPE unid_instances gauge\n");
     for (unsigned i = 0; i < STATES; i++) {
-        un_buf_printf(b, "unid_instances{state=\"%s\"} %u\n", c.states[i].name,
-                      c.states[i].count);
+        un_buf_printf(b, "unid_instances{state=\"%s\"} %u\n", c.states[i].name, c.states[i].count);
     }
     un_buf_printf(b, "# HELP unid_driver_instances Virtual machines, by driver.\n"
                      "# TYPE unid_driver_instances gauge\n");
@@ -189,7 +188,8 @@ static void metrics_egress(struct un_buf *b, const struct sched_metrics *m)
     };
     for (size_t i = 0; i < UN_ARRAY_SIZE(rows); i++) {
         if (rows[i].help) {
-            un_buf_printf(b, "# HELP unid_egress_%s_total %s\n# TYPE unid_egress_%s_total counter\n",
+            un_buf_printf(b,
+                          "# HELP unid_egress_%s_total %s\n# TYPE unid_egress_%s_total counter\n",
                           rows[i].name, rows[i].help, rows[i].name);
         }
         egress_rows(b, m, rows[i].name, rows[i].labels, rows[i].offset);

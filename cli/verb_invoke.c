@@ -28,9 +28,12 @@ static const struct {
     const char *option, *key;
     enum { COUNT, TIME, TEXT } kind;
 } async_options[] = {
-    {"max-attempts", "max_attempts", COUNT}, {"max-age", "max_age_ms", TIME},
-    {"backoff", "backoff_ms", TIME},         {"backoff-max", "backoff_max_ms", TIME},
-    {"delay", "delay_ms", TIME},             {"on-success", "on_success", TEXT},
+    {"max-attempts", "max_attempts", COUNT},
+    {"max-age", "max_age_ms", TIME},
+    {"backoff", "backoff_ms", TIME},
+    {"backoff-max", "backoff_max_ms", TIME},
+    {"delay", "delay_ms", TIME},
+    {"on-success", "on_success", TEXT},
     {"on-failure", "on_failure", TEXT},
 };
 

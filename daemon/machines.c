@@ -187,10 +187,8 @@ int machines_attach(struct machines *m, struct scheduler *scheduler, struct un_e
         return 0;
     }
     m->scheduler = scheduler;
-    const struct outgoing_spec spec = {.loop = m->loop,
-                                       .dialer = sched_dialer(scheduler),
-                                       .on_counted = on_counted,
-                                       .arg = m};
+    const struct outgoing_spec spec = {
+        .loop = m->loop, .dialer = sched_dialer(scheduler), .on_counted = on_counted, .arg = m};
     return outgoing_new(&spec, &m->outgoing, err);
 }
 

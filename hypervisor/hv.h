@@ -170,7 +170,7 @@ struct hv_run_spec {
      * with a dot. NULL: the run starts from the image. Drivers without snapshots ignore it. */
     const char *snapshot_key;
     const struct hv_machine_config *machine; /* for the driver of services only; else NULL */
-    unsigned depth; /* functions that have called each other up to this run; for the driver of services */
+    unsigned depth; /* of calls by private names up to this one; for the driver of services */
 };
 
 #define HV_SNAPSHOT_KEY_MAX 127

@@ -201,8 +201,8 @@ struct hv_vm {
     struct service *sv;
     struct machine *mc;
     struct bufferevent *bev;
-    unsigned depth;        /* hv_run_spec.depth */
-    bool per_request;      /* its machine serves nothing else */
+    unsigned depth;          /* hv_run_spec.depth */
+    bool per_request;        /* its machine serves nothing else */
     struct hv_egress egress; /* then: of its machine, that it has left */
     struct un_buf request; /* head and first body bytes, kept until the machine has shown a sign */
     bool chunked, eof;     /* the body's framing; its last byte is in */

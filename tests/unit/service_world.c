@@ -16,8 +16,8 @@
 #include <string.h>
 
 #include <arpa/inet.h>
-#include <unistd.h>
 #include <cmocka.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 
@@ -374,7 +374,9 @@ static void on_open(void *arg, const struct service_opening *opening)
     close(opening->fd);
 }
 
-static void on_end(void *arg, const void *machine) {}
+static void on_end(void *arg, const void *machine)
+{
+}
 
 static bool may_use(void *arg, uint64_t bytes)
 {

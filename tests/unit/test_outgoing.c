@@ -79,14 +79,13 @@ static int open_deep(const void *machine, const struct un_endpoint *to, char *co
 {
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
-    const struct service_opening opening = {
-        .machine = machine,
-        .function = "f",
-        .egress = egress,
-        .to = to,
-        .depth = depth,
-        .fd = ends[1],
-        .count = &of_machine};
+    const struct service_opening opening = {.machine = machine,
+                                            .function = "f",
+                                            .egress = egress,
+                                            .to = to,
+                                            .depth = depth,
+                                            .fd = ends[1],
+                                            .count = &of_machine};
     outgoing_open(out, &opening);
     return ends[0];
 }
@@ -151,7 +150,7 @@ static void test_a_machine_takes_its_connections_with_it(void **state)
     assert_int_equal(write(first, "ping", 4), 4);
     turn();
     assert_int_equal(of_machine.bytes_out, 0); /* of what is open still */
-    int fresh = open_to("m", &server, rules); /* being dialled */
+    int fresh = open_to("m", &server, rules);  /* being dialled */
     outgoing_end(out, "m");
     outgoing_end(out, "m");
     assert_int_equal(read(first, got, sizeof(got)), 0);
