@@ -100,9 +100,10 @@ static void disk(const char *path, const char *body, size_t body_len, struct res
 
 static void answer(const char *path, const char *body, size_t body_len, struct response *r)
 {
-    if (http_begins(path, "/ ")) {
-        size_t n = hello(text);
-        http_respond(r, "200 OK", text, n);
+    if (client_answer && config.next && http_begins(path, "/ ")) {
+        client_answer(config.next, r);
+    } else if (http_begins(path, "/ ")) {
+        http_respond(r, "200 OK", text, hello(text));
     } else if (http_begins(path, "/count ")) {
         size_t n = put_number(text, served);
         text[n++] = '\n';
