@@ -81,6 +81,14 @@ def shared(tmp_path_factory):
     end(daemon)
 
 
+@pytest.fixture
+def gate():
+    """What calls wait for (harness.Gate); open at the end, so that none is left."""
+    one = harness.Gate()
+    yield one
+    one.close()
+
+
 _numbers = itertools.count(1)
 
 

@@ -5,6 +5,7 @@ Only the standard library. A Daemon is one state directory; it can be started, e
 number of times. Nothing here knows what a route answers.
 """
 
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -14,6 +15,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -371,6 +373,44 @@ def unictl(*words, stdin=b"", env=None, timeout=60):
     for word in SANITIZER_WORDS:
         assert word not in err, err
     return Result(done.returncode, done.stdout, err)
+
+
+class Gate:
+    """Something that calls of functions wait for, for as long as a test wants: the fake guest's `net` waits for a
+    connection's end. Calls that come when it is open go through at once."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.opened = threading.Event()
+        self.held = []  # a connection each that came
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _ = self.listener.accept()
+                self.held.append(connection)
+                threading.Thread(target=self._hold, args=(connection,), daemon=True).start()
+
+    def _hold(self, connection):
+        with connection, contextlib.suppress(OSError):  # its function was ended
+            while connection.recv(4096):
+                pass
+            self.opened.wait()
+            connection.sendall(b"let through\n")
+
+    def deploy(self, unid, name, **config):
+        """A function whose calls run until open(), and answer "let through"."""
+        return unid.deploy(name, "net", self.address, "x", egress=[self.address], **config)
+
+    def open(self):
+        self.opened.set()
+
+    def close(self):
+        self.open()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
 
 def read_answer(sock, method="GET"):
