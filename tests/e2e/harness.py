@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import struct
@@ -45,6 +46,16 @@ def wait_for(condition, what, seconds=ANSWER_S):
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds} s")
         time.sleep(0.005)
+
+
+def free_port():
+    """A port of loopback that nobody uses, out of the range from which the kernel gives ports to those that do not
+    ask for one (Linux, Documentation/networking/ip-sysctl.rst): nobody gets it by chance before it is used."""
+    low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10000, max(low, 20000))
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def sdk_image(salt=b"", size=0, base=0x200000):

@@ -55,7 +55,7 @@ def test_who_would_wait_too_long_is_told_when_to_come_back(make_unid):
         assert queued < 300, "told before it has waited"
 
 
-def test_reserved_places_are_checked_shown_and_kept(make_unid):
+def test_reserved_places_are_checked_shown_and_kept(make_unid, gate):
     unid = make_unid(["--memory", "256", "--pool-min", "0"]).start()
     digest = unid.push()
     shown = unid.deploy("vip", "hello", image=digest, concurrency=2, reserved_concurrency=2)
@@ -71,13 +71,14 @@ def test_reserved_places_are_checked_shown_and_kept(make_unid):
     assert "reserved_concurrency" in detail and "256 MiB" in detail
     more = {"image": digest, "concurrency": 1, "reserved_concurrency": 2}
     assert "concurrency" in unid.put("/api/v1/functions/other", more).problem(400)["detail"]
-    unid.deploy("flood", "sleep", "3000", image=digest)
+    gate.deploy(unid, "flood", image=digest)
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         flood = [pool.submit(unid.call, "flood") for _ in range(6)]
         wait_for(lambda: len([i for i in unid.instances() if i["state"] == "running"]) == 2, "two")
         for _ in range(5):
             assert harness.timing(unid.call("vip").ok())["queue"] < 1000
         assert len([i for i in unid.instances() if i["function"] == "flood"]) == 2
+        gate.open()
         for answer in flood:
             answer.result().ok()
     unid.stop()

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 import harness
-from test_programs import free_port, real  # noqa: F401
+from harness import free_port
+from test_programs import real  # noqa: F401
 
 EXAMPLES = harness.ROOT / "examples"
 NEEDS = {

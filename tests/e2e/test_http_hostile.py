@@ -218,7 +218,7 @@ def test_many_idle_connections_do_not_hinder_others(shared):
             sock.sendall(b"GET /healthz HTTP/1.1\r\n")
         begun = time.monotonic()
         shared.get("/healthz").ok()
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
     finally:
         for sock in sockets:
             sock.close()

@@ -58,6 +58,15 @@ def finish(process):
         process.stdout.close()
 
 
+def sleep_in(prefix):
+    """A process that only keeps its namespace, which is made when this returns."""
+    process = subprocess.Popen([*prefix, "sleep", "1000"])
+    harness.wait_for(
+        lambda: open(f"/proc/{process.pid}/comm").read() == "sleep\n", "the namespace is made"
+    )
+    return process
+
+
 def start_daemon(directory):
     need_namespace()
     if not os.path.exists("/usr/sbin/dnsmasq"):
@@ -86,8 +95,7 @@ def host(daemon):
 @pytest.fixture(scope="module")
 def outside(daemon):
     """A server behind the host, at OUTSIDE, in a namespace of its own."""
-    sleeper = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
-    time.sleep(0.2)
+    sleeper = sleep_in(["unshare", "-n"])
     here, there = daemon.process.pid, sleeper.pid
     run(*inside(here, "ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1"))
     run(*inside(here, "ip", "link", "set", "out1", "netns", str(there)))
@@ -266,8 +274,7 @@ def dnsmasq_of(daemon):
 
 def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
     # The namespace must outlive the daemon, so it is another's.
-    keeper = subprocess.Popen(own_namespace() + ["sleep", "1000"])
-    time.sleep(0.3)
+    keeper = sleep_in(own_namespace())
     directory = tmp_path_factory.mktemp("unid")
     flags = ["--set", "machines.network=tap"]
     prefix = inside(keeper.pid)
@@ -285,16 +292,10 @@ def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
         tag = during.split("ub-", 1)[1][:8]
         assert os.path.exists(f"/run/unid-{tag}/hosts")
         daemon.kill()
-        for _ in range(50):
-            if not os.path.exists(f"/proc/{child}"):
-                break
-            time.sleep(0.1)
-        assert not os.path.exists(f"/proc/{child}"), "dnsmasq outlived unid"
+        harness.wait_for(lambda: not os.path.exists(f"/proc/{child}"), "dnsmasq ends with unid")
         daemon = harness.Daemon(directory, driver="fake", flags=flags, prefix=prefix).start()
-        for _ in range(50):
-            after = network_state(keeper.pid)
-            if after == before:
-                break
+        end = time.monotonic() + harness.ANSWER_S
+        while (after := network_state(keeper.pid)) != before and time.monotonic() < end:
             time.sleep(0.1)
         difference = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0))
         assert not difference
@@ -349,12 +350,8 @@ def test_dnsmasq_is_started_again(daemon):
     get(daemon, "dhcp/").ok(200)
     [child] = dnsmasq_of(daemon)
     os.kill(child, 9)
-    for _ in range(50):
-        again = dnsmasq_of(daemon)
-        if again and again != [child]:
-            break
-        time.sleep(0.1)
-    assert len(again) == 1 and again != [child]
+    again = harness.wait_for(lambda: set(dnsmasq_of(daemon)) - {child}, "another is started")
+    assert len(again) == 1
     deploy(daemon, "later")
     assert address_of(daemon, "later").startswith("10.87.")
 

@@ -3,7 +3,6 @@ daemon's own. What wakes it, what it answers, how it fails, what is left."""
 
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -43,6 +42,16 @@ def deploy(daemon, name, append="", **machine):
 
 def get(daemon, path):
     return daemon.get(f"/fn/{path}", unix=True, timeout=WAKE_S)
+
+
+def asleep(daemon, name):
+    """Waits until a function has no machine."""
+
+    def none():
+        items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+        return not [i for i in items if i["function"] == name]
+
+    harness.wait_for(none, f"{name} sleeps", WAKE_S)
 
 
 def links(daemon):
@@ -87,7 +96,7 @@ def test_without_service_each_request_gets_a_machine(daemon):
 def test_an_idle_service_goes_and_comes_back(daemon):
     deploy(daemon, "sleepy", service=True, idle_timeout_ms=500)
     get(daemon, "sleepy/").ok(200)
-    time.sleep(2)
+    asleep(daemon, "sleepy")
     assert get(daemon, "sleepy/count").ok(200).body == b"0\n"
 
 

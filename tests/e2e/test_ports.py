@@ -83,10 +83,7 @@ def test_ports_are_there_after_a_restart(daemon):
     # The port that was the kernel's choice is now asked for by number: by the same function, at once.
     shown = daemon.get("/api/v1/functions/page").ok().json
     assert shown["version"] in (1, 2)
-    daemon.deploy("fixed", "echo", publish=["0"])
-    fixed = port_of(daemon.get("/api/v1/functions/fixed").json)
-    daemon.delete("/api/v1/functions/fixed").ok(204)
-    wait_for(lambda: refused(fixed), "the port is closed")
+    fixed = harness.free_port()
     daemon.put(
         "/api/v1/functions/fixed", {"image": daemon.push(), "args": ["echo"], "publish": [str(fixed)]}
     ).ok(201)
@@ -104,10 +101,7 @@ def refused(port):
 
 
 def test_port_taken_at_start_is_told_and_tried_again(daemon):
-    daemon.deploy("fixed", "echo", publish=["0"])
-    port = port_of(daemon.get("/api/v1/functions/fixed").json)
-    daemon.delete("/api/v1/functions/fixed").ok(204)
-    wait_for(lambda: refused(port), "the port is closed")
+    port = harness.free_port()
     body = {"image": daemon.push(), "args": ["echo"], "publish": [str(port)]}
     daemon.put("/api/v1/functions/fixed", body).ok(201)
     daemon.stop(20)

@@ -13,6 +13,7 @@ import pytest
 
 import harness
 import programs
+from harness import free_port
 
 DOCUMENT = programs.ROOT / "docs" / "compatibility.md"
 KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
@@ -91,12 +92,6 @@ def test_python_script(real, place, name):
 
 
 # --- servers --------------------------------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class OnHost:

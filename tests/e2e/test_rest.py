@@ -629,13 +629,15 @@ def test_async_invocation_runs_later(shared, name):
     assert (receipt["trigger"], receipt["status"], receipt["bytes_in"]) == ("async", 200, 1000)
 
 
-def test_async_invocation_is_pending_while_it_runs(shared, name):
-    shared.deploy(name, "sleep", "700")
+def test_async_invocation_is_pending_while_it_runs(shared, name, gate):
+    gate.deploy(shared, name)
     invocation = shared.post(f"/api/v1/functions/{name}/invocations?mode=async").ok(202).json["id"]
+    wait_for(lambda: gate.held, "it runs")
     assert shared.get(f"/api/v1/invocations/{invocation}").ok().json == {
         "id": invocation,
         "status": "pending",
     }
+    gate.open()
     assert shared.receipt(invocation)["outcome"] == "ok"
 
 
