@@ -269,7 +269,7 @@ def test_ps_shows_what_runs(unid, program):
     assert row[1:3] == ["running", "f"] and row[4] == "fake"
     assert any(i["id"] == row[0] for i in unid.unictl("ps", "--json").ok().json["items"])
     unid.delete(f"/api/v1/instances/{row[0]}").ok(204)
-    assert process.wait(20) == 4
+    assert process.wait(harness.ANSWER_S) == 4
     process.stderr.close()
 
 
@@ -351,6 +351,6 @@ def test_reader_that_leaves_early_is_no_error_message(unid, program):
     )
     process.stdout.read(1000)
     process.stdout.close()
-    assert process.wait(20) != 0
+    assert process.wait(harness.ANSWER_S) != 0
     assert process.stderr.read() == b""
     process.stderr.close()

@@ -15,7 +15,7 @@ from harness import wait_for
 def daemon(tmp_path):
     daemon = harness.Daemon(tmp_path, driver="fake").start()
     yield daemon
-    assert daemon.stop(20) == 0, daemon.log()[-3000:]
+    assert daemon.stop() == 0, daemon.log()[-3000:]
 
 
 def port_of(function, index=0):
@@ -23,7 +23,7 @@ def port_of(function, index=0):
 
 
 def ask(port, path="/", method="GET", body=None, fields=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=harness.ANSWER_S)
     connection.request(method, path, body, fields or {})
     answer = connection.getresponse()
     data = answer.read()
@@ -87,7 +87,7 @@ def test_ports_are_there_after_a_restart(daemon):
     daemon.put(
         "/api/v1/functions/fixed", {"image": daemon.push(), "args": ["echo"], "publish": [str(fixed)]}
     ).ok(201)
-    daemon.stop(20)
+    daemon.stop()
     daemon.start()
     assert ask(fixed, "/", "POST", b"again")[1] == b"again"
 
@@ -104,7 +104,7 @@ def test_port_taken_at_start_is_told_and_tried_again(daemon):
     port = harness.free_port()
     body = {"image": daemon.push(), "args": ["echo"], "publish": [str(port)]}
     daemon.put("/api/v1/functions/fixed", body).ok(201)
-    daemon.stop(20)
+    daemon.stop()
     with socket.create_server(("127.0.0.1", port)):
         daemon.start()
         shown = daemon.get("/api/v1/functions/fixed").ok().json
