@@ -407,11 +407,8 @@ def test_invocations_are_refused_in_the_same_way(make_unid):
     first = waiting_call(unid, "f")
     wait_for(lambda: running(unid, "f"), "the first runs")
     second = waiting_call(unid, "f")
-
-    def refused():
-        return unid.request("POST", "/api/v1/functions/f/invocations", timeout=1).status == 429
-
-    wait_for(refused, "the third is refused")
+    wait_for(lambda: waiting(unid) == 1, "the second waits")
+    unid.post("/api/v1/functions/f/invocations").problem(429)
     first.close()
     second.close()
 

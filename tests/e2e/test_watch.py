@@ -22,7 +22,7 @@ class Stream:
     """A client of /api/v1/watch: events as (id, name, data)."""
 
     def __init__(self, unid, query="", last=None):
-        self.connection = http.client.HTTPConnection("127.0.0.1", unid.port, timeout=30)
+        self.connection = http.client.HTTPConnection("127.0.0.1", unid.port, timeout=harness.ANSWER_S)
         headers = {"Last-Event-ID": last} if last else {}
         self.connection.request("GET", "/api/v1/watch" + query, headers=headers)
         self.response = self.connection.getresponse()
