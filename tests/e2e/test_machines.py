@@ -45,11 +45,11 @@ def get(daemon, path):
 
 
 def asleep(daemon, name):
-    """Waits until a function has no machine."""
+    """Waits until a function has no machine but one that was never started."""
 
     def none():
         items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
-        return not [i for i in items if i["function"] == name]
+        return {i["state"] for i in items if i["function"] == name} <= {"paused"}
 
     harness.wait_for(none, f"{name} sleeps", WAKE_S)
 

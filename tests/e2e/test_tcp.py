@@ -12,6 +12,7 @@ import pytest
 import harness
 import netns
 from harness import BUILD, wait_for
+from test_machines import asleep
 
 pytestmark = pytest.mark.libvirt
 
@@ -215,9 +216,8 @@ def test_idle_means_no_open_connection(daemon):
         time.sleep(2)  # silent, and open
         s.sendall(b"two")
         assert receive(s, 3) == b"two"
-        assert machines(daemon, "sleepy")
     assert woken() == 1
-    wait_for(lambda: not machines(daemon, "sleepy"), "closed, it goes", WAKE_S)
+    asleep(daemon, "sleepy")  # closed, it goes
     with connect(daemon, port) as s:
         s.sendall(b"three")
         assert receive(s, 5) == b"three"
