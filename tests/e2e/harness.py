@@ -295,6 +295,8 @@ class Daemon:
             try:
                 connection.request(method, path, body, headers, encode_chunked=chunked)
             except (BrokenPipeError, ConnectionResetError):
+                if connection.sock is None:
+                    raise  # not even connected
                 # Refused before it was sent whole; the refusal must be there to read.
                 connection._HTTPConnection__state = "Request-sent"
             response = connection.getresponse()
