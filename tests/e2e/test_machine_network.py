@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 import harness
+import netns
 from harness import BUILD
 from netns import need_namespace, own_namespace
 from test_machines import WAKE_S, get, push
@@ -58,15 +59,6 @@ def finish(process):
         process.stdout.close()
 
 
-def sleep_in(prefix):
-    """A process that only keeps its namespace, which is made when this returns."""
-    process = subprocess.Popen([*prefix, "sleep", "1000"])
-    harness.wait_for(
-        lambda: open(f"/proc/{process.pid}/comm").read() == "sleep\n", "the namespace is made"
-    )
-    return process
-
-
 def start_daemon(directory):
     need_namespace()
     if not os.path.exists("/usr/sbin/dnsmasq"):
@@ -95,7 +87,7 @@ def host(daemon):
 @pytest.fixture(scope="module")
 def outside(daemon):
     """A server behind the host, at OUTSIDE, in a namespace of its own."""
-    sleeper = sleep_in(["unshare", "-n"])
+    sleeper = netns.sleep_in(["unshare", "-n"])
     here, there = daemon.process.pid, sleeper.pid
     run(*inside(here, "ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1"))
     run(*inside(here, "ip", "link", "set", "out1", "netns", str(there)))
@@ -252,8 +244,8 @@ def network_state(pid):
             "-c",
             "ip -o link | sed 's/<.*//'; ip -o addr; ip route show table all; ip rule; ip neigh;"
             " nft list ruleset; ss -lntuH | awk '$5 !~ /^127/ {print $1, $5}' | sort;"
-            " for f in $(find /proc/sys/net -type f | sort); do"
-            "   case $f in *stable_secret|*random*|*fastopen_key|*file-nr) ;; *) echo $f $(cat $f 2>/dev/null) ;; esac; done",
+            " find /proc/sys/net -type f | grep -v 'stable_secret$\\|random\\|fastopen_key$\\|file-nr$' | sort |"
+            " xargs grep -Hs '' || true",  # not all can be read
         )
     )
     return text
@@ -274,7 +266,7 @@ def dnsmasq_of(daemon):
 
 def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
     # The namespace must outlive the daemon, so it is another's.
-    keeper = sleep_in(own_namespace())
+    keeper = netns.sleep_in(own_namespace())
     directory = tmp_path_factory.mktemp("unid")
     flags = ["--set", "machines.network=tap"]
     prefix = inside(keeper.pid)

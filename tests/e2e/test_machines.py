@@ -109,9 +109,9 @@ def test_a_crash_is_502_and_the_next_is_served(daemon):
 
 
 def test_a_machine_that_never_listens_is_told(daemon):
-    deploy(daemon, "deaf", append="halt", service=True, ready_timeout_ms=1000)
+    deploy(daemon, "deaf", append="halt", service=True, ready_timeout_ms=400)
     problem = get(daemon, "deaf/").problem(502)
-    assert "port 8080 did not answer within 1000 ms" in problem["detail"]
+    assert "port 8080 did not answer within 400 ms" in problem["detail"]
 
 
 def test_a_crash_loop_is_told(daemon):
