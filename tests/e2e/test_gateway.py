@@ -431,9 +431,7 @@ def test_client_that_leaves_frees_its_vm_and_its_place(shared, name):
     mine = running(shared, name)[0]["id"]
     second = waiting_call(shared, name)
     first.close()
-    wait_for(
-        lambda: running(shared, name) and running(shared, name)[0]["id"] != mine, "the second runs"
-    )
+    wait_for(lambda: {i["id"] for i in running(shared, name)} - {mine}, "the second runs")
     second.close()
     wait_for(lambda: not running(shared, name), "nothing runs")
     receipts = wait_for(
