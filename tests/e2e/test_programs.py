@@ -121,7 +121,7 @@ class OnHost:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
     def ask(self, method, path, body, headers):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=harness.ANSWER_S)
         connection.request(method, path, body, {"Connection": "close", **headers})
         response = connection.getresponse()
         return harness.Answer(response.status, response.headers, response.read())
