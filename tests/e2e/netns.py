@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from harness import wait_for
+import harness
 
 CLONE_NEWNET = 0x40000000
 
@@ -29,8 +29,15 @@ def sleep_in(prefix):
     """A process that only keeps its namespace, which is made when this returns."""
     process = subprocess.Popen([*prefix, "sleep", "1000"])
     comm = pathlib.Path(f"/proc/{process.pid}/comm")
-    wait_for(lambda: comm.read_text() == "sleep\n", "the namespace is made")
+    harness.wait_for(lambda: comm.read_text() == "sleep\n", "the namespace is made")
     return process
+
+
+def tapped(directory, flags=(), **more):
+    """A daemon whose machines are on taps, in a network namespace of its own."""
+    need_namespace()
+    flags = ["--set", "machines.network=tap", *flags]
+    return harness.Daemon(directory, **{"driver": "fake", **more}, flags=flags, prefix=own_namespace())
 
 
 def connect(pid, address, timeout=60):
