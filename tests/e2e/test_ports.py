@@ -9,6 +9,7 @@ import pytest
 
 import harness
 from harness import wait_for
+from test_faults import needs_fault_points
 
 
 @pytest.fixture
@@ -73,6 +74,16 @@ def test_conflicts_are_refused_by_name(daemon):
     daemon.delete("/api/v1/functions/three").ok(204)
     daemon.put("/api/v1/functions/two", {"image": digest, "args": ["echo"], "publish": [str(taken)]}).ok(201)
     assert ask(taken, "/", "POST", b"x")[1] == b"x"
+
+
+@needs_fault_points
+def test_a_removed_function_s_port_is_free_at_once(make_unid):
+    """Not only when the function has been looked up after the change, which cannot be done here."""
+    unid = make_unid(env={"UNID_FAULTS": "door.lookup=ENOMEM@1+"}).start()
+    body = {"image": unid.push(), "args": ["echo"], "publish": [str(harness.free_port())]}
+    unid.put("/api/v1/functions/one", body).ok(201)
+    unid.delete("/api/v1/functions/one").ok(204)
+    unid.put("/api/v1/functions/two", body).ok(201)
 
 
 def test_ports_are_there_after_a_restart(daemon):
