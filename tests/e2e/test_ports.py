@@ -80,6 +80,7 @@ def test_conflicts_are_refused_by_name(daemon):
 def test_a_removed_function_s_port_is_free_at_once(make_unid):
     """Not only when the function has been looked up after the change, which cannot be done here."""
     unid = make_unid(env={"UNID_FAULTS": "door.lookup=ENOMEM@1+"}).start()
+    unid.may_log_errors = True
     body = {"image": unid.push(), "args": ["echo"], "publish": [str(harness.free_port())]}
     unid.put("/api/v1/functions/one", body).ok(201)
     unid.delete("/api/v1/functions/one").ok(204)
