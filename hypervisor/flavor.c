@@ -79,6 +79,7 @@ const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
         {"rumprun", "rumprun"},
         {"Solo5", "solo5"},
         {"OSv v", "osv"},
+        {"OSv options:", "osv"}, /* its usage, also where it was built without a version */
         {"NANOS_VERSION", "nanos"},
         {"NVMTFS", "nanos"}, /* its file system */
     };
