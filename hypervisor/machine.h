@@ -20,7 +20,7 @@
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
-    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, 32-bit multiboot 1, bzImage */
+    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
     HV_BOOT_MULTIBOOT, /* a multiboot kernel that it does not take, by a loader of the driver's */
     HV_BOOT_DISK       /* the first disk, by firmware */
 };

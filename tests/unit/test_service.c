@@ -342,7 +342,7 @@ static void a_machine_is_what_its_flavor_says(void **state)
     assert_false(fake.spec.virtio1 || fake.spec.one_ioapic);
     w->config.key = "disk";
     w->config.flavor = "nanos";
-    w->config.disk = true;
+    w->config.boot = HV_BOOT_DISK;
     w->config.format = "raw";
     serve_one(w);
     assert_int_equal(fake.spec.type, HV_MACHINE_PC); /* microvm boots no disks */
