@@ -431,6 +431,25 @@ static void user_network_reaches_the_guest(void **state)
     discard(w, m);
 }
 
+static void virtio_1_alone_is_what_the_guest_finds(void **state)
+{
+    struct world *w = *state;
+    uint16_t port = free_port();
+    struct hv_machine *m = make(w, (struct hv_machine_spec){.net = HV_NET_USER,
+                                                            .host_port = port,
+                                                            .guest_port = 8080,
+                                                            .virtio1 = true,
+                                                            .one_ioapic = true,
+                                                            .cmdline = "port=8080"});
+    if (w->rc < 0) {
+        fail_msg("%s", w->err.text);
+    }
+    hv_machine_ops(m)->start(m);
+    wait_for_log(w, "netkernel: listening");
+    assert_true(has(&w->log, "netkernel: virtio 1\n"));
+    discard(w, m);
+}
+
 static void a_crash_is_told(void **state)
 {
     struct world *w = *state;
@@ -596,6 +615,7 @@ int main(void)
     };
     const struct CMUnitTest real[] = {
         cmocka_unit_test(user_network_reaches_the_guest),
+        cmocka_unit_test(virtio_1_alone_is_what_the_guest_finds),
         cmocka_unit_test(a_crash_is_told),
         cmocka_unit_test(ends_are_told_apart),
         cmocka_unit_test(a_killed_qemu_is_a_loss),

@@ -17,6 +17,9 @@ bool net_init(uint8_t ret_mac[6])
     }
     device_begin(&card, F_MAC);
     head_len = card.legacy ? 10 : 12;
+    if (!card.legacy) {
+        console("netkernel: virtio 1\n");
+    }
     if (!device_queue(&card, 0, &rx) || !device_queue(&card, 1, &tx)) {
         return false;
     }
