@@ -131,9 +131,10 @@ static const char *format_of(const struct image_mapping *m)
 
 static enum hv_machine_boot boot_of(enum image_kind kind, const struct image_mapping *m)
 {
-    return kind == IMAGE_DISK                          ? HV_BOOT_DISK
-           : image_needs_loader(kind, m->data, m->size) ? HV_BOOT_MULTIBOOT
-                                                        : HV_BOOT_KERNEL;
+    if (kind == IMAGE_DISK) {
+        return HV_BOOT_DISK;
+    }
+    return image_needs_loader(kind, m->data, m->size) ? HV_BOOT_MULTIBOOT : HV_BOOT_KERNEL;
 }
 
 static int path_of(const struct image_mapping *m, char *ret, size_t size, struct un_error *err)
