@@ -165,13 +165,13 @@ void machines_describe_network(const struct machines *m, struct machines_network
         snprintf(ret->fix, sizeof(ret->fix),
                  "run unid as root, with /dev/net/tun, and machines.network auto or tap");
     } else if (!net_names_available(&why)) {
-        snprintf(ret->detail, sizeof(ret->detail),
-                 "tap: taps on a bridge of unid's own, %s; %.160s", m->range, why.text);
+        snprintf(ret->detail, sizeof(ret->detail), "tap: taps on bridges of unid's own, %s; %.160s",
+                 m->range, why.text);
         snprintf(ret->fix, sizeof(ret->fix), "apt-get install dnsmasq-base");
     } else {
         ret->whole = true;
         snprintf(ret->detail, sizeof(ret->detail),
-                 "tap: taps on a bridge of unid's own, %s, with DHCP, names and egress", m->range);
+                 "tap: taps on bridges of unid's own, %s, with DHCP, names and egress", m->range);
     }
 }
 
