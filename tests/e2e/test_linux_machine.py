@@ -15,7 +15,7 @@ import pytest
 
 import harness
 from harness import BUILD
-from netns import need_namespace, own_namespace
+from netns import tapped
 from test_examples import blocks, run_readme
 from test_machine_disks import qcow2
 from test_machines import KERNEL, WAKE_S, push
@@ -36,21 +36,10 @@ def linux():
     return FOLDER
 
 
-def ended(daemon):
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
-
-
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory):
-    need_namespace()
-    flags = ["--set", "machines.network=tap"]
-    daemon = harness.Daemon(
-        tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=own_namespace()
-    ).start()
-    yield daemon
-    ended(daemon)
+    with tapped(tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +55,8 @@ def user():
             shutil.rmtree(directory)
             pytest.skip(f"another user cannot run {harness.UNID}")
     env = {"HOME": str(directory), "XDG_RUNTIME_DIR": ""}
-    daemon = harness.Daemon(directory, driver="fake", prefix=prefix, env=env).start()
-    yield daemon
-    ended(daemon)
+    with harness.Daemon(directory, driver="fake", prefix=prefix, env=env) as daemon:
+        yield daemon
     shutil.rmtree(directory)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import harness
 from harness import BUILD, wait_for
-from netns import need_namespace, own_namespace
+from netns import tapped
 
 pytestmark = pytest.mark.libvirt
 
@@ -21,15 +21,8 @@ WAKE_S = 60  # libvirt, on a busy machine
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    need_namespace()
-    flags = ["--set", "machines.network=tap"]
-    daemon = harness.Daemon(
-        tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=own_namespace()
-    ).start()
-    yield daemon
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    with tapped(tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
 
 
 def push(daemon, image):
