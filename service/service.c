@@ -124,6 +124,8 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
     sv->spec = (struct hv_machine_spec){.boot = config->boot,
                                         .type = sv->flavor->type,
                                         .acpi = sv->flavor->acpi,
+                                        .virtio1 = sv->flavor->virtio1,
+                                        .one_ioapic = sv->flavor->one_ioapic,
                                         .mem_bytes = config->mem_bytes};
     if (config->boot == HV_BOOT_DISK && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import harness
-from harness import BUILD
+from harness import BUILD, wait_for
 from netns import tapped
 
 pytestmark = pytest.mark.libvirt
@@ -71,6 +71,13 @@ def test_the_herd_wakes_one_machine(daemon):
     for t in threads:
         t.join()
     assert len(answers) == 8 and len(set(answers)) == 1
+
+
+def test_a_flavor_whose_guests_know_virtio_1_only(daemon):
+    deploy(daemon, "modern", service=True, flavor="nanos")
+    assert get(daemon, "modern/").ok(200).body.startswith(b"hello from 10.87.")
+    wait_for(lambda: "netkernel: virtio 1" in daemon.unictl("logs", "modern").ok().text, "its log")
+    daemon.delete("/api/v1/functions/modern", unix=True)
 
 
 def test_without_service_each_request_gets_a_machine(daemon):
