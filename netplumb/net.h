@@ -49,12 +49,14 @@ enum {
 };
 
 struct netplumb;
+struct net_namespace; /* namespace.h */
 
 struct netplumb_spec {
     struct un_loop *loop;  /* kept until net_close */
     const char *state_dir; /* its name gives the instance's name, so that two unids do not meet */
     const char *range;     /* "10.87.0.0/16": the gateway is its first address; /8 to /29 */
     uid_t tap_owner;       /* who may open the taps: the user that QEMU runs as */
+    struct net_namespace *ns; /* where all of this is to be, kept until net_close; NULL: the host's network */
     uint32_t linger_ms;    /* how long an idle tap is kept; 0: NET_LINGER_MS */
     /* A guest has opened a connection to an endpoint that its wish allows. Takes `fd`, a connected
      * non-blocking socket; `arg` is that of the guest's net_attach. NULL: none is allowed. */
@@ -98,6 +100,10 @@ int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb c
 
 /* Takes the link. Whoever had the tap open (QEMU) has closed it. */
 void net_detach(struct net_link *link);
+
+/* Gives a TCP socket (non-blocking, close-on-exec) with which guests can be reached, or a negative errno.
+ * NULL: QEMU's user network, whose guests are behind ports of the host's loopback. */
+int net_guest_socket(struct netplumb *np);
 
 struct net_stats {
     unsigned attached, idle; /* links in use; kept for the next guest */
