@@ -3,19 +3,16 @@ a network namespace and over QEMU's user network without any rights; and machine
 
 import json
 import os
-import pathlib
 import re
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 
 import pytest
 
 import harness
+import taps
 from harness import BUILD
-from netns import need_namespace, own_namespace
 from test_examples import blocks, run_readme
 from test_machine_disks import qcow2
 from test_machines import KERNEL, WAKE_S, push
@@ -24,7 +21,6 @@ pytestmark = pytest.mark.libvirt
 
 EXAMPLE = harness.ROOT / "examples" / "linux-machine"
 FOLDER = BUILD / "linux-machine"  # the kernel is downloaded once
-NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -44,37 +40,28 @@ def ended(daemon):
 
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory):
-    need_namespace()
-    flags = ["--set", "machines.network=tap"]
-    daemon = harness.Daemon(
-        tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=own_namespace()
-    ).start()
-    yield daemon
-    ended(daemon)
+    with taps.started("root", tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def namespace(tmp_path_factory):
+    with taps.started("namespace", tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="module")
 def user():
-    """A daemon without rights; unid itself finds that it has none. Other users do not come into pytest's
-    folders."""
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="unid-user-"))
-    prefix = []
-    if os.geteuid() == 0:
-        os.chown(directory, NOBODY, NOBODY)
-        prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        if subprocess.run([*prefix, harness.UNID, "--version"], capture_output=True).returncode != 0:
-            shutil.rmtree(directory)
-            pytest.skip(f"another user cannot run {harness.UNID}")
-    env = {"HOME": str(directory), "XDG_RUNTIME_DIR": ""}
-    daemon = harness.Daemon(directory, driver="fake", prefix=prefix, env=env).start()
-    yield daemon
-    ended(daemon)
-    shutil.rmtree(directory)
+    """A daemon without rights, and without taps; unid itself finds that it has none."""
+    with taps.own_directory() as directory:
+        daemon = taps.of_nobody(directory, tun="0600").start()
+        yield daemon
+        ended(daemon)
 
 
-@pytest.fixture(params=["tap", "user"])
+@pytest.fixture(params=["tap", "namespace", "user"])
 def anyhow(request):
-    """Over either network."""
+    """Over each network."""
     return request.getfixturevalue(request.param)
 
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 import harness
+import taps
 from harness import BUILD
-from netns import need_namespace, own_namespace
 
 pytestmark = pytest.mark.libvirt
 
@@ -17,17 +17,10 @@ KERNEL = BUILD / "tests/guests/netkernel.elf"
 WAKE_S = 60  # libvirt, on a busy machine
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    need_namespace()
-    flags = ["--set", "machines.network=tap"]
-    daemon = harness.Daemon(
-        tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=own_namespace()
-    ).start()
-    yield daemon
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+@pytest.fixture(scope="module", params=taps.KINDS)
+def daemon(request, tmp_path_factory):
+    with taps.started(request.param, tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
 
 
 def push(daemon, image):
@@ -46,8 +39,8 @@ def get(daemon, path):
 
 
 def links(daemon):
-    """The names of the links in the daemon's namespace."""
-    command = ["nsenter", "-t", str(daemon.process.pid), "-n", "ip", "-o", "link"]
+    """The names of the links where the daemon's taps are."""
+    command = taps.in_guests_network(daemon, "ip", "-o", "link")
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {line.split(": ")[1].split("@")[0] for line in lines}
 
