@@ -7,7 +7,8 @@
  * for the next guest, with its address, for NET_LINGER_MS; with the last one bridge and tables go as
  * well. All of it bears the instance's name; what an earlier unid of this state
  * directory left is removed before the first guest, and nothing else is ever changed: no existing
- * link, address, route, table or sysctl of the host.
+ * link, address, route, table or sysctl of the host. It all is in the host's network, or in a namespace
+ * of unid's own (namespace.h).
  *
  *     guest ── tap (isolated port) ── bridge ── gateway address ── unid, dnsmasq
  *                                        └───── virtual addresses ── listeners of unid's
@@ -28,7 +29,8 @@
  *
  * Loop thread throughout; the kernel is spoken to on one worker thread. Where things are: plumb.c
  * what is asked, link.c taps and bridge (rtnetlink), rules.c the firewall (libnftables), addr.c
- * addresses, targets.c what guests may connect to, listen.c where that arrives, dnsmasq.c DHCP and DNS.
+ * addresses, targets.c what guests may connect to, listen.c where that arrives, dnsmasq.c DHCP and DNS,
+ * namespace.c a network for who is not root.
  */
 #ifndef UNID_NETPLUMB_NET_H
 #define UNID_NETPLUMB_NET_H
