@@ -357,8 +357,7 @@ static int open_parts(struct daemon *d, struct un_error *err)
     const struct drivers_spec spec = machines_drivers(&d->machines_start, d->config, d->loop);
     rc = open_stores(d, err);
     rc = rc < 0 ? rc : drivers_open(&spec, &d->drivers, err);
-    rc = rc < 0 ? rc
-                : machines_open(&d->machines_start, &spec, &d->drivers, &d->machines, err);
+    rc = rc < 0 ? rc : machines_open(&d->machines_start, &spec, &d->drivers, &d->machines, err);
     rc = rc < 0 ? rc : open_scheduler(d, err);
     rc = rc < 0 ? rc : open_events(d, err);
     rc = rc < 0 ? rc : doctor_new(&d->drivers, d->machines, &d->doctor, err);

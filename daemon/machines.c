@@ -223,8 +223,8 @@ void machines_describe_network(const struct machines *m, struct machines_network
                      : "run unid as root, or where users may make namespaces, with /dev/net/tun, "
                        "libvirt in unid itself, and machines.network auto or tap");
     } else if (!net_names_available(&why)) {
-        snprintf(ret->detail, sizeof(ret->detail),
-                 "tap: taps on %s, %s; %.160s", where, m->range, why.text);
+        snprintf(ret->detail, sizeof(ret->detail), "tap: taps on %s, %s; %.160s", where, m->range,
+                 why.text);
         snprintf(ret->fix, sizeof(ret->fix), "apt-get install dnsmasq-base");
     } else {
         ret->whole = true;

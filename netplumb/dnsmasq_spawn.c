@@ -95,7 +95,8 @@ _Noreturn static void run_child(struct child *c)
     signal(SIGHUP, SIG_IGN);
     if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none)) == 0 &&
         dup2(c->null_fd, 0) == 0 && dup2(c->null_fd, 1) == 1 && dup2(c->log_fd, 2) == 2 &&
-        setpgid(0, 0) == 0 && net_namespace_join(c->ns) == 0 && change_user(c) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+        setpgid(0, 0) == 0 && net_namespace_join(c->ns) == 0 && change_user(c) &&
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 &&
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && getppid() == c->parent) {
         execve(c->path, c->argv, no_environment);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <net/if.h>
 #include <pthread.h>
@@ -172,7 +173,8 @@ static int try_out(char *fix, struct un_error *err)
     }
     int rc = pid < 0 ? -errno : 0;
     close(ends[1]);
-    ssize_t n = pid < 0 ? 0 : read(ends[0], &v, sizeof(v)); /* less than PIPE_BUF: whole or not at all */
+    _Static_assert(sizeof(v) <= PIPE_BUF, "it comes whole or not at all");
+    ssize_t n = pid < 0 ? 0 : read(ends[0], &v, sizeof(v));
     close(ends[0]);
     if (pid > 0) {
         waitpid(pid, NULL, 0);
@@ -266,7 +268,8 @@ int net_namespace_new(struct net_namespace **ret, char fix[NET_FIX_SIZE], struct
     if (geteuid() == 0 || has_capabilities()) {
         snprintf(fix, NET_FIX_SIZE,
                  "start unid without capabilities, or with CAP_NET_ADMIN as well");
-        return un_error_set(err, -EBUSY, "a user namespace would take the capabilities that unid has");
+        return un_error_set(err, -EBUSY,
+                            "a user namespace would take the capabilities that unid has");
     }
     int rc = try_out(fix, err);
     if (rc < 0) {

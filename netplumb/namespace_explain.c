@@ -41,11 +41,10 @@ int net_namespace_explain(enum net_step step, int rc, const char *said,
     if (s->userns_clone == 0 && is_refusal(rc)) {
         return setting(rc, "kernel.unprivileged_userns_clone", 1, fix, err);
     }
-    if (rc == -ENOSPC || rc == -EUSERS) {
-        return setting(rc,
-                       step == NET_STEP_NETWORK ? "user.max_net_namespaces"
-                                                : "user.max_user_namespaces",
-                       10000, fix, err);
+    if (step != NET_STEP_LINKS && (rc == -ENOSPC || rc == -EUSERS)) {
+        bool is_user = step == NET_STEP_USER;
+        return setting(rc, is_user ? "user.max_user_namespaces" : "user.max_net_namespaces", 10000,
+                       fix, err);
     }
     if (s->apparmor > 0 && is_refusal(rc)) {
         snprintf(fix, NET_FIX_SIZE,

@@ -58,8 +58,9 @@ struct netplumb_spec {
     const char *state_dir; /* its name gives the instance's name, so that two unids do not meet */
     const char *range;     /* "10.87.0.0/16": the gateway is its first address; /8 to /29 */
     uid_t tap_owner;       /* who may open the taps: the user that QEMU runs as */
-    struct net_namespace *ns; /* where all of this is to be, kept until net_close; NULL: the host's network */
-    uint32_t linger_ms;    /* how long an idle tap is kept; 0: NET_LINGER_MS */
+    /* Where all of this is to be, kept until net_close; NULL: the host's network. */
+    struct net_namespace *ns;
+    uint32_t linger_ms; /* how long an idle tap is kept; 0: NET_LINGER_MS */
     /* A guest has opened a connection to an endpoint that its wish allows. Takes `fd`, a connected
      * non-blocking socket; `arg` is that of the guest's net_attach. NULL: none is allowed. */
     void (*on_open)(void *arg, const struct un_endpoint *to, int fd);

@@ -211,7 +211,8 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
     un_list_init(&np->idle);
     un_timer_init(&np->linger, spec->loop, on_linger, np);
     const struct net_targets_user ports = {.open = open_port, .close = close_port, .arg = np};
-    const struct net_dnsmasq_user lists = {.hosts = write_hosts, .leases = write_leases, .arg = np, .ns = np->ns};
+    const struct net_dnsmasq_user lists = {
+        .hosts = write_hosts, .leases = write_leases, .arg = np, .ns = np->ns};
     net_targets_init(&np->targets, &np->range, &ports);
     int rc = net_range_init(&np->range, spec->range, err);
     if (rc == 0 && !(np->guests = calloc(np->range.size, sizeof(struct link *)))) {

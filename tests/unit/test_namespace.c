@@ -59,6 +59,7 @@ static void test_what_no_setting_explains_is_told_as_it_was_said(void **state)
 {
     assert_explained(NET_STEP_USER, -EPERM, &plain, "said so", "root");
     assert_explained(NET_STEP_LINKS, -ENOTSUP, &plain, "said so", "modprobe");
+    assert_explained(NET_STEP_LINKS, -ENOSPC, &plain, "said so", "modprobe");
     /* A setting that forbids is no reason for what fails otherwise. */
     const struct net_settings clone = {.userns_clone = 0, .apparmor = 1, .is_filtered = true};
     assert_explained(NET_STEP_LINKS, -ENOTSUP, &clone, "said so", "modprobe");
@@ -84,7 +85,7 @@ static bool become_nobody(mode_t tun)
            mount("none", "/dev/net", "tmpfs", 0, NULL) == 0 &&
            mknod("/dev/net/tun", S_IFCHR | tun, makedev(10, 200)) == 0 && setgroups(0, NULL) == 0 &&
            setresgid(NOBODY, NOBODY, NOBODY) == 0 && setresuid(NOBODY, NOBODY, NOBODY) == 0 &&
-           prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0; /* else /proc/self is root's, as before an exec */
+           prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0; /* else /proc/self would stay root's */
 }
 
 /* The status of `body` in a child; a failed assertion there is one here. */
