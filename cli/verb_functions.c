@@ -179,14 +179,34 @@ static int describe_strings(const json_t *f, struct un_buf *out)
     return rc;
 }
 
-/* What a machine gets besides its image. */
+/* How a machine is told about its network and reached, and how many there are. */
+static int describe_way(const json_t *machine, struct un_buf *out)
+{
+    char text[TABLE_CELL_SIZE], more[128];
+    const char *flavor = api_str(machine, "flavor"), *words = api_str(machine, "append");
+    snprintf(more, sizeof(more), "port %" PRIu64 ", flavor %s", api_uint(machine, "port"),
+             *flavor ? flavor : "as the image says");
+    int rc = line(out, "Machine:", more);
+    rc = rc || !*words ? rc : line(out, "Appended:", words);
+    if (json_is_true(json_object_get(machine, "service"))) {
+        snprintf(more, sizeof(more), "%" PRIu64 " to %" PRIu64 ", asleep after %s without requests",
+                 api_uint(machine, "min_instances"), api_uint(machine, "max_instances"),
+                 table_ms(api_uint(machine, "idle_timeout_ms"), text));
+    } else {
+        snprintf(more, sizeof(more), "one for each request");
+    }
+    return rc ? rc : line(out, "Instances:", more);
+}
+
+/* A machine, and what it gets besides its image. */
 static int describe_machine(const json_t *f, struct un_buf *out)
 {
     const json_t *machine = json_object_get(f, "machine");
     const char *initrd = api_str(machine, "initrd"), *disk = api_str(machine, "disk");
-    int rc = *initrd ? line(out, "Initrd:", initrd) : 0;
+    int rc = json_is_object(machine) ? describe_way(machine, out) : 0;
     size_t index;
     const json_t *name;
+    rc = rc || !*initrd ? rc : line(out, "Initrd:", initrd);
     rc = rc || !*disk ? rc : line(out, "Disk:", disk);
     json_array_foreach(json_object_get(machine, "volumes"), index, name)
     {

@@ -20,8 +20,9 @@
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
-    HV_BOOT_KERNEL, /* what QEMU's -kernel takes: PVH, multiboot 1 and 2, bzImage */
-    HV_BOOT_DISK    /* the first disk, by firmware */
+    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, 32-bit multiboot 1, bzImage */
+    HV_BOOT_MULTIBOOT, /* a multiboot kernel that it does not take, by a loader of the driver's */
+    HV_BOOT_DISK       /* the first disk, by firmware */
 };
 
 /* What the guest's drivers want to find. */
@@ -141,7 +142,7 @@ struct hv_machine_config {
     const char *image_path;
     const void *image; /* its bytes, to see what it says of itself; borrowed during vm_run */
     size_t image_len;
-    bool disk;               /* the image is a disk, else a kernel */
+    enum hv_machine_boot boot; /* what the image is */
     const char *format;      /* of a disk image: "raw", "qcow2" */
     const char *initrd_path; /* or NULL */
     const char *flavor;      /* flavor.h; NULL: what the image says of itself */

@@ -83,7 +83,7 @@ static bool copy_config(struct service *sv, const struct hv_machine_config *conf
                 copy(config->ready_console, &sv->ready_console) && copy_egress(sv, config->egress);
     sv->disks = calloc(config->volume_count + 1, sizeof(*sv->disks));
     good = good && sv->disks;
-    if (good && config->disk) {
+    if (good && config->boot == HV_BOOT_DISK) {
         good = copy_disk(sv, config->image_path, config->format, true);
     } else if (good) {
         good = copy(config->image_path, (char **)&sv->spec.kernel) &&
@@ -121,11 +121,11 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
                                 .idle_ms = config->idle_timeout_ms,
                                 .per_request = config->per_request};
     sv->ready_timeout_us = (uint64_t)config->ready_timeout_ms * 1000;
-    sv->spec = (struct hv_machine_spec){.boot = config->disk ? HV_BOOT_DISK : HV_BOOT_KERNEL,
+    sv->spec = (struct hv_machine_spec){.boot = config->boot,
                                         .type = sv->flavor->type,
                                         .acpi = sv->flavor->acpi,
                                         .mem_bytes = config->mem_bytes};
-    if (config->disk && sv->spec.type == HV_MACHINE_MICROVM) {
+    if (config->boot == HV_BOOT_DISK && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
     }
 }

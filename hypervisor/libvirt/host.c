@@ -24,6 +24,7 @@
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "hypervisor/libvirt/multiboot/loader.h"
 #include "hypervisor/libvirt/overlay.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/qemucaps.h"
@@ -398,23 +399,63 @@ static int make_overlays(const struct lv_shell *s, const struct hv_machine_spec 
     return 0;
 }
 
+/* One of QEMU's multiboot modules, as in a list of them: "FILE[ WORDS]", with commas between. */
+static int append_module(struct un_buf *modules, const char *path, struct un_error *err)
+{
+    if (strchr(path, ' ')) {
+        return un_error_set(err, -EINVAL, "multiboot: QEMU takes no path with spaces: %s", path);
+    }
+    int rc = modules->len > 0 ? un_buf_append_str(modules, ",") : 0;
+    for (; *path && rc == 0; path++) {
+        rc = un_buf_append_str(modules, *path == ',' ? ",," : (char[]){*path, '\0'});
+    }
+    return rc < 0 ? un_error_set(err, rc, "out of memory") : 0;
+}
+
+struct boot_files {
+    char kernel[FILE_SIZE], initrd[FILE_SIZE], loader[FILE_SIZE];
+    struct un_buf modules;
+};
+
+/* What the guest boots from, where QEMU can read it. */
+static int place_boot_files(const struct lv_shell *s, struct hv_machine_spec *seen,
+                            struct boot_files *files, struct un_error *err)
+{
+    int rc = 0;
+    if (seen->kernel) {
+        rc = copy_for_qemu(s, seen->kernel, ".kernel", files->kernel, err);
+        seen->kernel = files->kernel;
+    }
+    if (rc == 0 && seen->initrd) {
+        rc = copy_for_qemu(s, seen->initrd, ".initrd", files->initrd, err);
+        seen->initrd = files->initrd;
+    }
+    if (rc < 0 || seen->boot != HV_BOOT_MULTIBOOT) {
+        return rc;
+    }
+    rc = append_module(&files->modules, seen->kernel, err);
+    if (rc == 0 && seen->initrd) {
+        rc = append_module(&files->modules, seen->initrd, err);
+    }
+    snprintf(files->loader, FILE_SIZE, "%s/" LV_MULTIBOOT_FILE, s->host->place->work);
+    seen->kernel = files->loader;
+    seen->initrd = (const char *)files->modules.data;
+    return rc;
+}
+
 static int start_machine(struct lv_shell *s, const char *accelerator,
                          const struct hv_machine_spec *spec, struct un_error *err)
 {
-    char kernel[FILE_SIZE], initrd[FILE_SIZE], console[FILE_SIZE];
+    char console[FILE_SIZE];
     char disks[LV_MACHINE_DISKS][FILE_SIZE];
     const char *overlays[LV_MACHINE_DISKS];
     struct hv_machine_spec seen = *spec;
+    struct boot_files files = {.modules = {0}};
+    un_autobuf struct un_buf xml = {0};
     int rc = make_overlays(s, spec, disks, overlays, err);
-    if (rc == 0 && spec->kernel) {
-        rc = copy_for_qemu(s, spec->kernel, ".kernel", kernel, err);
-        seen.kernel = kernel;
-    }
-    if (rc == 0 && spec->initrd) {
-        rc = copy_for_qemu(s, spec->initrd, ".initrd", initrd, err);
-        seen.initrd = initrd;
-    }
+    rc = rc < 0 ? rc : place_boot_files(s, &seen, &files, err);
     if (rc < 0) {
+        un_buf_done(&files.modules);
         return rc;
     }
     file_path(s, "s", "", console);
@@ -424,8 +465,8 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
                                            .console_path = console,
                                            .overlays = overlays,
                                            .machine = &seen};
-    un_autobuf struct un_buf xml = {0};
     rc = lv_xml_build_machine(&xml_spec, &xml);
+    un_buf_done(&files.modules);
     if (rc == 0) {
         rc = un_fault("libvirt.create");
     }

@@ -189,7 +189,7 @@ static int check(const struct hv_machine_spec *m)
     bool whole = (m->boot == HV_BOOT_DISK ? m->disk_count > 0 : m->kernel != NULL) &&
                  m->disk_count <= DISKS_MAX && (m->net != HV_NET_TAP || m->tap) &&
                  (unsigned)m->type < sizeof(types) / sizeof(types[0]) &&
-                 (m->type != HV_MACHINE_MICROVM || m->boot == HV_BOOT_KERNEL);
+                 (m->type != HV_MACHINE_MICROVM || m->boot != HV_BOOT_DISK);
     return whole ? 0 : -EINVAL;
 }
 

@@ -17,6 +17,7 @@
 #include "common/bytes.h"
 #include "common/cleanup.h"
 #include "common/id.h"
+#include "hypervisor/libvirt/multiboot/loader.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/rom.h"
 
@@ -427,6 +428,9 @@ int lv_place_prepare(struct lv_place *p, struct un_error *err)
     rc = rc < 0 ? rc : make_scratch(p, err);
     rc = rc < 0 ? rc : path_make(path, p->work, "rom.bin", err);
     rc = rc < 0 ? rc : write_file(path, lv_rom, LV_ROM_SIZE, err);
+    rc = rc < 0 ? rc : path_make(path, p->work, LV_MULTIBOOT_FILE, err);
+    rc = rc < 0 ? rc
+                : write_file(path, lv_multiboot, (size_t)(lv_multiboot_end - lv_multiboot), err);
     rc = rc < 0 ? rc : path_make(path, root, "etc", err);
     return rc < 0 ? rc : write_config(path, err);
 }

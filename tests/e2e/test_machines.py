@@ -1,6 +1,7 @@
 """Machine images: the test kernel of tests/guests as a function, over taps in a network namespace of the
 daemon's own. What wakes it, what it answers, how it fails, what is left."""
 
+import struct
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from harness import BUILD
 pytestmark = pytest.mark.libvirt
 
 KERNEL = BUILD / "tests/guests/netkernel.elf"
+CPIO = b"070701" + b"0" * 104 + b"TRAILER!!!\0\0\0\0"
 WAKE_S = 60  # libvirt, on a busy machine
 
 
@@ -102,6 +104,46 @@ def test_a_crash_loop_is_told(daemon):
     deploy(daemon, "loop", append="crash", service=True)
     problem = get(daemon, "loop/").problem(502)
     assert "the machine ended" in problem["detail"]
+
+
+@pytest.mark.parametrize("kernel", ["multiboot1", "multiboot2"])
+@pytest.mark.parametrize("flavor", ["plain", "pc"])
+def test_multiboot_kernels_that_qemu_does_not_load_are_started(daemon, kernel, flavor):
+    """The test kernel finds its card on virtio-mmio only: on a PC its console has to do."""
+    image = push(daemon, (BUILD / f"tests/guests/{kernel}.elf").read_bytes())
+    append = "ip={ip}/{prefix} port={port}" + (" crash" if flavor == "pc" else "")
+    machine = {"flavor": flavor, "append": append, "initrd": push(daemon, CPIO), "port": 8080}
+    body = {"image": image, "memory_mib": 64, "timeout_ms": WAKE_S * 1000, "machine": machine}
+    daemon.put("/api/v1/functions/multi", body, unix=True).ok(200, 201)
+    if flavor == "pc":
+        assert "crashes, as it was told" in get(daemon, "multi/").problem(502)["detail"]
+    else:
+        assert get(daemon, "multi/").ok(200).body.startswith(b"hello from 10.87.")
+        assert get(daemon, "multi/initrd").ok(200).body == CPIO
+    daemon.delete("/api/v1/functions/multi", unix=True)
+
+
+def multiboot2(where, *tags):
+    """An ELF file of one segment that goes to an address, behind a header with these tags."""
+    told = b"".join(tags) + struct.pack("<II", 0, 8)
+    length = 16 + len(told)
+    header = struct.pack("<4I", 0xE85250D6, 0, length, -(0xE85250D6 + length) & 0xFFFFFFFF) + told
+    elf = struct.pack("<4s5B7x2HI3QI6H", b"\x7fELF", 2, 1, 1, 0, 0, 2, 62, 1, where, 64, 0, 0, 64,
+                      56, 1, 0, 0, 0)
+    segment = struct.pack("<2I6Q", 1, 7, 0, where, where, 4096, 8192, 4096)
+    return ((elf + segment).ljust(128, b"\0") + header).ljust(4096, b"\0")
+
+
+@pytest.mark.parametrize("image, words", [
+    (multiboot2(1 << 30), "too little memory for it"),
+    (multiboot2(1 << 20, struct.pack("<2I3I4x", 5, 20, 640, 480, 32)), "it needs a screen"),
+], ids=["memory", "screen"])
+def test_multiboot_kernels_that_cannot_be_started_are_told(daemon, image, words):
+    body = {"image": push(daemon, image), "memory_mib": 64, "timeout_ms": WAKE_S * 1000,
+            "machine": {"port": 8080}}
+    daemon.put("/api/v1/functions/multi", body, unix=True).ok(200, 201)
+    assert words in get(daemon, "multi/").problem(502)["detail"]
+    daemon.delete("/api/v1/functions/multi", unix=True)
 
 
 def test_what_makes_no_sense_is_refused(daemon):

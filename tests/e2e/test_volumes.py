@@ -4,10 +4,9 @@ machine is woken; test_machine_disks.py has those."""
 import pytest
 
 import harness
-from test_machines import KERNEL, WAKE_S, push
+from test_machines import CPIO, KERNEL, WAKE_S, push
 
 SECTOR = 512
-CPIO = b"070701" + b"0" * 104 + b"TRAILER!!!\0\0\0\0"
 
 
 @pytest.fixture(scope="module")

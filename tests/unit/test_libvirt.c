@@ -21,15 +21,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-/* libvirt's threads end when they like, with memory that only they knew of. What is allocated through
- * our own functions is still looked at. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libvirt.so\nleak:libvirt_driver_qemu\nleak:libyajl\nleak:libcrypto\n"
-           "leak:libgnutls\n";
-}
-
 static char state_dir[128];
 static struct contract shared;
 

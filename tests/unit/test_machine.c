@@ -29,14 +29,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-/* As in test_libvirt.c: libvirt's own memory is not ours to look after. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libvirt.so\nleak:libvirt_driver_qemu\nleak:libyajl\nleak:libcrypto\n"
-           "leak:libgnutls\n";
-}
-
 static bool have_namespace;
 
 /* --- XML ---------------------------------------------------------------------------------------- */
