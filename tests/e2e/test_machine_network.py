@@ -66,6 +66,8 @@ def daemon(request, tmp_path_factory):
         pytest.skip("dnsmasq is not installed")
     with taps.started(request.param, tmp_path_factory.mktemp("unid")) as daemon:
         yield daemon
+        for machine in daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]:
+            daemon.delete(f"/api/v1/instances/{machine['id']}", unix=True)  # else their connections are waited for
 
 
 @pytest.fixture(scope="module")
