@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "daemon/outgoing.h"
 #include "netplumb/net.h"
@@ -63,7 +64,8 @@ static void on_reconciled(void *arg)
 
 static int join_net(void *arg)
 {
-    return net_namespace_join(arg);
+    int rc = un_fault("net.join");
+    return rc < 0 ? rc : net_namespace_join(arg);
 }
 
 int machines_prepare(const struct config *c, struct machines_start *ret, struct un_error *err)
@@ -125,8 +127,9 @@ static int open_net(struct machines *m, const struct config *c, struct un_error 
     }
     if (!has_taps(m->start, &why)) {
         if (strcmp(c->machines_network, "tap") == 0) {
-            un_error_copy(err, &why);
-            return un_error_context(err, "machines.network");
+            const char *fix = m->start->fix;
+            return un_error_set(err, why.code, "machines.network: %s%s%s", why.text,
+                                *fix ? "; try: " : "", fix);
         }
         un_log(UN_LOG_INFO, "machine images get QEMU's user network", "reason", why.text);
         snprintf(m->no_tap, sizeof(m->no_tap), "%.399s", why.text);

@@ -283,7 +283,8 @@ int net_namespace_new(struct net_namespace **ret, char fix[NET_FIX_SIZE], struct
     pthread_mutex_init(&ns->lock, NULL);
     pthread_cond_init(&ns->asked, NULL);
     pthread_cond_init(&ns->answered, NULL);
-    rc = enter_user_namespace();
+    rc = un_fault("net.namespace.enter");
+    rc = rc < 0 ? rc : enter_user_namespace();
     rc = rc < 0 ? rc : open_inside(ns);
     if (rc < 0) {
         snprintf(fix, NET_FIX_SIZE, "start unid again");

@@ -125,14 +125,50 @@ def test_without_a_namespace_it_is_the_user_network(host, directory, error, word
     ended(daemon)
 
 
+def refusal(daemon):
+    """What a daemon says that does not start."""
+    env = {**os.environ, **daemon.env}
+    done = subprocess.run(daemon.command(), env=env, capture_output=True, text=True, timeout=WAKE_S)
+    assert done.returncode == 1
+    daemon.assert_nothing_left()
+    return done.stderr
+
+
 def test_taps_that_cannot_be_had_are_told_at_the_start(host, directory):
     flags = ["--set", "machines.network=tap"]
-    daemon = taps.of_nobody(directory, host=inside(host), tun="0600", flags=flags)
-    done = subprocess.run(
-        daemon.command(), env={**os.environ, **daemon.env}, capture_output=True, text=True, timeout=WAKE_S
-    )
-    assert done.returncode == 1
-    assert "machines.network" in done.stderr and "/dev/net/tun: Permission denied" in done.stderr
+    said = refusal(taps.of_nobody(directory, host=inside(host), tun="0600", flags=flags))
+    assert "machines.network" in said and "/dev/net/tun: Permission denied" in said and "chmod 0666" in said
+
+
+@needs_fault_points
+def test_a_namespace_that_was_tried_out_and_fails_ends_it(host, directory):
+    env = {"UNID_FAULTS": "net.namespace.enter=EPERM"}
+    said = refusal(taps.of_nobody(directory, host=inside(host), env=env))
+    assert "as was tried out: Operation not permitted" in said
+
+
+@needs_fault_points
+def test_a_machine_that_cannot_be_made_in_it_is_told(host, directory):
+    env = {"UNID_FAULTS": "net.join=EPERM"}
+    daemon = taps.of_nobody(directory, host=inside(host), env=env).start()
+    deploy(daemon, "lost", append="ip={ip}/{prefix}")
+    detail = get(daemon, "lost/").problem(502)["detail"]
+    assert "join the network of taps: Operation not permitted" in detail
+    ended(daemon)
+
+
+def test_two_daemons_may_have_the_same_range(host, directory):
+    daemons = []
+    for name in ["one", "two"]:
+        (directory / name).mkdir()
+        os.chown(directory / name, *[os.stat(directory).st_uid] * 2)
+        daemons.append(taps.of_nobody(directory / name, host=inside(host)).start())
+    for daemon in daemons:
+        deploy(daemon, "same")
+    assert len({address_of(daemon, "same") for daemon in daemons}) == 1
+    assert len({os.readlink(taps.guests_network(daemon)) for daemon in daemons}) == 2
+    for daemon in daemons:
+        ended(daemon)
 
 
 def test_who_wants_no_taps_gets_no_namespace(host, directory):
