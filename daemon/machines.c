@@ -207,8 +207,8 @@ int machines_open(const struct machines_start *start, const struct drivers_spec 
 void machines_describe_network(const struct machines *m, struct machines_network *ret)
 {
     struct un_error why = UN_ERROR_INIT;
-    const char *where = m && m->start->ns ? "a bridge in a network namespace of unid's own"
-                                          : "a bridge of unid's own";
+    const char *where = m && m->start->ns ? "bridges in a network namespace of unid's own"
+                                          : "bridges of unid's own";
     *ret = (struct machines_network){.whole = false};
     if (!m) {
         snprintf(ret->detail, sizeof(ret->detail),

@@ -67,19 +67,22 @@ int net_dnsmasq_config(const struct net_names *n, const struct net_range *range,
     net_addr_text(range->base, base);
     net_addr_text(~UINT32_C(0) << (32 - range->prefix), mask);
     net_range_gateway(range, gateway);
-    int rc = un_buf_printf(out,
-                           "interface=%s\nexcept-interface=lo\nlisten-address=%s\nbind-interfaces\n"
-                           "no-resolv\nno-hosts\nno-poll\nno-ident\nlocal=/#/\ncache-size=0\n"
-                           "addn-hosts=%s/hosts\npid-file\n",
-                           n->bridge, gateway, dir);
+    int rc =
+        un_buf_printf(out,
+                      "interface=%s*\nexcept-interface=lo\nlisten-address=%s\nbind-interfaces\n"
+                      "no-resolv\nno-hosts\nno-poll\nno-ident\nlocal=/#/\ncache-size=0\n"
+                      "addn-hosts=%s/hosts\npid-file\n",
+                      n->bridges, gateway, dir);
     /* A guest's host name must not become a name that others are answered. */
     return rc < 0 ? rc
                   : un_buf_printf(out,
-                                  "dhcp-range=%s,static,%s,1h\ndhcp-hostsfile=%s/leases\n"
+                                  "dhcp-range=%s,static,%s,1h\ndhcp-alternate-port=%u,68\n"
+                                  "dhcp-hostsfile=%s/leases\n"
                                   "dhcp-option=option:router,%s\ndhcp-option=option:dns-server,%s\n"
                                   "dhcp-ignore-names\ndhcp-authoritative\ndhcp-lease-max=%u\n"
                                   "leasefile-ro\nno-ping\nquiet-dhcp\n",
-                                  base, mask, dir, gateway, gateway, (unsigned)NET_GUESTS_MAX);
+                                  base, mask, n->dhcp_port, dir, gateway, gateway,
+                                  (unsigned)NET_GUESTS_MAX);
 }
 
 /* --- files -------------------------------------------------------------------------------------- */

@@ -4,11 +4,12 @@
  *      ^                |                            |
  *      +------ stop ----+----------------------------+
  *
- * It answers on our bridge only: DHCP with the addresses that netplumb has given, DNS with the names that
- * guests may connect to, and nothing else (NXDOMAIN). It asks no other server and reads none of the host's
- * files. It runs as the user "dnsmasq" (or "nobody") with the two capabilities that it insists on,
- * CAP_NET_BIND_SERVICE and CAP_NET_ADMIN; what it would do with the second, writing into the kernel's ARP
- * table, is answered with success and not done: the entries stand there already, for good.
+ * It answers on our bridges only: DHCP with the addresses that netplumb has given, DNS with the names that
+ * guests may connect to, and nothing else (NXDOMAIN). DHCP has one socket for all bridges, which is open to
+ * the host's other links as well; what comes from them is dropped unread. It asks no other server and reads
+ * none of the host's files. It runs as the user "dnsmasq" (or "nobody") with the two capabilities that it
+ * insists on, CAP_NET_BIND_SERVICE and CAP_NET_ADMIN; what it would do with the second, writing into the
+ * kernel's ARP table, is answered with success and not done: the entries stand there already, for good.
  *
  * Its files are in a directory of the instance's own, for root below /run. The kernel kills it when unid
  * goes; a pid is written down all the same, with the time that it began, for the next start to check.

@@ -24,6 +24,7 @@
 #include "netplumb/addr.h"
 #include "netplumb/link.h"
 #include "netplumb/rules.h"
+#include "netplumb/segment.h"
 
 /* To make and join network namespaces; for links and rules; for dnsmasq's ports. */
 enum {
@@ -120,18 +121,25 @@ static int try_links(struct un_error *err)
 {
     struct net_range range;
     struct net_names names;
+    struct net_segments segments;
+    struct net_segment *segment;
     struct nl_sock *nl = NULL;
     struct net_rules *rules = NULL;
-    char tap[NET_NAME_SIZE];
-    int bridge;
+    struct net_link guest;
     net_names_init(&names, "/");
-    net_names_tap(&names, 0, tap);
+    net_names_tap(&names, 0, guest.tap);
     int rc = net_range_init(&range, "10.87.0.0/24", err);
     rc = rc < 0 ? rc : net_socket_new(&nl, err);
     rc = rc < 0 ? rc : net_rules_new(&rules, err);
+    rc = rc < 0 ? rc : net_segments_init(&segments, &names, &range, 1, err);
     rc = rc < 0 ? rc : net_rules_install(rules, &names, &range, err);
-    rc = rc < 0 ? rc : net_bridge_make(nl, &names, &range, &bridge, err);
-    return rc < 0 ? rc : net_tap_make(nl, &names, tap, geteuid(), bridge, err);
+    rc = rc < 0 ? rc : net_segments_join(&segments, nl, rules, &segment, err);
+    rc = rc < 0 ? rc : net_tap_make(nl, &names, guest.tap, geteuid(), segment->bridge, err);
+    if (rc == 0) {
+        net_range_describe(&range, 0, &guest);
+        rc = net_guest_add(nl, segment->bridge, &guest, err);
+    }
+    return rc;
 }
 
 static void try_all(struct verdict *v)

@@ -2,7 +2,7 @@
  * user namespace of its own (user_namespaces(7), network_namespaces(7)), as rootless containers have it.
  *
  *     host's network                          |  unid's network namespace
- *     unid's threads: API, egress, everything |  bridge, taps, nftables, dnsmasq, QEMU
+ *     unid's threads: API, egress, everything |  bridges, taps, nftables, dnsmasq, QEMU
  *                 └── sockets made on the other side ──> guests, virtual addresses
  *
  * The process enters the user namespace once, at its start; its threads stay in the host's network, over

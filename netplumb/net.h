@@ -1,23 +1,24 @@
-/* net.h - networks for machine images: a tap for each guest, a bridge and a firewall table of our own,
+/* net.h - networks for machine images: a tap for each guest, bridges and firewall tables of our own,
  * addresses and names by DHCP and DNS, and the connections that guests may open.
  *
- * What is there while guests are: one bridge with the gateway's address, one tap per guest as an
- * isolated port of it, one nftables table in each of the families bridge and inet. The kernel takes
- * some 20 ms to remove a tap (it waits for an RCU grace period), so a tap that is given back is kept
- * for the next guest, with its address, for NET_LINGER_MS; with the last one bridge and tables go as
- * well. All of it bears the instance's name; what an earlier unid of this state
+ * What is there while guests are: a bridge for each 32 of them, which all have the gateway's address; one
+ * tap per guest as an isolated port of a bridge, with a route to the guest's address; one nftables table
+ * in each of the families bridge and inet. The kernel takes some 20 ms to remove a tap (it waits for an
+ * RCU grace period), so a tap that is given back is kept for the next guest, with its address, for
+ * NET_LINGER_MS; with the last one bridges and tables go as well. All of it bears the instance's name; what an earlier unid of this state
  * directory left is removed before the first guest, and nothing else is ever changed: no existing
  * link, address, route, table or sysctl of the host. It all is in the host's network, or in a namespace
  * of unid's own (namespace.h).
  *
- *     guest ── tap (isolated port) ── bridge ── gateway address ── unid, dnsmasq
- *                                        └───── virtual addresses ── listeners of unid's
+ *     guest ── tap (isolated port) ──┬ bridge ──┬─ gateway address ── unid, dnsmasq
+ *     guest ── tap (isolated port) ──┘          ├─ virtual addresses ── listeners of unid's
+ *     guest ── tap (isolated port) ─── bridge ──┘
  *
  * The policy, which holds from the moment that the tap exists:
  *  - a guest speaks with its own MAC and IP address only (bridge table, per tap);
  *  - it reaches the gateway's DHCP and DNS, answers to connections that unid opens, the endpoints of its
  *    own function's egress (netplumb_spec.on_open), and nothing else of the host; no other guest
- *    (isolated ports); no network behind the host (forward chain). A connection to anything else gets a
+ *    (isolated ports, and nothing forwarded between bridges); no network behind the host (forward chain). A connection to anything else gets a
  *    reset;
  *  - IPv6 and every other protocol but ARP and IPv4 stop at the tap.
  *
@@ -28,9 +29,9 @@
  * addresses on their command line do without.
  *
  * Loop thread throughout; the kernel is spoken to on one worker thread. Where things are: plumb.c
- * what is asked, link.c taps and bridge (rtnetlink), rules.c the firewall (libnftables), addr.c
- * addresses, targets.c what guests may connect to, listen.c where that arrives, dnsmasq.c DHCP and DNS,
- * namespace.c a network for who is not root.
+ * what is asked, link.c taps and bridges (rtnetlink), segment.c which tap is on which bridge, rules.c
+ * the firewall (libnftables), addr.c addresses, targets.c what guests may connect to, listen.c where that
+ * arrives, dnsmasq.c DHCP and DNS, namespace.c a network for who is not root.
  */
 #ifndef UNID_NETPLUMB_NET_H
 #define UNID_NETPLUMB_NET_H
@@ -47,7 +48,10 @@ enum {
     NET_NAME_SIZE = 16, /* IFNAMSIZ */
     NET_IP_SIZE = 16,   /* dotted quad and NUL */
     NET_MAC_SIZE = 18,
-    NET_LINGER_MS = 10000
+    NET_LINGER_MS = 10000,
+    /* Measured with 600 taps: to make one a port and set it up takes 0.14 ms on an empty bridge, 0.16 at
+     * 32 ports, 0.17 at 64, 0.54 at 600 (Linux 6.18). */
+    NET_SEGMENT_PORTS = 32
 };
 
 struct netplumb;
@@ -58,9 +62,9 @@ struct netplumb_spec {
     const char *state_dir; /* its name gives the instance's name, so that two unids do not meet */
     const char *range;     /* "10.87.0.0/16": the gateway is its first address; /8 to /29 */
     uid_t tap_owner;       /* who may open the taps: the user that QEMU runs as */
-    /* Where all of this is to be, kept until net_close; NULL: the host's network. */
-    struct net_namespace *ns;
-    uint32_t linger_ms; /* how long an idle tap is kept; 0: NET_LINGER_MS */
+    struct net_namespace *ns; /* where it all is to be, kept until net_close; NULL: the host's */
+    uint32_t linger_ms;       /* how long an idle tap is kept; 0: NET_LINGER_MS */
+    uint32_t segment_ports;   /* guests on one bridge; 0: NET_SEGMENT_PORTS */
     /* A guest has opened a connection to an endpoint that its wish allows. Takes `fd`, a connected
      * non-blocking socket; `arg` is that of the guest's net_attach. NULL: none is allowed. */
     void (*on_open)(void *arg, const struct un_endpoint *to, int fd);

@@ -8,7 +8,8 @@
  *
  * An idle link keeps its tap, its address and its place in the rules, with what its last guest was allowed
  * to connect to: nobody has the tap open, so nothing comes from it. It serves the next guest of the same
- * wish at once, one of another after a change of the rules. Bridge and tables are made by the first attach and go with the last link.
+ * wish at once, one of another after a change of the rules. The tables are made by the first attach and go
+ * with the last link; bridges: segment.h.
  * The worker owns the sockets to the kernel and runs jobs in order; the loop thread owns the rest.
  */
 #include <errno.h>
@@ -30,6 +31,7 @@
 #include "netplumb/namespace.h"
 #include "netplumb/net.h"
 #include "netplumb/rules.h"
+#include "netplumb/segment.h"
 #include "netplumb/targets.h"
 
 enum op { OP_MAKE, OP_CHANGE, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
@@ -55,7 +57,8 @@ struct link {
     struct net_policy *before; /* OP_CHANGE */
     struct un_list node;       /* in idle */
     struct un_list all_node;
-    struct un_post ready; /* of an attach that found an idle link */
+    struct un_post ready;        /* of an attach that found an idle link */
+    struct net_segment *segment; /* the worker's */
     struct request req;
 };
 
@@ -83,8 +86,8 @@ struct netplumb {
     /* the worker's */
     struct nl_sock *nl;
     struct net_rules *rules;
-    bool clean, made;
-    int bridge; /* index */
+    bool clean, made; /* nothing of an earlier unid is left; the tables are there */
+    struct net_segments segments;
 };
 
 static void on_linger(void *arg);
@@ -223,9 +226,13 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
                              &np->dnsmasq, err);
     }
     if (rc == 0) {
+        rc = net_segments_init(&np->segments, &np->names, &np->range, spec->segment_ports, err);
+    }
+    if (rc == 0) {
         rc = un_workers_new(spec->loop, "netplumb", 1, &np->worker, err);
     }
     if (rc < 0) {
+        net_segments_done(&np->segments);
         net_dnsmasq_free(np->dnsmasq);
         net_range_done(&np->range);
         free(np->guests);
@@ -254,9 +261,10 @@ static int clear(struct netplumb *np, struct un_error *err)
         return removed;
     }
     if (removed > 0 && !np->made) {
-        un_log(UN_LOG_INFO, "removed links that an earlier unid left", "bridge", np->names.bridge);
+        un_log(UN_LOG_INFO, "removed links that an earlier unid left", "tag", np->names.tag);
     }
     np->made = false;
+    net_segments_forget(&np->segments);
     return net_rules_remove(np->rules, &np->names, err);
 }
 
@@ -272,11 +280,7 @@ static int prepare(struct netplumb *np, struct un_error *err)
     if (np->made) {
         return 0;
     }
-    /* Rules first: no guest is ever without them. */
     int rc = net_rules_install(np->rules, &np->names, &np->range, err);
-    if (rc == 0) {
-        rc = net_bridge_make(np->nl, &np->names, &np->range, &np->bridge, err);
-    }
     np->made = rc == 0;
     return rc;
 }
@@ -286,37 +290,58 @@ static struct link *link_of(struct request *req)
     return un_container_of(req, struct link, req);
 }
 
-static int run_make(struct request *req, struct un_error *err)
+/* On a segment; rules first: no guest is ever without them. */
+static int make_guest(struct request *req, int bridge, struct un_error *err)
 {
     struct netplumb *np = req->np;
     const struct net_link *link = &link_of(req)->pub;
-    int rc = prepare(np, err);
-    if (rc == 0) {
-        rc = net_rules_add_guest(np->rules, &np->names, link, req->rules, err);
-    }
+    int rc = net_rules_add_guest(np->rules, &np->names, link, req->rules, err);
     if (rc < 0) {
         return rc;
     }
-    rc = net_tap_make(np->nl, &np->names, link->tap, np->tap_owner, np->bridge, err);
+    rc = net_tap_make(np->nl, &np->names, link->tap, np->tap_owner, bridge, err);
     if (rc == 0) {
-        rc = net_neighbour_add(np->nl, np->bridge, link, err);
+        rc = net_guest_add(np->nl, bridge, link, err);
     }
     if (rc < 0) {
         net_link_remove(np->nl, link->tap, NULL);
+        net_guest_remove(np->nl, bridge, link, NULL);
         net_rules_remove_guest(np->rules, &np->names, link, req->undo, NULL);
     }
     return rc;
 }
 
+static int run_make(struct request *req, struct un_error *err)
+{
+    struct netplumb *np = req->np;
+    struct net_segment *segment = NULL;
+    int rc = prepare(np, err);
+    rc = rc < 0 ? rc : net_segments_join(&np->segments, np->nl, np->rules, &segment, err);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = make_guest(req, segment->bridge, err);
+    if (rc < 0) {
+        net_segments_leave(&np->segments, np->nl, np->rules, segment, NULL);
+        return rc;
+    }
+    link_of(req)->segment = segment;
+    return 0;
+}
+
 static int run_remove(struct request *req, struct un_error *err)
 {
     struct netplumb *np = req->np;
+    struct net_segment *segment = link_of(req)->segment;
     const struct net_link *link = &link_of(req)->pub;
     int rc = net_link_remove(np->nl, link->tap, err);
-    net_neighbour_remove(np->nl, np->bridge, link, NULL); /* goes with the bridge in any case */
-    int rules_rc =
-        net_rules_remove_guest(np->rules, &np->names, link, req->undo, rc < 0 ? NULL : err);
-    return rc < 0 ? rc : rules_rc;
+    /* What is told is the first that fails; the others are tried all the same. */
+    int more = net_guest_remove(np->nl, segment->bridge, link, rc < 0 ? NULL : err);
+    rc = rc < 0 ? rc : more;
+    more = net_rules_remove_guest(np->rules, &np->names, link, req->undo, rc < 0 ? NULL : err);
+    rc = rc < 0 ? rc : more;
+    more = net_segments_leave(&np->segments, np->nl, np->rules, segment, rc < 0 ? NULL : err);
+    return rc < 0 ? rc : more;
 }
 
 static int run_reconcile(struct netplumb *np, struct un_error *err)
@@ -341,7 +366,7 @@ static int run(struct un_job *job, struct un_error *err)
     case OP_REMOVE:
         return run_remove(req, err);
     case OP_CLEAR:
-        return clear(req->np, err);
+        return req->np->made ? clear(req->np, err) : 0;
     default:
         return run_reconcile(req->np, err);
     }
@@ -399,14 +424,11 @@ static void on_cleared(struct un_job *job, int rc, const struct un_error *err)
     }
 }
 
-static void on_removed(struct un_job *job, int rc, const struct un_error *err)
+/* Frees it; what all links share goes with the last. */
+static void link_gone(struct link *link)
 {
-    struct request *req = un_container_of(job, struct request, job);
-    struct netplumb *np = req->np;
-    if (rc < 0) {
-        un_log(UN_LOG_WARN, "network not removed in full", "error", err->text);
-    }
-    link_free(link_of(req));
+    struct netplumb *np = link->req.np;
+    link_free(link);
     if (np->links == 0) {
         un_loop_unpost(np->loop, &np->dnsmasq_post);
         net_dnsmasq_stop(np->dnsmasq);
@@ -415,6 +437,15 @@ static void on_removed(struct un_job *job, int rc, const struct un_error *err)
         np->clearing_busy = true;
         submit(&np->clearing, OP_CLEAR, on_cleared);
     }
+}
+
+static void on_removed(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct request *req = un_container_of(job, struct request, job);
+    if (rc < 0) {
+        un_log(UN_LOG_WARN, "network not removed in full", "error", err->text);
+    }
+    link_gone(link_of(req));
 }
 
 /* Removes the links that have been idle long enough, and comes again for the next. */
@@ -448,7 +479,7 @@ static void on_made(struct un_job *job, int rc, const struct un_error *err)
     if (rc < 0) {
         un_error_copy(&why, err);
         req->np->attached--;
-        link_free(link_of(req));
+        link_gone(link_of(req));
         pub = NULL;
     } else {
         free_texts(req);
@@ -640,6 +671,7 @@ void net_close(struct netplumb *np)
         nl_socket_free(np->nl);
     }
     net_dnsmasq_free(np->dnsmasq);
+    net_segments_done(&np->segments);
     net_range_done(&np->range);
     free(np->guests);
     free(np);

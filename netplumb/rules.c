@@ -12,6 +12,10 @@
  *     guest -> 203.0.113.5:443 --ports--> 203.0.113.5:40001 --there--> 10.87.255.7:40001
  *     guest <- 203.0.113.5:443 <-sports-- 203.0.113.5:40001 <--back--- 10.87.255.7:40001
  *
+ * So is DHCP's port: dnsmasq serves all bridges by one socket, which is at all of the host's addresses, and
+ * would meet others' DHCP servers at 67. A checksum of 0 says that there is none (RFC 768), as some guests'
+ * packets do; nftables would count on from it.
+ *
  * This happens before and behind all that others hook in, whose tables see the rewritten packets only.
  */
 #include "netplumb/rules.h"
@@ -92,6 +96,7 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
     char base[NET_IP_SIZE];
     return un_buf_printf(
         out,
+        "  set bridges { type ifname; }\n"
         "  set allowed { type ipv4_addr . ipv4_addr . inet_service; }\n"
         "  map ports { type ipv4_addr . ipv4_addr . inet_service : inet_service; }\n"
         "  map there { type ipv4_addr . ipv4_addr . inet_service : ipv4_addr; }\n"
@@ -99,9 +104,10 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
         "  map sports { type ipv4_addr . ipv4_addr . inet_service : inet_service; }\n"
         "  chain from_guest {\n"
         "    type filter hook prerouting priority -310; policy accept;\n"
-        "    iifname \"%s\" jump rewrite\n"
+        "    iifname @bridges jump rewrite\n"
         "  }\n"
         "  chain rewrite {\n"
+        "    udp dport 67 udp dport set %u udp checksum set 0\n"
         "    tcp dport set ip saddr . ip daddr . tcp dport map @ports\n"
         "    ip daddr set ip saddr . ip daddr . tcp dport map @there\n"
         "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn counter reject "
@@ -110,10 +116,14 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
         "  }\n"
         "  chain to_guest {\n"
         "    type filter hook postrouting priority 310; policy accept;\n"
-        "    oifname \"%s\" ip saddr set ip daddr . ip saddr . tcp sport map @back\n"
-        "    oifname \"%s\" tcp sport set ip daddr . ip saddr . tcp sport map @sports\n"
+        "    oifname @bridges jump restore\n"
+        "  }\n"
+        "  chain restore {\n"
+        "    udp sport %u udp sport set 67\n"
+        "    ip saddr set ip daddr . ip saddr . tcp sport map @back\n"
+        "    tcp sport set ip daddr . ip saddr . tcp sport map @sports\n"
         "  }\n",
-        n->bridge, net_addr_text(range->base, base), range->prefix, n->bridge, n->bridge);
+        n->dhcp_port, net_addr_text(range->base, base), range->prefix, n->dhcp_port);
 }
 
 int net_rules_text(const struct net_names *n, const struct net_range *range, struct un_buf *out)
@@ -129,10 +139,10 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      out,
                      "  chain input {\n"
                      "    type filter hook input priority -10; policy accept;\n"
-                     "    iifname \"%s\" jump guest\n"
+                     "    iifname @bridges jump guest\n"
                      "  }\n"
                      "  chain guest {\n"
-                     "    udp dport 67 accept\n"
+                     "    udp dport %u accept\n"
                      "    ip saddr . ip daddr . tcp dport @allowed accept\n"
                      "    tcp flags & (syn | ack) == syn counter reject with tcp reset\n"
                      "    ip daddr != %s drop\n"
@@ -143,11 +153,11 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "  }\n"
                      "  chain forward {\n"
                      "    type filter hook forward priority -10; policy accept;\n"
-                     "    iifname \"%s\" drop\n"
-                     "    oifname \"%s\" drop\n"
+                     "    iifname @bridges drop\n"
+                     "    oifname @bridges drop\n"
                      "  }\n"
                      "}\n",
-                     n->bridge, gateway, n->bridge, n->bridge);
+                     n->dhcp_port, gateway);
 }
 
 static int port_text(const struct net_names *n, const char *verb, const char *guest,
@@ -213,6 +223,28 @@ int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_e
                 : run(r, (const char *)text.data, "remove our tables", err);
     un_buf_done(&text);
     return rc;
+}
+
+static int change_bridge(struct net_rules *r, const char *verb, const struct net_names *n,
+                         const char *bridge, struct un_error *err)
+{
+    un_autobuf struct un_buf text = {0};
+    int rc =
+        un_buf_printf(&text, "%s element inet unid-%s bridges { \"%s\" }", verb, n->tag, bridge);
+    return rc < 0 ? un_error_set(err, rc, "out of memory")
+                  : run(r, (const char *)text.data, bridge, err);
+}
+
+int net_rules_add_bridge(struct net_rules *r, const struct net_names *n, const char *bridge,
+                         struct un_error *err)
+{
+    return change_bridge(r, "add", n, bridge, err);
+}
+
+int net_rules_remove_bridge(struct net_rules *r, const struct net_names *n, const char *bridge,
+                            struct un_error *err)
+{
+    return change_bridge(r, "delete", n, bridge, err);
 }
 
 static int change_guest(struct net_rules *r, const char *verb, const struct net_names *n,

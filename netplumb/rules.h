@@ -2,7 +2,8 @@
  *
  * Two tables of our own, made and removed as a whole: in the family bridge what leaves a tap, in
  * the family inet what reaches the host or would be forwarded. A guest is an element of a set, so
- * attaching one is one element, whatever the number of guests.
+ * attaching one is one element, whatever the number of guests. So is a bridge, by its name: another's link
+ * whose name is like it is none of ours.
  */
 #ifndef UNID_NETPLUMB_RULES_H
 #define UNID_NETPLUMB_RULES_H
@@ -30,6 +31,12 @@ int net_rules_policy_text(const struct net_names *n, bool add, const char *guest
 int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err);
 int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_error *err);
+
+/* The rules hold for the bridges that are named so, and for no other link. */
+int net_rules_add_bridge(struct net_rules *r, const struct net_names *n, const char *bridge,
+                         struct un_error *err);
+int net_rules_remove_bridge(struct net_rules *r, const struct net_names *n, const char *bridge,
+                            struct un_error *err);
 
 /* `more` is a text of net_rules_policy_text that goes along, or NULL. */
 int net_rules_add_guest(struct net_rules *r, const struct net_names *n, const struct net_link *link,

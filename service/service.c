@@ -466,7 +466,7 @@ static void driver_probe(struct hv_driver *drv, void (*cb)(void *arg, const stru
 {
     struct hv_probe p = {.usable = true};
     snprintf(p.detail, sizeof(p.detail), "machine images: %s",
-             drv->net ? "taps on a bridge of unid's own" : "QEMU's user network");
+             drv->net ? "taps on bridges of unid's own" : "QEMU's user network");
     cb(arg, &p);
 }
 
