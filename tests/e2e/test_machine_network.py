@@ -125,7 +125,7 @@ def bridge_of(daemon, address):
     """Which bridge the machine's tap is a port of: the tap's number is that of its address."""
     a, b, c, d = (int(part) for part in address.split("."))
     assert (a, b) == (10, 87)
-    links = run(*inside(daemon.process.pid, "ip", "-o", "link"))
+    links = run(*in_guests_network(daemon, "ip", "-o", "link"))
     found = re.search(rf" ut[0-9a-f]{{8}}{c * 256 + d - 2:x}: .* master (ub-[0-9a-f]+) ", links)
     assert found, links
     return found.group(1)
@@ -183,27 +183,26 @@ def test_everything_else_is_refused(daemon, host, outside):
     assert fetch(daemon, "narrow", OUTSIDE, outside.port)[0] == 200
 
 
-def test_machines_on_several_bridges_are_served_alike(tmp_path):
+@pytest.mark.parametrize("kind", taps.KINDS)
+def test_machines_on_several_bridges_are_served_alike(kind, tmp_path):
     # A daemon of its own: the guest begins with the same port and sequence number each time, so another at
     # the same address would meet what is left of its connection.
-    daemon = start_daemon(tmp_path)
-    server = serve(inside(daemon.process.pid), "0.0.0.0", "host")
     count = 33  # more than one bridge takes (NET_SEGMENT_PORTS)
     names = [f"many{i}" for i in range(count)]
-    try:
-        for name in names:
-            deploy(daemon, name, egress=[f"localhost:{server.port}"], idle_timeout_ms=200000)
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            addresses = list(pool.map(lambda name: address_of(daemon, name), names))
-        bridges = [bridge_of(daemon, address) for address in addresses]
-        one, other = 0, next(i for i in range(count) if bridges[i] != bridges[0])
-        for i, peer in [(one, other), (other, one)]:
-            assert fetch(daemon, names[i], "localhost", server.port)[0] == 200
-            assert fetch(daemon, names[i], addresses[peer], 8080) == (502, "nobody has this address")
-    finally:
-        finish(server)
-        assert daemon.stop(WAKE_S) == 0
-    daemon.assert_nothing_left()
+    with taps.started(kind, tmp_path) as daemon:
+        server = serve(inside(daemon.process.pid), "0.0.0.0", "host")
+        try:
+            for name in names:
+                deploy(daemon, name, egress=[f"localhost:{server.port}"], idle_timeout_ms=200000)
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                addresses = list(pool.map(lambda name: address_of(daemon, name), names))
+            bridges = [bridge_of(daemon, address) for address in addresses]
+            one, other = 0, next(i for i in range(count) if bridges[i] != bridges[0])
+            for i, peer in [(one, other), (other, one)]:
+                assert fetch(daemon, names[i], "localhost", server.port)[0] == 200
+                assert fetch(daemon, names[i], addresses[peer], 8080) == (502, "nobody has this address")
+        finally:
+            finish(server)
 
 
 def test_another_function_is_reached_by_its_private_name(daemon):
