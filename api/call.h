@@ -113,6 +113,7 @@ void rest_deadletter_get(struct api_call *call);
 void rest_deadletter_redrive(struct api_call *call);
 void rest_deadletter_redrive_all(struct api_call *call);
 void rest_deadletter_remove(struct api_call *call);
+void rest_deadletter_remove_all(struct api_call *call);
 void rest_instance_list(struct api_call *call);
 void rest_instance_kill(struct api_call *call);
 void rest_logs(struct api_call *call);

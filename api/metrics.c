@@ -1,6 +1,7 @@
 /* metrics.c - GET /metrics: Prometheus text exposition format 0.0.4
  * (prometheus.io/docs/instrumenting/exposition_formats). What is counted, and how that is bounded, is
  * said in scheduler/metrics.h. */
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@
 #include "store/store.h"
 
 /* More than all of them take: bounded functions, drivers and buckets. */
-enum { METRICS_RESERVE = 256 * 1024 };
+enum { METRICS_RESERVE = 384 * 1024 };
 
 static void metric(struct un_buf *b, const char *name, const char *type, const char *help,
                    unsigned long long value)
@@ -31,18 +32,6 @@ static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
         un_buf_printf(b, "unid_calls_total{outcome=\"%s\"} %llu\n", sched_outcome_name(i),
                       (unsigned long long)s->calls_by_outcome[i]);
     }
-    un_buf_printf(b, "# HELP unid_instances Virtual machines, by state.\n"
-                     "# TYPE unid_instances gauge\n");
-    for (unsigned i = 0; i < INSTANCE_STATES; i++) {
-        un_buf_printf(b, "unid_instances{state=\"%s\"} %u\n", instance_state_name(i),
-                      s->instances[i]);
-    }
-    un_buf_printf(b, "# HELP unid_driver_instances Virtual machines, by driver.\n"
-                     "# TYPE unid_driver_instances gauge\n");
-    for (unsigned i = 0; i < SCHED_DRIVERS_MAX && s->drivers[i].name; i++) {
-        un_buf_printf(b, "unid_driver_instances{driver=\"%s\"} %u\n", s->drivers[i].name,
-                      s->drivers[i].instances);
-    }
     metric(b, "waiting", "gauge", "Calls that wait for a virtual machine.", s->waiting);
     metric(b, "memory_bytes", "gauge", "Memory given to virtual machines.",
            s->memory_mib_used << 20);
@@ -52,6 +41,67 @@ static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
     metric(b, "recycled_total", "counter", "Virtual machines put back for another run.",
            s->recycled);
     metric(b, "shells_failed_total", "counter", "Shells that could not be made.", s->shells_failed);
+}
+
+/* The states of a machine that a VM does not have (hv_service_machine.state). */
+static const char *const machine_states[] = {"making", "paused", "ready"};
+enum { STATES = INSTANCE_STATES + 3 };
+
+/* What `unictl ps` lists, counted. */
+struct census {
+    struct {
+        const char *name;
+        unsigned count;
+    } states[STATES];
+    struct {
+        const char *name; /* NULL behind the last */
+        unsigned count, calls;
+    } drivers[SCHED_DRIVERS_MAX + 1];
+};
+
+static void count_instance(void *arg, const struct sched_instance_info *info)
+{
+    struct census *c = arg;
+    for (unsigned i = 0; i < STATES; i++) {
+        c->states[i].count += strcmp(c->states[i].name, info->state_name) == 0;
+    }
+    for (unsigned i = 0; c->drivers[i].name; i++) {
+        if (strcmp(c->drivers[i].name, info->driver) == 0) {
+            c->drivers[i].count++;
+            c->drivers[i].calls += info->in_flight;
+        }
+    }
+}
+
+static void metrics_instances(struct un_buf *b, struct scheduler *scheduler,
+                              const struct sched_stats *s)
+{
+    struct census c = {.drivers = {{NULL}}};
+    for (unsigned i = 0; i < STATES; i++) {
+        c.states[i].name =
+            i < INSTANCE_STATES ? instance_state_name(i) : machine_states[i - INSTANCE_STATES];
+    }
+    for (unsigned i = 0; i < SCHED_DRIVERS_MAX && s->drivers[i].name; i++) {
+        c.drivers[i].name = s->drivers[i].name;
+    }
+    sched_instances(scheduler, count_instance, &c);
+    un_buf_printf(b, "# HELP unid_instances Virtual machines, by state.\n"
+                     "# TYPE unid_instances gauge\n");
+    for (unsigned i = 0; i < STATES; i++) {
+        un_buf_printf(b, "unid_instances{state=\"%s\"} %u\n", c.states[i].name, c.states[i].count);
+    }
+    un_buf_printf(b, "# HELP unid_driver_instances Virtual machines, by driver.\n"
+                     "# TYPE unid_driver_instances gauge\n");
+    for (unsigned i = 0; c.drivers[i].name; i++) {
+        un_buf_printf(b, "unid_driver_instances{driver=\"%s\"} %u\n", c.drivers[i].name,
+                      c.drivers[i].count);
+    }
+    un_buf_printf(b, "# HELP unid_driver_calls Requests and connections that they serve now.\n"
+                     "# TYPE unid_driver_calls gauge\n");
+    for (unsigned i = 0; c.drivers[i].name; i++) {
+        un_buf_printf(b, "unid_driver_calls{driver=\"%s\"} %u\n", c.drivers[i].name,
+                      c.drivers[i].calls);
+    }
 }
 
 static void metrics_functions(struct un_buf *b, const struct sched_metrics *m)
@@ -103,10 +153,47 @@ static void metrics_phases(struct un_buf *b, const struct sched_metrics *m)
             histogram(b, m->drivers[d].name, metrics_phase_name(p), &m->drivers[d].phases[p]);
         }
     }
-    metric(b, "egress_connections_total", "counter", "Connections of functions to the outside.",
-           m->egress_connections);
-    metric(b, "egress_refused_total", "counter",
-           "Connections that functions wanted and their egress does not allow.", m->egress_refused);
+}
+
+/* One number of each function that has it, and of the others together. */
+static void egress_rows(struct un_buf *b, const struct sched_metrics *m, const char *name,
+                        const char *labels, size_t offset)
+{
+    for (unsigned i = 0; i < m->function_count; i++) {
+        const struct metrics_function *f = &m->functions[i];
+        uint64_t value;
+        memcpy(&value, (const char *)f + offset, sizeof(value));
+        if (value > 0 || i == 0) {
+            un_buf_printf(b, "unid_egress_%s_total{function=\"%s\"%s} %llu\n", name,
+                          f->name[0] ? f->name : "other", labels, (unsigned long long)value);
+        }
+    }
+}
+
+static void metrics_egress(struct un_buf *b, const struct sched_metrics *m)
+{
+    static const struct {
+        const char *name, *labels, *help; /* no help: as the one before */
+        size_t offset;
+    } rows[] = {
+        {"connections", "", "Connections of functions to the outside.",
+         offsetof(struct metrics_function, egress_connections)},
+        {"refused", "", "Connections that functions wanted and that are not allowed.",
+         offsetof(struct metrics_function, egress_refused)},
+        {"failed", "", "Connections that are allowed and could not be made.",
+         offsetof(struct metrics_function, egress_failed)},
+        {"bytes", ",way=\"in\"", "Bytes of those connections.",
+         offsetof(struct metrics_function, egress_bytes_in)},
+        {"bytes", ",way=\"out\"", NULL, offsetof(struct metrics_function, egress_bytes_out)},
+    };
+    for (size_t i = 0; i < UN_ARRAY_SIZE(rows); i++) {
+        if (rows[i].help) {
+            un_buf_printf(b,
+                          "# HELP unid_egress_%s_total %s\n# TYPE unid_egress_%s_total counter\n",
+                          rows[i].name, rows[i].help, rows[i].name);
+        }
+        egress_rows(b, m, rows[i].name, rows[i].labels, rows[i].offset);
+    }
 }
 
 static void metrics_http(struct un_buf *b, const struct api *a)
@@ -194,8 +281,10 @@ void rest_metrics(struct api_call *call)
     }
     sched_get_stats(a->scheduler, &sched);
     metrics_scheduler(&b, &sched);
+    metrics_instances(&b, a->scheduler, &sched);
     metrics_functions(&b, sched_get_metrics(a->scheduler));
     metrics_phases(&b, sched_get_metrics(a->scheduler));
+    metrics_egress(&b, sched_get_metrics(a->scheduler));
     async_get_stats(a->scheduler, &queue);
     metrics_queue(&b, &queue);
     metrics_http(&b, a);

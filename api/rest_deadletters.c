@@ -134,14 +134,20 @@ void rest_deadletter_get(struct api_call *call)
 
 /* --- changing --------------------------------------------------------------------------------- */
 
-static void on_redriven(void *arg, int rc, uint64_t count, const struct un_error *err)
+static void tell_count(void *arg, int rc, const char *key, uint64_t count,
+                       const struct un_error *err)
 {
     struct api_call *call = arg;
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
-        reply_json(call, 200, json_pack("{s:I}", "redriven", (json_int_t)count));
+        reply_json(call, 200, json_pack("{s:I}", key, (json_int_t)count));
     }
+}
+
+static void on_redriven(void *arg, int rc, uint64_t count, const struct un_error *err)
+{
+    tell_count(arg, rc, "redriven", count, err);
 }
 
 void rest_deadletter_redrive(struct api_call *call)
@@ -151,13 +157,21 @@ void rest_deadletter_redrive(struct api_call *call)
     }
 }
 
-void rest_deadletter_redrive_all(struct api_call *call)
+/* All that ?function= and ?trigger= leave. */
+static void change_all(struct api_call *call, deadletter_cb cb,
+                       void (*change)(struct scheduler *s, const struct deadletter_query *query,
+                                      deadletter_cb cb, void *arg))
 {
     char function[64] = "", trigger[64] = "";
     if (read_filter(call, function, trigger)) {
         const struct deadletter_query query = {.function = function, .trigger = trigger};
-        deadletter_redrive_all(call->api->scheduler, &query, on_redriven, call);
+        change(call->api->scheduler, &query, cb, call);
     }
+}
+
+void rest_deadletter_redrive_all(struct api_call *call)
+{
+    change_all(call, on_redriven, deadletter_redrive_all);
 }
 
 static void on_removed(void *arg, int rc, uint64_t count, const struct un_error *err)
@@ -175,4 +189,14 @@ void rest_deadletter_remove(struct api_call *call)
     if (check_id(call)) {
         deadletter_remove(call->api->scheduler, call->match.params[0], on_removed, call);
     }
+}
+
+static void on_all_removed(void *arg, int rc, uint64_t count, const struct un_error *err)
+{
+    tell_count(arg, rc, "removed", count, err);
+}
+
+void rest_deadletter_remove_all(struct api_call *call)
+{
+    change_all(call, on_all_removed, deadletter_remove_all);
 }

@@ -144,7 +144,7 @@ static json_t *phases_json(const struct sched_phases *p)
                      (json_int_t)p->teardown_us);
 }
 
-static json_t *egress_json(const struct egress_stats *e)
+static json_t *egress_json(const struct hv_egress *e)
 {
     return json_pack("{s:I, s:I, s:I, s:I}", "connections", (json_int_t)e->connections, "refused",
                      (json_int_t)e->refused, "bytes_in", (json_int_t)e->bytes_in, "bytes_out",

@@ -62,6 +62,8 @@ const struct route api_routes[] = {
      rest_invocation_replay},
     {"GET", "/api/v1/watch", "watch", AUTH_TOKEN, BODY_NONE, rest_watch},
     {"GET", "/api/v1/deadletters", "listDeadletters", AUTH_TOKEN, BODY_NONE, rest_deadletter_list},
+    {"DELETE", "/api/v1/deadletters", "removeDeadletters", AUTH_TOKEN, BODY_NONE,
+     rest_deadletter_remove_all},
     {"POST", "/api/v1/deadletters/redrive", "redriveDeadletters", AUTH_TOKEN, BODY_NONE,
      rest_deadletter_redrive_all},
     {"GET", "/api/v1/deadletters/{id}", "getDeadletter", AUTH_TOKEN, BODY_NONE,

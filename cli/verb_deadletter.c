@@ -149,30 +149,45 @@ static int each_letter(struct cli_call *call, const char *method, const char *re
     return worst == CLI_DONE && call->json ? cli_print_json(done) : worst;
 }
 
-static int redrive_all(struct cli_call *call)
+/* What a verb does to dead letters, one by one or all that a filter leaves. */
+struct change {
+    const char *method, *rest; /* of one: behind its path */
+    const char *all;           /* the path of all */
+    const char *key;           /* of the answer */
+};
+
+static int change_all(struct cli_call *call, const struct change *c)
 {
-    un_autofree char *path = filtered(call, "/api/v1/deadletters/redrive");
+    un_autofree char *path = filtered(call, c->all);
     un_autojson json_t *answer = NULL;
-    int status = api_call(call, "POST", path, NULL, &answer);
+    int status = api_call(call, c->method, path, NULL, &answer);
     if (status != CLI_DONE || call->json) {
         return status != CLI_DONE ? status : cli_print_json(answer);
     }
     un_autobuf struct un_buf out = {0};
-    int rc = un_buf_printf(&out, "%" PRIu64 "\n", api_uint(answer, "redriven"));
+    int rc = un_buf_printf(&out, "%" PRIu64 "\n", api_uint(answer, c->key));
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 
-int verb_deadletter_redrive(struct cli_call *call)
+static int change(struct cli_call *call, const struct change *c)
 {
     bool all = args_has(&call->args, "all");
     bool filter = args_get(&call->args, "function") || args_get(&call->args, "trigger");
     if (all == (call->args.operand_count > 0) || (filter && !all)) {
         return cli_usage(call, "give ids, or --all, which --function and --trigger narrow");
     }
-    return all ? redrive_all(call) : each_letter(call, "POST", "/redrive", "redriven");
+    return all ? change_all(call, c) : each_letter(call, c->method, c->rest, c->key);
+}
+
+int verb_deadletter_redrive(struct cli_call *call)
+{
+    static const struct change redrive = {"POST", "/redrive", "/api/v1/deadletters/redrive",
+                                          "redriven"};
+    return change(call, &redrive);
 }
 
 int verb_deadletter_rm(struct cli_call *call)
 {
-    return each_letter(call, "DELETE", "", "removed");
+    static const struct change rm = {"DELETE", "", "/api/v1/deadletters", "removed"};
+    return change(call, &rm);
 }

@@ -1,6 +1,7 @@
 /* verb_invoke.c - unictl invoke: streams a body to a function and its answer to standard output. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,25 +23,74 @@ struct invoke {
     bool head_shown;
 };
 
-/* "NAME[:QUALIFIER]" to the path of the call. */
+/* What goes with --async only, and what REST calls it. */
+static const struct {
+    const char *option, *key;
+    enum { COUNT, TIME, TEXT } kind;
+} async_options[] = {
+    {"max-attempts", "max_attempts", COUNT},
+    {"max-age", "max_age_ms", TIME},
+    {"backoff", "backoff_ms", TIME},
+    {"backoff-max", "backoff_max_ms", TIME},
+    {"delay", "delay_ms", TIME},
+    {"on-success", "on_success", TEXT},
+    {"on-failure", "on_failure", TEXT},
+};
+
+/* Appends "&key=value" for each of them that is given; an exit status. */
+static int add_async_options(const struct cli_call *call, struct un_buf *query)
+{
+    struct un_error err = UN_ERROR_INIT;
+    for (size_t i = 0; i < UN_ARRAY_SIZE(async_options); i++) {
+        const char *option = async_options[i].option, *key = async_options[i].key;
+        const char *text = args_get(&call->args, option);
+        un_autofree char *escaped = text ? client_escape(text) : NULL;
+        uint64_t value = 0;
+        int rc = 0;
+        if (!text) {
+            continue;
+        }
+        if (!args_has(&call->args, "async")) {
+            return cli_usage(call, "--%s goes with --async", option);
+        }
+        if (async_options[i].kind == COUNT) {
+            rc = args_count(text, 1, 1000, &value, &err);
+        } else if (async_options[i].kind == TIME) {
+            rc = args_duration(text, &value, &err);
+        }
+        if (rc < 0) {
+            return cli_usage(call, "--%s: %s", option, err.text);
+        }
+        rc = async_options[i].kind == TEXT
+                 ? un_buf_printf(query, "&%s=%s", key, escaped ? escaped : "")
+                 : un_buf_printf(query, "&%s=%" PRIu64, key, value);
+        if (rc < 0 || !escaped) {
+            return cli_fail(CLI_REFUSED, "out of memory");
+        }
+    }
+    return CLI_DONE;
+}
+
+/* "NAME[:QUALIFIER]" and the options to the path of the call. */
 static int build_path(const struct cli_call *call, char **ret)
 {
     const char *target = call->args.operands[0];
     size_t len = strcspn(target, ":");
     un_autofree char *name = strndup(target, len);
     un_autofree char *qualifier = target[len] ? client_escape(target + len + 1) : NULL;
-    un_autofree char *rest = NULL;
+    un_autobuf struct un_buf rest = {0};
     if (target[len] && !target[len + 1]) {
         return cli_usage(call, "'%s' has no version or alias behind its colon", target);
     }
     if (!name || (target[len] && !qualifier) ||
-        asprintf(&rest, "/invocations?mode=%s%s%s",
-                 args_has(&call->args, "async") ? "async" : "sync", qualifier ? "&qualifier=" : "",
-                 qualifier ? qualifier : "") < 0) {
-        rest = NULL;
+        un_buf_printf(&rest, "/invocations?mode=%s%s%s",
+                      args_has(&call->args, "async") ? "async" : "sync",
+                      qualifier ? "&qualifier=" : "", qualifier ? qualifier : "") < 0) {
         return cli_fail(CLI_REFUSED, "out of memory");
     }
-    return api_function_path(call, name, rest, ret);
+    int status = add_async_options(call, &rest);
+    return status == CLI_DONE ? api_function_path(call, name, (const char *)rest.data, ret)
+                              : status;
 }
 
 /* Field names are tokens (RFC 9110 section 5.6.2); what frames the message is not the user's to

@@ -79,6 +79,13 @@ static const struct args_option check_options[] = {
 
 static const struct args_option invoke_options[] = {
     {"async", 0, NULL, "have it run later; prints the invocation's id"},
+    {"max-attempts", 0, "N", "async: how often it may fail (default: unid's retry.max_attempts)"},
+    {"max-age", 0, "TIME", "async: a failed attempt is the last when it is older, like 2h"},
+    {"backoff", 0, "TIME", "async: the first delay is random up to this; it doubles"},
+    {"backoff-max", 0, "TIME", "async: no delay is longer"},
+    {"delay", 0, "TIME", "async: it does not run earlier"},
+    {"on-success", 0, "TO", "async: a function or a URL that gets the answer"},
+    {"on-failure", 0, "TO", "async: a function or a URL that gets the request when it is given up"},
     {"data", 'd', "DATA", "the body: @FILE, - for standard input, or the text itself"},
     {"header", 0, "K:V", "a header field of the request; may be repeated"},
     {"include", 0, NULL, "show the answer's head on standard error"},
@@ -117,7 +124,7 @@ static const struct args_option deadletter_ls_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-static const struct args_option deadletter_redrive_options[] = {
+static const struct args_option deadletter_many_options[] = {
     {"all", 0, NULL, "all of them; prints how many"},
     {"function", 0, "NAME", "with --all: only those of a function"},
     {"trigger", 0, "NAME", "with --all: only those of a trigger's events"},
@@ -224,10 +231,10 @@ const struct cli_verb cli_verbs[] = {
      "List events that were given up, newest first", NULL},
     {"deadletter show", "ID", 1, 1, false, no_options, verb_deadletter_show,
      "Show an event that was given up, with the reason and its body", NULL},
-    {"deadletter redrive", "ID...", 0, VERB_ANY, false, deadletter_redrive_options,
+    {"deadletter redrive", "ID...", 0, VERB_ANY, false, deadletter_many_options,
      verb_deadletter_redrive, "Have events run again that were given up",
      "Their attempts and their age are counted anew.\n"},
-    {"deadletter rm", "ID...", 1, VERB_ANY, false, no_options, verb_deadletter_rm,
+    {"deadletter rm", "ID...", 0, VERB_ANY, false, deadletter_many_options, verb_deadletter_rm,
      "Remove events that were given up", NULL},
     {"bench", "NAME[:VERSION|ALIAS]", 1, 1, false, bench_options, verb_bench,
      "Measure a function: where the time of its requests goes",

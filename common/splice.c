@@ -57,10 +57,11 @@ static void splice_close(struct un_splice *s, bool reset)
 /* Ends it: `rc` 0 or what broke. */
 static void finish(struct un_splice *s, int rc)
 {
-    const struct un_splice_stats stats = {
-        .a_to_b = s->ways[0].bytes, .b_to_a = s->ways[1].bytes, .rc = rc};
+    struct un_splice_stats stats;
     void (*done)(void *arg, const struct un_splice_stats *stats) = s->done;
     void *arg = s->arg;
+    un_splice_get_stats(s, &stats);
+    stats.rc = rc;
     splice_close(s, rc < 0);
     done(arg, &stats);
 }
@@ -166,6 +167,11 @@ int un_splice_new(struct un_loop *loop, int a, int b,
     }
     *ret = s;
     return 0;
+}
+
+void un_splice_get_stats(const struct un_splice *s, struct un_splice_stats *ret)
+{
+    *ret = (struct un_splice_stats){.a_to_b = s->ways[0].bytes, .b_to_a = s->ways[1].bytes};
 }
 
 void un_splice_free(struct un_splice *s)

@@ -30,6 +30,9 @@ int un_splice_new(struct un_loop *loop, int a, int b,
                   void (*done)(void *arg, const struct un_splice_stats *stats), void *arg,
                   struct un_splice **ret, struct un_error *err);
 
+/* What has been written until now; `rc` is 0. */
+void un_splice_get_stats(const struct un_splice *s, struct un_splice_stats *ret);
+
 /* Breaks it off, with a reset to both sides; `done` does not come. NULL is allowed. */
 void un_splice_free(struct un_splice *s);
 

@@ -42,6 +42,7 @@ struct config {
     int64_t image_max_bytes, image_max_cache_bytes, image_gc_hours;
     int64_t receipts_max_rows, receipts_max_days;
     int64_t replay_request_bytes, replay_total_bytes, replay_hours;
+    int64_t retry_max_attempts, retry_max_age_ms, retry_backoff_ms, retry_backoff_max_ms;
     char *machines_network; /* "auto", "tap", "user", "none" */
     char *machines_range;
     int64_t http_max_head_bytes, http_max_connections;

@@ -134,6 +134,10 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     s->replay_request_bytes = (uint64_t)c->replay_request_bytes;
     s->replay_total_bytes = (uint64_t)c->replay_total_bytes;
     s->replay_age_us = (uint64_t)c->replay_hours * 3600 * 1000000;
+    s->retry = (struct async_policy){.max_attempts = (unsigned)c->retry_max_attempts,
+                                     .max_age_ms = (uint64_t)c->retry_max_age_ms,
+                                     .backoff_base_ms = (uint32_t)c->retry_backoff_ms,
+                                     .backoff_max_ms = (uint32_t)c->retry_backoff_max_ms};
     int rc = sched_open(&spec, &d->scheduler, err);
     if (rc == 0) {
         rc = machines_attach(d->machines, d->scheduler, err);

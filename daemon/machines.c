@@ -50,6 +50,12 @@ static void on_open(void *arg, const struct service_opening *opening)
     }
 }
 
+static void on_counted(void *arg, const char *function, const struct hv_egress *more)
+{
+    struct machines *m = arg;
+    sched_count_egress(m->scheduler, function, more);
+}
+
 static void on_end(void *arg, const void *machine)
 {
     struct machines *m = arg;
@@ -242,7 +248,9 @@ int machines_attach(struct machines *m, struct scheduler *scheduler, struct un_e
         return 0;
     }
     m->scheduler = scheduler;
-    return outgoing_new(m->loop, sched_dialer(scheduler), &m->outgoing, err);
+    const struct outgoing_spec spec = {
+        .loop = m->loop, .dialer = sched_dialer(scheduler), .on_counted = on_counted, .arg = m};
+    return outgoing_new(&spec, &m->outgoing, err);
 }
 
 void machines_detach(struct machines *m)

@@ -14,8 +14,7 @@
 #include "common/splice.h"
 
 struct outgoing {
-    struct un_loop *loop;
-    struct dialer *dialer;
+    struct outgoing_spec spec;
     struct un_list peers;
     uint64_t told_us; /* when a refusal was last logged */
 };
@@ -25,6 +24,7 @@ struct peer {
     struct un_list node;
     struct outgoing *o;
     const void *machine;
+    struct hv_egress *tally;
     struct un_list conns;
     unsigned count;
 };
@@ -77,9 +77,29 @@ static void peer_put(struct peer *p)
     }
 }
 
+static void tally(const struct conn *c, const struct hv_egress *more)
+{
+    const struct outgoing_spec *spec = &c->peer->o->spec;
+    hv_egress_add(c->peer->tally, more);
+    if (spec->on_counted) {
+        spec->on_counted(spec->arg, c->function, more);
+    }
+}
+
+static void tally_bytes(const struct conn *c, const struct un_splice_stats *stats)
+{
+    const struct hv_egress bytes = {.bytes_out = stats->a_to_b, .bytes_in = stats->b_to_a};
+    tally(c, &bytes);
+}
+
 static void conn_free(struct conn *c)
 {
     struct peer *p = c->peer;
+    if (c->splice) {
+        struct un_splice_stats stats;
+        un_splice_get_stats(c->splice, &stats);
+        tally_bytes(c, &stats);
+    }
     un_list_remove(&c->node);
     p->count--;
     peer_put(p);
@@ -93,15 +113,13 @@ static void conn_free(struct conn *c)
     free(c);
 }
 
-int outgoing_new(struct un_loop *loop, struct dialer *dialer, struct outgoing **ret,
-                 struct un_error *err)
+int outgoing_new(const struct outgoing_spec *spec, struct outgoing **ret, struct un_error *err)
 {
     struct outgoing *o = calloc(1, sizeof(*o));
     if (!o) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    o->loop = loop;
-    o->dialer = dialer;
+    o->spec = *spec;
     un_list_init(&o->peers);
     *ret = o;
     return 0;
@@ -118,11 +136,15 @@ void outgoing_free(struct outgoing *o)
     free(o);
 }
 
-/* At most one a second. */
-static void tell_refusal(struct outgoing *o, const struct conn *c, const char *why)
+/* The connection is not made, for `rc`: it is counted, and logged at most once a second. */
+static void refuse(struct conn *c, int rc, const char *why)
 {
+    struct outgoing *o = c->peer->o;
+    bool refused = rc == -EACCES || rc == -ELOOP || rc == -EDQUOT;
+    const struct hv_egress one = {.refused = refused, .failed = !refused};
     char to[UN_ENDPOINT_TEXT_SIZE];
-    uint64_t now = un_loop_now_us(o->loop);
+    uint64_t now = un_loop_now_us(o->spec.loop);
+    tally(c, &one);
     if (o->told_us && now - o->told_us < 1000000) {
         return;
     }
@@ -135,26 +157,30 @@ static void on_spliced(void *arg, const struct un_splice_stats *stats)
 {
     struct conn *c = arg;
     c->splice = NULL;
+    tally_bytes(c, stats);
     conn_free(c);
 }
 
 static void on_dialled(void *arg, int rc, int fd, const struct un_error *why)
 {
+    static const struct hv_egress made = {.connections = 1};
     struct conn *c = arg;
     struct un_error err = UN_ERROR_INIT;
     c->dial = NULL;
     if (rc < 0) {
-        tell_refusal(c->peer->o, c, why->text);
+        refuse(c, rc, why->text);
         conn_free(c);
         return;
     }
-    if (un_splice_new(c->peer->o->loop, c->fd, fd, on_spliced, c, &c->splice, &err) < 0) {
-        tell_refusal(c->peer->o, c, err.text);
+    rc = un_splice_new(c->peer->o->spec.loop, c->fd, fd, on_spliced, c, &c->splice, &err);
+    if (rc < 0) {
+        refuse(c, rc, err.text);
         close(fd);
         conn_free(c);
         return;
     }
     c->fd = -1;
+    tally(c, &made);
 }
 
 /* NULL: out of memory. */
@@ -169,6 +195,7 @@ static struct conn *conn_new(struct outgoing *o, const struct service_opening *o
         return NULL;
     }
     c->peer = p;
+    p->tally = opening->count;
     c->fd = opening->fd;
     c->to = *opening->to;
     snprintf(c->function, sizeof(c->function), "%s", opening->function);
@@ -186,17 +213,19 @@ void outgoing_open(struct outgoing *o, const struct service_opening *opening)
         return;
     }
     if (c->peer->count > LIMIT_MACHINE_CONNECTIONS) {
-        tell_refusal(o, c, "the machine has as many connections as it may have");
+        refuse(c, -EDQUOT, "the machine has as many connections as it may have");
         conn_free(c);
         return;
     }
-    const struct dial_spec spec = {.dialer = o->dialer,
+    const struct dial_spec spec = {.dialer = o->spec.dialer,
                                    .rules = opening->egress,
                                    .to = opening->to,
+                                   .depth = opening->depth,
                                    .done = on_dialled,
                                    .arg = c};
-    if (dial_start(&spec, &c->dial, &err) < 0) {
-        tell_refusal(o, c, err.text);
+    int rc = dial_start(&spec, &c->dial, &err);
+    if (rc < 0) {
+        refuse(c, rc, err.text);
         conn_free(c);
     }
 }

@@ -16,9 +16,15 @@
 
 struct outgoing;
 
-/* Gives it (outgoing_free). Kept: both. -ENOMEM. */
-int outgoing_new(struct un_loop *loop, struct dialer *dialer, struct outgoing **ret,
-                 struct un_error *err);
+struct outgoing_spec {
+    struct un_loop *loop; /* kept, as the dialer, until outgoing_free */
+    struct dialer *dialer;
+    /* What has come of connections of a function, beside `count` of each opening; may be NULL. */
+    void (*on_counted)(void *arg, const char *function, const struct hv_egress *more);
+    void *arg;
+};
+/* Gives it (outgoing_free). -ENOMEM. */
+int outgoing_new(const struct outgoing_spec *spec, struct outgoing **ret, struct un_error *err);
 /* Breaks all connections off. NULL is allowed. */
 void outgoing_free(struct outgoing *o);
 

@@ -62,10 +62,26 @@ struct hv_exit {
     char detail[160];
 };
 
+/* Connections to the outside: made, not allowed or too many, and vain; and their bytes, as the guest sees
+ * the directions. */
+struct hv_egress {
+    uint32_t connections, refused, failed;
+    uint64_t bytes_in, bytes_out;
+};
+static inline void hv_egress_add(struct hv_egress *to, const struct hv_egress *more)
+{
+    to->connections += more->connections;
+    to->refused += more->refused;
+    to->failed += more->failed;
+    to->bytes_in += more->bytes_in;
+    to->bytes_out += more->bytes_out;
+}
+
 /* What a VM has used; filled as far as the driver can tell, at on_exit or before vm_free. */
 struct hv_usage {
     uint64_t cpu_us, peak_rss_kib, exits;
     struct unid_report report; /* what a library OS counted; the guest's word, bounds checked */
+    struct hv_egress egress;   /* of a machine that is for one request; else it is counted above */
 };
 
 /* One response head, validated: token names, no CR, LF or NUL in values. Borrowed during the
@@ -154,6 +170,7 @@ struct hv_run_spec {
      * with a dot. NULL: the run starts from the image. Drivers without snapshots ignore it. */
     const char *snapshot_key;
     const struct hv_machine_config *machine; /* for the driver of services only; else NULL */
+    unsigned depth; /* of calls by private names up to this one; for the driver of services */
 };
 
 #define HV_SNAPSHOT_KEY_MAX 127

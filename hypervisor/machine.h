@@ -198,8 +198,9 @@ struct hv_service_ops {
     /* This is the function's live version; NULL: it has none of machines any more. The machines of its
      * others end as soon as they have served what they have. */
     void (*live)(struct hv_driver *drv, const char *name, const char *key);
-    /* After on_failing: nobody can help. Those who wait for the function's failing versions are lost. */
-    void (*give_up)(struct hv_driver *drv, const char *name);
+    /* After on_failing: nobody can help. Those who wait for the function's failing versions are lost, but
+     * not for the version `but` (its key; NULL: none is left out), of which it is still to be decided. */
+    void (*give_up)(struct hv_driver *drv, const char *name, const char *but);
     void (*each)(struct hv_driver *drv,
                  void (*fn)(void *arg, const struct hv_service_machine *m), void *arg);
     /* Ends a machine at once; requests at it are lost. -ENOENT. */

@@ -230,6 +230,7 @@ static int fill(struct submission *sub, const struct async_spec *specs, size_t c
 
         rc = async_event_new(&specs[sub->count], &o->event, &sub->err);
         if (rc == 0) {
+            o->event->policy = async_policy_of(&specs[sub->count].policy, &sub->s->set.retry);
             sub->bytes += o->event->body_len + ROWS_BYTES;
             q->accepting += o->event->body_len + ROWS_BYTES;
             rc = make_keys(o, &specs[sub->count], &sub->err);

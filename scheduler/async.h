@@ -26,14 +26,6 @@
 
 /* --- accepting -------------------------------------------------------------------------------- */
 
-/* When an event is tried again and when it is given up. A 0 takes the default of common/limits.h. */
-struct async_policy {
-    unsigned max_attempts;    /* that failed; those that did not come to run are not counted */
-    uint64_t max_age_ms;      /* since it was accepted; looked at when an attempt has failed */
-    uint32_t backoff_base_ms; /* the delay behind failure n is random in [0, base * 2^(n-1)] ... */
-    uint32_t backoff_max_ms;  /* ... and at most this */
-};
-
 /* What to do with an event whose sequencer is below one that was accepted for the same key. */
 enum async_order {
     ASYNC_ORDER_NONE,
@@ -194,6 +186,9 @@ void deadletter_redrive(struct scheduler *s, const char *id, deadletter_cb cb, v
 void deadletter_redrive_all(struct scheduler *s, const struct deadletter_query *query,
                             deadletter_cb cb, void *arg);
 void deadletter_remove(struct scheduler *s, const char *id, deadletter_cb cb, void *arg);
+/* Likewise all that the query names. */
+void deadletter_remove_all(struct scheduler *s, const struct deadletter_query *query,
+                           deadletter_cb cb, void *arg);
 
 /* --- numbers ---------------------------------------------------------------------------------- */
 

@@ -192,7 +192,6 @@ static int copy_spec(struct async_event *e, const struct async_spec *spec, struc
         memcpy(e->body, spec->body, spec->body_len);
     }
     e->body_len = spec->body_len;
-    e->policy = async_policy_of(&spec->policy);
     e->depth = spec->depth;
     e->due_us = spec->due_us;
     e->source_bytes = spec->source_bytes < LIMIT_ASYNC_OBJECT_BYTES ? spec->source_bytes

@@ -49,19 +49,28 @@ enum async_judgement async_judge(const struct sched_outcome *outcome, unsigned s
     return ASYNC_FAILED;
 }
 
-struct async_policy async_policy_of(const struct async_policy *wanted)
+/* The first that is not 0, bounded. */
+static uint64_t choose(uint64_t wanted, uint64_t or_else, uint64_t or_last, uint64_t most)
 {
-    struct async_policy p = *wanted;
+    uint64_t value = wanted ? wanted : or_else ? or_else : or_last;
 
-    p.max_attempts = p.max_attempts ? p.max_attempts : DEFAULT_ASYNC_ATTEMPTS;
-    p.max_attempts = p.max_attempts < ATTEMPTS_MOST ? p.max_attempts : ATTEMPTS_MOST;
-    p.max_age_ms = p.max_age_ms ? p.max_age_ms : DEFAULT_ASYNC_AGE_MS;
-    p.max_age_ms = p.max_age_ms < AGE_MOST_MS ? p.max_age_ms : AGE_MOST_MS;
-    p.backoff_base_ms = p.backoff_base_ms ? p.backoff_base_ms : DEFAULT_ASYNC_BACKOFF_MS;
-    p.backoff_max_ms = p.backoff_max_ms ? p.backoff_max_ms : DEFAULT_ASYNC_BACKOFF_MOST_MS;
-    p.backoff_max_ms = p.backoff_max_ms < BACKOFF_MOST_MS ? p.backoff_max_ms : BACKOFF_MOST_MS;
-    p.backoff_base_ms = p.backoff_base_ms < p.backoff_max_ms ? p.backoff_base_ms : p.backoff_max_ms;
-    return p;
+    return value < most ? value : most;
+}
+
+struct async_policy async_policy_of(const struct async_policy *wanted,
+                                    const struct async_policy *defaults)
+{
+    const struct async_policy *w = wanted, *d = defaults;
+    uint64_t most_ms = choose(w->backoff_max_ms, d->backoff_max_ms, DEFAULT_ASYNC_BACKOFF_MOST_MS,
+                              BACKOFF_MOST_MS);
+
+    return (struct async_policy){
+        .max_attempts = (unsigned)choose(w->max_attempts, d->max_attempts, DEFAULT_ASYNC_ATTEMPTS,
+                                         ATTEMPTS_MOST),
+        .max_age_ms = choose(w->max_age_ms, d->max_age_ms, DEFAULT_ASYNC_AGE_MS, AGE_MOST_MS),
+        .backoff_base_ms = (uint32_t)choose(w->backoff_base_ms, d->backoff_base_ms,
+                                            DEFAULT_ASYNC_BACKOFF_MS, most_ms),
+        .backoff_max_ms = (uint32_t)most_ms};
 }
 
 uint64_t async_backoff_us(const struct async_policy *p, unsigned n, uint32_t random)

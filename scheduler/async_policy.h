@@ -17,8 +17,9 @@ enum async_judgement async_judge(const struct sched_outcome *outcome, unsigned s
 /* The same for the answer of an HTTP destination; 0: there was none. */
 enum async_judgement async_judge_status(unsigned status);
 
-/* Fills in the defaults, and bounds what is beyond reason. */
-struct async_policy async_policy_of(const struct async_policy *wanted);
+/* Fills in the defaults (of which a 0 is that of common/limits.h), and bounds what is beyond reason. */
+struct async_policy async_policy_of(const struct async_policy *wanted,
+                                    const struct async_policy *defaults);
 
 /* Full jitter: random in [0, base * 2^(n-1)], n from 1, at most backoff_max_ms. (Brooker,
  * "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.) */

@@ -549,6 +549,10 @@ static void have_version(struct sched_call *c, struct function_version *v)
     c->version = function_ref(v);
     r->version = v->version;
     memcpy(r->digest, v->config.image, sizeof(r->digest));
+    if (v->id == c->in_vain) {
+        call_fail(c, &c->exit);
+        return;
+    }
     if (wrong_interface(c) || refuse_version(c)) {
         return;
     }
@@ -642,6 +646,7 @@ bool call_bind(struct sched_call *c, struct instance *i)
         rc = machine_config_of(&parts, &words, &machine, &err);
         machine.live = call_wants_live(c) && c->generation == c->line->generation;
         run.machine = &machine;
+        run.depth = c->depth;
     }
     if (rc == 0) {
         rc = ready ? instance_run(i, c, &run, &err) : un_error_set(&err, -ENOMEM, "out of memory");
@@ -783,6 +788,9 @@ static void complete_receipt(struct sched_call *c)
     }
     if (c->egress) {
         egress_get_stats(c->egress, &r->egress);
+        metrics_add_egress(&c->s->metrics, c->version->name, &r->egress);
+    } else {
+        r->egress = r->usage.egress; /* has been counted (sched_count_egress) */
     }
     name_missing_calls(c);
 }

@@ -242,8 +242,7 @@ static void pass_on(struct sched_call *c, const void *data, size_t len, bool las
     c->events->on_response(c->arg, &response);
 }
 
-/* An end that is no success. */
-static void fail(struct sched_call *c, const struct hv_exit *why)
+void call_fail(struct sched_call *c, const struct hv_exit *why)
 {
     c->exit = *why;
     snprintf(c->record->receipt.exit_reason, sizeof(c->record->receipt.exit_reason), "%s",
@@ -331,7 +330,7 @@ static void read_output(struct sched_call *c, const void *data, size_t len,
     bool ended = piece.complete;
 
     if (rc == 0 && !ended && last && !success(c, last)) {
-        fail(c, last);
+        call_fail(c, last);
         return;
     }
     if (rc == 0 && !ended && last) {
@@ -369,7 +368,7 @@ void call_output(struct sched_call *c, const void *data, size_t len, const struc
         return;
     }
     if (last && !success(c, last)) {
-        fail(c, last);
+        call_fail(c, last);
         return;
     }
     if (too_long(c, len)) {
@@ -410,17 +409,32 @@ static bool finish_reading(struct sched_call *c)
     return true;
 }
 
+/* Whether another VM, or another version, may serve the call. A version that it comes back to has had its
+ * machines (call_begin). */
+static bool try_another(struct sched_call *c, const struct hv_exit *why)
+{
+    if (why->kind != HV_EXIT_LOST) {
+        return false;
+    }
+    if (!why->final && (c->state == CALL_BOUND || why->unbegun) && call_rebind(c)) {
+        return true;
+    }
+    if (!why->unbegun || !call_overtaken(c)) {
+        return false;
+    }
+    c->in_vain = c->version->id;
+    c->exit = *why;
+    return call_move(c);
+}
+
 void call_exited(struct sched_call *c, const struct hv_exit *why)
 {
-    if (c->state == CALL_ENDED || c->guest_done ||
-        (why->kind == HV_EXIT_LOST && !why->final && (c->state == CALL_BOUND || why->unbegun) &&
-         call_rebind(c)) ||
-        (why->kind == HV_EXIT_LOST && why->unbegun && call_overtaken(c) && call_move(c))) {
+    if (c->state == CALL_ENDED || c->guest_done || try_another(c, why)) {
         return;
     }
     sign_of_life(c);
     if (!success(c, why)) {
-        fail(c, why);
+        call_fail(c, why);
         return;
     }
     if (!finish_reading(c)) {

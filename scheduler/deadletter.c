@@ -322,30 +322,40 @@ static void change_start(struct scheduler *s, const struct change_job *wanted)
     store_submit(s->store, &j->job);
 }
 
-void deadletter_redrive(struct scheduler *s, const char *id, deadletter_cb cb, void *arg)
+static void change_one(struct scheduler *s, const char *id, struct change_job j)
 {
-    struct change_job j = {.cb = cb, .arg = arg, .redrive = true};
-
     copy_name(j.id, sizeof(j.id), id);
     change_start(s, &j);
 }
 
-void deadletter_redrive_all(struct scheduler *s, const struct deadletter_query *query,
-                            deadletter_cb cb, void *arg)
+static void change_all(struct scheduler *s, const struct deadletter_query *query,
+                       struct change_job j)
 {
-    struct change_job j = {.cb = cb, .arg = arg, .redrive = true};
-
     copy_name(j.function, sizeof(j.function), query->function);
     copy_name(j.trigger, sizeof(j.trigger), query->trigger);
     change_start(s, &j);
 }
 
+void deadletter_redrive(struct scheduler *s, const char *id, deadletter_cb cb, void *arg)
+{
+    change_one(s, id, (struct change_job){.cb = cb, .arg = arg, .redrive = true});
+}
+
+void deadletter_redrive_all(struct scheduler *s, const struct deadletter_query *query,
+                            deadletter_cb cb, void *arg)
+{
+    change_all(s, query, (struct change_job){.cb = cb, .arg = arg, .redrive = true});
+}
+
 void deadletter_remove(struct scheduler *s, const char *id, deadletter_cb cb, void *arg)
 {
-    struct change_job j = {.cb = cb, .arg = arg};
+    change_one(s, id, (struct change_job){.cb = cb, .arg = arg});
+}
 
-    copy_name(j.id, sizeof(j.id), id);
-    change_start(s, &j);
+void deadletter_remove_all(struct scheduler *s, const struct deadletter_query *query,
+                           deadletter_cb cb, void *arg)
+{
+    change_all(s, query, (struct change_job){.cb = cb, .arg = arg});
 }
 
 void deadletter_prune(struct scheduler *s)

@@ -32,7 +32,7 @@ struct egress {
     bool waiting;                   /* a WAIT has not been answered */
     struct un_timer timer;          /* its end */
     unsigned opens, lines;
-    struct egress_stats stats;
+    struct hv_egress stats;
 };
 
 /* --- telling the guest ------------------------------------------------------------------------ */
@@ -154,6 +154,8 @@ static void on_dialled(void *arg, int rc, int fd, const struct un_error *why)
     c->dial = NULL;
     if (rc == -EACCES || rc == -ELOOP) {
         log_refusal(c->e, un_endpoint_text(&c->to, text), why->text);
+    } else if (rc < 0) {
+        c->e->stats.failed++;
     }
     if (rc < 0) {
         fail(c, rc == -ELOOP ? -ECONNREFUSED : rc);
@@ -410,7 +412,7 @@ int egress_new(const struct egress_spec *spec, struct egress **ret, struct un_er
     return 0;
 }
 
-void egress_get_stats(const struct egress *e, struct egress_stats *ret)
+void egress_get_stats(const struct egress *e, struct hv_egress *ret)
 {
     *ret = e->stats;
 }

@@ -33,16 +33,11 @@ struct egress_spec {
     void *arg;
 };
 
-struct egress_stats {
-    uint32_t connections, refused; /* that were made; that the configuration does not allow */
-    uint64_t bytes_in, bytes_out;
-};
-
 struct egress;
 int egress_new(const struct egress_spec *spec, struct egress **ret, struct un_error *err);
 /* The guest asks; `answer` comes at once, but for WAIT. */
 void egress_ask(struct egress *e, const struct hv_ask *ask);
-void egress_get_stats(const struct egress *e, struct egress_stats *ret);
+void egress_get_stats(const struct egress *e, struct hv_egress *ret);
 /* Closes all connections. NULL is allowed. */
 void egress_free(struct egress *e);
 

@@ -37,16 +37,12 @@ void metrics_init(struct sched_metrics *m)
     m->function_count = 1;
 }
 
-/* A function that is not there may have any name: it gets no row. */
-static struct metrics_function *function_of(struct sched_metrics *m, const struct receipt *r)
+static struct metrics_function *function_of(struct sched_metrics *m, const char *name)
 {
     struct metrics_function *f;
 
-    if (r->version == 0) {
-        return &m->functions[0];
-    }
     for (unsigned i = 1; i < m->function_count; i++) {
-        if (strcmp(m->functions[i].name, r->function) == 0) {
+        if (strcmp(m->functions[i].name, name) == 0) {
             return &m->functions[i];
         }
     }
@@ -54,7 +50,7 @@ static struct metrics_function *function_of(struct sched_metrics *m, const struc
         return &m->functions[0];
     }
     f = &m->functions[m->function_count++];
-    snprintf(f->name, sizeof(f->name), "%s", r->function);
+    snprintf(f->name, sizeof(f->name), "%s", name);
     return f;
 }
 
@@ -97,9 +93,8 @@ void metrics_add(struct sched_metrics *m, const struct receipt *r)
                                          p->first_byte_us, p->run_us,   p->teardown_us};
     struct metrics_driver *d;
 
-    count_code(function_of(m, r), r->status);
-    m->egress_connections += r->egress.connections;
-    m->egress_refused += r->egress.refused;
+    /* A function that is not there may have any name: it gets no row. */
+    count_code(r->version ? function_of(m, r->function) : &m->functions[0], r->status);
     /* Only what ran in a VM has phases to tell of: its guest ended in some way. */
     if (r->version == 0 || (!r->exit_reason[0] && strcmp(r->outcome, "ok") != 0)) {
         return;
@@ -108,4 +103,15 @@ void metrics_add(struct sched_metrics *m, const struct receipt *r)
     for (unsigned i = 0; d && i < METRICS_PHASES; i++) {
         metrics_observe(&d->phases[i], us[i]);
     }
+}
+
+void metrics_add_egress(struct sched_metrics *m, const char *function, const struct hv_egress *more)
+{
+    struct metrics_function *f = function_of(m, function);
+
+    f->egress_connections += more->connections;
+    f->egress_refused += more->refused;
+    f->egress_failed += more->failed;
+    f->egress_bytes_in += more->bytes_in;
+    f->egress_bytes_out += more->bytes_out;
 }

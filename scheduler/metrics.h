@@ -44,6 +44,8 @@ struct metrics_function {
     char name[64]; /* "" for "other" */
     struct metrics_code codes[METRICS_CODES + 1];
     unsigned code_count;
+    uint64_t egress_connections, egress_refused, egress_failed; /* as struct hv_egress has them */
+    uint64_t egress_bytes_in, egress_bytes_out;
 };
 struct metrics_driver {
     char name[16];
@@ -55,11 +57,13 @@ struct sched_metrics {
     unsigned function_count;
     struct metrics_driver drivers[METRICS_DRIVERS];
     unsigned driver_count;
-    uint64_t egress_connections, egress_refused;
 };
 void metrics_init(struct sched_metrics *m);
 /* Counts an attempt that is over. */
 void metrics_add(struct sched_metrics *m, const struct receipt *r);
+/* Counts connections that a function that is there has opened, or wanted to. */
+void metrics_add_egress(struct sched_metrics *m, const char *function,
+                        const struct hv_egress *more);
 
 /* Borrowed until control returns to the loop. */
 const struct sched_metrics *sched_get_metrics(const struct scheduler *s);

@@ -24,7 +24,7 @@ struct receipt {
     bool fresh;
     uint64_t bytes_in, bytes_out;
     struct hv_usage usage; /* its report: system calls, and those that are not there, by number */
-    struct egress_stats egress;
+    struct hv_egress egress;
     char exit_reason[16]; /* hv_exit_name, or "" */
     unsigned status;      /* as HTTP tells it: 200, 429, 502, ... */
     unsigned attempt;

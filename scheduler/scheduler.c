@@ -259,6 +259,11 @@ const struct sched_metrics *sched_get_metrics(const struct scheduler *s)
     return &s->metrics;
 }
 
+void sched_count_egress(struct scheduler *s, const char *function, const struct hv_egress *more)
+{
+    metrics_add_egress(&s->metrics, function, more);
+}
+
 struct dialer *sched_dialer(struct scheduler *s)
 {
     return s->dialer;

@@ -36,6 +36,15 @@
 
 /* --- the scheduler ---------------------------------------------------------------------------- */
 
+/* When an event is tried again and when it is given up. A 0 takes the
+ * default: that of the settings, and there that of common/limits.h. */
+struct async_policy {
+    unsigned max_attempts;    /* that failed; those that did not come to run are not counted */
+    uint64_t max_age_ms;      /* since it was accepted; looked at when an attempt has failed */
+    uint32_t backoff_base_ms; /* the delay behind failure n is random in [0, base * 2^(n-1)] ... */
+    uint32_t backoff_max_ms;  /* ... and at most this */
+};
+
 struct sched_settings {
     uint64_t memory_mib; /* of all VMs together; 0: half of the host's */
     uint64_t shell_mib;  /* memory of a pool's shell; larger functions get shells of their own */
@@ -49,6 +58,7 @@ struct sched_settings {
     uint64_t receipts_max_rows, receipts_max_age_us;
     /* Requests of failed invocations: bytes of one (0: none are kept), of all, age. */
     uint64_t replay_request_bytes, replay_total_bytes, replay_age_us;
+    struct async_policy retry; /* of events whose sender says nothing else */
 };
 void sched_settings_init(struct sched_settings *s); /* the defaults of common/limits.h */
 
@@ -102,6 +112,8 @@ bool sched_may_use(struct scheduler *s, uint64_t bytes);
  * Borrowed until sched_close. */
 struct dialer;
 struct dialer *sched_dialer(struct scheduler *s);
+/* Connections that machines of a function have opened are counted for /metrics. */
+void sched_count_egress(struct scheduler *s, const char *function, const struct hv_egress *more);
 
 /* --- a call ----------------------------------------------------------------------------------- */
 
@@ -279,7 +291,7 @@ void sched_instances(struct scheduler *s,
 int sched_instance_kill(struct scheduler *s, const char *id, struct un_error *err);
 
 struct sched_stats {
-    unsigned instances[INSTANCE_STATES];
+    unsigned instances[INSTANCE_STATES]; /* of the driver of services its connections */
     unsigned waiting;
     uint64_t memory_mib_used, memory_mib_limit;
     uint64_t calls, calls_by_outcome[SCHED_INTERNAL + 1];

@@ -352,6 +352,7 @@ struct sched_call {
     size_t bound_len; /* given to a VM that has shown no sign yet: kept in case it is lost */
     unsigned rebinds; /* VMs lost before their guest ran */
     unsigned moves;   /* to another version, as its own was not live any more */
+    uint64_t in_vain; /* id of the version that it could not be sent to, for `exit`; 0: none */
     struct un_buf raw_head; /* of a machine image's call until it is sent: as before the interface's work */
     bool body_eof, source_waits;
     size_t input_room; /* what the guest waits for; 0: it does not */
@@ -424,6 +425,8 @@ bool call_overtaken(const struct sched_call *c);
 /* The call of a machine image, not sent yet, or sent in vain: looks its version up again. False when that
  * has happened too often, or something of the request is not here any more. */
 bool call_move(struct sched_call *c); /* call_move.c */
+/* Ends a call whose VM came to an end that is no success. call_stream.c */
+void call_fail(struct sched_call *c, const struct hv_exit *why);
 /* LOOKUP begins; a post's function, `arg` is the call. */
 void call_begin(void *arg);
 void call_drop_images(struct sched_call *c);

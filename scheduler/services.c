@@ -190,7 +190,8 @@ static bool take(struct lookup *l, struct function_version *v)
     if (v) {
         move_calls(sv->s, l->name, v);
     }
-    sv->ops->give_up(sv->driver->drv, l->name); /* who asks for a failing version by its number */
+    /* Who asks for a failing version by its number. If it is the live one, on_rolled_back is to come. */
+    sv->ops->give_up(sv->driver->drv, l->name, machine ? key : NULL);
     if (!v || !is_kept(v)) {
         kept_free(k);
         return false;
@@ -214,7 +215,7 @@ static void on_version(void *arg, int rc, struct function_version *v, const stru
     if (rc < 0 && rc != -ENOENT) {
         un_log(UN_LOG_WARN, "which version of a function is live cannot be read", "function",
                l->name, "error", err->text);
-        l->sv->ops->give_up(l->sv->driver->drv, l->name);
+        l->sv->ops->give_up(l->sv->driver->drv, l->name, NULL);
     } else if (take(l, rc == 0 ? v : NULL)) {
         return;
     }
@@ -228,7 +229,7 @@ static struct lookup *lookup_new(struct services *sv, const char *name)
     if (!l) {
         un_log(UN_LOG_WARN, "no memory to look which version of a function is live", "function",
                name);
-        sv->ops->give_up(sv->driver->drv, name);
+        sv->ops->give_up(sv->driver->drv, name, NULL);
         return NULL;
     }
     un_list_for_each (it, &sv->lookups) {
@@ -395,7 +396,7 @@ static void on_rolled_back(void *arg, int rc, struct function_version *back,
                                                .from = n->version,
                                                .why = n->why});
     } else {
-        sv->ops->give_up(sv->driver->drv, n->name);
+        sv->ops->give_up(sv->driver->drv, n->name, NULL);
     }
     note_free(n);
 }
@@ -409,7 +410,7 @@ static void on_failing(void *arg, const char *name, uint32_t version, const char
         snprintf(n->why, sizeof(n->why), "%s", why);
         function_note_failed(sv->s->registry, name, version, n->why, on_rolled_back, n);
     } else {
-        sv->ops->give_up(sv->driver->drv, name);
+        sv->ops->give_up(sv->driver->drv, name, NULL);
     }
 }
 

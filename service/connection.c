@@ -67,6 +67,7 @@ static void leave_machine(struct hv_vm *vm)
     vm->mc = NULL;
     if (mc) {
         un_list_remove(&vm->node);
+        vm->egress = mc->egress;
     }
     if (bev && mc && !vm->sv->limits.per_request && is_spotless(vm, bev)) {
         keep_give(mc, bev);
@@ -185,6 +186,8 @@ int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_e
         return un_error_set(err, -EINVAL, "a program image cannot be run as a machine");
     }
     vm->raw = spec->interface == UNID_INTERFACE_TCP;
+    vm->depth = spec->depth;
+    vm->per_request = spec->machine->per_request;
     vm->chunked = !vm->raw && spec->content_length < 0;
     vm->eof = spec->body_eof;
     if (!vm->raw) {
@@ -436,6 +439,9 @@ void connection_usage(struct hv_vm *vm, struct hv_usage *ret)
     *ret = (struct hv_usage){.exits = 0};
     if (vm->mc && vm->mc->m && vm->sv->limits.per_request) {
         hv_machine_ops(vm->mc->m)->usage(vm->mc->m, ret);
+    }
+    if (vm->per_request) {
+        ret->egress = vm->mc ? vm->mc->egress : vm->egress;
     }
 }
 

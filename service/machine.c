@@ -307,6 +307,18 @@ void machine_release(struct machine *mc)
 
 /* --- its own connections ------------------------------------------------------------------------ */
 
+/* Which of its requests has a connection opened it alone knows: so it is taken for that of the one whose
+ * chain of calls is the longest. */
+static unsigned greatest_depth(const struct machine *mc)
+{
+    unsigned depth = 0;
+    un_list_for_each (it, &mc->connections) {
+        const struct hv_vm *vm = un_list_entry(it, struct hv_vm, node);
+        depth = vm->depth > depth ? vm->depth : depth;
+    }
+    return depth;
+}
+
 void service_on_open(void *arg, const struct un_endpoint *to, int fd)
 {
     struct machine *mc = arg;
@@ -315,8 +327,13 @@ void service_on_open(void *arg, const struct un_endpoint *to, int fd)
         close(fd);
         return;
     }
-    const struct service_opening opening = {
-        .machine = mc, .function = mc->sv->name, .egress = mc->sv->egress, .to = to, .fd = fd};
+    const struct service_opening opening = {.machine = mc,
+                                            .function = mc->sv->name,
+                                            .egress = mc->sv->egress,
+                                            .to = to,
+                                            .depth = greatest_depth(mc),
+                                            .fd = fd,
+                                            .count = &mc->egress};
     mc->opened = true;
     drv->on_open(drv->arg, &opening);
 }

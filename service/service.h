@@ -39,7 +39,9 @@ struct service_opening {
     const char *function;
     char *const *egress; /* of the function, which allows it */
     const struct un_endpoint *to;
-    int fd; /* connected, non-blocking */
+    unsigned depth;          /* the greatest of what it serves now (hv_run_spec.depth) */
+    int fd;                  /* connected, non-blocking */
+    struct hv_egress *count; /* what comes of it is added there, until on_end */
 };
 
 struct service_driver_spec {

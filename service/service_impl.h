@@ -116,6 +116,7 @@ struct machine {
     unsigned in_flight;
     struct un_list connections; /* struct hv_vm, as many as in_flight */
     bool opened;                /* it has opened a connection: its end is told */
+    struct hv_egress egress;    /* of all that it opened */
     bool proven;      /* it has answered once: a connection that is taken means that it listens */
     bool served;      /* it has answered a request */
     bool spent;       /* per request: it has served its one */
@@ -202,6 +203,9 @@ struct hv_vm {
     struct service *sv;
     struct machine *mc;
     struct bufferevent *bev;
+    unsigned depth;          /* hv_run_spec.depth */
+    bool per_request;        /* its machine serves nothing else */
+    struct hv_egress egress; /* then: of its machine, that it has left */
     struct un_buf request; /* head and first body bytes, kept until the machine has shown a sign */
     bool chunked, eof;     /* the body's framing; its last byte is in */
     bool started, input_wanted, peer_closed, answered, ended, freed;

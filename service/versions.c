@@ -108,11 +108,11 @@ static int keep(struct hv_driver *drv, const struct hv_machine_config *config, s
     return rc;
 }
 
-static void give_up(struct hv_driver *drv, const char *name)
+static void give_up(struct hv_driver *drv, const char *name, const char *but)
 {
     un_list_for_each (it, &drv->services) {
         struct service *sv = un_list_entry(it, struct service, node);
-        if (sv->judging && strcmp(sv->name, name) == 0) {
+        if (sv->judging && strcmp(sv->name, name) == 0 && (!but || strcmp(sv->key, but) != 0)) {
             sv->judging = false;
             service_lose_waiting(sv);
             service_changed(sv);

@@ -10,32 +10,6 @@ void unid_sdk_start(void);
 
 static bool request_taken;
 
-static void doorbell(void)
-{
-    const struct unid_boot *b = sdk_boot();
-    if (b->doorbell_kind == UNID_DOORBELL_MEMORY) {
-        *(volatile uint32_t *)b->doorbell_addr = 1;
-    } else {
-        __asm__ volatile("outb %0, %1"
-                         :
-                         : "a"((uint8_t)1), "d"((uint16_t)b->doorbell_port)
-                         : "memory");
-    }
-}
-
-void sdk_call(uint32_t op)
-{
-    struct unid_call *c = sdk_call_block();
-    uint32_t seq = c->seq + 1;
-    c->op = op;
-    __atomic_store_n(&c->seq, seq, __ATOMIC_RELEASE);
-    doorbell();
-    while (op == UNID_OP_DONE || __atomic_load_n(&c->ack, __ATOMIC_ACQUIRE) != seq) {
-        __asm__ volatile("pause");
-    }
-    c->log_len = 0;
-}
-
 bool sdk_take_request(void)
 {
     if (request_taken) {

@@ -24,9 +24,32 @@ static inline struct unid_call *sdk_call_block(void)
     return (struct unid_call *)UNID_CALL_ADDR;
 }
 
+static inline void sdk_doorbell(const struct unid_boot *b)
+{
+    if (b->doorbell_kind == UNID_DOORBELL_MEMORY) {
+        *(volatile uint32_t *)b->doorbell_addr = 1;
+    } else {
+        __asm__ volatile("outb %0, %1"
+                         :
+                         : "a"((uint8_t)1), "d"((uint16_t)b->doorbell_port)
+                         : "memory");
+    }
+}
+
 /* Makes a call and waits for its answer; the other fields are filled. Never returns for
- * UNID_OP_DONE. */
-void sdk_call(uint32_t op);
+ * UNID_OP_DONE. The library OS makes its calls so, too. */
+static inline void sdk_call(uint32_t op)
+{
+    struct unid_call *c = sdk_call_block();
+    uint32_t seq = c->seq + 1;
+    c->op = op;
+    __atomic_store_n(&c->seq, seq, __ATOMIC_RELEASE);
+    sdk_doorbell(sdk_boot());
+    while (op == UNID_OP_DONE || __atomic_load_n(&c->ack, __ATOMIC_ACQUIRE) != seq) {
+        __asm__ volatile("pause");
+    }
+    c->log_len = 0;
+}
 
 /* Takes the request if that has not been done; true when this call did. */
 bool sdk_take_request(void);

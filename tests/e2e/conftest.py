@@ -46,12 +46,6 @@ def bounded():
     signal.signal(signal.SIGALRM, before)
 
 
-def end(daemon):
-    status = daemon.stop()
-    assert status == 0, f"unid ended with {status}: {daemon.log()[-3000:]}"
-    daemon.assert_nothing_left()
-
-
 @pytest.fixture
 def make_unid(tmp_path):
     """Makes daemons (not started) that are ended with the test."""
@@ -66,7 +60,7 @@ def make_unid(tmp_path):
 
     yield make
     for daemon in made:
-        end(daemon)
+        daemon.end()
 
 
 @pytest.fixture
@@ -76,9 +70,8 @@ def unid(make_unid):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    daemon = harness.Daemon(tmp_path_factory.mktemp("unid")).start()
-    yield daemon
-    end(daemon)
+    with harness.Daemon(tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
 
 
 _numbers = itertools.count(1)

@@ -205,6 +205,21 @@ class Daemon:
         self.process = None
         return status
 
+    def end(self, seconds=120):  # machines of libvirt, on a busy host
+        """stop(), and all is well, and nothing is left."""
+        status = self.stop(seconds)
+        assert status == 0, f"unid ended with {status}: {self.log()[-3000:]}"
+        self.assert_nothing_left()
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, kind, error, trace):
+        if kind is None:
+            self.end()
+        elif self.process:
+            self.kill()
+
     def kill(self):
         self.process.kill()
         self.process.wait()

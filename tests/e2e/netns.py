@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+import harness
+
 CLONE_NEWNET = 0x40000000
 
 
@@ -20,6 +22,13 @@ def need_namespace():
     """Skips the test where none can be made."""
     if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
         pytest.skip("no network namespace can be made here")
+
+
+def tapped(directory, flags=(), **more):
+    """A daemon whose machines are on taps, in a network namespace of its own."""
+    need_namespace()
+    flags = ["--set", "machines.network=tap", *flags]
+    return harness.Daemon(directory, **{"driver": "fake", **more}, flags=flags, prefix=own_namespace())
 
 
 def connect(pid, address, timeout=60):

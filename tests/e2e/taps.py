@@ -11,7 +11,7 @@ import tempfile
 import pytest
 
 import harness
-from netns import need_namespace, own_namespace
+from netns import need_namespace, own_namespace, tapped
 
 NOBODY = 65534
 END_S = 60  # libvirt, on a busy machine
@@ -68,20 +68,15 @@ def of_nobody(directory, host=(), tun="0666", flags=(), env=None):
 @contextlib.contextmanager
 def started(kind, directory):
     """A daemon of that kind; of what it leaves nothing is accepted. Root's has its files in `directory`."""
+    if kind == "root":
+        with tapped(directory) as daemon:
+            yield daemon
+        return
     need_namespace()
+    need_user_namespace(as_nobody())
     flags = ["--set", "machines.network=tap"]
-    with contextlib.ExitStack() as stack:
-        if kind == "namespace":
-            need_user_namespace(as_nobody())
-            directory = stack.enter_context(own_directory())
-            daemon = of_nobody(directory, host=own_namespace(), flags=flags)
-        else:
-            daemon = harness.Daemon(directory, driver="fake", flags=flags, prefix=own_namespace())
-        stack.callback(lambda: daemon.process and daemon.kill())
-        yield daemon.start()
-        status = daemon.stop(END_S)
-        assert status == 0, daemon.log()[-3000:]
-        daemon.assert_nothing_left()
+    with own_directory() as theirs, of_nobody(theirs, host=own_namespace(), flags=flags) as daemon:
+        yield daemon
 
 
 def guests_network(daemon):

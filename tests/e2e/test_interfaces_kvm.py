@@ -165,13 +165,10 @@ int main(int argc, char **argv)
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    daemon = harness.Daemon(
+    with harness.Daemon(
         tmp_path_factory.mktemp("unid"), driver="kvm", flags=["--set", "pool.min=2"]
-    ).start()
-    yield daemon
-    status = daemon.stop(60)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    ) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,10 @@ pytestmark = [
 def real(tmp_path_factory):
     if not (EXAMPLES / "hello").exists():
         pytest.skip(f"there are no examples in {EXAMPLES}")
-    daemon = harness.Daemon(
+    with harness.Daemon(
         tmp_path_factory.mktemp("unid"), driver="kvm", flags=["--set", "pool.min=2"]
-    ).start()
-    yield daemon
-    status = daemon.stop(60)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    ) as daemon:
+        yield daemon
 
 
 def put(daemon, example, name=None, args=(), **config):

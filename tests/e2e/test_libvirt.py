@@ -20,13 +20,10 @@ pytestmark = pytest.mark.libvirt
 def real(tmp_path_factory):
     if not (EXAMPLES / "hello").exists():
         pytest.skip(f"there are no examples in {EXAMPLES}")
-    daemon = harness.Daemon(
+    with harness.Daemon(
         tmp_path_factory.mktemp("unid"), driver="libvirt", flags=["--set", "pool.min=2"]
-    ).start()
-    yield warm(daemon)
-    status = daemon.stop(60)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    ) as daemon:
+        yield warm(daemon)
 
 
 def deploy(daemon, example, name=None, args=(), **config):

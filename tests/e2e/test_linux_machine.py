@@ -2,7 +2,6 @@
 a network namespace and over QEMU's user network without any rights; and machines that boot from a disk."""
 
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -32,12 +31,6 @@ def linux():
     return FOLDER
 
 
-def ended(daemon):
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
-
-
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory):
     with taps.started("root", tmp_path_factory.mktemp("unid")) as daemon:
@@ -54,9 +47,8 @@ def namespace(tmp_path_factory):
 def user():
     """A daemon without rights, and without taps; unid itself finds that it has none."""
     with taps.own_directory() as directory:
-        daemon = taps.of_nobody(directory, tun="0600").start()
-        yield daemon
-        ended(daemon)
+        with taps.of_nobody(directory, tun="0600") as daemon:
+            yield daemon
 
 
 @pytest.fixture(params=["tap", "namespace", "user"])

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import harness
-from netns import need_namespace, own_namespace
+from netns import tapped
 from test_faults import filled, small_disk  # noqa: F401 (a fixture)
 from test_machines import KERNEL, WAKE_S, get, push
 from test_volumes import CPIO, SECTOR, disk_image, make, put, volume
@@ -20,17 +20,8 @@ pytestmark = pytest.mark.libvirt
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    need_namespace()
-    daemon = harness.Daemon(
-        tmp_path_factory.mktemp("unid"),
-        driver="fake",
-        flags=["--set", "machines.network=tap"],
-        prefix=own_namespace(),
-    ).start()
-    yield daemon
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    with tapped(tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
 
 
 def qcow2(text, first=bytes(SECTOR)):
@@ -179,9 +170,7 @@ def test_a_late_pvh_note_is_found(daemon):
 
 
 def test_a_guest_is_told_that_there_is_no_room(small_disk, tmp_path):  # noqa: F811
-    need_namespace()
-    flags = ["--set", "machines.network=tap"]
-    daemon = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=own_namespace())
+    daemon = tapped(tmp_path)
     daemon.may_log_errors = True  # receipts cannot be written either
     daemon.state = small_disk / "state"
     daemon.start()

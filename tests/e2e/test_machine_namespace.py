@@ -2,13 +2,13 @@
 host and to the daemon's other doings, what a kill leaves, and what becomes of machine images where there is none.
 (What machines can reach in it is in test_machine_network.py.)"""
 
+import contextlib
 import difflib
 import os
 import subprocess
 
 import pytest
 
-import harness
 import taps
 from harness import wait_for
 from netns import need_namespace, own_namespace
@@ -42,11 +42,6 @@ def host():
     finish(keeper)
 
 
-def ended(daemon):
-    assert daemon.stop(WAKE_S) == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
-
-
 def members(link):
     """Processes whose namespace is `link`, as readlink(2) shows it."""
     kind = link.split(":")[0]
@@ -73,28 +68,27 @@ def test_the_host_is_never_changed(host, directory):
         after = network_state(host)
         assert list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0)) == []
 
-    daemon = taps.of_nobody(directory, host=inside(host)).start()
-    deploy(daemon, "victim", egress=["localhost:9", "203.0.113.9:9"])
-    address_of(daemon, "victim")
-    assert_unchanged()
-    network = os.readlink(taps.guests_network(daemon))
-    [dnsmasq] = dnsmasq_of(daemon)
-    [qemu] = set(members(network)) - {dnsmasq}
-    assert b"qemu" in open(f"/proc/{qemu}/cmdline", "rb").read()
-    assert os.readlink(f"/proc/{daemon.process.pid}/ns/net") == os.readlink(f"/proc/{host}/ns/net")
-    inner = os.readlink(f"/proc/{daemon.process.pid}/ns/user")
-    assert inner != os.readlink("/proc/self/ns/user")
-    assert capabilities(qemu)["CapPrm"] == 0
-    daemon.kill()
-    assert_unchanged()
-    wait_for(lambda: not os.path.exists(f"/proc/{dnsmasq}"), "dnsmasq ends with unid")
-    assert os.path.exists(f"/proc/{qemu}"), "then there is nothing to clean up"
-    daemon = taps.of_nobody(directory, host=inside(host)).start()
-    wait_for(lambda: not members(network), "what was left is ended")
-    assert not (daemon.state / "net").exists()
-    assert address_of(daemon, "victim").startswith("10.87.")
-    assert os.readlink(taps.guests_network(daemon)) != network
-    ended(daemon)
+    with taps.of_nobody(directory, host=inside(host)) as daemon:
+        deploy(daemon, "victim", egress=["localhost:9", "203.0.113.9:9"])
+        address_of(daemon, "victim")
+        assert_unchanged()
+        network = os.readlink(taps.guests_network(daemon))
+        [dnsmasq] = dnsmasq_of(daemon)
+        [qemu] = set(members(network)) - {dnsmasq}
+        assert b"qemu" in open(f"/proc/{qemu}/cmdline", "rb").read()
+        outer, inner = host, daemon.process.pid
+        assert os.readlink(f"/proc/{inner}/ns/net") == os.readlink(f"/proc/{outer}/ns/net")
+        assert os.readlink(f"/proc/{inner}/ns/user") != os.readlink(f"/proc/{outer}/ns/user")
+        assert capabilities(qemu)["CapPrm"] == 0
+        daemon.kill()
+        assert_unchanged()
+        wait_for(lambda: not os.path.exists(f"/proc/{dnsmasq}"), "dnsmasq ends with unid")
+        assert os.path.exists(f"/proc/{qemu}"), "then there is nothing to clean up"
+        daemon.start()
+        wait_for(lambda: not members(network), "what was left is ended")
+        assert not (daemon.state / "net").exists()
+        assert address_of(daemon, "victim").startswith("10.87.")
+        assert os.readlink(taps.guests_network(daemon)) != network
     assert_unchanged()
     assert not (daemon.state / "net").exists()
 
@@ -111,18 +105,16 @@ def assert_user_network(daemon, *words):
 
 
 def test_without_a_tun_device_it_is_the_user_network(host, directory):
-    daemon = taps.of_nobody(directory, host=inside(host), tun="0600").start()
-    assert_user_network(daemon, "open /dev/net/tun: Permission denied", "chmod 0666 /dev/net/tun")
-    ended(daemon)
+    with taps.of_nobody(directory, host=inside(host), tun="0600") as daemon:
+        assert_user_network(daemon, "open /dev/net/tun: Permission denied", "chmod 0666 /dev/net/tun")
 
 
 @needs_fault_points
 @pytest.mark.parametrize("error, word", [("EPERM", "user namespace"), ("ENOSPC", "user.max_user_namespaces")])
 def test_without_a_namespace_it_is_the_user_network(host, directory, error, word):
     env = {"UNID_FAULTS": f"net.namespace={error}"}
-    daemon = taps.of_nobody(directory, host=inside(host), env=env).start()
-    assert_user_network(daemon, word)
-    ended(daemon)
+    with taps.of_nobody(directory, host=inside(host), env=env) as daemon:
+        assert_user_network(daemon, word)
 
 
 def refusal(daemon):
@@ -150,33 +142,30 @@ def test_a_namespace_that_was_tried_out_and_fails_ends_it(host, directory):
 @needs_fault_points
 def test_a_machine_that_cannot_be_made_in_it_is_told(host, directory):
     env = {"UNID_FAULTS": "net.join=EPERM"}
-    daemon = taps.of_nobody(directory, host=inside(host), env=env).start()
-    deploy(daemon, "lost", append="ip={ip}/{prefix}")
-    detail = get(daemon, "lost/").problem(502)["detail"]
-    assert "join the network of taps: Operation not permitted" in detail
-    ended(daemon)
+    with taps.of_nobody(directory, host=inside(host), env=env) as daemon:
+        deploy(daemon, "lost", append="ip={ip}/{prefix}")
+        detail = get(daemon, "lost/").problem(502)["detail"]
+        assert "join the network of taps: Operation not permitted" in detail
 
 
 def test_two_daemons_may_have_the_same_range(host, directory):
-    daemons = []
-    for name in ["one", "two"]:
-        (directory / name).mkdir()
-        os.chown(directory / name, *[os.stat(directory).st_uid] * 2)
-        daemons.append(taps.of_nobody(directory / name, host=inside(host)).start())
-    for daemon in daemons:
-        deploy(daemon, "same")
-    assert len({address_of(daemon, "same") for daemon in daemons}) == 1
-    assert len({os.readlink(taps.guests_network(daemon)) for daemon in daemons}) == 2
-    for daemon in daemons:
-        ended(daemon)
+    with contextlib.ExitStack() as stack:
+        daemons = []
+        for name in ["one", "two"]:
+            (directory / name).mkdir()
+            os.chown(directory / name, *[os.stat(directory).st_uid] * 2)
+            daemons.append(stack.enter_context(taps.of_nobody(directory / name, host=inside(host))))
+        for daemon in daemons:
+            deploy(daemon, "same")
+        assert len({address_of(daemon, "same") for daemon in daemons}) == 1
+        assert len({os.readlink(taps.guests_network(daemon)) for daemon in daemons}) == 2
 
 
 def test_who_wants_no_taps_gets_no_namespace(host, directory):
     flags = ["--set", "machines.network=user"]
-    daemon = taps.of_nobody(directory, host=inside(host), flags=flags).start()
-    assert os.readlink(f"/proc/{daemon.process.pid}/ns/user") == os.readlink("/proc/self/ns/user")
-    assert network_finding(daemon)["detail"].startswith("user: ")
-    ended(daemon)
+    with taps.of_nobody(directory, host=inside(host), flags=flags) as daemon:
+        assert os.readlink(f"/proc/{daemon.process.pid}/ns/user") == os.readlink("/proc/self/ns/user")
+        assert network_finding(daemon)["detail"].startswith("user: ")
 
 
 def test_capabilities_that_it_was_given_are_not_lost(host, directory):
@@ -185,16 +174,14 @@ def test_capabilities_that_it_was_given_are_not_lost(host, directory):
         pytest.skip("only root can give capabilities")
     daemon = taps.of_nobody(directory, host=inside(host))
     daemon.prefix += ["--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service"]
-    daemon.start()
-    assert capabilities(daemon.process.pid)["CapEff"] == 1 << 10
-    assert_user_network(daemon, "capabilities")
-    ended(daemon)
+    with daemon:
+        assert capabilities(daemon.process.pid)["CapEff"] == 1 << 10
+        assert_user_network(daemon, "capabilities")
 
 
 def test_files_that_one_may_not_read_stay_so(host, directory):
     """The rights over the namespace are none over files: what the daemon keeps of them is for networks."""
-    daemon = taps.of_nobody(directory, host=inside(host)).start()
-    kept = capabilities(daemon.process.pid)
-    assert kept["CapEff"] == kept["CapPrm"] == 1 << 10 | 1 << 12 | 1 << 21
-    assert kept["CapInh"] == kept["CapAmb"] == 0
-    ended(daemon)
+    with taps.of_nobody(directory, host=inside(host)) as daemon:
+        kept = capabilities(daemon.process.pid)
+        assert kept["CapEff"] == kept["CapPrm"] == 1 << 10 | 1 << 12 | 1 << 21
+        assert kept["CapInh"] == kept["CapAmb"] == 0

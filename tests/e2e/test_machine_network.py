@@ -98,7 +98,7 @@ def outside(daemon):
     finish(sleeper)
 
 
-def deploy(daemon, name, append="dhcp", egress=(), interface="http", **machine):
+def deploy(daemon, name, append="dhcp", egress=(), interface="http", concurrency=100, **machine):
     machine = {"append": f"port={{port}} {append}", "port": 8080, "service": True, "idle_timeout_ms": 20000, **machine}
     body = {
         "image": push(daemon, KERNEL.read_bytes()),
@@ -107,6 +107,7 @@ def deploy(daemon, name, append="dhcp", egress=(), interface="http", **machine):
         "machine": machine,
         "egress": list(egress),
         "interface": interface,
+        "concurrency": concurrency,
     }
     return daemon.put(f"/api/v1/functions/{name}", body, unix=True).ok(200, 201).json
 
@@ -216,6 +217,47 @@ def test_another_function_is_reached_by_its_private_name(daemon):
     assert fetch(daemon, "app", "nobody.internal", 80) == (502, "reset")
     assert fetch(daemon, "app", "app.internal", 80) == (502, "no such name")
     assert fetch(daemon, "web", "db.internal", 7777) == (502, "refused")
+
+
+def test_connections_of_machines_are_counted(daemon, host):
+    def counted(what):
+        series = 'unid_egress_%s_total{function="counted"} ' % what
+        lines = daemon.get("/metrics", unix=True).ok(200).body.decode().splitlines()
+        return [float(l.split()[-1]) for l in lines if l.startswith(series)]
+
+    rules = [f"localhost:{host.port}", "localhost:1"]
+    deploy(daemon, "counted", egress=rules)
+    assert fetch(daemon, "counted", "localhost", host.port)[0] == 200
+    assert fetch(daemon, "counted", "localhost", host.port)[0] == 200
+    assert fetch(daemon, "counted", "localhost", 1) == (502, "reset")
+    harness.wait_for(lambda: counted("connections") == [2], "they are counted")
+    assert counted("failed") == [1] and not counted("refused")
+    # A machine for one request: its connections are that one's.
+    deploy(daemon, "counted", egress=rules, service=False)
+    answer = get(daemon, f"counted/fetch?host=localhost&port={host.port}").ok(200)
+    path = "/api/v1/invocations/" + answer.headers["X-Unid-Invocation-Id"]
+    harness.wait_for(lambda: daemon.get(path, unix=True).status == 200, "the receipt is there")
+    assert daemon.get(path, unix=True).json["egress"]["connections"] == 1
+    assert counted("connections") == [3]
+
+
+def test_functions_that_call_each_other_come_to_an_end(daemon):
+    for name, other in [("ping", "pong"), ("pong", "ping")]:
+        deploy(
+            daemon,
+            name,
+            append=f"next={other}.internal&port=80 dhcp",
+            egress=[f"{other}.internal:80"],
+            concurrency=1,
+            max_instances=20,
+        )
+    assert get(daemon, "ping/").status == 502
+    harness.wait_for(lambda: "functions have called each other 16 times" in daemon.log(), "the end", WAKE_S)
+    items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+    used = [i for i in items if i["function"] in ("ping", "pong") and i["state"] in ("starting", "ready")]
+    assert len(used) <= 17, used  # the first, and sixteen that were called
+    for name in ["ping", "pong"]:
+        daemon.delete(f"/api/v1/functions/{name}", unix=True).ok(204)
 
 
 def test_a_host_that_does_not_answer_is_a_reset(daemon):

@@ -130,6 +130,37 @@ def test_unictl_shows_redrives_and_removes_letters(unid):
     assert letters(unid) == []
 
 
+def test_unictl_says_how_often_and_when(unid):
+    unid.deploy("f", "status", "500")
+    how = ["--max-attempts", "2", "--backoff", "1ms", "--backoff-max", "2ms", "--max-age", "1h"]
+    words = ["invoke", "f", "--async", "--data", "hello there", *how, "--on-failure", "g:live"]
+    first = unid.unictl(*words).ok().text.strip()
+    wait_for(lambda: [i["id"] for i in letters(unid, "?function=f")] == [first], "the letter")
+    assert letters(unid, "?function=f")[0]["attempts"] == 2
+    wait_for(lambda: letters(unid, "?function=g"), "what is told of it")
+    later = unid.unictl("invoke", "f", "--async", "--delay", "1h").ok().text.strip()
+    assert unid.get(f"/api/v1/invocations/{later}").ok().json["status"] == "pending"
+    assert unid.unictl("invoke", "f", "--delay", "1h").status == 2
+    assert unid.unictl("invoke", "f", "--async", "--max-attempts", "0").status == 2
+    assert unid.unictl("invoke", "f", "--async", "--backoff", "1").status == 2
+    assert unid.unictl("deadletter", "rm", "--all", "--function", "g").ok().text == "1\n"
+    assert [i["id"] for i in letters(unid)] == [first]
+    assert unid.unictl("deadletter", "rm", "--all", "--json").ok().json == {"removed": 1}
+    assert unid.unictl("deadletter", "rm").status == 2
+    assert unid.unictl("deadletter", "rm", "--function", "f").status == 2
+    assert letters(unid) == []
+    unid.delete(f"/api/v1/deadletters?function={'x' * 70}").problem(400)
+
+
+def test_the_settings_say_it_where_nobody_else_does(make_unid):
+    flags = [w for s in ("max_attempts=3", "backoff_ms=1") for w in ("--set", f"retry.{s}")]
+    unid = make_unid(flags=flags).start()
+    unid.deploy("f", "status", "500")
+    first, other = submit(unid, "f"), submit(unid, "f", b"", "&max_attempts=1")
+    wait_for(lambda: len(letters(unid)) == 2, "the letters")
+    assert {i["id"]: i["attempts"] for i in letters(unid)} == {first: 3, other: 1}
+
+
 def test_retry_options_are_checked(shared, name):
     shared.deploy(name, "hello")
     for wrong in ("max_attempts=x", "max_age_ms=-1", "backoff_ms=1e3", "delay_ms=9999999999999"):

@@ -21,21 +21,13 @@ WAKE_S = 60  # libvirt, on a busy machine
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    netns.need_namespace()
-    flags = ["--set", "machines.network=tap"]
-    daemon = harness.Daemon(
-        tmp_path_factory.mktemp("unid"), driver="fake", flags=flags, prefix=netns.own_namespace()
-    ).start()
-    yield daemon
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    with netns.tapped(tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
 
 
 @pytest.fixture
 def own(tmp_path, daemon):  # after `daemon`, which skips where it cannot be
-    flags = ["--set", "machines.network=tap", "--set", "drain_timeout_ms=6000"]
-    one = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=netns.own_namespace()).start()
+    one = netns.tapped(tmp_path, ["--set", "drain_timeout_ms=6000"]).start()
     yield one
     one.stop(WAKE_S)
 

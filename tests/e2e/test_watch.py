@@ -303,7 +303,7 @@ def test_metrics_count_by_function_and_code_and_pass_promtool(unid):
         assert counts == sorted(counts) and bounds[-1] == ("+Inf", "4")
     for name in (
         "waiting", "deadletters", "retries_total", "store_bytes", "http_refused_total",
-        "egress_refused_total", "watch_clients",
+        'egress_refused_total{function="other"}', "watch_clients",
     ):  # fmt: skip
         assert value(text, f"unid_{name}") is not None, name
     promtool = shutil.which("promtool")

@@ -54,14 +54,10 @@ def app(images, tmp_path):
 
 @pytest.fixture
 def daemon(tmp_path):
-    netns.need_namespace()
-    flags = ["--set", "machines.network=tap"]
     place = tmp_path / "unid"
     place.mkdir()
-    daemon = harness.Daemon(place, driver="kvm", flags=flags, prefix=netns.own_namespace()).start()
-    yield daemon
-    assert daemon.stop(WAKE_S) == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+    with netns.tapped(place, driver="kvm") as daemon:
+        yield daemon
 
 
 def ask(daemon, path, body=None):

@@ -801,6 +801,12 @@ void deadletter_remove(struct scheduler *s, const char *id, deadletter_cb cb, vo
     later(go_changed, (void (*)(void))cb, arg, strcmp(id, BELOW_ID) ? -ENOENT : 0);
 }
 
+void deadletter_remove_all(struct scheduler *s, const struct deadletter_query *query,
+                           deadletter_cb cb, void *arg)
+{
+    deadletter_redrive_all(s, query, cb, arg);
+}
+
 static void go_log(struct later *l)
 {
     struct log_line lines[] = {{.at_us = 1, .text = "one"}, {.at_us = 2, .text = "two"}};

@@ -215,6 +215,15 @@ struct changed redrive_all(struct world *w, const struct deadletter_query *query
     return c;
 }
 
+struct changed remove_all(struct world *w, const struct deadletter_query *query)
+{
+    struct changed c = {0};
+
+    deadletter_remove_all(w->sched, query, on_changed, &c);
+    world_until(w, changed_answered, &c);
+    return c;
+}
+
 struct changed remove_letter(struct world *w, const char *id)
 {
     struct changed c = {0};

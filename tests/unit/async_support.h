@@ -50,6 +50,7 @@ struct changed {
 };
 struct changed redrive(struct world *w, const char *id);
 struct changed redrive_all(struct world *w, const struct deadletter_query *query);
+struct changed remove_all(struct world *w, const struct deadletter_query *query);
 struct changed remove_letter(struct world *w, const char *id);
 
 /* How many receipts an invocation has with this outcome (NULL: any), of the newest 1000. */

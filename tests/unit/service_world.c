@@ -17,6 +17,7 @@
 
 #include <arpa/inet.h>
 #include <cmocka.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 
@@ -220,6 +221,12 @@ void end_soon(struct hv_machine *m)
     post(m, tell_exit);
 }
 
+void open_out(struct hv_machine *m)
+{
+    struct un_endpoint to = {.host = "db.internal", .port = 5432};
+    service_on_open(m->arg, &to, dup(STDERR_FILENO));
+}
+
 static void boot(void *arg)
 {
     struct hv_machine *m = arg;
@@ -359,6 +366,18 @@ static const struct hv_service_events service_events = {.on_machine = on_machine
                                                         .on_proven = on_proven,
                                                         .on_failing = on_failing};
 
+static void on_open(void *arg, const struct service_opening *opening)
+{
+    struct world *w = arg;
+    w->opened++;
+    w->depth = opening->depth;
+    close(opening->fd);
+}
+
+static void on_end(void *arg, const void *machine)
+{
+}
+
 static bool may_use(void *arg, uint64_t bytes)
 {
     const struct world *w = arg;
@@ -376,6 +395,8 @@ int open_world(void **state)
     struct service_driver_spec spec = {.loop = w->loop,
                                        .machines = &w->machines,
                                        .may_use = may_use,
+                                       .on_open = on_open,
+                                       .on_end = on_end,
                                        .on_console = on_console,
                                        .arg = w};
 
@@ -513,7 +534,8 @@ void begin(struct world *w, struct request *r, const char *text)
                               .request_head_len = strlen(text),
                               .content_length = (int64_t)r->more,
                               .body_eof = r->more == 0,
-                              .machine = &w->config};
+                              .machine = &w->config,
+                              .depth = r->depth};
     if (r->raw) {
         run.request_head_len = 0;
         run.interface = UNID_INTERFACE_TCP;

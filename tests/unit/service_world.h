@@ -39,6 +39,8 @@ uint64_t age_us(const struct hv_machine *m); /* since it was started */
 /* A machine ends as `fake.end` says, with last words. */
 void end_now(struct hv_machine *m);
 void end_soon(struct hv_machine *m); /* when the loop runs */
+/* It opens a connection to somewhere: counted in `opened`, with its depth. */
+void open_out(struct hv_machine *m);
 
 struct world {
     struct un_loop *loop;
@@ -50,6 +52,7 @@ struct world {
     /* what the driver tells of versions */
     char proven[64], failing[256], log[256], states[512];
     unsigned failings;
+    unsigned opened, depth; /* connections of machines, and of the last one */
 };
 
 struct request {
@@ -58,6 +61,7 @@ struct request {
     bool ready, started, exited, gone, hold_output;
     bool raw, silent; /* a connection without requests; whose client says no more */
     unsigned ends;    /* of the machine's direction */
+    unsigned depth;   /* hv_run_spec.depth */
     struct un_buf answer;
     struct hv_exit why;
     size_t more; /* body bytes to come */

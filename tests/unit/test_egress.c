@@ -167,7 +167,7 @@ static int connected(int32_t *ret_handle)
 
 static void bytes_go_both_ways_and_ends_are_seen(void **state)
 {
-    struct egress_stats stats;
+    struct hv_egress stats;
     char got[8];
     int32_t h;
     int other;
@@ -262,7 +262,7 @@ static void handles_are_bounded_and_used_again(void **state)
 
 static void nothing_is_reached_without_a_rule(void **state)
 {
-    struct egress_stats stats;
+    struct hv_egress stats;
 
     begin(NULL);
     assert_int_equal(open_to("127.0.0.1"), -EACCES);
@@ -297,7 +297,7 @@ static void names_are_allowed_by_rule_and_port(void **state)
 static void name_that_stands_for_this_host_opens_nothing(void **state)
 {
     char host[256];
-    struct egress_stats stats;
+    struct hv_egress stats;
 
     /* A name that every host has for itself; where it has none, there is nothing to look up. */
     if (gethostname(host, sizeof(host)) < 0 || !host[0] || strcmp(host, "localhost") == 0) {

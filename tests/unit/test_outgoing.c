@@ -27,6 +27,22 @@ static struct un_endpoint server;
 static char rule[UN_ENDPOINT_TEXT_SIZE];
 static char *rules[] = {rule, NULL};
 
+static struct hv_egress of_machine, of_functions; /* what was counted */
+
+static void on_counted(void *arg, const char *function, const struct hv_egress *more)
+{
+    assert_string_equal(function, "f");
+    hv_egress_add(arg, more);
+}
+
+static void assert_counted(unsigned connections, unsigned refused, unsigned failed)
+{
+    assert_memory_equal(&of_machine, &of_functions, sizeof(of_machine));
+    assert_int_equal(of_machine.connections, connections);
+    assert_int_equal(of_machine.refused, refused);
+    assert_int_equal(of_machine.failed, failed);
+}
+
 static int setup(void **state)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -40,7 +56,11 @@ static int setup(void **state)
     assert_int_equal(un_endpoint_parse(rule, strlen(rule), false, &server, NULL), 0);
     assert_int_equal(un_loop_new(&loop, NULL), 0);
     assert_int_equal(dialer_new(loop, &dialer, NULL), 0);
-    assert_int_equal(outgoing_new(loop, dialer, &out, NULL), 0);
+    memset(&of_machine, 0, sizeof(of_machine));
+    memset(&of_functions, 0, sizeof(of_functions));
+    const struct outgoing_spec spec = {
+        .loop = loop, .dialer = dialer, .on_counted = on_counted, .arg = &of_functions};
+    assert_int_equal(outgoing_new(&spec, &out, NULL), 0);
     return 0;
 }
 
@@ -54,14 +74,25 @@ static int teardown(void **state)
 }
 
 /* Gives the machine's own end. */
-static int open_to(const void *machine, const struct un_endpoint *to, char *const *egress)
+static int open_deep(const void *machine, const struct un_endpoint *to, char *const *egress,
+                     unsigned depth)
 {
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
-    const struct service_opening opening = {
-        .machine = machine, .function = "f", .egress = egress, .to = to, .fd = ends[1]};
+    const struct service_opening opening = {.machine = machine,
+                                            .function = "f",
+                                            .egress = egress,
+                                            .to = to,
+                                            .depth = depth,
+                                            .fd = ends[1],
+                                            .count = &of_machine};
     outgoing_open(out, &opening);
     return ends[0];
+}
+
+static int open_to(const void *machine, const struct un_endpoint *to, char *const *egress)
+{
+    return open_deep(machine, to, egress, 0);
 }
 
 static void turn(void)
@@ -89,6 +120,9 @@ static void test_bytes_go_both_ways_to_the_end(void **state)
     assert_int_equal(read(machine, got, sizeof(got)), 0);
     close(machine);
     turn();
+    assert_counted(1, 0, 0);
+    assert_int_equal(of_machine.bytes_out, 4);
+    assert_int_equal(of_machine.bytes_in, 5);
 }
 
 static void test_what_is_not_allowed_is_closed(void **state)
@@ -103,6 +137,7 @@ static void test_what_is_not_allowed_is_closed(void **state)
     assert_int_equal(read(away, got, sizeof(got)), 0);
     fcntl(listener, F_SETFL, O_NONBLOCK);
     assert_int_equal(accept(listener, NULL, NULL), -1);
+    assert_counted(0, 2, 0);
     close(refused);
     close(away);
 }
@@ -112,13 +147,18 @@ static void test_a_machine_takes_its_connections_with_it(void **state)
     char got[8];
     int first = open_to("m", &server, rules), other = open_to("n", &server, rules);
     turn();
-    int fresh = open_to("m", &server, rules); /* being dialled */
+    assert_int_equal(write(first, "ping", 4), 4);
+    turn();
+    assert_int_equal(of_machine.bytes_out, 0); /* of what is open still */
+    int fresh = open_to("m", &server, rules);  /* being dialled */
     outgoing_end(out, "m");
     outgoing_end(out, "m");
     assert_int_equal(read(first, got, sizeof(got)), 0);
     assert_int_equal(read(fresh, got, sizeof(got)), 0);
     assert_int_equal(read(other, got, sizeof(got)), -1);
     assert_int_equal(errno, EAGAIN);
+    assert_counted(2, 0, 0);
+    assert_int_equal(of_machine.bytes_out, 4);
     close(first);
     close(fresh);
     close(other);
@@ -142,14 +182,59 @@ static void test_a_machine_has_so_many_at_most(void **state)
     }
 }
 
+static void test_what_cannot_be_connected_to_has_failed(void **state)
+{
+    char got[8];
+    close(listener);
+    listener = -1;
+    int machine = open_to("m", &server, rules);
+    turn();
+    assert_int_equal(read(machine, got, sizeof(got)), 0);
+    assert_counted(0, 0, 1);
+    close(machine);
+}
+
+static int serve_inner(void *arg, const struct dial_inner *to, struct un_error *err)
+{
+    *(unsigned *)arg = to->depth;
+    close(to->fd);
+    return 0;
+}
+
+static void test_a_call_within_is_as_deep_as_its_machine(void **state)
+{
+    char got[8];
+    char name[] = "next.internal:80", *egress[] = {name, NULL};
+    struct un_endpoint next;
+    unsigned depth = 0;
+    dialer_on_internal(dialer, serve_inner, &depth);
+    assert_int_equal(un_endpoint_parse(egress[0], strlen(egress[0]), false, &next, NULL), 0);
+    int last = open_deep("m", &next, egress, LIMIT_CALL_DEPTH - 1);
+    turn();
+    assert_int_equal(depth, LIMIT_CALL_DEPTH - 1);
+    depth = 0;
+    int more = open_deep("m", &next, egress, LIMIT_CALL_DEPTH);
+    turn();
+    assert_int_equal(depth, 0);
+    assert_int_equal(read(more, got, sizeof(got)), 0);
+    assert_counted(1, 1, 0);
+    close(last);
+    close(more);
+    turn();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_what_cannot_be_connected_to_has_failed, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_bytes_go_both_ways_to_the_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_not_allowed_is_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_machine_takes_its_connections_with_it, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_machine_has_so_many_at_most, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_call_within_is_as_deep_as_its_machine, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

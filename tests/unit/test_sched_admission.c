@@ -343,6 +343,16 @@ static void rows_are_bounded_and_the_rest_is_counted_together(void **state)
     }
     assert_int_equal(sum, (METRICS_FUNCTIONS + 50) * (METRICS_CODES + 5) + 1);
     assert_int_equal(m->functions[1].codes[METRICS_CODES].count, 5);
+    const struct hv_egress made = {.connections = 1, .refused = 2, .bytes_in = UINT32_MAX};
+    for (unsigned i = 0; i < METRICS_FUNCTIONS + 50; i++) {
+        snprintf(r.function, sizeof(r.function), "f%u", i);
+        metrics_add_egress(m, r.function, &made);
+        metrics_add_egress(m, r.function, &made);
+    }
+    assert_int_equal(m->functions[1].egress_connections, 2);
+    assert_int_equal(m->functions[1].egress_refused, 4);
+    assert_int_equal(m->functions[1].egress_bytes_in, 2ull * UINT32_MAX);
+    assert_int_equal(m->functions[0].egress_connections, 100); /* of the 50 others */
     free(m);
 }
 

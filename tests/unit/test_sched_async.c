@@ -90,7 +90,7 @@ static void backoff_doubles_up_to_its_most_and_is_jittered_in_full(void **state)
 
 static void policy_has_defaults_and_bounds(void **state)
 {
-    struct async_policy none = {0}, p = async_policy_of(&none);
+    struct async_policy none = {0}, p = async_policy_of(&none, &none);
     char why[96] = "";
 
     assert_int_equal(p.max_attempts, DEFAULT_ASYNC_ATTEMPTS);
@@ -103,11 +103,20 @@ static void policy_has_defaults_and_bounds(void **state)
     p = async_policy_of(&(struct async_policy){.backoff_base_ms = UINT32_MAX,
                                                .backoff_max_ms = UINT32_MAX,
                                                .max_age_ms = UINT64_MAX,
-                                               .max_attempts = UINT32_MAX});
+                                               .max_attempts = UINT32_MAX},
+                        &none);
     assert_int_equal(p.backoff_max_ms, 24 * 3600 * 1000);
     assert_int_equal(p.backoff_base_ms, p.backoff_max_ms);
     assert_int_equal(p.max_attempts, 1000);
     assert_true(p.max_age_ms * 1000 > p.max_age_ms);
+    const struct async_policy settings = {
+        .max_attempts = 2, .max_age_ms = 3, .backoff_base_ms = 40, .backoff_max_ms = 50};
+    p = async_policy_of(&none, &settings);
+    assert_memory_equal(&p, &settings, sizeof(p));
+    p = async_policy_of(&(struct async_policy){.max_attempts = 9, .backoff_max_ms = 30}, &settings);
+    assert_int_equal(p.max_attempts, 9);
+    assert_int_equal(p.max_age_ms, 3);
+    assert_int_equal(p.backoff_base_ms, 30); /* never above the most */
 }
 
 static void sequencers_are_compared_as_s3_says(void **state)
@@ -472,6 +481,14 @@ static void letters_are_listed_newest_first_by_function_and_trigger(void **state
     assert_int_equal(remove_letter(&w, a.list[0].id).rc, -ENOENT);
     assert_int_equal(queue_stats(&w).dead, 5);
     assert_int_equal(read_sql(&w, "SELECT count(*) FROM async_events"), 5);
+    assert_int_equal(remove_all(&w, &(struct deadletter_query){.trigger = "none"}).count, 0);
+    assert_int_equal(remove_all(&w, &(struct deadletter_query){.function = "worse"}).count, 2);
+    l = letters(&w, &(struct deadletter_query){0});
+    assert_int_equal(l.count, 3);
+    assert_string_equal(l.list[0].function, "bad");
+    assert_int_equal(remove_all(&w, &(struct deadletter_query){0}).count, 3);
+    assert_int_equal(queue_stats(&w).dead, 0);
+    assert_int_equal(read_sql(&w, "SELECT count(*) FROM async_events"), 0);
 }
 
 static void what_waits_is_no_dead_letter(void **state)

@@ -29,6 +29,7 @@ struct hv_driver {
     char said[512]; /* what it was told */
     char ended[64];
     const char *failing; /* the key of the version that fails, or NULL */
+    unsigned runs;
 };
 
 struct hv_vm {
@@ -79,6 +80,7 @@ static int vm_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_er
     snprintf(vm->head, sizeof(vm->head), "%.*s", (int)spec->request_head_len, spec->request_head);
     vm->live = spec->machine->live;
     un_list_push(&vm->drv->vms, &vm->node);
+    vm->drv->runs++;
     return 0;
 }
 
@@ -142,13 +144,15 @@ static void live(struct hv_driver *drv, const char *name, const char *key)
 
 static void lose(struct hv_vm *vm);
 
-static void give_up(struct hv_driver *drv, const char *name)
+static void give_up(struct hv_driver *drv, const char *name, const char *but)
 {
     un_list_for_each (it, &drv->vms) {
         struct hv_vm *vm = un_list_entry(it, struct hv_vm, node);
 
-        if (drv->failing && strcmp(vm->key, drv->failing) == 0) {
+        if (drv->failing && strcmp(vm->key, drv->failing) == 0 &&
+            (!but || strcmp(vm->key, but) != 0)) {
             lose(vm);
+            vm->why.unbegun = true; /* it waited */
         }
     }
 }
@@ -409,7 +413,8 @@ static void without_a_version_before_it_those_who_wait_are_told(void **state)
     drv.failing = "web:1";
     drv.events->on_failing(drv.arg, "web", 1, "it crashed");
     world_run(&w);
-    assert_ended(c, SCHED_FAILED); /* at once: no other is tried */
+    assert_ended(c, SCHED_FAILED); /* at once: no other is tried, nor this one again */
+    assert_int_equal(drv.runs, 1);
     assert_non_null(strstr(c.detail, "it is never ready"));
     client_done(&c);
 }
@@ -550,6 +555,11 @@ static void without_memory_those_who_wait_are_told(void **state)
     un_fault_set("services.lookup=ENOMEM");
     drv.failing = "web:2";
     drv.events->on_failing(drv.arg, "web", 2, "it crashed"); /* the change is not followed */
+    world_run(&w);
+    assert_int_equal(other.ends, 0); /* but it looks again by itself */
+    assert_string_equal(running()->key, "web:1");
+    drv.failing = NULL;
+    lose(running());
     world_run(&w);
     assert_ended(other, SCHED_FAILED);
     client_done(&other);

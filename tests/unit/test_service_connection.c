@@ -86,6 +86,20 @@ static void a_connection_that_was_closed_meanwhile_is_no_failure(void **state)
     assert_int_equal(fake.started, 1);
 }
 
+/* Its machine has proven itself: one at a time is for those that nobody can ask about. */
+static void serves_two_at_once(struct world *w)
+{
+    struct request two[2] = {{0}};
+    begin(w, &two[0], "HOLD END");
+    begin(w, &two[1], "second END");
+    wait_exit(&two[1]);
+    assert_string_equal((const char *)two[1].answer.data, "second END");
+    assert_false(two[0].exited);
+    finish(&two[0]);
+    finish(&two[1]);
+    assert_int_equal(fake.started, 1);
+}
+
 static void behind_a_forwarded_port_the_guest_is_waited_for(void **state)
 {
     struct world *w = *state;
@@ -101,15 +115,23 @@ static void behind_a_forwarded_port_the_guest_is_waited_for(void **state)
     assert_int_equal(fake.early, 0);
     assert_true(fake.taken >= 1 && fake.taken < 15);
     finish(&r);
-    /* It has proven itself: one at a time is for those that nobody can ask about. */
-    struct request two[2] = {{0}};
-    begin(w, &two[0], "HOLD END");
-    begin(w, &two[1], "second END");
-    wait_exit(&two[1]);
-    assert_string_equal((const char *)two[1].answer.data, "second END");
-    finish(&two[0]);
-    finish(&two[1]);
-    assert_int_equal(fake.started, 1);
+    serves_two_at_once(w);
+}
+
+static void a_kept_machine_needs_no_request_to_prove_itself(void **state)
+{
+    struct world *w = *state;
+    fake.forwards = true;
+    w->machines.base.ops = &asked_ops;
+    w->config.min_instances = 1;
+    w->config.live = true;
+    assert_int_equal(services(w)->keep(w->drv, &w->config, NULL), 0);
+    for (int i = 0; i < 300 && stats_of(w).machines_ready == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_string_equal(w->proven, "web:1");
+    serves_two_at_once(w);
+    services(w)->live(w->drv, "web", NULL);
 }
 
 static void where_nobody_can_tell_it_is_tried(void **state)
@@ -258,6 +280,30 @@ static void output_of_a_connection_waits_for_its_reader(void **state)
     finish(&r);
 }
 
+static void what_a_machine_opens_is_as_deep_as_the_deepest_that_it_serves(void **state)
+{
+    struct world *w = *state;
+    struct request first = {0}, r[3] = {{.depth = 2}, {.depth = 5}, {.depth = 0}};
+    ask(w, &first, "END"); /* until then it gets one at a time */
+    for (int i = 0; i < 3; i++) {
+        begin(w, &r[i], "HOLD END");
+    }
+    for (int i = 0; i < 300 && !(r[0].started && r[1].started && r[2].started); i++) {
+        run_for(w, 10);
+    }
+    open_out(last_started);
+    assert_int_equal(w->depth, 5);
+    finish(&r[1]);
+    open_out(last_started);
+    assert_int_equal(w->depth, 2);
+    finish(&r[0]);
+    finish(&r[2]);
+    open_out(last_started); /* on its own account */
+    assert_int_equal(w->depth, 0);
+    assert_int_equal(w->opened, 3);
+    assert_int_equal(fake.started, 1);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
@@ -267,6 +313,7 @@ int main(void)
         T(answers_are_passed_on_however_they_come),
         T(a_connection_that_was_closed_meanwhile_is_no_failure),
         T(behind_a_forwarded_port_the_guest_is_waited_for),
+        T(a_kept_machine_needs_no_request_to_prove_itself),
         T(where_nobody_can_tell_it_is_tried),
         T(a_machine_that_does_not_listen_yet_is_asked_again),
         T(a_body_follows_in_pieces),
@@ -275,6 +322,7 @@ int main(void)
         T(a_connection_is_given_back_until_it_is_taken),
         T(what_a_machine_has_taken_is_lost_with_it),
         T(output_of_a_connection_waits_for_its_reader),
+        T(what_a_machine_opens_is_as_deep_as_the_deepest_that_it_serves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,7 +187,10 @@ static void a_version_that_never_is_ready_is_judged_once(void **state)
     run_for(w, 1000); /* those who wait are kept waiting, and nothing is tried */
     assert_false(r.exited);
     assert_int_equal(fake.started, 3);
-    services(w)->give_up(w->drv, "web");
+    services(w)->give_up(w->drv, "web", "web:1");
+    run_for(w, 50);
+    assert_false(r.exited); /* that one is still to be decided of */
+    services(w)->give_up(w->drv, "web", NULL);
     wait_exit(&r);
     assert_int_equal(r.why.kind, HV_EXIT_LOST);
     assert_true(r.why.final);

@@ -1,6 +1,7 @@
 /* channel.c - the guest's end of the call channel: request, response, log (unid/abi.h). */
 #include "host/channel.h"
 
+#include "guest/sdk/sdk.h"
 #include "host.h"
 #include "mm.h"
 #include "task.h"
@@ -22,19 +23,6 @@ static struct {
 
 static uint32_t body_used, body_len; /* bytes of the window's body that were read; that there are */
 
-static void doorbell(void)
-{
-    const struct unid_boot *b = boot_page();
-    if (b->doorbell_kind == UNID_DOORBELL_MEMORY) {
-        *(volatile uint32_t *)b->doorbell_addr = 1;
-    } else {
-        __asm__ volatile("outb %0, %1"
-                         :
-                         : "a"((uint8_t)1), "d"((uint16_t)b->doorbell_port)
-                         : "memory");
-    }
-}
-
 void host_fill(uint64_t piece)
 {
     const struct unid_boot *b = boot_page();
@@ -45,15 +33,7 @@ void host_fill(uint64_t piece)
 
 void host_call(uint32_t op)
 {
-    struct unid_call *c = call_page();
-    uint32_t seq = c->seq + 1;
-    c->op = op;
-    __atomic_store_n(&c->seq, seq, __ATOMIC_RELEASE);
-    doorbell();
-    while (op == UNID_OP_DONE || __atomic_load_n(&c->ack, __ATOMIC_ACQUIRE) != seq) {
-        __asm__ volatile("pause");
-    }
-    c->log_len = 0;
+    sdk_call(op);
 }
 
 void host_init(void)

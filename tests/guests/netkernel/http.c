@@ -100,7 +100,9 @@ static void disk(const char *path, const char *body, size_t body_len, struct res
 
 static void answer(const char *path, const char *body, size_t body_len, struct response *r)
 {
-    if (http_begins(path, "/ ")) {
+    if (client_answer && config.next && http_begins(path, "/ ")) {
+        client_answer(config.next, r);
+    } else if (http_begins(path, "/ ")) {
         size_t n = hello(text);
         http_respond(r, "200 OK", text, n);
     } else if (http_begins(path, "/count ")) {

@@ -180,6 +180,8 @@ static void read_word(const char *word)
         config.gateway = config.dns = address(&v);
     } else if ((v = value(word, "port="))) {
         config.port = (uint16_t)number(&v);
+    } else if ((v = value(word, "next="))) {
+        config.next = v;
     } else if ((v = value(word, "delay="))) {
         config.delay_ms = (unsigned)number(&v);
     }

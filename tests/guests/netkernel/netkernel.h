@@ -12,7 +12,8 @@
  *     /crash      a triple fault            /initrd    the initial RAM disk, byte for byte
  *     /off        answers, then powers off
  *     /disk/read/D/N, /disk/write/D/N       sector N of disk D (the request's body, zeros behind it)
- *     /fetch?host=H&port=N&from=A   netclient: what H answers to "GET /", or 502 and why not; from address A
+ *     /fetch?host=H&port=N&from=A   netclient: what H answers to "GET /", or 502 and why not; from address A.
+ *                                   With next=H&port=N on the command line that is what / answers
  *
  * With dhcp on the command line the address is asked for, else gw=A.B.C.D is the gateway and name server.
  */
@@ -41,6 +42,7 @@ size_t put_number(char *to, uint64_t n);
 
 struct config {
     const char *initrd; /* NULL: none */
+    const char *next;   /* likewise */
     uint64_t initrd_len;
     uint32_t ip; /* host byte order, as everywhere here */
     uint16_t port;
