@@ -103,8 +103,7 @@ static void answer(const char *path, const char *body, size_t body_len, struct r
     if (client_answer && config.next && http_begins(path, "/ ")) {
         client_answer(config.next, r);
     } else if (http_begins(path, "/ ")) {
-        size_t n = hello(text);
-        http_respond(r, "200 OK", text, n);
+        http_respond(r, "200 OK", text, hello(text));
     } else if (http_begins(path, "/count ")) {
         size_t n = put_number(text, served);
         text[n++] = '\n';

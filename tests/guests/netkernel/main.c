@@ -237,12 +237,8 @@ void kernel_main(const struct start_info *info)
         console("netkernel: crashes, as it was told\n");
         cpu_crash();
     }
-    if (config.off) {
-        power_off();
-        stop();
-    }
-    if (config.panic) {
-        power_panic();
+    if (config.off || config.panic) {
+        (config.off ? power_off : power_panic)();
         stop();
     }
     if (config.dog) {
@@ -250,7 +246,7 @@ void kernel_main(const struct start_info *info)
         stop();
     }
     if (info->magic == 0x336ec578 && info->modules > 0) {
-        const uint64_t *module = (const uint64_t *)(uintptr_t)info->module_list; /* address, size, ... */
+        const uint64_t *module = (const uint64_t *)(uintptr_t)info->module_list; /* at, size */
         config.initrd = (const char *)(uintptr_t)module[0];
         config.initrd_len = module[1];
     }

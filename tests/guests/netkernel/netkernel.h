@@ -41,8 +41,7 @@ int memcmp(const void *a, const void *b, size_t n);
 size_t put_number(char *to, uint64_t n);
 
 struct config {
-    const char *initrd; /* NULL: none */
-    const char *next;   /* likewise */
+    const char *initrd, *next; /* NULL: none */
     uint64_t initrd_len;
     uint32_t ip; /* host byte order, as everywhere here */
     uint16_t port;
