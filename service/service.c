@@ -168,7 +168,7 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
             return un_error_set(
                 err, -ENOTSUP,
                 "machine images connect to nothing from QEMU's user network, and this function has "
-                "egress: run unid as root (see unictl doctor), or deploy it without --egress");
+                "egress: see unictl doctor for what is missing, or deploy it without --egress");
         }
         const struct hv_flavor *flavor = config->flavor
                                              ? hv_flavor_find(config->flavor)

@@ -9,8 +9,8 @@ import time
 import pytest
 
 import harness
+import taps
 from harness import BUILD, wait_for
-from netns import tapped
 
 pytestmark = pytest.mark.libvirt
 
@@ -19,9 +19,9 @@ CPIO = b"070701" + b"0" * 104 + b"TRAILER!!!\0\0\0\0"
 WAKE_S = 60  # libvirt, on a busy machine
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    with tapped(tmp_path_factory.mktemp("unid")) as daemon:
+@pytest.fixture(scope="module", params=taps.KINDS)
+def daemon(request, tmp_path_factory):
+    with taps.started(request.param, tmp_path_factory.mktemp("unid")) as daemon:
         yield daemon
 
 
@@ -41,8 +41,8 @@ def get(daemon, path):
 
 
 def links(daemon):
-    """The names of the links in the daemon's namespace."""
-    command = ["nsenter", "-t", str(daemon.process.pid), "-n", "ip", "-o", "link"]
+    """The names of the links where the daemon's taps are."""
+    command = taps.in_guests_network(daemon, "ip", "-o", "link")
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {line.split(": ")[1].split("@")[0] for line in lines}
 
