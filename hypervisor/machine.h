@@ -20,7 +20,7 @@
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
-    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, 32-bit multiboot 1, bzImage */
+    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
     HV_BOOT_MULTIBOOT, /* a multiboot kernel that it does not take, by a loader of the driver's */
     HV_BOOT_DISK       /* the first disk, by firmware */
 };
@@ -71,6 +71,9 @@ struct hv_machine_spec {
     enum hv_machine_boot boot;
     enum hv_machine_type type;
     bool acpi; /* MICROVM: the guest finds its devices by ACPI's tables, not by their addresses */
+    /* MICROVM: the guest's drivers know virtio 1 only, not the registers before it (virtio 1.0, section 4.2.4);
+     * it knows one I/O APIC, where QEMU's microvm has two: then there are places for 8 devices. */
+    bool virtio1, one_ioapic;
     const char *kernel, *initrd; /* paths; NULL: none. Kept unchanged until on_gone */
     const char *cmdline;         /* expanded already; "" for none */
     uint64_t mem_bytes;

@@ -2,20 +2,16 @@
 a network namespace and over QEMU's user network without any rights; and machines that boot from a disk."""
 
 import json
-import os
-import pathlib
 import re
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 
 import pytest
 
 import harness
+import taps
 from harness import BUILD
-from netns import tapped
 from test_examples import blocks, run_readme
 from test_machine_disks import qcow2
 from test_machines import KERNEL, WAKE_S, asleep, push
@@ -24,7 +20,6 @@ pytestmark = pytest.mark.libvirt
 
 EXAMPLE = harness.ROOT / "examples" / "linux-machine"
 FOLDER = BUILD / "linux-machine"  # the kernel is downloaded once
-NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -38,31 +33,27 @@ def linux():
 
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory):
-    with tapped(tmp_path_factory.mktemp("unid")) as daemon:
+    with taps.started("root", tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def namespace(tmp_path_factory):
+    with taps.started("namespace", tmp_path_factory.mktemp("unid")) as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="module")
 def user():
-    """A daemon without rights; unid itself finds that it has none. Other users do not come into pytest's
-    folders."""
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="unid-user-"))
-    prefix = []
-    if os.geteuid() == 0:
-        os.chown(directory, NOBODY, NOBODY)
-        prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        if subprocess.run([*prefix, harness.UNID, "--version"], capture_output=True).returncode != 0:
-            shutil.rmtree(directory)
-            pytest.skip(f"another user cannot run {harness.UNID}")
-    env = {"HOME": str(directory), "XDG_RUNTIME_DIR": ""}
-    with harness.Daemon(directory, driver="fake", prefix=prefix, env=env) as daemon:
-        yield daemon
-    shutil.rmtree(directory)
+    """A daemon without rights, and without taps; unid itself finds that it has none."""
+    with taps.own_directory() as directory:
+        with taps.of_nobody(directory, tun="0600") as daemon:
+            yield daemon
 
 
-@pytest.fixture(params=["tap", "user"])
+@pytest.fixture(params=["tap", "namespace", "user"])
 def anyhow(request):
-    """Over either network."""
+    """Over each network."""
     return request.getfixturevalue(request.param)
 
 

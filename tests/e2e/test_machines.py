@@ -8,8 +8,8 @@ import threading
 import pytest
 
 import harness
-from harness import BUILD
-from netns import tapped
+import taps
+from harness import BUILD, wait_for
 
 pytestmark = pytest.mark.libvirt
 
@@ -18,9 +18,9 @@ CPIO = b"070701" + b"0" * 104 + b"TRAILER!!!\0\0\0\0"
 WAKE_S = 60  # libvirt, on a busy machine
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    with tapped(tmp_path_factory.mktemp("unid")) as daemon:
+@pytest.fixture(scope="module", params=taps.KINDS)
+def daemon(request, tmp_path_factory):
+    with taps.started(request.param, tmp_path_factory.mktemp("unid")) as daemon:
         yield daemon
 
 
@@ -50,8 +50,8 @@ def asleep(daemon, name):
 
 
 def links(daemon):
-    """The names of the links in the daemon's namespace."""
-    command = ["nsenter", "-t", str(daemon.process.pid), "-n", "ip", "-o", "link"]
+    """The names of the links where the daemon's taps are."""
+    command = taps.in_guests_network(daemon, "ip", "-o", "link")
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {line.split(": ")[1].split("@")[0] for line in lines}
 
@@ -80,6 +80,13 @@ def test_the_herd_wakes_one_machine(daemon):
     for t in threads:
         t.join()
     assert len(answers) == 8 and len(set(answers)) == 1
+
+
+def test_a_flavor_whose_guests_know_virtio_1_only(daemon):
+    deploy(daemon, "modern", service=True, flavor="nanos")
+    assert get(daemon, "modern/").ok(200).body.startswith(b"hello from 10.87.")
+    wait_for(lambda: "netkernel: virtio 1" in daemon.unictl("logs", "modern").ok().text, "its log")
+    daemon.delete("/api/v1/functions/modern", unix=True)
 
 
 def test_without_service_each_request_gets_a_machine(daemon):

@@ -77,6 +77,7 @@ static int fake_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
     fake.most_volumes =
         fake.open_volumes > fake.most_volumes ? fake.open_volumes : fake.most_volumes;
     fake.made++;
+    fake.spec = *spec;
     fake.disks[0] = '\0';
     for (size_t i = 0; i < spec->disk_count; i++) {
         size_t at = strlen(fake.disks);

@@ -23,6 +23,7 @@ struct fake_machines {
     const char *answer;    /* to a request with KEEP in it, over a connection that stays open */
     bool answers_once;     /* ... and is closed when another request comes */
     char disks[256];       /* of the machine made last */
+    struct hv_machine_spec spec; /* likewise; its pointers are no longer good */
 };
 extern struct fake_machines fake;
 

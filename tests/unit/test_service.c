@@ -329,6 +329,36 @@ static void machines_can_be_seen_and_ended(void **state)
     assert_int_equal(stats_of(w).failed, 0);
 }
 
+static void serve_one(struct world *w)
+{
+    struct request r = {0};
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+}
+
+static void a_machine_is_what_its_flavor_says(void **state)
+{
+    struct world *w = *state;
+    w->config.key = "kernel";
+    w->config.flavor = "nanos";
+    serve_one(w);
+    assert_int_equal(fake.spec.type, HV_MACHINE_MICROVM);
+    assert_true(fake.spec.acpi && fake.spec.virtio1 && fake.spec.one_ioapic);
+    w->config.key = "pc";
+    w->config.flavor = "linux-pc";
+    serve_one(w);
+    assert_int_equal(fake.spec.type, HV_MACHINE_PC);
+    assert_true(fake.spec.acpi && fake.spec.guard);
+    assert_false(fake.spec.virtio1 || fake.spec.one_ioapic);
+    w->config.key = "disk";
+    w->config.flavor = "nanos";
+    w->config.boot = HV_BOOT_DISK;
+    w->config.format = "raw";
+    serve_one(w);
+    assert_int_equal(fake.spec.type, HV_MACHINE_PC); /* microvm boots no disks */
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
@@ -351,6 +381,7 @@ int main(void)
         T(a_crash_is_told_as_one),
         T(the_console_of_one_request_is_its_log),
         T(machines_can_be_seen_and_ended),
+        T(a_machine_is_what_its_flavor_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
