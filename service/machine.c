@@ -151,6 +151,9 @@ static void ready(struct machine *mc, bool proven)
     mc->proven = proven;
     mc->idle_us = un_loop_now_us(mc->sv->drv->loop);
     un_timer_cancel(&mc->timer);
+    if (mc->sv->waiting_count == 0) {
+        close_probe(mc); /* its guest may close it just when a request comes at last */
+    }
     set_state(mc, MACHINE_READY);
     if (proven) {
         service_proved(mc->sv);

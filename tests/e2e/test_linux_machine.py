@@ -14,7 +14,7 @@ import taps
 from harness import BUILD
 from test_examples import blocks, run_readme
 from test_machine_disks import qcow2
-from test_machines import KERNEL, WAKE_S, push
+from test_machines import KERNEL, WAKE_S, asleep, push
 
 pytestmark = pytest.mark.libvirt
 
@@ -112,7 +112,7 @@ def test_disks_come_in_their_order_and_volumes_stay(linux, user, tmp_path):
         idle_timeout_ms=300,
     )
     assert get(user, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nx\n"
-    time.sleep(1.5)  # it sleeps
+    asleep(user, "disks")
     assert get(user, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nxx\n"
 
 
@@ -124,7 +124,8 @@ def test_readme_is_true(linux, user, tmp_path):
 
 
 def test_without_rights_a_wake_takes_no_seconds(user):
-    """QEMU repeats a first packet that was lost only after 6 s; a guest that boots in 30 ms is there at once."""
+    """QEMU repeats a first packet that was lost only after 6 s; a guest that boots in 30 ms is there long before,
+    on a slow machine too."""
     deploy(user, "fresh", KERNEL.read_bytes(), 64, append="ip={ip}/{prefix} port={port}", port=8080)
     took = []
     for _ in range(6):
@@ -132,7 +133,7 @@ def test_without_rights_a_wake_takes_no_seconds(user):
         assert get(user, "fresh/count").ok(200).body == b"0\n"
         took.append(time.monotonic() - begin)
         time.sleep(0.7)  # the next machine is made
-    assert statistics.median(took[1:]) < 0.5, took
+    assert statistics.median(took[1:]) < 3, took
 
 
 def test_without_rights_requests_share_a_machine(user):

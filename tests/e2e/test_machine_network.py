@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 import harness
+import netns
 import taps
 from harness import BUILD
 from netns import own_namespace
@@ -83,8 +84,7 @@ def host(daemon):
 @pytest.fixture(scope="module")
 def outside(daemon):
     """A server behind the host, at OUTSIDE, in a namespace of its own."""
-    sleeper = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
-    time.sleep(0.2)
+    sleeper = netns.sleep_in(["unshare", "-n"])
     here, there = daemon.process.pid, sleeper.pid
     run(*inside(here, "ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1"))
     run(*inside(here, "ip", "link", "set", "out1", "netns", str(there)))
@@ -316,8 +316,8 @@ def network_state(pid):
             "-c",
             "ip -o link | sed 's/<.*//'; ip -o addr; ip route show table all; ip rule; ip neigh;"
             " nft list ruleset; ss -lntuH | awk '$5 !~ /^127/ {print $1, $5}' | sort;"
-            " for f in $(find /proc/sys/net -type f | sort); do"
-            "   case $f in *stable_secret|*random*|*fastopen_key|*file-nr) ;; *) echo $f $(cat $f 2>/dev/null) ;; esac; done",
+            " find /proc/sys/net -type f | grep -v 'stable_secret$\\|random\\|fastopen_key$\\|file-nr$' | sort |"
+            " xargs grep -Hs '' || true",  # not all can be read
         )
     )
     return text
@@ -338,8 +338,7 @@ def dnsmasq_of(daemon):
 
 def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
     # The namespace must outlive the daemon, so it is another's.
-    keeper = subprocess.Popen(own_namespace() + ["sleep", "1000"])
-    time.sleep(0.3)
+    keeper = netns.sleep_in(own_namespace())
     directory = tmp_path_factory.mktemp("unid")
     flags = ["--set", "machines.network=tap"]
     prefix = inside(keeper.pid)
@@ -357,16 +356,10 @@ def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
         tag = during.split("ub-", 1)[1][:8]
         assert os.path.exists(f"/run/unid-{tag}/hosts")
         daemon.kill()
-        for _ in range(50):
-            if not os.path.exists(f"/proc/{child}"):
-                break
-            time.sleep(0.1)
-        assert not os.path.exists(f"/proc/{child}"), "dnsmasq outlived unid"
+        harness.wait_for(lambda: not os.path.exists(f"/proc/{child}"), "dnsmasq ends with unid")
         daemon = harness.Daemon(directory, driver="fake", flags=flags, prefix=prefix).start()
-        for _ in range(50):
-            after = network_state(keeper.pid)
-            if after == before:
-                break
+        end = time.monotonic() + harness.ANSWER_S
+        while (after := network_state(keeper.pid)) != before and time.monotonic() < end:
             time.sleep(0.1)
         difference = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0))
         assert not difference
@@ -419,12 +412,8 @@ def test_dnsmasq_is_started_again(daemon):
     get(daemon, "dhcp/").ok(200)
     [child] = dnsmasq_of(daemon)
     os.kill(child, 9)
-    for _ in range(50):
-        again = dnsmasq_of(daemon)
-        if again and again != [child]:
-            break
-        time.sleep(0.1)
-    assert len(again) == 1 and again != [child]
+    again = harness.wait_for(lambda: set(dnsmasq_of(daemon)) - {child}, "another is started")
+    assert len(again) == 1
     deploy(daemon, "later")
     assert address_of(daemon, "later").startswith("10.87.")
 

@@ -4,7 +4,6 @@ daemon's own. What wakes it, what it answers, how it fails, what is left."""
 import struct
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -38,6 +37,16 @@ def deploy(daemon, name, append="", **machine):
 
 def get(daemon, path):
     return daemon.get(f"/fn/{path}", unix=True, timeout=WAKE_S)
+
+
+def asleep(daemon, name):
+    """Waits until a function has no machine but one that was never started."""
+
+    def none():
+        items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+        return {i["state"] for i in items if i["function"] == name} <= {"paused"}
+
+    harness.wait_for(none, f"{name} sleeps", WAKE_S)
 
 
 def links(daemon):
@@ -89,7 +98,7 @@ def test_without_service_each_request_gets_a_machine(daemon):
 def test_an_idle_service_goes_and_comes_back(daemon):
     deploy(daemon, "sleepy", service=True, idle_timeout_ms=500)
     get(daemon, "sleepy/").ok(200)
-    time.sleep(2)
+    asleep(daemon, "sleepy")
     assert get(daemon, "sleepy/count").ok(200).body == b"0\n"
 
 
@@ -102,9 +111,9 @@ def test_a_crash_is_502_and_the_next_is_served(daemon):
 
 
 def test_a_machine_that_never_listens_is_told(daemon):
-    deploy(daemon, "deaf", append="halt", service=True, ready_timeout_ms=1000)
+    deploy(daemon, "deaf", append="halt", service=True, ready_timeout_ms=400)
     problem = get(daemon, "deaf/").problem(502)
-    assert "port 8080 did not answer within 1000 ms" in problem["detail"]
+    assert "port 8080 did not answer within 400 ms" in problem["detail"]
 
 
 def test_a_crash_loop_is_told(daemon):
