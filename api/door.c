@@ -388,6 +388,11 @@ void door_settle(struct door *d, const char *function, char *const *publish,
     let_go(d, function, publish, SIZE_MAX);
 }
 
+void door_removed(struct door *d, const char *function)
+{
+    follow(d, function, NULL);
+}
+
 json_t *door_ports_json(const struct door *d, const char *function)
 {
     json_t *list = json_array();

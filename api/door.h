@@ -35,6 +35,9 @@ int door_reserve(struct door *d, const char *function, char *const *publish, str
 void door_settle(struct door *d, const char *function, char *const *publish,
                  const struct function_version *live);
 
+/* A function is gone: its ports are free before whoever removed it is told so. */
+void door_removed(struct door *d, const char *function);
+
 /* [{"address": "127.0.0.1:5432", "error": null or text}] of a function; NULL when out of memory. */
 json_t *door_ports_json(const struct door *d, const char *function);
 

@@ -366,6 +366,9 @@ static void on_removed(void *arg, int rc, const struct un_error *err)
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
+        if (call->api->door) {
+            door_removed(call->api->door, call->match.params[0]);
+        }
         watch_function(call->api, "removed", call->match.params[0], 0, NULL);
         reply_empty(call, 204);
     }

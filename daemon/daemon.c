@@ -40,6 +40,7 @@ struct daemon {
     struct store *store;
     struct imagestore *images;
     struct registry *registry;
+    struct machines_start machines_start;
     struct drivers drivers;
     struct machines *machines;
     struct scheduler *scheduler;
@@ -347,7 +348,8 @@ static int watch_signals(struct daemon *d, struct un_error *err)
 
 static int open_parts(struct daemon *d, struct un_error *err)
 {
-    int rc = make_dirs(d->config->state_dir, err);
+    int rc = machines_prepare(d->config, &d->machines_start, err);
+    rc = rc < 0 ? rc : make_dirs(d->config->state_dir, err);
     rc = rc < 0 ? rc : make_dirs(d->config->runtime_dir, err);
     rc = rc < 0 ? rc : un_loop_new(&d->loop, err);
     rc = rc < 0 ? rc : un_workers_new(d->loop, "unid-worker", WORKER_THREADS, &d->workers, err);
@@ -356,9 +358,10 @@ static int open_parts(struct daemon *d, struct un_error *err)
     }
     un_timer_init(&d->gc_timer, d->loop, collect_garbage, d);
     un_timer_init(&d->readers_timer, d->loop, wait_for_readers, d);
+    const struct drivers_spec spec = machines_drivers(&d->machines_start, d->config, d->loop);
     rc = open_stores(d, err);
-    rc = rc < 0 ? rc : drivers_open(d->config, d->loop, &d->drivers, err);
-    rc = rc < 0 ? rc : machines_open(d->config, d->loop, &d->drivers, &d->machines, err);
+    rc = rc < 0 ? rc : drivers_open(&spec, &d->drivers, err);
+    rc = rc < 0 ? rc : machines_open(&d->machines_start, &spec, &d->drivers, &d->machines, err);
     rc = rc < 0 ? rc : open_scheduler(d, err);
     rc = rc < 0 ? rc : open_events(d, err);
     rc = rc < 0 ? rc : doctor_new(&d->drivers, d->machines, &d->doctor, err);
@@ -413,6 +416,7 @@ void daemon_close(struct daemon *d)
     events_close(d->events);
     machines_close(d->machines, &d->drivers);
     drivers_close(&d->drivers);
+    machines_finish(&d->machines_start);
     registry_close(d->registry);
     imagestore_close(d->images);
     un_workers_free(d->workers);

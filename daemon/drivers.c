@@ -17,14 +17,17 @@ bool drivers_is_fast(const struct hv_probe *probe)
            probe->start_us <= FAST_START_US;
 }
 
-static int open_one(const char *name, const struct config *config, struct un_loop *loop,
-                    struct drivers *set, struct un_error *err)
+static int open_one(const char *name, const struct drivers_spec *how, struct drivers *set,
+                    struct un_error *err)
 {
+    const struct config *config = how->config;
     const struct hv_driver_ops *ops = hv_driver_find(name, err);
     if (!ops) {
         return un_error_context(err, "driver %s", name);
     }
-    struct hv_driver_spec spec = {.loop = loop,
+    struct hv_driver_spec spec = {.loop = how->loop,
+                                  .join_net = how->join_net,
+                                  .join_arg = how->join_arg,
                                   .state_dir = config->state_dir,
                                   .runtime_dir = config->runtime_dir,
                                   .libvirt_uri = config->libvirt_uri,
@@ -74,33 +77,31 @@ static void close_last(struct drivers *set)
 }
 
 /* The native driver if it is fast, then libvirt, which is loaded only when it is needed. */
-static int open_auto(const struct config *config, struct un_loop *loop, struct drivers *set,
-                     struct un_error *err)
+static int open_auto(const struct drivers_spec *spec, struct drivers *set, struct un_error *err)
 {
-    if (open_one("kvm", config, loop, set, err) < 0) {
+    if (open_one("kvm", spec, set, err) < 0) {
         un_log(UN_LOG_INFO, "the native driver cannot be used", "error", err->text);
-    } else if (!is_fast(loop, set->items[0])) {
+    } else if (!is_fast(spec->loop, set->items[0])) {
         close_last(set);
     }
-    int rc = open_one("libvirt", config, loop, set, err);
+    int rc = open_one("libvirt", spec, set, err);
     return set->count > 0 ? 0 : rc;
 }
 
-int drivers_open(const struct config *config, struct un_loop *loop, struct drivers *ret,
-                 struct un_error *err)
+int drivers_open(const struct drivers_spec *spec, struct drivers *ret, struct un_error *err)
 {
     *ret = (struct drivers){.count = 0};
-    if (strcmp(config->driver, "auto") == 0) {
-        return open_auto(config, loop, ret, err);
+    if (strcmp(spec->config->driver, "auto") == 0) {
+        return open_auto(spec, ret, err);
     }
-    return open_one(config->driver, config, loop, ret, err);
+    return open_one(spec->config->driver, spec, ret, err);
 }
 
-int drivers_open_one(const char *name, const struct config *config, struct un_loop *loop,
-                     struct drivers *ret, struct un_error *err)
+int drivers_open_one(const char *name, const struct drivers_spec *spec, struct drivers *ret,
+                     struct un_error *err)
 {
     *ret = (struct drivers){.count = 0};
-    return open_one(name, config, loop, ret, err);
+    return open_one(name, spec, ret, err);
 }
 
 void drivers_close(struct drivers *set)

@@ -19,14 +19,20 @@ struct drivers {
     size_t count;
 };
 
+struct drivers_spec {
+    const struct config *config;
+    struct un_loop *loop;
+    int (*join_net)(void *arg); /* hv_driver_spec's; NULL: none */
+    void *join_arg;
+};
+
 /* Opens them (drivers_close). Runs the loop while it measures: called once at start, before anything
  * is served; at most a few seconds, milliseconds as a rule. -ENOENT when no driver can be opened. */
-int drivers_open(const struct config *config, struct un_loop *loop, struct drivers *ret,
-                 struct un_error *err);
+int drivers_open(const struct drivers_spec *spec, struct drivers *ret, struct un_error *err);
 
 /* Opens one by name, in a set of its own. -ENOENT and the driver's own. */
-int drivers_open_one(const char *name, const struct config *config, struct un_loop *loop,
-                     struct drivers *ret, struct un_error *err);
+int drivers_open_one(const char *name, const struct drivers_spec *spec, struct drivers *ret,
+                     struct un_error *err);
 
 /* All VMs must be gone. A zeroed set is allowed. */
 void drivers_close(struct drivers *set);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "daemon/outgoing.h"
 #include "netplumb/net.h"
@@ -20,8 +22,9 @@ struct machines {
     struct hv_driver *services;
     struct scheduler *scheduler;
     struct outgoing *outgoing; /* NULL: without a scheduler */
+    const struct machines_start *start;
     bool drained;
-    char range[40], no_tap[200]; /* why there is no network of its own */
+    char range[40], no_tap[400]; /* why there is no network of its own */
 };
 
 static bool may_use(void *arg, uint64_t bytes)
@@ -71,6 +74,55 @@ static void on_reconciled(void *arg)
 {
 }
 
+static int join_net(void *arg)
+{
+    int rc = un_fault("net.join");
+    return rc < 0 ? rc : net_namespace_join(arg);
+}
+
+int machines_prepare(const struct config *c, struct machines_start *ret, struct un_error *err)
+{
+    struct un_error why = UN_ERROR_INIT;
+    const char *network = c->machines_network;
+    *ret = (struct machines_start){.ns = NULL};
+    bool is_wanted = strcmp(network, "auto") == 0 || strcmp(network, "tap") == 0;
+    /* The QEMU of a daemon elsewhere could not be in a namespace of ours. */
+    if (!is_wanted || geteuid() == 0 || net_available(NULL) ||
+        strcmp(c->libvirt_uri, "qemu:///embed") != 0) {
+        return 0;
+    }
+    int rc = net_namespace_new(&ret->ns, ret->fix, &why);
+    if (rc < 0) {
+        snprintf(ret->why_not, sizeof(ret->why_not), "%.199s", why.text);
+    }
+    return rc == -EIO ? un_error_set(err, rc, "%s", why.text) : 0;
+}
+
+void machines_finish(struct machines_start *start)
+{
+    net_namespace_free(un_steal(&start->ns));
+}
+
+struct drivers_spec machines_drivers(const struct machines_start *start,
+                                     const struct config *config, struct un_loop *loop)
+{
+    return (struct drivers_spec){.config = config,
+                                 .loop = loop,
+                                 .join_net = start->ns ? join_net : NULL,
+                                 .join_arg = start->ns};
+}
+
+static bool has_taps(const struct machines_start *start, struct un_error *why)
+{
+    if (start->ns || net_available(why)) {
+        return true;
+    }
+    if (start->why_not[0]) {
+        un_error_set(why, -EPERM, "unid is not root, and %s", start->why_not);
+    }
+    return false;
+}
+
 static int open_net(struct machines *m, const struct config *c, struct un_error *err)
 {
     struct un_error why = UN_ERROR_INIT;
@@ -78,19 +130,21 @@ static int open_net(struct machines *m, const struct config *c, struct un_error 
                                  .state_dir = c->state_dir,
                                  .range = c->machines_range,
                                  .tap_owner = geteuid(),
+                                 .ns = m->start->ns,
                                  .on_open = service_on_open};
     snprintf(m->range, sizeof(m->range), "%s", c->machines_range);
     if (strcmp(c->machines_network, "user") == 0) {
         snprintf(m->no_tap, sizeof(m->no_tap), "machines.network says so");
         return 0;
     }
-    if (!net_available(&why)) {
+    if (!has_taps(m->start, &why)) {
         if (strcmp(c->machines_network, "tap") == 0) {
-            un_error_copy(err, &why);
-            return un_error_context(err, "machines.network");
+            const char *fix = m->start->fix;
+            return un_error_set(err, why.code, "machines.network: %s%s%s", why.text,
+                                *fix ? "; try: " : "", fix);
         }
         un_log(UN_LOG_INFO, "machine images get QEMU's user network", "reason", why.text);
-        snprintf(m->no_tap, sizeof(m->no_tap), "%.199s", why.text);
+        snprintf(m->no_tap, sizeof(m->no_tap), "%.399s", why.text);
         return 0;
     }
     int rc = net_open(&spec, &m->net, err);
@@ -131,9 +185,10 @@ static int open_services(struct machines *m, const struct config *config, struct
     return rc;
 }
 
-int machines_open(const struct config *config, struct un_loop *loop, struct drivers *set,
-                  struct machines **ret, struct un_error *err)
+int machines_open(const struct machines_start *start, const struct drivers_spec *spec,
+                  struct drivers *set, struct machines **ret, struct un_error *err)
 {
+    const struct config *config = spec->config;
     *ret = NULL;
     if (strcmp(config->machines_network, "none") == 0) {
         return 0;
@@ -142,11 +197,12 @@ int machines_open(const struct config *config, struct un_loop *loop, struct driv
     if (!m) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    m->loop = loop;
+    m->loop = spec->loop;
+    m->start = start;
     if (!find_driver(set)) {
         struct drivers one;
         struct un_error why = UN_ERROR_INIT;
-        if (drivers_open_one("libvirt", config, loop, &one, &why) < 0) {
+        if (drivers_open_one("libvirt", spec, &one, &why) < 0) {
             un_log(UN_LOG_INFO, "machine images cannot run", "reason", why.text);
             free(m);
             return 0;
@@ -166,6 +222,8 @@ int machines_open(const struct config *config, struct un_loop *loop, struct driv
 void machines_describe_network(const struct machines *m, struct machines_network *ret)
 {
     struct un_error why = UN_ERROR_INIT;
+    const char *where = m && m->start->ns ? "bridges in a network namespace of unid's own"
+                                          : "bridges of unid's own";
     *ret = (struct machines_network){.whole = false};
     if (!m) {
         snprintf(ret->detail, sizeof(ret->detail),
@@ -177,16 +235,19 @@ void machines_describe_network(const struct machines *m, struct machines_network
                  "egress are "
                  "refused, there are no names, and a first wake may take seconds",
                  m->no_tap);
-        snprintf(ret->fix, sizeof(ret->fix),
-                 "run unid as root, with /dev/net/tun, and machines.network auto or tap");
+        snprintf(ret->fix, sizeof(ret->fix), "%s",
+                 m->start->fix[0]
+                     ? m->start->fix
+                     : "run unid as root, or where users may make namespaces, with /dev/net/tun, "
+                       "libvirt in unid itself, and machines.network auto or tap");
     } else if (!net_names_available(&why)) {
-        snprintf(ret->detail, sizeof(ret->detail), "tap: taps on bridges of unid's own, %s; %.160s",
-                 m->range, why.text);
+        snprintf(ret->detail, sizeof(ret->detail), "tap: taps on %s, %s; %.160s", where, m->range,
+                 why.text);
         snprintf(ret->fix, sizeof(ret->fix), "apt-get install dnsmasq-base");
     } else {
         ret->whole = true;
         snprintf(ret->detail, sizeof(ret->detail),
-                 "tap: taps on bridges of unid's own, %s, with DHCP, names and egress", m->range);
+                 "tap: taps on %s, %s, with DHCP, names and egress", where, m->range);
     }
 }
 

@@ -41,7 +41,13 @@ static const struct hv_flavor flavors[] = {
                  "\"method\":\"static\",\"addr\":\"{ip}\",\"mask\":\"{prefix}\","
                  "\"gw\":\"{gateway}\"}}",
      .json = true},
-    {.name = "nanos", .type = HV_MACHINE_PC, .template = "{append}"},
+    /* A kernel beside its disk; from its disk alone it gets a PC, whatever stands here. */
+    {.name = "nanos",
+     .type = HV_MACHINE_MICROVM,
+     .template = "{append}",
+     .acpi = true,
+     .virtio1 = true,
+     .one_ioapic = true},
     {.name = "linux", .type = HV_MACHINE_MICROVM, .template = LINUX, .acpi = true, .guard = true},
     {.name = "linux-pc", .type = HV_MACHINE_PC, .template = LINUX, .acpi = true, .guard = true},
 };
@@ -73,6 +79,7 @@ const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
         {"rumprun", "rumprun"},
         {"Solo5", "solo5"},
         {"OSv v", "osv"},
+        {"OSv options:", "osv"}, /* its usage, also where it was built without a version */
         {"NANOS_VERSION", "nanos"},
         {"NVMTFS", "nanos"}, /* its file system */
     };

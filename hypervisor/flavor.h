@@ -14,9 +14,9 @@ struct hv_flavor {
     /* The command line: placeholders as below, and {append} for what the user adds. "" where the guest
      * asks DHCP. */
     const char *template;
-    bool json;  /* {append} stands in a JSON string */
-    bool guard; /* it knows a watchdog and a panic device */
-    bool acpi;  /* as hv_machine_spec.acpi */
+    bool json;                      /* {append} stands in a JSON string */
+    bool guard;                     /* it knows a watchdog and a panic device */
+    bool acpi, virtio1, one_ioapic; /* as in hv_machine_spec */
 };
 
 /* "plain", "pc", "q35" (the user's words only, by machine type), "unikraft", "solo5", "osv", "rumprun", "nanos",

@@ -194,6 +194,10 @@ struct hv_driver_spec {
     const char *runtime_dir; /* short-lived sockets; a short path, private to this unid; copied */
     const char *cache_dir;   /* files that can be deleted at any time; NULL: in state_dir; copied */
     const char *libvirt_uri; /* NULL: qemu:///embed */
+    /* Called by a thread before it gives a machine's tap to a VM: the thread is in the network that taps are
+     * in from then on. 0 or a negative errno; any thread, kept until close. NULL: they are in this one. */
+    int (*join_net)(void *arg);
+    void *join_arg;
     const char *accelerator; /* NULL or "auto": measured at first use and remembered in state_dir */
 };
 

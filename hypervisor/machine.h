@@ -22,7 +22,7 @@
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
-    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, 32-bit multiboot 1, bzImage */
+    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
     HV_BOOT_MULTIBOOT, /* a multiboot kernel that it does not take, by a loader of the driver's */
     HV_BOOT_DISK,      /* the first disk, by firmware */
     HV_BOOT_SHELL      /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
@@ -74,6 +74,9 @@ struct hv_machine_spec {
     enum hv_machine_boot boot;
     enum hv_machine_type type;
     bool acpi; /* MICROVM: the guest finds its devices by ACPI's tables, not by their addresses */
+    /* MICROVM: the guest's drivers know virtio 1 only, not the registers before it (virtio 1.0, section 4.2.4);
+     * it knows one I/O APIC, where QEMU's microvm has two: then there are places for 8 devices. */
+    bool virtio1, one_ioapic;
     const char *kernel, *initrd; /* paths; NULL: none. Kept unchanged until on_gone */
     const char *cmdline;         /* expanded already; "" for none */
     uint64_t mem_bytes;
@@ -95,8 +98,8 @@ struct hv_machine_ops {
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
     void (*start)(struct hv_machine *m); /* after on_made(0); once. Not of a shell */
-    /* Makes of a shell, after its on_made(0), the machine that `spec` says, whose type, memory and network
-     * are the shell's, with HV_BOOT_KERNEL, a kernel that hv_pvh_check (hypervisor/pvh.h) takes, and no disks.
+    /* Makes of a shell, after its on_made(0), the machine that `spec` says, whose type, devices, memory and
+     * network are the shell's, with HV_BOOT_KERNEL, a kernel that hv_pvh_check (hypervisor/pvh.h) takes, and no disks.
      * From now on spec->events are told: on_made first, as for `new`. After a failure it is good for nothing.
      * A millisecond, and what it takes to copy the files. NULL: there are no shells, `new` says -ENOTSUP. */
     void (*load)(struct hv_machine *m, const struct hv_machine_spec *spec);

@@ -119,6 +119,8 @@ static int proxy_open(const char *file, const struct hv_driver_ops *ops,
     p->base.ops = ops;
     p->file = file;
     p->spec.loop = spec->loop;
+    p->spec.join_net = spec->join_net;
+    p->spec.join_arg = spec->join_arg;
     bool copied = copy_string(spec->state_dir, &p->spec.state_dir) &&
                   copy_string(spec->runtime_dir, &p->spec.runtime_dir) &&
                   copy_string(spec->libvirt_uri, &p->spec.libvirt_uri) &&

@@ -28,6 +28,8 @@ enum { PVH_NOTE_TYPE = 18 }; /* XEN_ELFNOTE_PHYS32_ENTRY */
 #define MULTIBOOT2_MAGIC  0xe85250d6u
 #define MULTIBOOT2_WITHIN 32768
 
+#define MULTIBOOT1_HAS_ADDRESSES (1u << 16)
+
 /* Linux programs lie below (Documentation/arch/x86/x86_64/mm.rst). */
 #define USER_SPACE_END ((uint64_t)1 << 47)
 
@@ -357,7 +359,7 @@ static int explain_unknown(const struct probe *p, struct un_error *err)
  * without that only ELF tells. */
 static int check_flat_multiboot(const struct probe *p, uint64_t at, struct un_error *err)
 {
-    if (!(u32_at(p, at + 4) & 1u << 16)) {
+    if (!(u32_at(p, at + 4) & MULTIBOOT1_HAS_ADDRESSES)) {
         return un_error_set(err, -EINVAL,
                             "multiboot: neither an ELF file nor load addresses in the header");
     }
@@ -466,4 +468,16 @@ int image_recognise_late(const void *head, size_t len, uint64_t file_size,
         return 0;
     }
     return recognise_rest(&p, ret, err);
+}
+
+bool image_needs_loader(enum image_kind kind, const void *data, size_t len)
+{
+    struct probe p = {.data = data, .len = len, .file_size = len};
+    uint64_t at;
+    if ((kind != IMAGE_MULTIBOOT1 && kind != IMAGE_PVH) || !un_elf_is(data, len) ||
+        !find_multiboot1(&p, &at)) {
+        return kind == IMAGE_MULTIBOOT2;
+    }
+    return u16_at(&p, offsetof(Elf64_Ehdr, e_machine)) == EM_X86_64 &&
+           !(u32_at(&p, at + 4) & MULTIBOOT1_HAS_ADDRESSES);
 }

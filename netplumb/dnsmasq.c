@@ -264,7 +264,9 @@ static int spawn(struct net_dnsmasq *d, const char *program, struct un_error *er
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
         return un_error_errno(err, -errno, "make a pipe");
     }
-    int rc = dnsmasq_spawn(program, conf, ends[1], &d->pid, &d->pidfd, err);
+    const struct dnsmasq_spec spec = {
+        .program = program, .config = conf, .log_fd = ends[1], .ns = d->user.ns};
+    int rc = dnsmasq_spawn(&spec, &d->pid, &d->pidfd, err);
     close(ends[1]);
     d->log_fd = ends[0];
     if (rc < 0) {

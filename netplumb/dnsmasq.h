@@ -29,6 +29,7 @@ struct net_dnsmasq_user {
     int (*hosts)(void *arg, struct un_buf *out);  /* hosts(5) */
     int (*leases)(void *arg, struct un_buf *out); /* "MAC,IP" a line */
     void *arg;
+    const struct net_namespace *ns; /* where the bridge is; NULL: the host's network. Kept */
 };
 
 /* Where dnsmasq is installed, or NULL. */

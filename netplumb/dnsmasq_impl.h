@@ -16,10 +16,14 @@ struct dnsmasq_who {
 /* The user that dnsmasq runs as. Reads the user database the first time. */
 const struct dnsmasq_who *dnsmasq_who(void);
 
-/* Starts it with this configuration file; what it says goes to `log_fd`. It is killed when the calling
- * thread ends, which is the loop's. Gives its pid and a pidfd. */
-int dnsmasq_spawn(const char *program, const char *config, int log_fd, pid_t *ret_pid,
-                  int *ret_pidfd, struct un_error *err);
+struct dnsmasq_spec {
+    const char *program, *config;   /* its file */
+    int log_fd;                     /* where what it says goes */
+    const struct net_namespace *ns; /* in which it runs; NULL: the host's network */
+};
+/* Starts it. It is killed when the calling thread ends, which is the loop's. Gives its pid and a pidfd. */
+int dnsmasq_spawn(const struct dnsmasq_spec *spec, pid_t *ret_pid, int *ret_pidfd,
+                  struct un_error *err);
 
 /* When a process began, in ticks since the machine did (proc(5)); 0: there is none. */
 uint64_t dnsmasq_began(pid_t pid);

@@ -21,6 +21,7 @@
 
 #include "common/cleanup.h"
 #include "netplumb/dnsmasq_impl.h"
+#include "netplumb/namespace.h"
 
 enum { CAPS = 1 << CAP_NET_BIND_SERVICE | 1 << CAP_NET_ADMIN };
 
@@ -57,6 +58,7 @@ struct child {
     const char *path;
     char *const *argv;
     int null_fd, log_fd;
+    const struct net_namespace *ns;
     pid_t parent;
     struct dnsmasq_who who;
     int error; /* written by the child */
@@ -93,7 +95,8 @@ _Noreturn static void run_child(struct child *c)
     signal(SIGHUP, SIG_IGN);
     if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none)) == 0 &&
         dup2(c->null_fd, 0) == 0 && dup2(c->null_fd, 1) == 1 && dup2(c->log_fd, 2) == 2 &&
-        setpgid(0, 0) == 0 && change_user(c) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+        setpgid(0, 0) == 0 && net_namespace_join(c->ns) == 0 && change_user(c) &&
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 &&
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && getppid() == c->parent) {
         execve(c->path, c->argv, no_environment);
@@ -102,20 +105,21 @@ _Noreturn static void run_child(struct child *c)
     _exit(127);
 }
 
-int dnsmasq_spawn(const char *path, const char *config, int log_fd, pid_t *ret_pid, int *ret_pidfd,
+int dnsmasq_spawn(const struct dnsmasq_spec *spec, pid_t *ret_pid, int *ret_pidfd,
                   struct un_error *err)
 {
     un_autofree char *conf = NULL;
-    if (asprintf(&conf, "--conf-file=%s", config) < 0) {
+    if (asprintf(&conf, "--conf-file=%s", spec->config) < 0) {
         conf = NULL;
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     un_autoclose int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     const char *const argv[] = {"dnsmasq", "--keep-in-foreground", "--log-facility=-", conf, NULL};
-    struct child c = {.path = path,
+    struct child c = {.path = spec->program,
                       .argv = (char *const *)argv,
                       .null_fd = null_fd,
-                      .log_fd = log_fd,
+                      .log_fd = spec->log_fd,
+                      .ns = spec->ns,
                       .parent = getpid(),
                       .who = *dnsmasq_who()};
     pid_t pid = null_fd < 0 ? -1 : vfork();
@@ -123,14 +127,14 @@ int dnsmasq_spawn(const char *path, const char *config, int log_fd, pid_t *ret_p
         run_child(&c);
     }
     if (pid < 0) {
-        return un_error_errno(err, -errno, "start %s", path);
+        return un_error_errno(err, -errno, "start %s", spec->program);
     }
     int pidfd = c.error ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
     if (pidfd < 0) {
         int rc = c.error ? -c.error : -errno;
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
-        return un_error_errno(err, rc, "start %s", path);
+        return un_error_errno(err, rc, "start %s", spec->program);
     }
     *ret_pid = pid;
     *ret_pidfd = pidfd;

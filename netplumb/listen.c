@@ -10,14 +10,13 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "netplumb/namespace.h"
 
 enum { BACKLOG = 128, ACCEPTS_A_TURN = 32, REST_US = 100000 };
 
 struct net_listener {
-    struct un_loop *loop;
+    struct net_listener_user user;
     struct net_port *port;
-    net_accept_cb cb;
-    void *arg;
     int fd;
     struct event *event;
     struct un_timer rest; /* no descriptor was left: again after a while */
@@ -41,7 +40,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         if (conn < 0) {
             return; /* none waits, or it went away while it did */
         }
-        l->cb(l->arg, l->port, ntohl(from.sin_addr.s_addr), conn);
+        l->user.cb(l->user.arg, l->port, ntohl(from.sin_addr.s_addr), conn);
     }
 }
 
@@ -54,13 +53,16 @@ static void on_rested(void *arg)
 }
 
 /* IP_FREEBIND (ip(7)): the bridge comes with the first guest, and may go meanwhile. */
-static int open_socket(uint32_t addr, uint16_t *ret_port, int *ret_fd)
+static int open_socket(struct net_namespace *ns, uint32_t addr, uint16_t *ret_port, int *ret_fd)
 {
     int one = 1;
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(addr)};
     socklen_t len = sizeof(at);
-    un_autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &one, sizeof(one)) < 0 ||
+    un_autoclose int fd = net_namespace_socket(ns);
+    if (fd < 0) {
+        return fd;
+    }
+    if (setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &one, sizeof(one)) < 0 ||
         bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, BACKLOG) < 0 ||
         getsockname(fd, (struct sockaddr *)&at, &len) < 0) {
         return -errno;
@@ -70,7 +72,7 @@ static int open_socket(uint32_t addr, uint16_t *ret_port, int *ret_fd)
     return 0;
 }
 
-int net_listener_open(struct un_loop *loop, struct net_port *port, net_accept_cb cb, void *arg,
+int net_listener_open(const struct net_listener_user *user, struct net_port *port,
                       struct un_error *err)
 {
     char ip[NET_IP_SIZE];
@@ -78,16 +80,16 @@ int net_listener_open(struct un_loop *loop, struct net_port *port, net_accept_cb
     if (!l) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    *l = (struct net_listener){.loop = loop, .port = port, .cb = cb, .arg = arg, .fd = -1};
-    un_timer_init(&l->rest, loop, on_rested, l);
+    *l = (struct net_listener){.user = *user, .port = port, .fd = -1};
+    un_timer_init(&l->rest, user->loop, on_rested, l);
     port->listener = l;
-    int rc = open_socket(port->host->addr, &port->listen, &l->fd);
+    int rc = open_socket(user->ns, port->host->addr, &port->listen, &l->fd);
     if (rc < 0) {
         net_listener_close(port);
         return un_error_errno(err, rc, "listen at %s for %s", net_addr_text(port->host->addr, ip),
                               port->host->host);
     }
-    l->event = event_new(un_loop_base(loop), l->fd, EV_READ | EV_PERSIST, on_readable, l);
+    l->event = event_new(un_loop_base(user->loop), l->fd, EV_READ | EV_PERSIST, on_readable, l);
     if (!l->event || event_add(l->event, NULL) < 0) {
         net_listener_close(port);
         return un_error_set(err, -ENOMEM, "out of memory");

@@ -9,9 +9,17 @@
 /* Takes `fd`, a connected non-blocking socket. `guest` is the other end's address, host byte order. */
 typedef void (*net_accept_cb)(void *arg, struct net_port *port, uint32_t guest, int fd);
 
+/* Kept, all of it, until net_listener_close. */
+struct net_listener_user {
+    struct un_loop *loop;
+    struct net_namespace *ns; /* whose virtual addresses; NULL: the host's */
+    net_accept_cb cb;
+    void *arg;
+};
+
 /* Listens at the port's virtual address, which need not be this host's yet, and fills port->listen and
  * port->listener. The port is kept until net_listener_close. A negative errno of the sockets. */
-int net_listener_open(struct un_loop *loop, struct net_port *port, net_accept_cb cb, void *arg,
+int net_listener_open(const struct net_listener_user *user, struct net_port *port,
                       struct un_error *err);
 void net_listener_close(struct net_port *port);
 

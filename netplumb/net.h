@@ -7,7 +7,8 @@
  * RCU grace period), so a tap that is given back is kept for the next guest, with its address, for
  * NET_LINGER_MS; with the last one bridges and tables go as well. All of it bears the instance's name; what an earlier unid of this state
  * directory left is removed before the first guest, and nothing else is ever changed: no existing
- * link, address, route, table or sysctl of the host.
+ * link, address, route, table or sysctl of the host. It all is in the host's network, or in a namespace
+ * of unid's own (namespace.h).
  *
  *     guest ── tap (isolated port) ──┬ bridge ──┬─ gateway address ── unid, dnsmasq
  *     guest ── tap (isolated port) ──┘          ├─ virtual addresses ── listeners of unid's
@@ -29,7 +30,8 @@
  *
  * Loop thread throughout; the kernel is spoken to on one worker thread. Where things are: plumb.c
  * what is asked, link.c taps and bridges (rtnetlink), segment.c which tap is on which bridge, rules.c
- * the firewall (libnftables), addr.c addresses, targets.c what guests may connect to, listen.c where that arrives, dnsmasq.c DHCP and DNS.
+ * the firewall (libnftables), addr.c addresses, targets.c what guests may connect to, listen.c where that
+ * arrives, dnsmasq.c DHCP and DNS, namespace.c a network for who is not root.
  */
 #ifndef UNID_NETPLUMB_NET_H
 #define UNID_NETPLUMB_NET_H
@@ -53,14 +55,16 @@ enum {
 };
 
 struct netplumb;
+struct net_namespace; /* namespace.h */
 
 struct netplumb_spec {
-    struct un_loop *loop;   /* kept until net_close */
-    const char *state_dir;  /* its name gives the instance's name, so that two unids do not meet */
-    const char *range;      /* "10.87.0.0/16": the gateway is its first address; /8 to /29 */
-    uid_t tap_owner;        /* who may open the taps: the user that QEMU runs as */
-    uint32_t linger_ms;     /* how long an idle tap is kept; 0: NET_LINGER_MS */
-    uint32_t segment_ports; /* guests on one bridge; 0: NET_SEGMENT_PORTS */
+    struct un_loop *loop;  /* kept until net_close */
+    const char *state_dir; /* its name gives the instance's name, so that two unids do not meet */
+    const char *range;     /* "10.87.0.0/16": the gateway is its first address; /8 to /29 */
+    uid_t tap_owner;       /* who may open the taps: the user that QEMU runs as */
+    struct net_namespace *ns; /* where it all is to be, kept until net_close; NULL: the host's */
+    uint32_t linger_ms;       /* how long an idle tap is kept; 0: NET_LINGER_MS */
+    uint32_t segment_ports;   /* guests on one bridge; 0: NET_SEGMENT_PORTS */
     /* A guest has opened a connection to an endpoint that its wish allows. Takes `fd`, a connected
      * non-blocking socket; `arg` is that of the guest's net_attach. NULL: none is allowed. */
     void (*on_open)(void *arg, const struct un_endpoint *to, int fd);
@@ -109,6 +113,10 @@ int net_change(struct net_link *link, const struct net_wish *wish, net_attach_cb
 
 /* Takes the link. Whoever had the tap open (QEMU) has closed it. */
 void net_detach(struct net_link *link);
+
+/* Gives a TCP socket (non-blocking, close-on-exec) with which guests can be reached, or a negative errno.
+ * NULL: QEMU's user network, whose guests are behind ports of the host's loopback. */
+int net_guest_socket(struct netplumb *np);
 
 struct net_stats {
     unsigned attached, idle; /* links in use; kept for the next guest */

@@ -28,6 +28,7 @@
 #include "netplumb/dnsmasq.h"
 #include "netplumb/link.h"
 #include "netplumb/listen.h"
+#include "netplumb/namespace.h"
 #include "netplumb/net.h"
 #include "netplumb/rules.h"
 #include "netplumb/segment.h"
@@ -65,6 +66,7 @@ struct netplumb {
     struct net_names names;
     struct net_range range;
     uid_t tap_owner;
+    struct net_namespace *ns; /* where all of this is; NULL: the host's network */
     uint64_t linger_us;
     struct un_workers *worker;
     struct un_loop *loop;
@@ -184,7 +186,9 @@ static void on_connection(void *arg, struct net_port *port, uint32_t guest, int 
 static int open_port(void *arg, struct net_port *port, struct un_error *err)
 {
     struct netplumb *np = arg;
-    return net_listener_open(np->loop, port, on_connection, np, err);
+    const struct net_listener_user user = {
+        .loop = np->loop, .ns = np->ns, .cb = on_connection, .arg = np};
+    return net_listener_open(&user, port, err);
 }
 
 static void close_port(void *arg, struct net_port *port)
@@ -201,6 +205,7 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
     net_names_init(&np->names, spec->state_dir);
     np->tap_owner = spec->tap_owner;
     np->loop = spec->loop;
+    np->ns = spec->ns;
     np->linger_us = (spec->linger_ms ? spec->linger_ms : NET_LINGER_MS) * UINT64_C(1000);
     np->clearing.np = np;
     np->on_open = spec->on_open;
@@ -209,7 +214,8 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
     un_list_init(&np->idle);
     un_timer_init(&np->linger, spec->loop, on_linger, np);
     const struct net_targets_user ports = {.open = open_port, .close = close_port, .arg = np};
-    const struct net_dnsmasq_user lists = {.hosts = write_hosts, .leases = write_leases, .arg = np};
+    const struct net_dnsmasq_user lists = {
+        .hosts = write_hosts, .leases = write_leases, .arg = np, .ns = np->ns};
     net_targets_init(&np->targets, &np->range, &ports);
     int rc = net_range_init(&np->range, spec->range, err);
     if (rc == 0 && !(np->guests = calloc(np->range.size, sizeof(struct link *)))) {
@@ -348,6 +354,10 @@ static int run_reconcile(struct netplumb *np, struct un_error *err)
 static int run(struct un_job *job, struct un_error *err)
 {
     struct request *req = un_container_of(job, struct request, job);
+    int rc = net_namespace_join(req->np->ns); /* it may be another thread than the last time */
+    if (rc < 0) {
+        return un_error_errno(err, rc, "join unid's network namespace");
+    }
     switch (req->op) {
     case OP_MAKE:
         return run_make(req, err);
@@ -650,6 +660,11 @@ void net_detach(struct net_link *pub)
     }
 }
 
+int net_guest_socket(struct netplumb *np)
+{
+    return net_namespace_socket(np ? np->ns : NULL);
+}
+
 void net_get_stats(const struct netplumb *np, struct net_stats *ret)
 {
     *ret = (struct net_stats){
@@ -688,7 +703,8 @@ void net_close(struct netplumb *np)
         link_free(link);
     }
     struct un_error err = UN_ERROR_INIT;
-    if (np->made && clear(np, &err) < 0) {
+    /* A namespace goes with all that is in it. */
+    if (np->made && !np->ns && clear(np, &err) < 0) {
         un_log(UN_LOG_WARN, "network not removed in full", "error", err.text);
     }
     net_rules_free(np->rules);

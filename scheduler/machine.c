@@ -1,5 +1,4 @@
 /* machine.c - machine images, as the driver of services wants them. */
-#include <elf.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -130,18 +129,12 @@ static const char *format_of(const struct image_mapping *m)
     return m->size >= 4 && memcmp(m->data, "QFI\xfb", 4) == 0 ? "qcow2" : "raw";
 }
 
-/* QEMU loads neither multiboot 2 nor 64-bit ELF files of multiboot 1. */
 static enum hv_machine_boot boot_of(enum image_kind kind, const struct image_mapping *m)
 {
-    const uint8_t *bytes = m->data;
-    bool elf64 =
-        m->size > EI_CLASS && memcmp(bytes, ELFMAG, SELFMAG) == 0 && bytes[EI_CLASS] == ELFCLASS64;
-
     if (kind == IMAGE_DISK) {
         return HV_BOOT_DISK;
     }
-    return kind == IMAGE_MULTIBOOT2 || (kind == IMAGE_MULTIBOOT1 && elf64) ? HV_BOOT_MULTIBOOT
-                                                                           : HV_BOOT_KERNEL;
+    return image_needs_loader(kind, m->data, m->size) ? HV_BOOT_MULTIBOOT : HV_BOOT_KERNEL;
 }
 
 static int path_of(const struct image_mapping *m, char *ret, size_t size, struct un_error *err)

@@ -380,7 +380,7 @@ static void send_request(struct hv_vm *vm, bool is_connected)
     struct sockaddr *addr = (struct sockaddr *)&vm->mc->addr;
     int one = 1;
     if (!vm->bev) {
-        connection_end(vm, HV_EXIT_LOST, "out of memory");
+        connection_end(vm, HV_EXIT_LOST, "no socket: out of memory or descriptors");
         return;
     }
     bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm);
@@ -395,16 +395,11 @@ static void send_request(struct hv_vm *vm, bool is_connected)
     setsockopt(bufferevent_getfd(vm->bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-static struct bufferevent *new_socket(struct hv_vm *vm)
-{
-    return bufferevent_socket_new(un_loop_base(vm->drv->loop), -1, BEV_OPT_CLOSE_ON_FREE);
-}
-
 /* The machine had closed the connection before it saw the request. */
 static void connect_anew(struct hv_vm *vm)
 {
     bufferevent_free(vm->bev);
-    vm->bev = new_socket(vm);
+    vm->bev = machine_socket(vm->mc);
     vm->reused = vm->peer_closed = false;
     send_request(vm, false);
 }
@@ -421,7 +416,7 @@ void connection_assign(struct hv_vm *vm, struct machine *mc)
     } else {
         vm->bev = vm->repeatable ? keep_take(mc) : NULL;
         vm->reused = vm->bev;
-        vm->bev = vm->bev ? vm->bev : new_socket(vm);
+        vm->bev = vm->bev ? vm->bev : machine_socket(mc);
     }
     if (vm->raw && vm->bev) {
         stream_assign(vm, is_probed);

@@ -151,6 +151,9 @@ static void ready(struct machine *mc, bool proven)
     mc->proven = proven;
     mc->idle_us = un_loop_now_us(mc->sv->drv->loop);
     un_timer_cancel(&mc->timer);
+    if (mc->sv->waiting_count == 0) {
+        close_probe(mc); /* its guest may close it just when a request comes at last */
+    }
     set_state(mc, MACHINE_READY);
     if (proven) {
         service_proved(mc->sv);
@@ -177,12 +180,22 @@ static void on_probe(struct bufferevent *bev, short what, void *arg)
     }
 }
 
+struct bufferevent *machine_socket(const struct machine *mc)
+{
+    struct hv_driver *drv = mc->sv->drv;
+    un_autoclose int fd = net_guest_socket(drv->net);
+    struct bufferevent *bev =
+        fd < 0 ? NULL : bufferevent_socket_new(un_loop_base(drv->loop), fd, BEV_OPT_CLOSE_ON_FREE);
+    fd = bev ? -1 : fd;
+    return bev;
+}
+
 /* Each attempt has a socket of its own: a SYN that was lost is repeated by the kernel after a second
  * only. */
 static void try_connect(struct machine *mc)
 {
     close_probe(mc);
-    mc->probe = bufferevent_socket_new(un_loop_base(mc->sv->drv->loop), -1, BEV_OPT_CLOSE_ON_FREE);
+    mc->probe = machine_socket(mc);
     if (!mc->probe) {
         return;
     }

@@ -133,12 +133,15 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
     sv->spec = (struct hv_machine_spec){.boot = config->boot,
                                         .type = sv->flavor->type,
                                         .acpi = sv->flavor->acpi,
+                                        .virtio1 = sv->flavor->virtio1,
+                                        .one_ioapic = sv->flavor->one_ioapic,
                                         .mem_bytes = config->mem_bytes};
     if (config->boot == HV_BOOT_DISK && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
     }
     sv->injectable = config->boot == HV_BOOT_KERNEL && config->volume_count == 0 &&
-                     sv->spec.type == HV_MACHINE_MICROVM && config->image &&
+                     sv->spec.type == HV_MACHINE_MICROVM && !sv->spec.virtio1 &&
+                     !sv->spec.one_ioapic && config->image &&
                      hv_pvh_check(config->image, config->image_len, NULL) == 0;
 }
 
@@ -178,7 +181,7 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
             return un_error_set(
                 err, -ENOTSUP,
                 "machine images connect to nothing from QEMU's user network, and this function has "
-                "egress: run unid as root (see unictl doctor), or deploy it without --egress");
+                "egress: see unictl doctor for what is missing, or deploy it without --egress");
         }
         const struct hv_flavor *flavor = config->flavor
                                              ? hv_flavor_find(config->flavor)

@@ -153,6 +153,8 @@ void machine_start(struct machine *mc);
  * else LOST. */
 void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why);
 const char *machine_state_name(enum machine_state state);
+/* A socket with which the machine can be reached, not connected. NULL: out of memory or descriptors. */
+struct bufferevent *machine_socket(const struct machine *mc);
 /* It took a connection but does not listen after all: back to STARTING, with a request less. */
 void machine_doubt(struct machine *mc);
 /* Its connection is broken off or was closed: one request less. */

@@ -3,7 +3,6 @@
 #include "hypervisor/kvm/jail.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
@@ -22,6 +21,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/userns.h"
 
 /* Address space of a monitor beside guest memory: its program, stack and kvm_run come to 1 MiB. */
 #define OWN_SPACE (UINT64_C(16) << 20)
@@ -33,18 +33,9 @@ static uint16_t failed(int rc)
     return rc < 0 ? (uint16_t)errno : 0;
 }
 
-static int write_file(const char *path, const char *text)
+static uint16_t enter_user_namespace(void)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return -1;
-    }
-    size_t len = strlen(text);
-    ssize_t n = write(fd, text, len);
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return n == (ssize_t)len ? 0 : -1;
+    return (uint16_t)-un_userns_enter();
 }
 
 static int become(const struct jail_spec *spec)
@@ -57,30 +48,13 @@ static int become(const struct jail_spec *spec)
     return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
 
-/* A namespace in which the own user is the only one there is. */
-static int own_user_namespace(void)
-{
-    char uid_map[64], gid_map[64];
-    snprintf(uid_map, sizeof(uid_map), "%u %u 1", geteuid(), geteuid());
-    snprintf(gid_map, sizeof(gid_map), "%u %u 1", getegid(), getegid());
-    if (unshare(CLONE_NEWUSER) < 0) {
-        return -1;
-    }
-    if (write_file("/proc/self/setgroups", "deny") < 0 ||
-        write_file("/proc/self/uid_map", uid_map) < 0 ||
-        write_file("/proc/self/gid_map", gid_map) < 0) {
-        return -1;
-    }
-    return 0;
-}
-
 /* Whether the unprivileged user may make a user namespace; tried, because several settings and
  * security modules forbid it each in its own way. */
 static int trial(const struct jail_spec *spec)
 {
     pid_t pid = fork();
     if (pid == 0) {
-        _exit(become(spec) < 0 || own_user_namespace() < 0 ? errno : 0);
+        _exit(become(spec) < 0 ? errno : enter_user_namespace());
     }
     int status;
     if (pid < 0 || waitpid(pid, &status, 0) < 0) {
@@ -123,7 +97,7 @@ void jail_enter(const struct jail_spec *spec, uint16_t layers[VMM_LAYERS])
         layers[VMM_LAYER_UID] = failed(become(spec));
     }
     if (early) {
-        layers[VMM_LAYER_USER_NS] = failed(own_user_namespace());
+        layers[VMM_LAYER_USER_NS] = enter_user_namespace();
     }
     for (size_t i = 0; i < UN_ARRAY_SIZE(spaces); i++) {
         layers[spaces[i].layer] = failed(unshare(spaces[i].flag));

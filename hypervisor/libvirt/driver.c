@@ -298,6 +298,8 @@ static int lv_open(const struct hv_driver_spec *spec, struct hv_driver **ret, st
     set_environment(drv);
     drv->host.place = &drv->place;
     drv->host.uri = drv->uri;
+    drv->host.join_net = spec->join_net;
+    drv->host.join_arg = spec->join_arg;
     drv->clean_job.run = clean_run;
     drv->clean_job.done = clean_done;
     un_workers_submit(drv->makers, &drv->clean_job);

@@ -488,13 +488,24 @@ static int park(struct lv_shell *s, uint64_t mem_bytes, struct un_error *err)
     return rc < 0 ? rc : lv_inject_park(s, err);
 }
 
+/* libvirt opens the tap, and starts QEMU, on the thread that asks it to. */
+static int join_net(struct lv_host *h, const struct hv_machine_spec *spec, struct un_error *err)
+{
+    int rc = spec->net == HV_NET_TAP && h->join_net ? h->join_net(h->join_arg) : 0;
+    return rc < 0 ? un_error_errno(err, rc, "join the network of taps") : 0;
+}
+
 int lv_shell_create_machine(struct lv_host *h, const char *accelerator,
                             const struct hv_machine_spec *spec, struct lv_shell *ret,
                             struct un_error *err)
 {
     struct lv_shell s = {.host = h, .pidfd = -1, .sock = -1};
+    int rc = join_net(h, spec, err);
+    if (rc < 0) {
+        return rc;
+    }
     snprintf(s.name, sizeof(s.name), "%s%u", h->place->prefix, atomic_fetch_add(&domain_serial, 1));
-    int rc = start_machine(&s, accelerator, spec, err);
+    rc = start_machine(&s, accelerator, spec, err);
     rc = rc < 0 ? rc : find_process(&s, err);
     rc = rc < 0 ? rc : connect_doorbell(&s, err);
     rc = rc < 0 || spec->boot != HV_BOOT_SHELL ? rc : park(&s, spec->mem_bytes, err);

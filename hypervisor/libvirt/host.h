@@ -18,8 +18,10 @@ enum { LV_MACHINE_DISKS = 4 }; /* of one machine */
 
 struct lv_host {
     struct lv_place *place;
-    const char *uri; /* NULL: embedded */
-    void *conn;      /* virConnectPtr */
+    const char *uri;            /* NULL: embedded */
+    void *conn;                 /* virConnectPtr */
+    int (*join_net)(void *arg); /* hv_driver_spec's */
+    void *join_arg;
     char emulator[LV_PATH_SIZE];
     char run[LV_PATH_SIZE]; /* the same QEMU, as domains call it */
 };

@@ -175,13 +175,37 @@ static int append_user_net(const struct hv_machine_spec *m, struct un_buf *out)
     }
     int rc =
         un_buf_printf(out,
-                      "<qemu:commandline><qemu:arg value='-netdev'/>"
+                      "<qemu:arg value='-netdev'/>"
                       "<qemu:arg value='user,id=user0,restrict=on,"
                       "hostfwd=tcp:127.0.0.1:%u-:%u'/><qemu:arg value='-device'/>"
                       "<qemu:arg value='%s,id=" LV_USER_CARD ",netdev=user0%s",
                       m->host_port, m->guest_port, types[m->type].user_card, m->mac ? ",mac=" : "");
     rc = rc < 0 || !m->mac ? rc : lv_xml_append_escaped(out, m->mac);
-    return rc < 0 ? rc : un_buf_append_str(out, "'/></qemu:commandline>");
+    return rc < 0 ? rc : un_buf_append_str(out, "'/>");
+}
+
+/* What QEMU has and libvirt 9.0 has no words for. A further -machine adds to libvirt's own (measured with QEMU
+ * 7.2). */
+static int append_qemu_words(const struct hv_machine_spec *m, struct un_buf *out)
+{
+    bool microvm = m->type == HV_MACHINE_MICROVM;
+    bool virtio1 = microvm && m->virtio1, one = microvm && m->one_ioapic;
+    if (m->net != HV_NET_USER && !virtio1 && !one) {
+        return 0;
+    }
+    int rc = un_buf_append_str(out, "<qemu:commandline>");
+    if (virtio1) {
+        rc = rc < 0 ? rc
+                    : un_buf_append_str(out, "<qemu:arg value='-global'/>"
+                                             "<qemu:arg value='virtio-mmio.force-legacy=false'/>");
+    }
+    if (one) {
+        rc = rc < 0 ? rc
+                    : un_buf_append_str(out, "<qemu:arg value='-machine'/>"
+                                             "<qemu:arg value='ioapic2=off'/>");
+    }
+    rc = rc < 0 ? rc : append_user_net(m, out);
+    return rc < 0 ? rc : un_buf_append_str(out, "</qemu:commandline>");
 }
 
 static int check(const struct hv_machine_spec *m)
@@ -225,6 +249,6 @@ int lv_xml_build_machine(const struct lv_machine_xml_spec *spec, struct un_buf *
                                          "<on_reboot>destroy</on_reboot>"
                                          "<on_crash>destroy</on_crash>");
     rc = rc < 0 ? rc : append_devices(spec, xen, out);
-    rc = rc < 0 || xen ? rc : append_user_net(m, out);
+    rc = rc < 0 || xen ? rc : append_qemu_words(m, out);
     return rc < 0 ? rc : un_buf_append_str(out, "</domain>");
 }

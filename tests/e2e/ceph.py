@@ -3,7 +3,7 @@ storage daemon that keeps its objects in memory, and the S3 gateway (RGW), all o
 
     ceph.py DIRECTORY     starts one, prints how to reach it, ends it with the end of its input
 
-Nothing is replicated, nothing is on disk but logs and keys, and all ports are chosen by the kernel.
+Nothing is replicated, nothing is on disk but logs and keys, and all ports are free ones.
 """
 
 import json
@@ -11,13 +11,14 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 import uuid
+
+from harness import free_port
 
 AWS = "/usr/bin/aws"  # Debian's, whatever else is in the path
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool", AWS)
@@ -67,12 +68,6 @@ rgw enable quota threads = false
 def missing():
     """What is not installed; empty when a store can be started."""
     return [p for p in PROGRAMS if not shutil.which(p)]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Store:

@@ -8,7 +8,7 @@ import pytest
 
 import harness
 
-TEST_S = 120
+TEST_S = 300  # a machine may be slow; no test waits for ever
 
 
 def pytest_configure(config):
@@ -72,6 +72,14 @@ def unid(make_unid):
 def shared(tmp_path_factory):
     with harness.Daemon(tmp_path_factory.mktemp("unid")) as daemon:
         yield daemon
+
+
+@pytest.fixture
+def gate():
+    """What calls wait for (harness.Gate); open at the end, so that none is left."""
+    one = harness.Gate()
+    yield one
+    one.close()
 
 
 _numbers = itertools.count(1)

@@ -5,15 +5,18 @@ Only the standard library. A Daemon is one state directory; it can be started, e
 number of times. Nothing here knows what a route answers.
 """
 
+import contextlib
 import dataclasses
 import http.client
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -22,8 +25,8 @@ UNID = BUILD / "bin" / "unid"
 UNICTL = BUILD / "bin" / "unictl"
 EXAMPLES = BUILD / "guest" / "examples"
 
-READY_S = 30  # a sanitized daemon on a busy machine
-ANSWER_S = 30
+READY_S = 60  # a sanitized daemon on a busy machine
+ANSWER_S = 60
 
 # Every (method, path, status) that was asked and answered; test_zz_openapi.py holds it against
 # the document.
@@ -43,6 +46,16 @@ def wait_for(condition, what, seconds=ANSWER_S):
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds} s")
         time.sleep(0.005)
+
+
+def free_port():
+    """A port of loopback that nobody uses, out of the range from which the kernel gives ports to those that do not
+    ask for one (Linux, Documentation/networking/ip-sysctl.rst): nobody gets it by chance before it is used."""
+    low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10000, max(low, 20000))
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def sdk_image(salt=b"", size=0, base=0x200000):
@@ -297,6 +310,8 @@ class Daemon:
             try:
                 connection.request(method, path, body, headers, encode_chunked=chunked)
             except (BrokenPipeError, ConnectionResetError):
+                if connection.sock is None:
+                    raise  # not even connected
                 # Refused before it was sent whole; the refusal must be there to read.
                 connection._HTTPConnection__state = "Request-sent"
             response = connection.getresponse()
@@ -386,6 +401,44 @@ def unictl(*words, stdin=b"", env=None, timeout=60):
     for word in SANITIZER_WORDS:
         assert word not in err, err
     return Result(done.returncode, done.stdout, err)
+
+
+class Gate:
+    """Something that calls of functions wait for, for as long as a test wants: the fake guest's `net` waits for a
+    connection's end. Calls that come when it is open go through at once."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.opened = threading.Event()
+        self.held = []  # a connection each that came
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _ = self.listener.accept()
+                self.held.append(connection)
+                threading.Thread(target=self._hold, args=(connection,), daemon=True).start()
+
+    def _hold(self, connection):
+        with connection, contextlib.suppress(OSError):  # its function was ended
+            while connection.recv(4096):
+                pass
+            self.opened.wait()
+            connection.sendall(b"let through\n")
+
+    def deploy(self, unid, name, **config):
+        """A function whose calls run until open(), and answer "let through"."""
+        return unid.deploy(name, "net", self.address, "x", egress=[self.address], **config)
+
+    def open(self):
+        self.opened.set()
+
+    def close(self):
+        self.open()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
 
 def read_answer(sock, method="GET"):

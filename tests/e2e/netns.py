@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pathlib
 import socket
 import subprocess
 import threading
@@ -22,6 +23,14 @@ def need_namespace():
     """Skips the test where none can be made."""
     if subprocess.run(own_namespace() + ["true"], capture_output=True).returncode != 0:
         pytest.skip("no network namespace can be made here")
+
+
+def sleep_in(prefix):
+    """A process that only keeps its namespace, which is made when this returns."""
+    process = subprocess.Popen([*prefix, "sleep", "1000"])
+    comm = pathlib.Path(f"/proc/{process.pid}/comm")
+    harness.wait_for(lambda: comm.read_text() == "sleep\n", "the namespace is made")
+    return process
 
 
 def tapped(directory, flags=(), **more):

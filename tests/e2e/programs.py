@@ -61,7 +61,7 @@ def pixels(width=320, height=200):
 
 def host(command, data=b"", env=None):
     """Standard output of the program on the host; the file that it may have made there is removed."""
-    done = subprocess.run(command, input=data, capture_output=True, timeout=60, env=env or {}, check=False)
+    done = subprocess.run(command, input=data, capture_output=True, timeout=200, env=env or {}, check=False)
     pathlib.Path(DATABASE).unlink(missing_ok=True)
     assert done.returncode == 0, (command, done.returncode, done.stderr[-500:])
     return done.stdout
@@ -411,7 +411,7 @@ class Compiled:
         source.write_text(self.source)
         words = [w.format(out=out, source=source) for w in self.words]
         env = {**os.environ, "CGO_ENABLED": "0", "GOCACHE": str(directory / "go"), "GO111MODULE": "off"}
-        done = subprocess.run([compiler, *words], capture_output=True, timeout=110, env=env, check=False)
+        done = subprocess.run([compiler, *words], capture_output=True, timeout=250, env=env, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return out
 

@@ -10,6 +10,7 @@ import pytest
 
 import harness
 from harness import wait_for
+from test_gateway import waiting_call
 
 sys.path.insert(0, str(pathlib.Path(harness.ROOT) / "bench"))
 from load import herd, raise_limit, wakes  # noqa: E402 (the load generators of the bench)
@@ -45,8 +46,8 @@ def test_who_would_wait_too_long_is_told_when_to_come_back(make_unid):
     unid.deploy("slow", "sleep", "400", concurrency=1)
     for _ in range(8):
         unid.call("slow").ok()
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda _: unid.call("slow"), range(12)))
+    sockets = [waiting_call(unid, "slow") for _ in range(12)]
+    answers = [harness.read_answer(sock) for sock in sockets]
     refused = [a for a in answers if a.status == 429]
     assert len(refused) >= 8 and {a.status for a in answers} == {200, 429}
     for answer in refused:
@@ -55,7 +56,7 @@ def test_who_would_wait_too_long_is_told_when_to_come_back(make_unid):
         assert queued < 300, "told before it has waited"
 
 
-def test_reserved_places_are_checked_shown_and_kept(make_unid):
+def test_reserved_places_are_checked_shown_and_kept(make_unid, gate):
     unid = make_unid(["--memory", "256", "--pool-min", "0"]).start()
     digest = unid.push()
     shown = unid.deploy("vip", "hello", image=digest, concurrency=2, reserved_concurrency=2)
@@ -71,13 +72,14 @@ def test_reserved_places_are_checked_shown_and_kept(make_unid):
     assert "reserved_concurrency" in detail and "256 MiB" in detail
     more = {"image": digest, "concurrency": 1, "reserved_concurrency": 2}
     assert "concurrency" in unid.put("/api/v1/functions/other", more).problem(400)["detail"]
-    unid.deploy("flood", "sleep", "3000", image=digest)
+    gate.deploy(unid, "flood", image=digest)
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         flood = [pool.submit(unid.call, "flood") for _ in range(6)]
         wait_for(lambda: len([i for i in unid.instances() if i["state"] == "running"]) == 2, "two")
         for _ in range(5):
             assert harness.timing(unid.call("vip").ok())["queue"] < 1000
         assert len([i for i in unid.instances() if i["function"] == "flood"]) == 2
+        gate.open()
         for answer in flood:
             answer.result().ok()
     unid.stop()

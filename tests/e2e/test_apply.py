@@ -11,7 +11,7 @@ import harness
 def daemon(tmp_path_factory):
     daemon = harness.Daemon(tmp_path_factory.mktemp("unid"), driver="fake").start()
     yield daemon
-    assert daemon.stop(20) == 0, daemon.log()[-3000:]
+    assert daemon.stop() == 0, daemon.log()[-3000:]
 
 
 @pytest.fixture

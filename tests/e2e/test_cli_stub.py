@@ -33,7 +33,7 @@ class Stub:
             except OSError:
                 return
             with connection:
-                connection.settimeout(20)
+                connection.settimeout(harness.ANSWER_S)
                 head = self.read_head(connection)
                 if not head:
                     continue
@@ -271,7 +271,7 @@ def test_answer_is_shown_while_standard_input_is_still_open(stub):
         process.stdin.flush()
         assert process.stdout.readline() == word
     process.stdin.close()
-    assert process.wait(20) == 0
+    assert process.wait(harness.ANSWER_S) == 0
     process.stdout.close()
 
 
@@ -444,7 +444,7 @@ def test_logs_follow_prints_each_line_as_it_comes(stub):
         line = json.dumps({"at": "T", "invocation_id": "I", "text": "one"}).encode() + b"\n"
         connection.sendall(b"%x\r\n%s\r\n" % (len(line) - 9, line[:-9]))
         connection.sendall(b"9\r\n%s\r\n" % line[-9:])
-        assert release.wait(20)
+        assert release.wait(harness.ANSWER_S)
         connection.sendall(b"0\r\n\r\n")
 
     stub.answers = [stream]
@@ -453,7 +453,7 @@ def test_logs_follow_prints_each_line_as_it_comes(stub):
     )
     assert process.stdout.readline() == b"T  I  one\n"
     release.set()
-    assert process.wait(20) == 0
+    assert process.wait(harness.ANSWER_S) == 0
     process.stdout.close()
 
 
@@ -763,7 +763,7 @@ def test_progress_bar_appears_on_a_terminal_after_a_second(stub, tmp_path):
     except OSError:
         pass
     os.close(ours)
-    assert process.wait(20) == 0
+    assert process.wait(harness.ANSWER_S) == 0
     assert process.stdout.read() == b"sha256:" + b"0" * 64 + b"\n"
     process.stdout.close()
     assert b"\rprog [" in shown and b"% " in shown and shown.endswith(b"\r\x1b[K")

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 import harness
-from test_programs import free_port, real  # noqa: F401
+from harness import free_port
+from test_programs import real  # noqa: F401
 
 EXAMPLES = harness.ROOT / "examples"
 NEEDS = {
@@ -44,7 +45,7 @@ def run_readme(text, daemon, where, replaced):
         "PATH": f"{harness.UNICTL.parent}:/usr/bin:/bin",
     }
     done = subprocess.run(
-        ["sh", "-c", script], cwd=where, env=env, capture_output=True, text=True, timeout=100, check=False
+        ["sh", "-c", script], cwd=where, env=env, capture_output=True, text=True, timeout=250, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done

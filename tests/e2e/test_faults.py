@@ -215,7 +215,7 @@ def test_disk_without_a_byte_left_refuses_writes_and_serves_calls(cramped, small
 def test_deploy_that_fails_gives_its_ports_back(unid):
     unid.may_log_errors = True
     digest = unid.push()
-    port = a_free_port()
+    port = harness.free_port()
     body = {"image": digest, "args": ["echo"], "publish": [str(port)]}
     restart(unid, "store.commit=ENOSPC@2+")
     unid.put("/api/v1/functions/f", body).problem(507)
@@ -247,8 +247,3 @@ def test_private_name_without_memory_is_a_failed_connection(unid, fault):
     assert first.status in (200, 502), first.status
     assert not first.body.endswith(b"x")
     assert unid.get("/fn/caller").ok().body.endswith(b"x")
-
-
-def a_free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]

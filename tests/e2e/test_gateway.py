@@ -2,6 +2,7 @@
 draining."""
 
 import datetime
+import re
 import socket
 import threading
 import time
@@ -33,6 +34,11 @@ def calls_at_once(daemon, name, count, body=b""):
 
 def running(daemon, name):
     return [i for i in daemon.instances() if i["function"] == name and i["state"] == "running"]
+
+
+def waiting(daemon):
+    """How many calls wait for a VM."""
+    return int(re.search(r"^unid_waiting (\d+)$", daemon.get("/metrics").ok().body.decode(), re.M)[1])
 
 
 def waiting_call(daemon, name, body=b""):
@@ -328,7 +334,7 @@ def test_timeout_is_504(shared, name):
 
 
 def test_timeout_counts_from_the_start_of_the_run_not_of_the_wait(shared, name):
-    shared.deploy(name, "sleep", "400", timeout_ms=700, concurrency=1)
+    shared.deploy(name, "sleep", "600", timeout_ms=1500, concurrency=1)
     answers = calls_at_once(shared, name, 3)()
     assert [a.status for a in answers] == [200] * 3
 
@@ -359,33 +365,36 @@ def most_at_once(receipts):
     return most
 
 
-def test_no_more_than_concurrency_run_at_once(shared, name):
-    shared.deploy(name, "sleep", "150", concurrency=2)
+def test_no_more_than_concurrency_run_at_once(shared, name, gate):
+    gate.deploy(shared, name, concurrency=2)
     join = calls_at_once(shared, name, 6)
-    most = 0
-    for _ in range(20):
-        most = max(most, len(running(shared, name)))
-        time.sleep(0.01)
+    wait_for(lambda: len(running(shared, name)) == 2, "two run")
+    wait_for(lambda: waiting(shared) == 4, "four wait")
+    assert len(running(shared, name)) == 2
+    gate.open()
     answers = join()
-    assert most <= 2
     assert [a.status for a in answers] == [200] * 6
     assert most_at_once([unid_receipt(shared, a) for a in answers]) == 2
 
 
-def test_each_request_has_a_vm_of_its_own(shared, name):
-    shared.deploy(name, "sleep", "300", concurrency=8)
+def test_each_request_has_a_vm_of_its_own(shared, name, gate):
+    gate.deploy(shared, name, concurrency=8)
     join = calls_at_once(shared, name, 5)
     wait_for(lambda: len({i["id"] for i in running(shared, name)}) == 5, "five run at once")
+    gate.open()
     assert [a.status for a in join()] == [200] * 5
 
 
-def test_full_queue_is_429_with_retry_after(make_unid):
+def test_full_queue_is_429_with_retry_after(make_unid, gate):
     unid = make_unid(flags=["--set", "limits.queue_per_function=2"]).start()
-    unid.deploy("f", "sleep", "1500", concurrency=1)
-    answers = calls_at_once(unid, "f", 8)()
-    refused = [a for a in answers if a.status == 429]
-    assert len(refused) == 5 and sum(a.status == 200 for a in answers) == 3
+    gate.deploy(unid, "f", concurrency=1)
+    served = calls_at_once(unid, "f", 3)
+    wait_for(lambda: running(unid, "f") and waiting(unid) == 2, "the queue is full")
+    refused = calls_at_once(unid, "f", 5)()
+    gate.open()
+    assert [a.status for a in served()] == [200] * 3
     for answer in refused:
+        assert answer.status == 429
         assert answer.problem()["outcome"] == "queue-full"
         assert int(answer.headers["Retry-After"]) >= 1
     answer = unid.post("/api/v1/functions/f/invocations")
@@ -398,11 +407,8 @@ def test_invocations_are_refused_in_the_same_way(make_unid):
     first = waiting_call(unid, "f")
     wait_for(lambda: running(unid, "f"), "the first runs")
     second = waiting_call(unid, "f")
-
-    def refused():
-        return unid.request("POST", "/api/v1/functions/f/invocations", timeout=1).status == 429
-
-    wait_for(refused, "the third is refused")
+    wait_for(lambda: waiting(unid) == 1, "the second waits")
+    unid.post("/api/v1/functions/f/invocations").problem(429)
     first.close()
     second.close()
 
@@ -425,9 +431,7 @@ def test_client_that_leaves_frees_its_vm_and_its_place(shared, name):
     mine = running(shared, name)[0]["id"]
     second = waiting_call(shared, name)
     first.close()
-    wait_for(
-        lambda: running(shared, name) and running(shared, name)[0]["id"] != mine, "the second runs"
-    )
+    wait_for(lambda: {i["id"] for i in running(shared, name)} - {mine}, "the second runs")
     second.close()
     wait_for(lambda: not running(shared, name), "nothing runs")
     receipts = wait_for(
@@ -439,13 +443,15 @@ def test_client_that_leaves_frees_its_vm_and_its_place(shared, name):
     assert {r["outcome"] for r in receipts} == {"cancelled"}
 
 
-def test_client_that_leaves_while_waiting_never_gets_a_vm(shared, name):
-    shared.deploy(name, "sleep", "500", concurrency=1)
+def test_client_that_leaves_while_waiting_never_gets_a_vm(shared, name, gate):
+    gate.deploy(shared, name, concurrency=1)
     first = waiting_call(shared, name)
     wait_for(lambda: running(shared, name), "the first runs")
     second = waiting_call(shared, name)
-    time.sleep(0.05)
+    wait_for(lambda: waiting(shared) == 1, "the second waits")
     second.close()
+    wait_for(lambda: waiting(shared) == 0, "it has left")
+    gate.open()
     assert read_answer(first).status == 200
     first.close()
     receipts = wait_for(
@@ -458,13 +464,14 @@ def test_client_that_leaves_while_waiting_never_gets_a_vm(shared, name):
     assert [r["phases"]["run_us"] for r in receipts if r["outcome"] == "cancelled"] == [0]
 
 
-def test_versions_already_running_go_on_after_a_deploy_and_removal(shared, name):
-    shared.deploy(name, "sleep", "500")
+def test_versions_already_running_go_on_after_a_deploy_and_removal(shared, name, gate):
+    gate.deploy(shared, name)
     join = calls_at_once(shared, name, 1)
     wait_for(lambda: running(shared, name), "it runs")
     shared.deploy(name, "hello")
     shared.delete(f"/api/v1/functions/{name}").ok(204)
-    assert join()[0].ok().body == b"slept\n"
+    gate.open()
+    assert join()[0].ok().body == b"let through\n"
 
 
 def test_shells_decay_to_the_minimum(make_unid):
@@ -489,18 +496,21 @@ def test_pool_keeps_its_minimum(make_unid):
 # --- the limit of connections ---------------------------------------------------------------------
 
 
-def test_clients_over_the_limit_of_connections_are_told_503(make_unid):
+def test_clients_over_the_limit_of_connections_are_told_503(make_unid, gate):
     unid = make_unid(flags=["--set", "http.max_connections=4"]).start()
-    unid.deploy("f", "sleep", "1000")
-    sockets = [waiting_call(unid, "f") for _ in range(8)]
-    answers = [read_answer(sock) for sock in sockets]
-    assert None not in answers, [a and a.status for a in answers]
-    assert sorted(a.status for a in answers) == [200] * 4 + [503] * 4
-    for answer in answers:
-        if answer.status == 503:
-            answer.problem()
-            assert int(answer.headers["Retry-After"]) >= 1
-            assert answer.headers["Connection"] == "close"
+    gate.deploy(unid, "f")
+    sockets = [waiting_call(unid, "f") for _ in range(4)]
+    wait_for(lambda: len(gate.held) == 4, "four run")
+    over = [waiting_call(unid, "f") for _ in range(4)]
+    for sock in over:
+        answer = read_answer(sock)
+        assert answer is not None and answer.status == 503, answer
+        answer.problem()
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert answer.headers["Connection"] == "close"
+        sock.close()
+    gate.open()
+    assert [read_answer(sock).status for sock in sockets] == [200] * 4
     # Those that were served are idle now; they make room.
     for _ in range(8):
         unid.get("/api/v1/functions/f").ok()
@@ -524,8 +534,8 @@ def test_connections_that_are_kept_warm_make_room(make_unid):
 # --- draining -------------------------------------------------------------------------------------
 
 
-def test_sigterm_lets_running_requests_finish(unid):
-    unid.deploy("f", "sleep", "800")
+def test_sigterm_lets_running_requests_finish(unid, gate):
+    gate.deploy(unid, "f")
     keep = unid.connection()
     keep.request("GET", "/healthz")
     keep.getresponse().read()
@@ -533,12 +543,13 @@ def test_sigterm_lets_running_requests_finish(unid):
     wait_for(lambda: len(running(unid, "f")) == 3, "three run")
     unid.drain()
     assert closed(keep.sock)  # nobody waits for an answer there
+    gate.open()
     assert [a.status for a in join()] == [200] * 3
     assert unid.stop() == 0
 
 
-def test_draining_daemon_says_503_with_retry_after(unid):
-    unid.deploy("f", "sleep", "1500")
+def test_draining_daemon_says_503_with_retry_after(unid, gate):
+    gate.deploy(unid, "f")
     join = calls_at_once(unid, "f", 1)
     wait_for(lambda: running(unid, "f"), "it runs")
     idle = unid.raw()
@@ -553,13 +564,14 @@ def test_draining_daemon_says_503_with_retry_after(unid):
         assert int(answer.headers["Retry-After"]) >= 1
         assert answer.headers["Connection"] == "close"
     assert closed(idle)
+    gate.open()
     assert join()[0].status == 200
     assert unid.stop() == 0
 
 
-def test_request_that_has_come_when_draining_begins_is_answered(unid):
+def test_request_that_has_come_when_draining_begins_is_answered(unid, gate):
     """Each of many clients is told something, whatever it had got to at that instant."""
-    unid.deploy("f", "sleep", "1000")
+    gate.deploy(unid, "f")
     join = calls_at_once(unid, "f", 1)
     wait_for(lambda: running(unid, "f"), "it runs")
     request = b"GET /fn/f HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -573,6 +585,7 @@ def test_request_that_has_come_when_draining_begins_is_answered(unid):
     late = [unid.raw() for _ in range(20)]
     for sock in late:
         sock.sendall(request)
+    gate.open()
     for i, sock in enumerate(sockets[:40] + late):
         answer = read_answer(sock)
         assert answer is not None, f"client {i} is not answered"

@@ -12,7 +12,7 @@ from harness import closed, read_answer, wait_for
 def send(daemon, data):
     """Sends bytes on a connection of their own; gives everything that comes back until it is
     closed."""
-    with daemon.raw(timeout=10) as sock:
+    with daemon.raw() as sock:
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
         got = b""
@@ -182,7 +182,7 @@ def test_slow_head_is_cut_though_bytes_keep_coming(impatient):
 
 
 def test_idle_connection_is_closed(impatient):
-    with impatient.raw(timeout=10) as sock:
+    with impatient.raw() as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
         assert read_answer(sock).status == 200
         assert closed(sock)
@@ -190,7 +190,7 @@ def test_idle_connection_is_closed(impatient):
 
 def test_body_that_stands_still_is_given_up(impatient):
     impatient.deploy("f", "count")
-    with impatient.raw(timeout=10) as sock:
+    with impatient.raw() as sock:
         sock.sendall(b"POST /fn/f HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\nabc")
         answer = read_answer(sock)
         assert answer is None or answer.status in (400, 408)
@@ -200,7 +200,7 @@ def test_body_that_stands_still_is_given_up(impatient):
 
 def test_client_that_does_not_read_is_given_up(impatient):
     impatient.deploy("f", "size", "50000000")
-    with impatient.raw(timeout=15) as sock:
+    with impatient.raw() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(b"GET /fn/f HTTP/1.1\r\n" + HOST + b"\r\n")
         wait_for(
@@ -218,7 +218,7 @@ def test_many_idle_connections_do_not_hinder_others(shared):
             sock.sendall(b"GET /healthz HTTP/1.1\r\n")
         begun = time.monotonic()
         shared.get("/healthz").ok()
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
     finally:
         for sock in sockets:
             sock.close()

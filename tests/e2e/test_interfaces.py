@@ -26,7 +26,7 @@ def server(serve):
             except OSError:
                 return
             with connection, contextlib.suppress(OSError):
-                connection.settimeout(30)
+                connection.settimeout(harness.ANSWER_S)
                 serve(connection)
             ends.append(1)
 
@@ -322,9 +322,9 @@ def test_connections_end_with_the_invocation(shared, name):
         closed.set()
 
     with server(hold) as port:
-        shared.deploy(name, "net-hold", f"127.0.0.1:{port}", egress=[f"127.0.0.1:{port}"], timeout_ms=300)
+        shared.deploy(name, "net-hold", f"127.0.0.1:{port}", egress=[f"127.0.0.1:{port}"], timeout_ms=1500)
         shared.get(f"/fn/{name}").problem(504)
-        assert closed.wait(30)
+        assert closed.wait(harness.ANSWER_S)
 
 
 # --- system calls that are not there --------------------------------------------------------------

@@ -2,29 +2,24 @@
 a network namespace and over QEMU's user network without any rights; and machines that boot from a disk."""
 
 import json
-import os
-import pathlib
 import re
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 
 import pytest
 
 import harness
+import taps
 from harness import BUILD
-from netns import tapped
 from test_examples import blocks, run_readme
 from test_machine_disks import qcow2
-from test_machines import KERNEL, WAKE_S, push
+from test_machines import KERNEL, WAKE_S, asleep, push
 
 pytestmark = pytest.mark.libvirt
 
 EXAMPLE = harness.ROOT / "examples" / "linux-machine"
 FOLDER = BUILD / "linux-machine"  # the kernel is downloaded once
-NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -38,31 +33,27 @@ def linux():
 
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory):
-    with tapped(tmp_path_factory.mktemp("unid")) as daemon:
+    with taps.started("root", tmp_path_factory.mktemp("unid")) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def namespace(tmp_path_factory):
+    with taps.started("namespace", tmp_path_factory.mktemp("unid")) as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="module")
 def user():
-    """A daemon without rights; unid itself finds that it has none. Other users do not come into pytest's
-    folders."""
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="unid-user-"))
-    prefix = []
-    if os.geteuid() == 0:
-        os.chown(directory, NOBODY, NOBODY)
-        prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        if subprocess.run([*prefix, harness.UNID, "--version"], capture_output=True).returncode != 0:
-            shutil.rmtree(directory)
-            pytest.skip(f"another user cannot run {harness.UNID}")
-    env = {"HOME": str(directory), "XDG_RUNTIME_DIR": ""}
-    with harness.Daemon(directory, driver="fake", prefix=prefix, env=env) as daemon:
-        yield daemon
-    shutil.rmtree(directory)
+    """A daemon without rights, and without taps; unid itself finds that it has none."""
+    with taps.own_directory() as directory:
+        with taps.of_nobody(directory, tun="0600") as daemon:
+            yield daemon
 
 
-@pytest.fixture(params=["tap", "user"])
+@pytest.fixture(params=["tap", "namespace", "user"])
 def anyhow(request):
-    """Over either network."""
+    """Over each network."""
     return request.getfixturevalue(request.param)
 
 
@@ -121,7 +112,7 @@ def test_disks_come_in_their_order_and_volumes_stay(linux, user, tmp_path):
         idle_timeout_ms=300,
     )
     assert get(user, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nx\n"
-    time.sleep(1.5)  # it sleeps
+    asleep(user, "disks")
     assert get(user, "disks/cgi-bin/disks").ok(200).body == b"the disk told\nxx\n"
 
 
@@ -133,7 +124,8 @@ def test_readme_is_true(linux, user, tmp_path):
 
 
 def test_without_rights_a_wake_takes_no_seconds(user):
-    """QEMU repeats a first packet that was lost only after 6 s; a guest that boots in 30 ms is there at once."""
+    """QEMU repeats a first packet that was lost only after 6 s; a guest that boots in 30 ms is there long before,
+    on a slow machine too."""
     deploy(user, "fresh", KERNEL.read_bytes(), 64, append="ip={ip}/{prefix} port={port}", port=8080)
     took = []
     for _ in range(6):
@@ -141,7 +133,7 @@ def test_without_rights_a_wake_takes_no_seconds(user):
         assert get(user, "fresh/count").ok(200).body == b"0\n"
         took.append(time.monotonic() - begin)
         time.sleep(0.7)  # the next machine is made
-    assert statistics.median(took[1:]) < 0.5, took
+    assert statistics.median(took[1:]) < 3, took
 
 
 def test_without_rights_requests_share_a_machine(user):

@@ -4,13 +4,12 @@ daemon's own. What wakes it, what it answers, how it fails, what is left."""
 import struct
 import subprocess
 import threading
-import time
 
 import pytest
 
 import harness
-from harness import BUILD
-from netns import tapped
+import taps
+from harness import BUILD, wait_for
 
 pytestmark = pytest.mark.libvirt
 
@@ -19,9 +18,9 @@ CPIO = b"070701" + b"0" * 104 + b"TRAILER!!!\0\0\0\0"
 WAKE_S = 60  # libvirt, on a busy machine
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory):
-    with tapped(tmp_path_factory.mktemp("unid")) as daemon:
+@pytest.fixture(scope="module", params=taps.KINDS)
+def daemon(request, tmp_path_factory):
+    with taps.started(request.param, tmp_path_factory.mktemp("unid")) as daemon:
         yield daemon
 
 
@@ -40,9 +39,19 @@ def get(daemon, path):
     return daemon.get(f"/fn/{path}", unix=True, timeout=WAKE_S)
 
 
+def asleep(daemon, name):
+    """Waits until a function has no machine but one that was never started."""
+
+    def none():
+        items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+        return {i["state"] for i in items if i["function"] == name} <= {"paused"}
+
+    harness.wait_for(none, f"{name} sleeps", WAKE_S)
+
+
 def links(daemon):
-    """The names of the links in the daemon's namespace."""
-    command = ["nsenter", "-t", str(daemon.process.pid), "-n", "ip", "-o", "link"]
+    """The names of the links where the daemon's taps are."""
+    command = taps.in_guests_network(daemon, "ip", "-o", "link")
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {line.split(": ")[1].split("@")[0] for line in lines}
 
@@ -73,6 +82,13 @@ def test_the_herd_wakes_one_machine(daemon):
     assert len(answers) == 8 and len(set(answers)) == 1
 
 
+def test_a_flavor_whose_guests_know_virtio_1_only(daemon):
+    deploy(daemon, "modern", service=True, flavor="nanos")
+    assert get(daemon, "modern/").ok(200).body.startswith(b"hello from 10.87.")
+    wait_for(lambda: "netkernel: virtio 1" in daemon.unictl("logs", "modern").ok().text, "its log")
+    daemon.delete("/api/v1/functions/modern", unix=True)
+
+
 def test_without_service_each_request_gets_a_machine(daemon):
     deploy(daemon, "fresh")
     assert get(daemon, "fresh/count").ok(200).body == b"0\n"
@@ -82,7 +98,7 @@ def test_without_service_each_request_gets_a_machine(daemon):
 def test_an_idle_service_goes_and_comes_back(daemon):
     deploy(daemon, "sleepy", service=True, idle_timeout_ms=500)
     get(daemon, "sleepy/").ok(200)
-    time.sleep(2)
+    asleep(daemon, "sleepy")
     assert get(daemon, "sleepy/count").ok(200).body == b"0\n"
 
 
@@ -95,9 +111,9 @@ def test_a_crash_is_502_and_the_next_is_served(daemon):
 
 
 def test_a_machine_that_never_listens_is_told(daemon):
-    deploy(daemon, "deaf", append="halt", service=True, ready_timeout_ms=1000)
+    deploy(daemon, "deaf", append="halt", service=True, ready_timeout_ms=400)
     problem = get(daemon, "deaf/").problem(502)
-    assert "port 8080 did not answer within 1000 ms" in problem["detail"]
+    assert "port 8080 did not answer within 400 ms" in problem["detail"]
 
 
 def test_a_crash_loop_is_told(daemon):

@@ -132,7 +132,7 @@ def test_the_event_says_what_the_store_said(unid, store, tmp_path, sink):
 
 
 def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, store, tmp_path):
-    port = ceph.free_port()
+    port = harness.free_port()
     # The same port after each start: the store has been told.
     unid = make_unid(flags=["--listen", f"127.0.0.1:{port}"])
     unid.may_log_errors = True
@@ -177,7 +177,7 @@ def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, 
 
 
 def test_what_is_uploaded_while_unid_is_away_comes_later(make_unid, store, tmp_path):
-    port = ceph.free_port()
+    port = harness.free_port()
     unid = make_unid(flags=["--listen", f"127.0.0.1:{port}"]).start()
     unid.deploy("thumb", FUNCTION)
     bucket = Bucket(store, unid, "away")
@@ -241,7 +241,7 @@ def test_thumbnails_come_back_from_real_machines(make_unid, store, tmp_path):
     made = subprocess.run(["gcc", "-O2", "-o", program, source, "-ljpeg"], capture_output=True)
     if made.returncode != 0:
         pytest.skip(f"libjpeg62-turbo-dev is not installed: {made.stderr[-200:]}")
-    port = ceph.free_port()
+    port = harness.free_port()
     unid = make_unid(driver="kvm", flags=["--listen", f"127.0.0.1:{port}"])
     unid.may_log_errors = True
     unid.start()

@@ -7,12 +7,12 @@ import pathlib
 import re
 import socket
 import subprocess
-import time
 
 import pytest
 
 import harness
 import programs
+from harness import free_port
 
 DOCUMENT = programs.ROOT / "docs" / "compatibility.md"
 KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
@@ -90,12 +90,6 @@ def test_python_script(real, place, name):
 # --- servers --------------------------------------------------------------------------------------
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 class OnHost:
     """A server on the host; use as a context manager."""
 
@@ -123,7 +117,7 @@ class OnHost:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
     def ask(self, method, path, body, headers):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=harness.ANSWER_S)
         connection.request(method, path, body, {"Connection": "close", **headers})
         response = connection.getresponse()
         return harness.Answer(response.status, response.headers, response.read())

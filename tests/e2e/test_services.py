@@ -54,10 +54,7 @@ def machines(daemon, name, state=None):
 
 
 def until(what, seconds=WAKE_S):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
+    harness.wait_for(what, "it comes to that", seconds)
 
 
 def function(daemon, name, qualifier=None):

@@ -11,7 +11,8 @@ import pytest
 
 import harness
 import netns
-from harness import BUILD
+from harness import BUILD, wait_for
+from test_machines import asleep
 
 pytestmark = pytest.mark.libvirt
 
@@ -26,8 +27,14 @@ def daemon(tmp_path_factory):
 
 
 @pytest.fixture
-def own(tmp_path, daemon):  # after `daemon`, which skips where it cannot be
-    one = netns.tapped(tmp_path, ["--set", "drain_timeout_ms=6000"]).start()
+def drain_s():
+    """How long a daemon of the test's own may drain, unless the test is given another time."""
+    return 15
+
+
+@pytest.fixture
+def own(tmp_path, drain_s, daemon):  # after `daemon`, which skips where it cannot be
+    one = netns.tapped(tmp_path, ["--set", f"drain_timeout_ms={drain_s * 1000}"]).start()
     yield one
     one.stop(WAKE_S)
 
@@ -85,13 +92,17 @@ def receipts(daemon, name):
     return daemon.get(f"/api/v1/invocations?function={name}", unix=True).ok(200).json["items"]
 
 
+def machines(daemon, name, state=None):
+    items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+    return [i for i in items if i["function"] == name and state in (None, i["state"])]
+
+
 def wait_receipts(daemon, name, count):
-    for _ in range(100):
+    def written():
         items = receipts(daemon, name)
-        if len(items) >= count:
-            return items
-        time.sleep(0.05)
-    raise AssertionError(f"{len(items)} receipts of {name}")
+        return len(items) >= count and items
+
+    return wait_for(written, f"{count} receipts of {name}")
 
 
 def test_a_connection_wakes_the_machine_and_bytes_go_both_ways(daemon):
@@ -125,15 +136,13 @@ def test_what_was_sent_at_once_is_answered_behind_the_end(daemon):
 
 
 def test_the_machine_may_end_first(daemon):
-    port = deploy(daemon, "echo")
-    before = len(receipts(daemon, "echo"))
+    port = deploy(daemon, "ends-first")
     with connect(daemon, port) as s:
         s.sendall(b"close")
         assert to_the_end(s) == b"close"
-        time.sleep(0.2)
         s.sendall(b"still heard" * 1000)
         s.shutdown(socket.SHUT_WR)
-    receipt = wait_receipts(daemon, "echo", before + 1)[0]
+    receipt = wait_receipts(daemon, "ends-first", 1)[0]
     assert receipt["outcome"] == "ok" and receipt["bytes_in"] == 11005, receipt
 
 
@@ -161,12 +170,10 @@ def test_many_connections_share_the_machine(daemon):
     assert "unid_tcp_connections 60" in metrics
     for s in sockets:
         s.close()
-    for _ in range(100):
-        if "unid_tcp_connections 0" in daemon.get("/metrics", unix=True).body.decode():
-            break
-        time.sleep(0.05)
-    else:
-        raise AssertionError("connections are left")
+    wait_for(
+        lambda: "unid_tcp_connections 0" in daemon.get("/metrics", unix=True).body.decode(),
+        "no connections are left",
+    )
 
 
 def test_the_herd_wakes_one_machine(daemon):
@@ -189,7 +196,7 @@ def test_the_herd_wakes_one_machine(daemon):
 def test_idle_means_no_open_connection(daemon):
     port = deploy(daemon, "sleepy", idle_timeout_ms=300)
 
-    def log():
+    def woken():
         """How often a machine has come up."""
         lines = daemon.get("/api/v1/functions/sleepy/logs", unix=True).ok(200).json["items"]
         return [line["text"] for line in lines].count("netkernel: listening")
@@ -197,16 +204,16 @@ def test_idle_means_no_open_connection(daemon):
     with connect(daemon, port) as s:
         s.sendall(b"one")
         assert receive(s, 3) == b"one"
-        woken = log()
+        wait_for(lambda: woken() == 1, "its console has come")
         time.sleep(2)  # silent, and open
         s.sendall(b"two")
         assert receive(s, 3) == b"two"
-    assert log() == woken
-    time.sleep(2)  # closed: it goes
+    assert woken() == 1
+    asleep(daemon, "sleepy")  # closed, it goes
     with connect(daemon, port) as s:
         s.sendall(b"three")
         assert receive(s, 5) == b"three"
-    assert log() > woken
+    wait_for(lambda: woken() == 2, "its console has come")
 
 
 def test_a_machine_that_dies_resets_its_connections(daemon):
@@ -236,11 +243,12 @@ def test_a_machine_that_never_listens_resets_the_connection(daemon):
 
 
 def test_the_time_limit_is_for_waking_not_for_talking(daemon):
-    port = deploy(daemon, "brief", timeout_ms=4000, append="tcp=echo delay=100")
+    port = deploy(daemon, "brief", timeout_ms=1000, append="tcp=echo delay=100", min_instances=1)
+    wait_for(lambda: machines(daemon, "brief", "ready"), "it is awake", WAKE_S)
     with connect(daemon, port) as s:
         s.sendall(b"a")
         assert receive(s, 1) == b"a"
-        time.sleep(5)
+        time.sleep(2)
         s.sendall(b"b")
         assert receive(s, 1) == b"b"
     port = deploy(daemon, "slow", timeout_ms=500, append="tcp=echo delay=8000")
@@ -251,14 +259,13 @@ def test_the_time_limit_is_for_waking_not_for_talking(daemon):
 
 
 def test_a_client_that_leaves_is_noticed(daemon):
-    port = deploy(daemon, "echo")
-    before = len(receipts(daemon, "echo"))
+    port = deploy(daemon, "leaves")
     s = connect(daemon, port)
     s.sendall(b"x")
     assert receive(s, 1) == b"x"
     s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     s.close()  # a reset
-    receipt = wait_receipts(daemon, "echo", before + 1)[0]
+    receipt = wait_receipts(daemon, "leaves", 1)[0]
     assert receipt["outcome"] == "cancelled", receipt
 
 
@@ -298,20 +305,17 @@ def test_ports_follow_the_live_version(daemon):
     second = int(ports[1]["address"].rsplit(":", 1)[1])
     netns.connect(daemon.process.pid, ("127.0.0.2", second)).close()
     daemon.post("/api/v1/functions/moving/rollback", {}, unix=True).ok(200)
-    gone = lambda at: refused(daemon, at)
-    assert gone(("127.0.0.2", second))
+    wait_for(lambda: refused(daemon, ("127.0.0.2", second)), "its port is closed")
     connect(daemon, port).close()
     daemon.delete("/api/v1/functions/moving", unix=True).ok(204)
-    assert gone(("127.0.0.1", port))
+    wait_for(lambda: refused(daemon, ("127.0.0.1", port)), "and this")
 
 
 def refused(daemon, address):
-    for _ in range(100):
-        try:
-            netns.connect(daemon.process.pid, address).close()
-        except ConnectionRefusedError:
-            return True
-        time.sleep(0.05)
+    try:
+        netns.connect(daemon.process.pid, address).close()
+    except ConnectionRefusedError:
+        return True
     return False
 
 
@@ -350,25 +354,28 @@ def test_a_function_reaches_the_service_by_its_name(daemon):
     daemon.get("/fn/caller", unix=True, timeout=WAKE_S).problem(502)
 
 
-def test_silent_connections_do_not_hold_the_end_up(own):
+def test_silent_connections_do_not_hold_the_end_up(own, drain_s):
     port = deploy(own, "echo")
     with connect(own, port) as s:
         s.sendall(b"x")
         assert receive(s, 1) == b"x"
         began = time.monotonic()
         assert own.stop(WAKE_S) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < drain_s
         assert to_the_end_or_reset(s) == b""
 
 
-def test_what_waits_for_an_answer_has_until_the_drain_s_end(own):
+@pytest.mark.parametrize("drain_s", [3])
+def test_what_waits_for_an_answer_has_until_the_drain_s_end(own, drain_s):
     port = deploy(own, "echo")
     with connect(own, port) as s:
+        s.sendall(b"x")
+        assert receive(s, 1) == b"x"
         s.sendall(b"hang")
-        time.sleep(1)
+        time.sleep(0.5)  # it is on its way to the machine
         began = time.monotonic()
         assert own.stop(WAKE_S) == 0
-        assert time.monotonic() - began > 4
+        assert time.monotonic() - began >= drain_s
         assert to_the_end_or_reset(s) == b""
 
 

@@ -74,6 +74,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         err = (struct un_error)UN_ERROR_INIT;
         rc = image_recognise(data, size, size + more, &kind, &err);
         require(rc == 0 || err.text[0] != '\0');
+        if (rc == 0 && image_needs_loader(kind, data, size)) {
+            require(kind == IMAGE_MULTIBOOT1 || kind == IMAGE_MULTIBOOT2 || kind == IMAGE_PVH);
+        }
     }
     check_fed(data, size, 0);
     check_fed(data, size, 70000);

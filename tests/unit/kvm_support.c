@@ -87,7 +87,7 @@ void run(struct contract_vm *v, struct run r)
     if (run_start(v, r, &err) < 0) {
         fail_msg("vm_run: %s", err.text);
     }
-    assert_true(contract_wait(&contract, &v->exited, 10000));
+    assert_true(contract_wait(&contract, &v->exited, 60000));
 }
 
 void on_prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len)
@@ -116,7 +116,7 @@ struct prepared prepare(struct run r)
                                .snapshot_key = r.key};
     hv_kvm_driver.prepare(contract.drv, &spec, on_prepared, &p);
     assert_false(p.done);
-    assert_true(contract_wait(&contract, &p.done, 20000));
+    assert_true(contract_wait(&contract, &p.done, 60000));
     return p;
 }
 
@@ -177,10 +177,10 @@ void run_again(struct contract_vm *v, struct run r, unsigned stood_ms)
         fail_msg("recycle: %s", err.text);
     }
     assert_false(v->ready);
-    assert_true(contract_wait(&contract, &v->ready, 5000));
+    assert_true(contract_wait(&contract, &v->ready, 60000));
     contract_wait(&contract, &never, stood_ms);
     if (run_start(v, r, &err) < 0) {
         fail_msg("run again: %s", err.text);
     }
-    assert_true(contract_wait(&contract, &v->exited, 10000));
+    assert_true(contract_wait(&contract, &v->exited, 60000));
 }

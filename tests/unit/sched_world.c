@@ -386,6 +386,11 @@ int image_path(const struct image_mapping *m, char *ret, size_t size)
     return 0;
 }
 
+bool image_needs_loader(enum image_kind kind, const void *data, size_t len)
+{
+    return kind == IMAGE_MULTIBOOT2;
+}
+
 int volume_place(struct imagestore *is, const char *name, char *ret_path, size_t path_size,
                  const char **ret_format, struct un_error *err)
 {
@@ -612,14 +617,14 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 void world_until(struct world *w, bool (*cond)(void *arg), void *arg)
 {
-    uint64_t limit = un_clock_mono_us() + 10000000;
+    uint64_t limit = un_clock_mono_us() + 60000000;
 
     world_run(w);
     while (!cond(arg)) {
         struct timeval tick = {.tv_usec = 20000};
 
         if (un_clock_mono_us() > limit) {
-            fail_msg("waited for ten seconds in vain");
+            fail_msg("waited for a minute in vain");
         }
         /* Returns at the next post of a store thread, at the latest after the tick. */
         event_base_once(un_loop_base(w->loop), -1, EV_TIMEOUT, on_tick, NULL, &tick);

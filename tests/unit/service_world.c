@@ -84,6 +84,7 @@ static int fake_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
     fake.most_volumes =
         fake.open_volumes > fake.most_volumes ? fake.open_volumes : fake.most_volumes;
     fake.made++;
+    fake.spec = *spec;
     fake.disks[0] = '\0';
     for (size_t i = 0; i < spec->disk_count; i++) {
         size_t at = strlen(fake.disks);
@@ -485,9 +486,13 @@ void run_for(struct world *w, unsigned ms)
 {
     struct un_timer t;
     un_timer_init(&t, w->loop, stop, w->loop);
-    assert_int_equal(un_timer_arm_in(&t, ms * 1000), 0);
-    un_loop_run(w->loop);
-    un_timer_cancel(&t);
+    /* In steps: one thing after the other happens, however late this process gets its turn. */
+    for (unsigned left = ms, step; left > 0; left -= step) {
+        step = left < 10 ? left : 10;
+        assert_int_equal(un_timer_arm_in(&t, step * 1000), 0);
+        un_loop_run(w->loop);
+        un_timer_cancel(&t);
+    }
 }
 
 int close_world(void **state)

@@ -91,6 +91,8 @@ static void images_say_what_they_are(void **state)
                  {"%s: [libkvmplat] %s", "unikraft"},
                  {"xx Solo5: Bindings", "solo5"},
                  {"a disk with NVMTFS", "nanos"},
+                 {"OSv v0.57", "osv"},
+                 {"OSv \nOSv options:\n  --help", "osv"},
                  {"rumprun on Solo5", "rumprun"},
                  {"nothing", "plain"},
                  {"", "plain"}};

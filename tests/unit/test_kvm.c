@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/fault.h"
@@ -156,7 +157,7 @@ static void bad_images_leave_the_shell_usable(void **state)
     assert_int_equal(run_start(&v, (struct run){.function = "hello", .mem_bytes = 32 * MIB}, &err),
                      -ENOMEM);
     assert_int_equal(run_start(&v, (struct run){.function = "hello"}, &err), 0);
-    assert_true(contract_wait(&contract, &v.exited, 10000));
+    assert_true(contract_wait(&contract, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_DONE);
     contract_free(&v);
 }
@@ -423,12 +424,12 @@ static void a_vm_is_put_back_for_its_own_function_only(void **state)
     v.heads = 0;
     assert_int_equal(hv_kvm_driver.vm_recycle(v.vm, &err), 0);
     assert_int_equal(hv_kvm_driver.vm_recycle(v.vm, &err), -EINVAL);
-    assert_true(contract_wait(&contract, &v.ready, 5000));
+    assert_true(contract_wait(&contract, &v.ready, 60000));
     assert_int_equal(run_start(&v, other, &err), -EINVAL);
     other.key = NULL;
     assert_int_equal(run_start(&v, other, &err), -EINVAL);
     assert_int_equal(run_start(&v, r, &err), 0);
-    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_true(contract_wait(&contract, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_DONE);
     contract_free(&v);
 }
@@ -455,10 +456,10 @@ static void a_shell_bound_ahead_runs_its_function_only(void **state)
     v.ready = false;
     assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), 0);
     assert_int_equal(hv_kvm_driver.vm_bind(v.vm, "ahead", contract.mem_bytes, &err), -EINVAL);
-    assert_true(contract_wait(&contract, &v.ready, 5000));
+    assert_true(contract_wait(&contract, &v.ready, 60000));
     assert_int_equal(run_start(&v, other, &err), -EINVAL);
     assert_int_equal(run_start(&v, r, &err), 0);
-    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_true(contract_wait(&contract, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_DONE);
     contract_free(&v);
 }
@@ -474,6 +475,15 @@ static void a_vm_that_failed_is_not_put_back(void **state)
 
 /* --- deaths ----------------------------------------------------------------------------------- */
 
+static uint64_t cpu_ms(int pid)
+{
+    clockid_t clock;
+    struct timespec t;
+    assert_int_equal(clock_getcpuclockid(pid, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &t), 0);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
 static void a_killed_monitor_is_a_lost_vm(void **state)
 {
     bool never = false;
@@ -481,12 +491,16 @@ static void a_killed_monitor_is_a_lost_vm(void **state)
     struct un_error err = UN_ERROR_INIT;
     contract_shell(&contract, &shell);
     contract_shell(&contract, &busy);
+    int pid = hv_kvm_driver.vm_pid(busy.vm);
+    uint64_t before_ms = cpu_ms(pid);
     assert_int_equal(run_start(&busy, (struct run){.function = "spin"}, &err), 0);
-    contract_wait(&contract, &never, 100); /* so that it takes the order */
+    for (int i = 0; i < 6000 && cpu_ms(pid) < before_ms + 20; i++) {
+        contract_wait(&contract, &never, 10); /* so that it takes the order */
+    }
     kill(hv_kvm_driver.vm_pid(shell.vm), SIGKILL);
     kill(hv_kvm_driver.vm_pid(busy.vm), SIGKILL);
-    assert_true(contract_wait(&contract, &shell.exited, 5000));
-    assert_true(contract_wait(&contract, &busy.exited, 5000));
+    assert_true(contract_wait(&contract, &shell.exited, 60000));
+    assert_true(contract_wait(&contract, &busy.exited, 60000));
     assert_int_equal(shell.why.kind, HV_EXIT_LOST);
     assert_int_equal(busy.why.kind, HV_EXIT_LOST);
     assert_false(busy.why.unbegun);
@@ -516,7 +530,7 @@ static void a_vm_whose_monitor_did_not_take_its_order_is_unbegun(void **state)
     contract_shell(&contract, &v);
     kill_monitor(&v);
     assert_int_equal(run_start(&v, r, &err), 0);
-    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_true(contract_wait(&contract, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
     assert_true(v.why.unbegun);
     contract_free(&v);
@@ -526,10 +540,10 @@ static void a_vm_whose_monitor_did_not_take_its_order_is_unbegun(void **state)
     v.ready = v.started = v.exited = false;
     v.heads = 0;
     assert_int_equal(hv_kvm_driver.vm_recycle(v.vm, &err), 0); /* the snapshot is still good */
-    assert_true(contract_wait(&contract, &v.ready, 5000));
+    assert_true(contract_wait(&contract, &v.ready, 60000));
     kill_monitor(&v);
     assert_int_equal(run_start(&v, r, &err), 0);
-    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_true(contract_wait(&contract, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
     assert_true(v.why.unbegun);
     contract_free(&v);
@@ -547,12 +561,12 @@ static void a_killed_spawner_is_replaced(void **state)
     kill(pid, SIGSTOP);
     contract_new(&contract, &starting);
     kill(pid, SIGKILL);
-    assert_true(contract_wait(&contract, &busy.exited, 5000));
+    assert_true(contract_wait(&contract, &busy.exited, 60000));
     assert_int_equal(busy.why.kind, HV_EXIT_LOST);
-    assert_true(contract_wait(&contract, &shell.exited, 5000));
-    assert_true(contract_wait(&contract, &starting.ready, 5000));
+    assert_true(contract_wait(&contract, &shell.exited, 60000));
+    assert_true(contract_wait(&contract, &starting.ready, 60000));
     if (starting.ready_rc == 0 && !starting.exited) {
-        assert_true(contract_wait(&contract, &starting.exited, 5000));
+        assert_true(contract_wait(&contract, &starting.exited, 60000));
     }
     contract_free(&starting);
     contract_free(&shell);
@@ -654,7 +668,7 @@ static void the_probe_measures_a_vm(void **state)
     probe_came = false;
     hv_kvm_driver.probe(contract.drv, on_probe, NULL);
     assert_false(probe_came);
-    assert_true(contract_wait(&contract, &probe_came, 20000));
+    assert_true(contract_wait(&contract, &probe_came, 60000));
     print_message("%s; %llu loops/ms\n", probed.detail,
                   (unsigned long long)probed.guest_ops_per_ms);
     assert_true(probed.usable);
@@ -692,14 +706,14 @@ static void what_fails_on_the_way_is_told_and_the_next_works(void **state)
     assert_int_equal(hv_kvm_driver.vm_new(contract.drv, &spec, &v.vm, &err), -EAGAIN);
     assert_int_equal(un_fault_set("kvm.ready=ENOMEM@1"), 0);
     contract_new(&contract, &v);
-    assert_true(contract_wait(&contract, &v.ready, 5000));
+    assert_true(contract_wait(&contract, &v.ready, 60000));
     assert_int_equal(v.ready_rc, -ENOMEM);
     contract_free(&v);
     contract_shell(&contract, &v);
     assert_int_equal(un_fault_set("kvm.ram=ENOSPC@1"), 0);
     assert_int_equal(run_start(&v, (struct run){.function = "hello"}, &err), -ENOSPC);
     assert_int_equal(run_start(&v, (struct run){.function = "hello"}, &err), 0);
-    assert_true(contract_wait(&contract, &v.exited, 5000));
+    assert_true(contract_wait(&contract, &v.exited, 60000));
     contract_free(&v);
     assert_int_equal(un_fault_set("kvm.snapshot.write=ENOSPC@1"), 0);
     struct prepared p = prepare(r);

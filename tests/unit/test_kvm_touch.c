@@ -15,10 +15,10 @@ static bool run_ahead(struct contract_vm *v, struct run r, unsigned stood_ms)
         contract_free(v);
         return false;
     }
-    assert_true(contract_wait(&contract, &v->ready, 5000));
+    assert_true(contract_wait(&contract, &v->ready, 60000));
     contract_wait(&contract, &never, stood_ms);
     assert_int_equal(run_start(v, r, &err), 0);
-    assert_true(contract_wait(&contract, &v->exited, 10000));
+    assert_true(contract_wait(&contract, &v->exited, 60000));
     return true;
 }
 

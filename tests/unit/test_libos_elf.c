@@ -167,7 +167,7 @@ static void files_that_end_early_are_refused(void **state)
     elf_maker_write(&m, bytes);
     for (uint64_t size = 0; size < 0x2010; size += 7) {
         areas_remove(0, USER_END);
-        world_begin(16);
+        world_begin(4);
         world_file_init(&file, bytes, size, true);
         assert_int_equal(elf_load(&file.file, ELF_PROGRAM, &image), -ENOEXEC);
     }

@@ -195,7 +195,7 @@ static void fault_is_told_with_its_address(void **state)
     struct contract_vm v;
     contract_shell(&shared, &v);
     contract_start(&v, "crash", "");
-    assert_true(contract_wait(&shared, &v.exited, 10000));
+    assert_true(contract_wait(&shared, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_FAULT);
     assert_int_equal(v.why.fault_vector, 14);
     assert_true(v.why.fault_rip >= 0x200000);
@@ -209,9 +209,9 @@ static void qemu_killed_while_running_is_lost(void **state)
     struct contract_vm v;
     contract_shell(&shared, &v);
     contract_start(&v, "spin", "");
-    assert_true(contract_wait(&shared, &v.started, 10000));
+    assert_true(contract_wait(&shared, &v.started, 60000));
     kill(hv_vm_ops(v.vm)->vm_pid(v.vm), SIGKILL);
-    assert_true(contract_wait(&shared, &v.exited, 10000));
+    assert_true(contract_wait(&shared, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
     contract_free(&v);
     contract_answers(&shared);
@@ -222,7 +222,7 @@ static void qemu_killed_as_a_shell_is_lost(void **state)
     struct contract_vm v;
     contract_shell(&shared, &v);
     kill(hv_vm_ops(v.vm)->vm_pid(v.vm), SIGKILL);
-    assert_true(contract_wait(&shared, &v.exited, 10000));
+    assert_true(contract_wait(&shared, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
     contract_free(&v);
 }
@@ -246,7 +246,7 @@ static void refused_image_leaves_the_shell_usable(void **state)
     run.mem_bytes = 2 * shared.mem_bytes;
     assert_int_equal(hv_vm_ops(v.vm)->vm_run(v.vm, &run, &err), -ENOMEM);
     contract_start(&v, "hello", "");
-    assert_true(contract_wait(&shared, &v.exited, 10000));
+    assert_true(contract_wait(&shared, &v.exited, 60000));
     assert_int_equal(v.why.kind, HV_EXIT_DONE);
     contract_free(&v);
 }
@@ -262,6 +262,16 @@ static void odd_memory_sizes_are_refused(void **state)
     }
 }
 
+/* Waits for the guest's next output. */
+static void has_more_than(struct contract_vm *v, size_t had)
+{
+    bool never = false;
+    for (int i = 0; i < 6000 && v->output.len <= had; i++) {
+        contract_wait(&shared, &never, 10);
+    }
+    assert_true(v->output.len > had);
+}
+
 /* A guest that waits for a slow reader does not burn the CPU. */
 static void waiting_guest_stands_still(void **state)
 {
@@ -271,9 +281,9 @@ static void waiting_guest_stands_still(void **state)
     contract_shell(&shared, &v);
     v.hold_output = true;
     contract_start(&v, "flood", "");
-    assert_true(contract_wait(&shared, &v.started, 10000));
+    assert_true(contract_wait(&shared, &v.started, 60000));
+    has_more_than(&v, 0);
     contract_wait(&shared, &never, 100);
-    assert_true(v.output.len > 0);
     hv_vm_ops(v.vm)->vm_usage(v.vm, &before);
     contract_wait(&shared, &never, 300);
     hv_vm_ops(v.vm)->vm_usage(v.vm, &after);
@@ -281,8 +291,7 @@ static void waiting_guest_stands_still(void **state)
     size_t had = v.output.len;
     v.hold_output = false;
     hv_vm_ops(v.vm)->vm_output_done(v.vm);
-    contract_wait(&shared, &never, 300);
-    assert_true(v.output.len > had);
+    has_more_than(&v, had);
     contract_free(&v);
 }
 
@@ -304,7 +313,7 @@ static void probe_measures(void **state)
 {
     struct probe_result r = {.c = &shared};
     hv_driver_ops(shared.drv)->probe(shared.drv, on_probe, &r);
-    assert_true(contract_wait(&shared, &r.came, 30000));
+    assert_true(contract_wait(&shared, &r.came, 60000));
     if (!r.probe.usable) {
         fail_msg("%s", r.probe.detail);
     }
@@ -330,7 +339,7 @@ static void figures(void **state)
         contract_shell(&shared, &v);
         uint64_t t1 = un_clock_mono_us();
         contract_start(&v, "hello", "");
-        assert_true(contract_wait(&shared, &v.exited, 10000));
+        assert_true(contract_wait(&shared, &v.exited, 60000));
         create[i] = t1 - t0;
         first[i] = v.first_us - v.run_us;
         whole[i] = v.exit_us - v.run_us;
@@ -356,7 +365,7 @@ static void eight_at_once_are_answered(void **state)
         contract_new(&shared, &v[i]);
     }
     for (int i = 0; i < N; i++) {
-        assert_true(contract_wait(&shared, &v[i].ready, 30000));
+        assert_true(contract_wait(&shared, &v[i].ready, 60000));
         assert_int_equal(v[i].ready_rc, 0);
     }
     uint64_t begin = un_clock_mono_us();
@@ -364,7 +373,7 @@ static void eight_at_once_are_answered(void **state)
         contract_start(&v[i], "hello", "");
     }
     for (int i = 0; i < N; i++) {
-        assert_true(contract_wait(&shared, &v[i].exited, 10000));
+        assert_true(contract_wait(&shared, &v[i].exited, 60000));
         assert_int_equal(v[i].why.kind, HV_EXIT_DONE);
         last = v[i].exit_us > last ? v[i].exit_us : last;
     }
@@ -485,7 +494,7 @@ static void shell_that_cannot_be_made_is_told(void **state)
     struct contract_vm v;
     assert_int_equal(un_fault_set("libvirt.create=EIO"), 0);
     contract_new(&shared, &v);
-    assert_true(contract_wait(&shared, &v.ready, 30000));
+    assert_true(contract_wait(&shared, &v.ready, 60000));
     assert_int_equal(v.ready_rc, -EIO);
     un_fault_set(NULL);
     contract_free(&v);
@@ -497,7 +506,7 @@ static void late_end_of_qemu_holds_up_nothing(void **state)
     struct contract_vm v;
     contract_shell(&shared, &v);
     contract_start(&v, "spin", "");
-    assert_true(contract_wait(&shared, &v.started, 10000));
+    assert_true(contract_wait(&shared, &v.started, 60000));
     bool never = false;
     contract_wait(&shared, &never, 100); /* what the making had taken up has ended */
     assert_int_equal(un_fault_set("libvirt.reap=EIO"), 0);
@@ -518,7 +527,7 @@ static void failing_resume_is_lost(void **state)
     contract_shell(&shared, &v);
     assert_int_equal(un_fault_set("libvirt.resume=EIO"), 0);
     contract_start(&v, "hello", "");
-    assert_true(contract_wait(&shared, &v.exited, 30000));
+    assert_true(contract_wait(&shared, &v.exited, 60000));
     un_fault_set(NULL);
     assert_int_equal(v.why.kind, HV_EXIT_LOST);
     contract_free(&v);

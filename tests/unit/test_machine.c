@@ -157,6 +157,44 @@ static void describes_disks(void **state)
     assert_true(has(&b, "dev='xvda' bus='xen'"));
 }
 
+static void a_guest_that_knows_virtio_1_only_gets_it_on_microvm(void **state)
+{
+    struct hv_machine_spec m = {.boot = HV_BOOT_KERNEL,
+                                .type = HV_MACHINE_MICROVM,
+                                .kernel = "/k",
+                                .mem_bytes = 64 * MIB,
+                                .net = HV_NET_TAP,
+                                .tap = "ut1"};
+    static const char virtio1[] = "<qemu:arg value='-global'/>"
+                                  "<qemu:arg value='virtio-mmio.force-legacy=false'/>",
+                      one_ioapic[] = "<qemu:arg value='-machine'/>"
+                                     "<qemu:arg value='ioapic2=off'/>",
+                      user[] = "<qemu:arg value='-netdev'/>";
+    un_autobuf struct un_buf b = {0};
+    build(&m, "tcg", &b);
+    assert_false(has(&b, "qemu:commandline"));
+    m.virtio1 = true;
+    build(&m, "tcg", &b);
+    assert_true(has(&b, virtio1));
+    assert_false(has(&b, one_ioapic));
+    m.virtio1 = false;
+    m.one_ioapic = true;
+    build(&m, "kvm", &b);
+    assert_false(has(&b, virtio1));
+    assert_true(has(&b, one_ioapic));
+    m.virtio1 = true;
+    m.net = HV_NET_USER; /* all in one element: the schema takes no second */
+    build(&m, "tcg", &b);
+    assert_true(has(&b, virtio1) && has(&b, one_ioapic) && has(&b, user));
+    m.type = HV_MACHINE_PC; /* which has one I/O APIC, and PCI's virtio tells what it is */
+    build(&m, "tcg", &b);
+    assert_false(has(&b, virtio1) || has(&b, one_ioapic));
+    assert_true(has(&b, user));
+    m.type = HV_MACHINE_MICROVM;
+    build(&m, "xen", &b);
+    assert_false(has(&b, "qemu:"));
+}
+
 static void reads_what_the_monitor_tells(void **state)
 {
     static const char connections[] =
@@ -413,6 +451,25 @@ static void user_network_reaches_the_guest(void **state)
     discard(w, m);
 }
 
+static void virtio_1_alone_is_what_the_guest_finds(void **state)
+{
+    struct world *w = *state;
+    uint16_t port = free_port();
+    struct hv_machine *m = make(w, (struct hv_machine_spec){.net = HV_NET_USER,
+                                                            .host_port = port,
+                                                            .guest_port = 8080,
+                                                            .virtio1 = true,
+                                                            .one_ioapic = true,
+                                                            .cmdline = "port=8080"});
+    if (w->rc < 0) {
+        fail_msg("%s", w->err.text);
+    }
+    hv_machine_ops(m)->start(m);
+    wait_for_log(w, "netkernel: listening");
+    assert_true(has(&w->log, "netkernel: virtio 1\n"));
+    discard(w, m);
+}
+
 static void a_crash_is_told(void **state)
 {
     struct world *w = *state;
@@ -664,10 +721,12 @@ int main(void)
         cmocka_unit_test(describes_a_shell),
         cmocka_unit_test(describes_disks),
         cmocka_unit_test(refuses_what_does_not_fit_together),
+        cmocka_unit_test(a_guest_that_knows_virtio_1_only_gets_it_on_microvm),
         cmocka_unit_test(reads_what_the_monitor_tells),
     };
     const struct CMUnitTest real[] = {
         cmocka_unit_test(user_network_reaches_the_guest),
+        cmocka_unit_test(virtio_1_alone_is_what_the_guest_finds),
         cmocka_unit_test(a_crash_is_told),
         cmocka_unit_test(ends_are_told_apart),
         cmocka_unit_test(a_killed_qemu_is_a_loss),

@@ -97,7 +97,7 @@ static int open_to(const void *machine, const struct un_endpoint *to, char *cons
 
 static void turn(void)
 {
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 40; i++) { /* loopback hands segments on a little later, on a busy machine */
         un_loop_run_ready(loop);
         usleep(1000);
     }

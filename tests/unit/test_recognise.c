@@ -95,6 +95,39 @@ static void kernels_are_told_apart(void **state)
     assert_kind(&f, IMAGE_MULTIBOOT2);
 }
 
+static void assert_loader(const struct elf_file *f, bool wanted)
+{
+    enum image_kind kind = IMAGE_SDK;
+    assert_int_equal(image_recognise(f->data, sizeof f->data, sizeof f->data, &kind, &err), 0);
+    assert_int_equal(image_needs_loader(kind, f->data, sizeof f->data), wanted);
+}
+
+static void what_qemu_does_not_load_needs_a_loader(void **state)
+{
+    struct elf_file f;
+    elf_make(&f);
+    elf_add_multiboot1(f.data + 0x1000, 3);
+    assert_loader(&f, true);
+    elf_add_note(&f, "Xen", 18, "\0\0\x10\0", 4);
+    assert_loader(&f, true);
+    elf_add_multiboot1(f.data + 0x1000, 3 | 1 << 16); /* as those of Solo5 and rumprun */
+    assert_loader(&f, false);
+    memset(f.data + 0x1000, 0, 12);
+    assert_loader(&f, false); /* PVH alone */
+    elf_make(&f);
+    elf_add_multiboot1(f.data + 0x1000, 3 | 1 << 16);
+    assert_loader(&f, false);
+    elf_make32(&f);
+    elf_add_multiboot1(f.data + 0x1000, 3);
+    assert_loader(&f, false);
+    elf_header(&f)->e_machine = EM_X86_64;
+    assert_true(image_needs_loader(IMAGE_MULTIBOOT1, f.data, sizeof f.data));
+    elf_make32(&f);
+    elf_add_multiboot2(f.data + 0x1008);
+    assert_loader(&f, true);
+    assert_false(image_needs_loader(IMAGE_BZIMAGE, f.data, sizeof f.data));
+}
+
 static void a_header_must_be_aligned_and_add_up(void **state)
 {
     struct elf_file f;
@@ -374,6 +407,7 @@ int main(void)
         cmocka_unit_test(paging_images_may_have_segments_in_the_direct_map),
         cmocka_unit_test(programs_are_told_apart),
         cmocka_unit_test(kernels_are_told_apart),
+        cmocka_unit_test(what_qemu_does_not_load_needs_a_loader),
         cmocka_unit_test(a_header_must_be_aligned_and_add_up),
         cmocka_unit_test(a_bzimage_is_recognised_and_held_to_its_sizes),
         cmocka_unit_test(disks_are_recognised),

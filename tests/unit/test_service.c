@@ -77,19 +77,32 @@ static void per_request_machines_end_with_it(void **state)
     assert_int_equal(stats_of(w).machines_ready, 0);
 }
 
+/* Waits until the service is asleep: one machine is left, ready to be woken. It stays so for
+ * SERVICE_SPARE_RESTS - 1 times idle_timeout_ms, which must be long enough to be seen on a busy machine. */
+static void until_asleep(struct world *w)
+{
+    struct service_stats s = stats_of(w);
+    for (int i = 0; i < 1000 && (s.machines_ready != 0 || s.machines_paused != 1); i++) {
+        run_for(w, 10);
+        s = stats_of(w);
+    }
+    assert_int_equal(s.machines_ready, 0);
+    assert_int_equal(s.machines_paused, 1);
+    assert_int_equal(s.services, 1);
+}
+
 static void idle_machines_go(void **state)
 {
     struct world *w = *state;
     struct request r = {0};
-    w->config.idle_timeout_ms = 100;
+    w->config.idle_timeout_ms = 300;
     begin(w, &r, "END");
     wait_exit(&r);
     finish(&r);
-    run_for(w, 300);
-    assert_int_equal(stats_of(w).machines_ready, 0);
-    assert_int_equal(stats_of(w).machines_paused, 1); /* asleep, ready to be woken */
-    assert_int_equal(stats_of(w).services, 1);
-    run_for(w, 500);
+    until_asleep(w);
+    for (int i = 0; i < 1000 && stats_of(w).services > 0; i++) {
+        run_for(w, 10);
+    }
     assert_int_equal(fake.gone, fake.made);
     assert_int_equal(stats_of(w).services, 0);
 }
@@ -98,15 +111,13 @@ static void what_is_asleep_wakes_by_its_paused_machine(void **state)
 {
     struct world *w = *state;
     struct request r = {0}, again = {0};
-    w->config.idle_timeout_ms = 100;
+    w->config.idle_timeout_ms = 300;
     w->config.max_instances = 1;
     begin(w, &r, "END");
     wait_exit(&r);
     finish(&r);
-    run_for(w, 250);
+    until_asleep(w);
     unsigned made = fake.made;
-    assert_int_equal(stats_of(w).machines_ready, 0);
-    assert_int_equal(stats_of(w).machines_paused, 1);
     begin(w, &again, "END");
     wait_exit(&again);
     assert_int_equal(again.why.kind, HV_EXIT_DONE);
@@ -318,6 +329,36 @@ static void machines_can_be_seen_and_ended(void **state)
     assert_int_equal(stats_of(w).failed, 0);
 }
 
+static void serve_one(struct world *w)
+{
+    struct request r = {0};
+    begin(w, &r, "END");
+    wait_exit(&r);
+    finish(&r);
+}
+
+static void a_machine_is_what_its_flavor_says(void **state)
+{
+    struct world *w = *state;
+    w->config.key = "kernel";
+    w->config.flavor = "nanos";
+    serve_one(w);
+    assert_int_equal(fake.spec.type, HV_MACHINE_MICROVM);
+    assert_true(fake.spec.acpi && fake.spec.virtio1 && fake.spec.one_ioapic);
+    w->config.key = "pc";
+    w->config.flavor = "linux-pc";
+    serve_one(w);
+    assert_int_equal(fake.spec.type, HV_MACHINE_PC);
+    assert_true(fake.spec.acpi && fake.spec.guard);
+    assert_false(fake.spec.virtio1 || fake.spec.one_ioapic);
+    w->config.key = "disk";
+    w->config.flavor = "nanos";
+    w->config.boot = HV_BOOT_DISK;
+    w->config.format = "raw";
+    serve_one(w);
+    assert_int_equal(fake.spec.type, HV_MACHINE_PC); /* microvm boots no disks */
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
@@ -340,6 +381,7 @@ int main(void)
         T(a_crash_is_told_as_one),
         T(the_console_of_one_request_is_its_log),
         T(machines_can_be_seen_and_ended),
+        T(a_machine_is_what_its_flavor_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

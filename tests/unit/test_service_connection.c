@@ -86,6 +86,26 @@ static void a_connection_that_was_closed_meanwhile_is_no_failure(void **state)
     assert_int_equal(fake.started, 1);
 }
 
+/* The connection that found it ready may be closed at the other side by the time that a request comes. */
+static void a_machine_that_was_kept_ready_gets_a_connection_with_its_request(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.answer = ANSWER;
+    w->config.live = true;
+    w->config.min_instances = 1;
+    assert_int_equal(services(w)->keep(w->drv, &w->config, NULL), 0);
+    for (int i = 0; i < 500 && stats_of(w).machines_ready == 0; i++) {
+        run_for(w, 10);
+    }
+    assert_int_equal(stats_of(w).machines_ready, 1);
+    run_for(w, 50);
+    unsigned before = fake.accepted;
+    ask(w, &r, "POST /KEEP HTTP/1.1\r\n\r\n");
+    assert_int_equal(fake.accepted, before + 1);
+    assert_int_equal(fake.started, 1);
+}
+
 /* Its machine has proven itself: one at a time is for those that nobody can ask about. */
 static void serves_two_at_once(struct world *w)
 {
@@ -312,6 +332,7 @@ int main(void)
         T(a_connection_that_is_to_be_closed_is),
         T(answers_are_passed_on_however_they_come),
         T(a_connection_that_was_closed_meanwhile_is_no_failure),
+        T(a_machine_that_was_kept_ready_gets_a_connection_with_its_request),
         T(behind_a_forwarded_port_the_guest_is_waited_for),
         T(a_kept_machine_needs_no_request_to_prove_itself),
         T(where_nobody_can_tell_it_is_tried),

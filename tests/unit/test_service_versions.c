@@ -167,7 +167,9 @@ static void files_are_held_as_long_as_a_machine_may_open_them(void **state)
     assert_string_equal(fake.disks, "/images/disk qcow2 ro;/volumes/data raw rw;");
     hv_machine_files_unref(&files); /* ours; the service has its own */
     assert_int_equal(files_freed, 0);
-    run_for(w, 400);
+    for (int i = 0; i < 1000 && files_freed == 0; i++) {
+        run_for(w, 10);
+    }
     assert_int_equal(fake.gone, fake.made);
     assert_int_equal(files_freed, 1);
     w->config.files = NULL;

@@ -169,7 +169,9 @@ void mb_main(uint32_t magic, const uint32_t *qemu)
     if (wrong) {
         fail(wrong);
     }
-    told.cmdline = without_path((const char *)qemu[4]);
+    /* Of the first specification kernels expect a file's name in front, as QEMU and others have it. */
+    told.cmdline =
+        plan.magic == MB_FIRST_MAGIC ? (const char *)qemu[4] : without_path((const char *)qemu[4]);
     read_map(qemu, &told);
     find_rsdp(&told);
     uint32_t at = memory_end(&told), jump, info, info_size = INFO_ROOM + length(told.cmdline);

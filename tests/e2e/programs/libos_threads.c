@@ -116,7 +116,7 @@ static void *sleep_long(void *arg)
 {
     struct timespec t = {10, 0};
     (void)arg;
-    return (void *)(long)(nanosleep(&t, &t) < 0 && errno == EINTR && t.tv_sec == 9);
+    return (void *)(long)(nanosleep(&t, &t) < 0 && errno == EINTR && t.tv_sec < 10);
 }
 
 static void *read_one(void *arg)
@@ -124,6 +124,18 @@ static void *read_one(void *arg)
     char c = 0;
     ssize_t n = read(*(int *)arg, &c, 1);
     return (void *)(long)(n < 0 ? -errno : c);
+}
+
+/* Until it ends: a signal may come before the thread does what it interrupts. */
+static void *interrupt(pthread_t t)
+{
+    void *result;
+    do {
+        usleep(20000);
+        pthread_kill(t, SIGUSR1);
+        usleep(20000);
+    } while (pthread_tryjoin_np(t, &result) != 0);
+    return result;
 }
 
 static void interruptions(void)
@@ -135,14 +147,10 @@ static void interruptions(void)
     CHECK(pipe(ends) == 0);
     sigaction(SIGUSR1, &a, NULL);
     pthread_create(&t, NULL, sleep_long, NULL);
-    usleep(20000);
-    pthread_kill(t, SIGUSR1);
-    pthread_join(t, &result);
+    result = interrupt(t);
     CHECK((long)result == 1);
     pthread_create(&t, NULL, read_one, ends);
-    usleep(20000);
-    pthread_kill(t, SIGUSR1);
-    pthread_join(t, &result);
+    result = interrupt(t);
     CHECK((long)result == -EINTR);
     a.sa_flags |= SA_RESTART;
     sigaction(SIGUSR1, &a, NULL);

@@ -17,6 +17,7 @@ bool net_init(uint8_t ret_mac[6])
     }
     device_begin(&card, F_MAC);
     head_len = card.legacy ? 10 : 12;
+    console(card.legacy ? "" : "netkernel: virtio 1\n");
     if (!device_queue(&card, 0, &rx) || !device_queue(&card, 1, &tx)) {
         return false;
     }
@@ -43,8 +44,7 @@ size_t net_receive(uint8_t frame[FRAME_MAX])
         return 0;
     }
     uint32_t id = rx.used.ring[rx_seen % QUEUE_SIZE].id,
-             len = rx.used.ring[rx_seen % QUEUE_SIZE].len;
-    rx_seen++;
+             len = rx.used.ring[rx_seen++ % QUEUE_SIZE].len;
     len = len > head_len ? len - (uint32_t)head_len : 0;
     len = len > FRAME_MAX ? FRAME_MAX : len;
     memcpy(frame, rx_data[id] + head_len, len);
