@@ -148,6 +148,8 @@ static void what_a_shell_cannot_be_is_made_in_the_ordinary_way(void **state)
 
     w->config.flavor = "pc";
     wake_another(w);
+    w->config.flavor = "nanos"; /* a microvm, with other devices */
+    wake_another(w);
     w->config = config;
     w->config.volumes = &volume;
     w->config.volume_count = 1;
