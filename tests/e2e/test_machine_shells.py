@@ -25,25 +25,18 @@ MIB = 64
 
 @pytest.fixture(scope="module")
 def make_daemon(tmp_path_factory):
-    netns.need_namespace()
-
-    def make(*flags, network="tap", **more):
-        flags = ["--set", f"machines.network={network}", *flags]
-        prefix = netns.own_namespace() if network == "tap" else []
-        path = tmp_path_factory.mktemp("unid")
-        return harness.Daemon(path, driver="fake", flags=flags, prefix=prefix, **more)
-
-    return make
+    return lambda *flags, **more: netns.tapped(tmp_path_factory.mktemp("unid"), flags, **more)
 
 
 @pytest.fixture(scope="module", params=["tap", "user"])
-def daemon(make_daemon, request):
-    daemon = make_daemon(network=request.param).start()
-    daemon.network = request.param
-    yield daemon
-    status = daemon.stop(WAKE_S)
-    assert status == 0, daemon.log()[-3000:]
-    daemon.assert_nothing_left()
+def daemon(make_daemon, tmp_path_factory, request):
+    if request.param == "tap":
+        made = make_daemon()
+    else:
+        flags = ["--set", "machines.network=user"]
+        made = harness.Daemon(tmp_path_factory.mktemp("unid"), driver="fake", flags=flags)
+    with made as daemon:
+        yield daemon
 
 
 def deploy(daemon, name, kernel=None, append="", mib=MIB, **machine):
@@ -176,69 +169,60 @@ def test_other_images_are_made_in_the_ordinary_way(daemon):
 
 
 def test_a_shell_goes_after_its_time(make_daemon):
-    daemon = make_daemon("--set", "machines.shell_keep_ms=3000").start()
-    number = itertools.count()
+    with make_daemon("--set", "machines.shell_keep_ms=3000") as daemon:
+        number = itertools.count()
 
-    def made():  # each function's wake is the first, and has the shell kept anew
-        name = f"web{next(number)}"
-        deploy(daemon, name)
-        get(daemon, name + "/").ok(200)
-        return metric(daemon, "_made_total") > 0
+        def made():  # each function's wake is the first, and has the shell kept anew
+            name = f"web{next(number)}"
+            deploy(daemon, name)
+            get(daemon, name + "/").ok(200)
+            return metric(daemon, "_made_total") > 0
 
-    until(made)
-    until(lambda: not shells(daemon, None))
-    assert daemon.stop(WAKE_S) == 0
-    daemon.assert_nothing_left()
+        until(made)
+        until(lambda: not shells(daemon, None))
 
 
 def test_without_a_time_there_are_none(make_daemon):
-    daemon = make_daemon("--set", "machines.shell_keep_ms=0").start()
-    deploy(daemon, "first")
-    get(daemon, "first/").ok(200)
-    assert metric(daemon, "_missed_total") == 0 and not shells(daemon, None)
-    assert daemon.stop(WAKE_S) == 0
-    daemon.assert_nothing_left()
+    with make_daemon("--set", "machines.shell_keep_ms=0") as daemon:
+        deploy(daemon, "first")
+        get(daemon, "first/").ok(200)
+        assert metric(daemon, "_missed_total") == 0 and not shells(daemon, None)
 
 
 def test_requests_have_the_memory_of_shells(make_daemon):
     """There is memory for two machines: the shell goes for one that it does not fit."""
-    daemon = make_daemon("--memory", str(2 * MIB), "--pool-min", "0", "--pool-max", "0").start()
-    deploy(daemon, "first")
-    get(daemon, "first/").ok(200)
-    until(lambda: len(shells(daemon)) == 1)
-    shell = shells(daemon)[0]
-    deploy(daemon, "pci", flavor="pc", append="halt", ready_console="started")
-    thread = threading.Thread(target=lambda: get(daemon, "pci/"))
-    thread.start()
-    until(lambda: [i for i in instances(daemon) if i["function"] == "pci"])
-    until(lambda: shell["id"] not in [s["id"] for s in shells(daemon, None)])
-    assert not shells(daemon)
-    assert daemon.stop(WAKE_S) == 0
+    flags = ["--memory", str(2 * MIB), "--pool-min", "0", "--pool-max", "0", "--drain-timeout", "0"]
+    with make_daemon(*flags) as daemon:
+        deploy(daemon, "first")
+        get(daemon, "first/").ok(200)
+        until(lambda: len(shells(daemon)) == 1)
+        shell = shells(daemon)[0]
+        deploy(daemon, "pci", flavor="pc", append="halt", ready_console="started")
+        thread = threading.Thread(target=lambda: get(daemon, "pci/"))
+        thread.start()
+        until(lambda: [i for i in instances(daemon) if i["function"] == "pci"])
+        until(lambda: shell["id"] not in [s["id"] for s in shells(daemon, None)])
+        assert not shells(daemon)
     thread.join()
-    daemon.assert_nothing_left()
 
 
 @needs_fault_points
 def test_a_failed_loading_loses_no_request(make_daemon):
-    daemon = make_daemon(env={"UNID_FAULTS": "libvirt.load=EIO"}).start()
-    deploy(daemon, "first")
-    get(daemon, "first/").ok(200)
-    until(lambda: len(shells(daemon)) == 1)
-    deploy(daemon, "second")
-    get(daemon, "second/").ok(200)
-    assert metric(daemon, "_used_total") == 1 and metric(daemon, "_failed_total") == 1
-    assert daemon.stop(WAKE_S) == 0
-    daemon.assert_nothing_left()
+    with make_daemon(env={"UNID_FAULTS": "libvirt.load=EIO"}) as daemon:
+        deploy(daemon, "first")
+        get(daemon, "first/").ok(200)
+        until(lambda: len(shells(daemon)) == 1)
+        deploy(daemon, "second")
+        get(daemon, "second/").ok(200)
+        assert metric(daemon, "_used_total") == 1 and metric(daemon, "_failed_total") == 1
 
 
 def test_a_killed_daemon_leaves_nothing(make_daemon):
-    daemon = make_daemon().start()
-    deploy(daemon, "first")
-    get(daemon, "first/").ok(200)
-    until(lambda: len(shells(daemon)) == 1)
-    pid = shells(daemon)[0]["pid"]
-    daemon.kill()
-    daemon.start()
-    until(lambda: not pathlib.Path(f"/proc/{pid}").exists())
-    assert daemon.stop(WAKE_S) == 0
-    daemon.assert_nothing_left()
+    with make_daemon() as daemon:
+        deploy(daemon, "first")
+        get(daemon, "first/").ok(200)
+        until(lambda: len(shells(daemon)) == 1)
+        pid = shells(daemon)[0]["pid"]
+        daemon.kill()
+        daemon.start()
+        until(lambda: not pathlib.Path(f"/proc/{pid}").exists())
