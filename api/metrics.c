@@ -41,6 +41,17 @@ static void metrics_scheduler(struct un_buf *b, const struct sched_stats *s)
     metric(b, "recycled_total", "counter", "Virtual machines put back for another run.",
            s->recycled);
     metric(b, "shells_failed_total", "counter", "Shells that could not be made.", s->shells_failed);
+    const struct hv_service_stats *m = &s->machines;
+    metric(b, "machine_shells", "gauge", "Machines made ahead for any service.", m->shells);
+    metric(b, "machine_shells_made_total", "counter", "Machines made ahead for any service.",
+           m->shells_made);
+    metric(b, "machine_shells_used_total", "counter",
+           "Machines for waiting requests made of those.", m->shells_used);
+    metric(b, "machine_shells_missed_total", "counter",
+           "Machines for waiting requests that could have been, and none was there.",
+           m->shells_missed);
+    metric(b, "machine_shells_failed_total", "counter", "Of those made ahead, what failed.",
+           m->shells_failed);
 }
 
 /* The states of a machine that a VM does not have (hv_service_machine.state). */

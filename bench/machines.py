@@ -6,6 +6,7 @@ skipped. The guest is the test kernel of tests/guests, run by QEMU's translation
 """
 import contextlib
 import ctypes
+import http.client
 import json
 import os
 import pathlib
@@ -26,7 +27,7 @@ from harness import BUILD, Daemon, get, median, row
 KERNEL = BUILD / "tests" / "guests" / "netkernel.elf"
 PORT = 8080
 WAKES = 15
-POOLED_IDLE_MS, COLD_IDLE_MS = 1000, 100
+POOLED_IDLE_MS, COLD_IDLE_MS, SHELL_KEEP_MS = 1000, 100, 1000
 QEMU = "qemu-system-x86_64"
 HAND_TAP, HAND_HOST, HAND_GUEST, HAND_MAC = "bench0", "10.99.0.1", "10.99.0.2", "02:00:00:00:00:02"
 PATIENCE_S = 30
@@ -154,6 +155,14 @@ def hand_ms():
 # --- sections ---------------------------------------------------------------------------------------
 
 
+def machines_of(daemon):
+    client = http.client.HTTPConnection(*daemon.address)
+    client.request("GET", "/api/v1/instances")
+    items = json.load(client.getresponse())["items"]
+    client.close()
+    return [i for i in items if i["driver"] == "machine"]
+
+
 def wake_pooled(daemon):
     """Of a service that sleeps with one machine made and paused."""
     before = qemus(daemon)
@@ -165,6 +174,15 @@ def wake_pooled(daemon):
 
 def wake_cold(daemon):
     until(lambda: not qemus(daemon), "asleep without a machine")
+    time.sleep(0.3)
+    return first_byte_ms(daemon.address, "/fn/cold/")
+
+
+def wake_of_shell(daemon):
+    """Of one that has none either, while a machine stands ready that was made for no service."""
+    idle = [{"state": "paused", "function": None}]
+    until(lambda: [{k: i[k] for k in idle[0]} for i in machines_of(daemon)] == idle,
+          "asleep but for a shell")
     time.sleep(0.3)
     return first_byte_ms(daemon.address, "/fn/cold/")
 
@@ -182,19 +200,25 @@ def bench_sleepers():
     print(f"sleepers: waking a service (test kernel, 64 MiB, TCG), client's connect to first byte, "
           f"{WAKES} times in turn")
     make_hand_tap()
-    with machine_daemon() as warm, machine_daemon(subnet=88) as cold:
+    with machine_daemon(machines__shell_keep_ms=0) as warm, machine_daemon(
+            subnet=88, machines__shell_keep_ms=0) as cold, machine_daemon(subnet=89) as shells:
         deploy(warm, "pooled", warm.push(KERNEL), idle_timeout_ms=POOLED_IDLE_MS)
-        deploy(cold, "cold", cold.push(KERNEL), idle_timeout_ms=COLD_IDLE_MS)
+        for daemon in (cold, shells):
+            deploy(daemon, "cold", daemon.push(KERNEL), idle_timeout_ms=COLD_IDLE_MS)
+            first_byte_ms(daemon.address, "/fn/cold/")
         wake_pooled(warm)
-        wake_cold(cold)
-        pooled, made, hand = [], [], []
+        pooled, made, of_shell, hand = [], [], [], []
         for _ in range(WAKES):
             pooled.append(wake_pooled(warm))
             hand.append(hand_ms())
             made.append(wake_cold(cold))
+            of_shell.append(wake_of_shell(shells))
     row("QEMU by hand, exec to first byte: median, worst", f"{median(hand):.1f}, {max(hand):.1f} ms")
     show_wakes("a paused machine stands ready", pooled, hand, "<= 0.5", "")
-    show_wakes("none does", made, hand, "", "<= 150 ms")
+    show_wakes("none does, and no shell", made, hand, "", "<= 150 ms")
+    show_wakes("none does, but a shell", of_shell, hand, "", "")
+    row("  ratio to that without a shell, pair by pair: median",
+        f"{median([s / m for s, m in zip(of_shell, made)]):.2f}")
 
 
 @in_namespace
@@ -307,7 +331,7 @@ def bench_cycles():
     print(f"cycles: {CYCLES} wakes of {SLEEPERS} services at random, {AT_ONCE} at a time, "
           f"idle timeout {COLD_IDLE_MS} ms")
     draw, failed, woken = random.Random(1), [], 0
-    with machine_daemon() as daemon:
+    with machine_daemon(machines__shell_keep_ms=SHELL_KEEP_MS) as daemon:
         digest = daemon.push(KERNEL)
         names = [f"s{i}" for i in range(SLEEPERS)]
         for name in names:

@@ -84,7 +84,7 @@ static int read_header(struct un_reader *r, uint64_t file_size, struct un_elf *e
 
 struct program_header {
     uint32_t type, flags;
-    uint64_t offset, vaddr, file_size, mem_size;
+    uint64_t offset, vaddr, paddr, file_size, mem_size;
 };
 
 static void read_program_header(struct un_reader *r, bool is64, struct program_header *ret)
@@ -95,7 +95,7 @@ static void read_program_header(struct un_reader *r, bool is64, struct program_h
     }
     ret->offset = read_word(r, is64);
     ret->vaddr = read_word(r, is64);
-    (void)read_word(r, is64); /* p_paddr */
+    ret->paddr = read_word(r, is64);
     ret->file_size = read_word(r, is64);
     ret->mem_size = read_word(r, is64);
     if (!is64) {
@@ -130,6 +130,7 @@ static int add_segment(struct un_elf *elf, const struct program_header *ph, unsi
     elf->segments[elf->segment_count++] = (struct un_elf_segment){
         .vaddr = ph->vaddr,
         .mem_size = ph->mem_size,
+        .paddr = ph->paddr,
         .offset = ph->offset,
         .file_size = ph->file_size,
         .readable = ph->flags & PF_R,

@@ -22,6 +22,7 @@ enum { UN_ELF_SEGMENTS_MAX = 64 };
 
 struct un_elf_segment {
     uint64_t vaddr, mem_size;   /* bytes; mem_size > 0 */
+    uint64_t paddr;             /* as the file says; nothing is asked of it */
     uint64_t offset, file_size; /* bytes in the file, wholly inside; file_size <= mem_size */
     bool readable, writable, executable;
 };

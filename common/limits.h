@@ -137,6 +137,7 @@
 /* Snapshots of the kvm driver */
 #define DEFAULT_MACHINE_IDLE_TIMEOUT_MS  60000
 #define DEFAULT_MACHINE_READY_TIMEOUT_MS 30000
+#define DEFAULT_MACHINE_SHELL_KEEP_MS    300000 /* made ahead for any service, and not used */
 #define LIMIT_MACHINE_IDLE_TIMEOUT_MS    86400000
 #define LIMIT_MACHINES                   1000 /* of one service */
 #define LIMIT_VOLUMES                    1000 /* names and formats are held in memory */

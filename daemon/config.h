@@ -45,6 +45,7 @@ struct config {
     int64_t retry_max_attempts, retry_max_age_ms, retry_backoff_ms, retry_backoff_max_ms;
     char *machines_network; /* "auto", "tap", "user", "none" */
     char *machines_range;
+    int64_t machines_shell_keep_ms;
     int64_t http_max_head_bytes, http_max_connections;
     int64_t http_idle_timeout_ms, http_head_timeout_ms, http_stall_timeout_ms;
     bool check_only; /* --check-config */

@@ -33,6 +33,12 @@ static bool may_use(void *arg, uint64_t bytes)
     return !m->scheduler || sched_may_use(m->scheduler, bytes);
 }
 
+static bool is_free(void *arg, uint64_t bytes)
+{
+    struct machines *m = arg;
+    return !m->scheduler || sched_is_free(m->scheduler, bytes);
+}
+
 static void on_console(void *arg, const char *service, const char *line, size_t len)
 {
     char text[256];
@@ -159,12 +165,15 @@ static struct hv_driver *find_driver(const struct drivers *set)
     return NULL;
 }
 
-static int open_services(struct machines *m, struct drivers *set, struct un_error *err)
+static int open_services(struct machines *m, const struct config *config, struct drivers *set,
+                         struct un_error *err)
 {
     struct service_driver_spec spec = {.loop = m->loop,
                                        .machines = m->own ? m->own : find_driver(set),
                                        .net = m->net,
                                        .may_use = may_use,
+                                       .is_free = is_free,
+                                       .shells_keep_ms = (uint32_t)config->machines_shell_keep_ms,
                                        .on_open = on_open,
                                        .on_end = on_end,
                                        .on_console = on_console,
@@ -201,7 +210,7 @@ int machines_open(const struct machines_start *start, const struct drivers_spec 
         m->own = one.items[0];
     }
     int rc = open_net(m, config, err);
-    rc = rc < 0 ? rc : open_services(m, set, err);
+    rc = rc < 0 ? rc : open_services(m, config, set, err);
     if (rc < 0) {
         machines_close(m, set);
         return rc;

@@ -6,6 +6,8 @@
  *                               |                   |              |               |
  *                               +-------------------+--- free -----+---------------+--> GONE
  *
+ * A shell (HV_BOOT_SHELL) is PAUSED without a kernel; `load` leads it back to MAKING, as another machine.
+ *
  * A machine is made ahead of time, paused, with its network (the bound pool), and started when the
  * first request is there. It is not known from here when it is ready: its user asks its port, or reads
  * its console.
@@ -22,7 +24,8 @@
 enum hv_machine_boot {
     HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
     HV_BOOT_MULTIBOOT, /* a multiboot kernel that it does not take, by a loader of the driver's */
-    HV_BOOT_DISK       /* the first disk, by firmware */
+    HV_BOOT_DISK,      /* the first disk, by firmware */
+    HV_BOOT_SHELL      /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
 };
 
 /* What the guest's drivers want to find. */
@@ -91,10 +94,15 @@ struct hv_machine; /* its first member is struct hv_machine_base */
 
 struct hv_machine_ops {
     /* Gives the machine (free). -EINVAL what cannot be put together. What goes wrong later comes by
-     * on_made. */
+     * on_made; there too, -ENOTSUP: this host has no shells. */
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
-    void (*start)(struct hv_machine *m); /* after on_made(0); once */
+    void (*start)(struct hv_machine *m); /* after on_made(0); once. Not of a shell */
+    /* Makes of a shell, after its on_made(0), the machine that `spec` says, whose type, devices, memory and
+     * network are the shell's, with HV_BOOT_KERNEL, a kernel that hv_pvh_check (hypervisor/pvh.h) takes, and no disks.
+     * From now on spec->events are told: on_made first, as for `new`. After a failure it is good for nothing.
+     * A millisecond, and what it takes to copy the files. NULL: there are no shells, `new` says -ENOTSUP. */
+    void (*load)(struct hv_machine *m, const struct hv_machine_spec *spec);
     /* HV_NET_USER, after start: on_heard comes, once for all that ask meanwhile; not when it ends
      * before. A few milliseconds. NULL: nobody can tell. */
     void (*ask)(struct hv_machine *m);
@@ -168,7 +176,7 @@ struct hv_machine_config {
 /* One machine of a service, as people see it. Borrowed. */
 struct hv_service_machine {
     char id[UN_ID_SIZE];
-    const char *name; /* the function's */
+    const char *name; /* the function's; "" of a shell, which is nobody's yet */
     uint32_t version;
     const char *state; /* "making", "paused", "starting", "ready", "ending" */
     uint64_t mem_bytes, age_us, state_us; /* since it was begun, and since it is in this state */
@@ -190,6 +198,13 @@ struct hv_service_events {
     void (*on_failing)(void *arg, const char *name, uint32_t version, const char *why);
 };
 
+/* Shells of machines: those that stand ready; and since the opening: made, taken for a machine that was
+ * wanted, not there when one could have been taken, failed. */
+struct hv_service_stats {
+    unsigned shells;
+    uint64_t shells_made, shells_used, shells_missed, shells_failed;
+};
+
 /* Those of a driver are in hv_driver_ops(drv)->service; NULL when it runs none. */
 struct hv_service_ops {
     /* `events` is kept until the next call; NULL: nobody listens. */
@@ -208,6 +223,9 @@ struct hv_service_ops {
                  void (*fn)(void *arg, const struct hv_service_machine *m), void *arg);
     /* Ends a machine at once; requests at it are lost. -ENOENT. */
     int (*end)(struct hv_driver *drv, const char *id, struct un_error *err);
+    /* Somebody wants memory: lets go of a shell. False: there is none. */
+    bool (*yield)(struct hv_driver *drv);
+    void (*stats)(const struct hv_driver *drv, struct hv_service_stats *ret);
 };
 
 #endif

@@ -105,6 +105,12 @@ typedef void (*net_attach_cb)(void *arg, int rc, struct net_link *link, const st
 int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err);
 
+/* What the guest of an attached link may connect to from now on, before it has opened anything; and who is
+ * told of that. As net_attach, but when `cb` says that it failed, the link is still the caller's, with what
+ * it had. Not while another call for the link is under way, nor detached before `cb`. */
+int net_change(struct net_link *link, const struct net_wish *wish, net_attach_cb cb, void *arg,
+               struct un_error *err);
+
 /* Takes the link. Whoever had the tap open (QEMU) has closed it. */
 void net_detach(struct net_link *link);
 

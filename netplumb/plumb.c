@@ -558,11 +558,18 @@ static struct link *find_idle(struct netplumb *np, const struct net_policy *poli
     return looked ? un_list_entry(np->idle.prev, struct link, node) : NULL;
 }
 
+/* How a link gets its policy: OP_MAKE or OP_CHANGE, and what follows. */
+struct way {
+    enum op op;
+    void (*done)(struct un_job *job, int rc, const struct un_error *err);
+};
+
 /* Begins what gives the link its policy, which is taken on success. */
-static int begin(struct link *link, bool idle, struct net_policy *policy, struct un_error *err)
+static int begin(struct link *link, const struct way *way, struct net_policy *policy,
+                 struct un_error *err)
 {
     struct netplumb *np = link->req.np;
-    if (idle && link->policy == policy) {
+    if (way->op == OP_CHANGE && link->policy == policy) {
         net_policy_put(&np->targets, policy); /* it has its own */
         link->ready = (struct un_post){.fn = on_ready, .arg = link};
         un_loop_post(np->loop, &link->ready);
@@ -573,7 +580,7 @@ static int begin(struct link *link, bool idle, struct net_policy *policy, struct
     }
     link->before = link->policy;
     link->policy = policy;
-    submit(&link->req, idle ? OP_CHANGE : OP_MAKE, idle ? on_changed : on_made);
+    submit(&link->req, way->op, way->done);
     return 0;
 }
 
@@ -588,7 +595,8 @@ int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb c
     struct link *link = find_idle(np, policy);
     bool idle = link != NULL;
     rc = idle ? 0 : link_new(np, &link, err);
-    rc = rc < 0 ? rc : begin(link, idle, policy, err);
+    const struct way way = {idle ? OP_CHANGE : OP_MAKE, idle ? on_changed : on_made};
+    rc = rc < 0 ? rc : begin(link, &way, policy, err);
     if (rc < 0) {
         net_policy_put(&np->targets, policy);
         if (link && !idle) {
@@ -601,6 +609,39 @@ int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb c
         un_list_remove(&link->node);
     }
     np->attached++;
+    link->req.attached = cb;
+    link->req.arg = arg;
+    return 0;
+}
+
+/* As on_changed, of a link that has a guest: it stays where it is in any case. */
+static void on_wish_changed(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct request *req = un_container_of(job, struct request, job);
+    struct link *link = link_of(req);
+    struct net_policy *unused = rc < 0 ? link->policy : link->before;
+    free_texts(req);
+    link->policy = rc < 0 ? link->before : link->policy;
+    link->before = NULL;
+    net_policy_put(&req->np->targets, unused);
+    names_changed(req->np);
+    req->attached(req->arg, rc, &link->pub, err);
+}
+
+int net_change(struct net_link *pub, const struct net_wish *wish, net_attach_cb cb, void *arg,
+               struct un_error *err)
+{
+    struct link *link = un_container_of(pub, struct link, pub);
+    struct netplumb *np = link->req.np;
+    struct net_policy *policy = NULL;
+    int rc = wish ? net_policy_get(&np->targets, wish->key, wish->egress, &policy, err) : 0;
+    const struct way way = {OP_CHANGE, on_wish_changed};
+    rc = rc < 0 ? rc : begin(link, &way, policy, err);
+    if (rc < 0) {
+        net_policy_put(&np->targets, policy);
+        return rc;
+    }
+    names_changed(np);
     link->req.attached = cb;
     link->req.arg = arg;
     return 0;

@@ -106,12 +106,23 @@ uint64_t pool_memory_used(const struct scheduler *s)
     return mib;
 }
 
+bool pool_leaves_reserved(const struct scheduler *s, uint64_t mib)
+{
+    return admission_leaves_reserved(s->set.memory_mib, s->committed_mib + pool_machines_mib(s),
+                                     mib, s->reserved_unused_mib);
+}
+
+bool sched_is_free(const struct scheduler *s, uint64_t bytes)
+{
+    return pool_leaves_reserved(s, bytes >> 20) &&
+           pool_memory_used(s) + (bytes >> 20) <= s->set.memory_mib;
+}
+
 bool sched_may_use(struct scheduler *s, uint64_t bytes)
 {
     uint64_t want = pool_memory_used(s) + (bytes >> 20);
 
-    if (!admission_leaves_reserved(s->set.memory_mib, s->committed_mib + pool_machines_mib(s),
-                                   bytes >> 20, s->reserved_unused_mib)) {
+    if (!pool_leaves_reserved(s, bytes >> 20)) {
         return false;
     }
     if (want > s->set.memory_mib) {
@@ -269,6 +280,10 @@ void pool_evict(struct scheduler *s, uint64_t mib)
             evicted += cls->mib;
             instance_end(oldest_idle(cls), NULL);
         }
+    }
+    for (uint64_t before = pool_machines_mib(s); evicted < mib && services_yield(s);) {
+        evicted += before - pool_machines_mib(s);
+        before = pool_machines_mib(s);
     }
     if (evicted < mib) {
         warm_evict(s, mib - evicted);

@@ -234,8 +234,10 @@ static bool has_memory(struct scheduler *s, const struct sched_call *c)
     case ADMIT:
         return true;
     case ADMIT_EVICT:
-        pool_evict(s, evict_mib);
-        return false; /* on_gone comes back here */
+        pool_evict(s, evict_mib); /* on_gone comes back here */
+        m.used_mib = pool_memory_used(s);
+        m.leaving_mib = s->leaving_mib;
+        return admission_memory_check(&m, cls->mib, &evict_mib) == ADMIT;
     default:
         return false;
     }
@@ -256,11 +258,15 @@ static bool refuse_broken(struct sched_call *c)
     return true;
 }
 
-static bool leaves_reserved(const struct scheduler *s, const struct sched_call *c)
+/* Shells of machine images are not in the way of anybody. */
+static bool leaves_reserved(struct scheduler *s, const struct sched_call *c)
 {
-    return c->line->running < c->line->reserved || c->cls->mib == 0 ||
-           admission_leaves_reserved(s->set.memory_mib, s->committed_mib + pool_machines_mib(s),
-                                     c->cls->mib, s->reserved_unused_mib);
+    bool leaves = c->line->running < c->line->reserved || c->cls->mib == 0;
+
+    do {
+        leaves = leaves || pool_leaves_reserved(s, c->cls->mib);
+    } while (!leaves && services_yield(s));
+    return leaves;
 }
 
 void queue_dispatch(struct scheduler *s)

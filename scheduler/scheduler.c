@@ -252,6 +252,7 @@ void sched_get_stats(struct scheduler *s, struct sched_stats *ret)
     }
     ret->memory_mib_used = pool_memory_used(s);
     ret->memory_mib_limit = s->set.memory_mib;
+    services_stats(s, &ret->machines);
 }
 
 const struct sched_metrics *sched_get_metrics(const struct scheduler *s)

@@ -30,6 +30,7 @@
 #include "common/loop.h"
 #include "common/workers.h"
 #include "hypervisor/hv.h"
+#include "hypervisor/machine.h"
 #include "imagestore/function.h"
 #include "imagestore/image.h"
 #include "store/store.h"
@@ -107,6 +108,8 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
 /* Whether so much memory is free of what all VMs may have together; idle shells are let go for it, so
  * asking again soon may help. */
 bool sched_may_use(struct scheduler *s, uint64_t bytes);
+/* The same, but nothing is let go. */
+bool sched_is_free(const struct scheduler *s, uint64_t bytes);
 
 /* What makes the connections of programs (dial.h), for others that make some under the same rules.
  * Borrowed until sched_close. */
@@ -298,6 +301,7 @@ struct sched_stats {
     uint64_t shells_made, shells_failed;
     uint64_t looks;    /* at waiting calls, by admission: what its decisions cost */
     uint64_t recycled; /* VMs that were put back for another run */
+    struct hv_service_stats machines;
     struct {
         const char *name; /* NULL behind the last */
         unsigned instances;

@@ -208,6 +208,8 @@ void pool_evict(struct scheduler *s, uint64_t mib);
 uint64_t pool_memory_used(const struct scheduler *s);
 /* Of it, what drivers use for machines of their own. */
 uint64_t pool_machines_mib(const struct scheduler *s);
+/* Whether the places that are reserved leave room for so much. */
+bool pool_leaves_reserved(const struct scheduler *s, uint64_t mib);
 
 /* --- VMs to be used again, by function version; warm.c ---------------------------------------- */
 
@@ -461,6 +463,9 @@ void services_done(struct scheduler *s);
 void services_each(struct scheduler *s,
                    void (*fn)(void *arg, const struct sched_instance_info *info), void *arg);
 int services_kill(struct scheduler *s, const char *id, struct un_error *err);
+/* Has a machine's shell let go for its memory, which counts no more. False: there is none. */
+bool services_yield(struct scheduler *s);
+void services_stats(const struct scheduler *s, struct hv_service_stats *ret);
 
 /* What machines of services write to their consoles: logs of their functions, without an invocation. */
 struct consoles {

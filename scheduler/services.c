@@ -498,3 +498,20 @@ int services_kill(struct scheduler *s, const char *id, struct un_error *err)
     return sv ? sv->ops->end(sv->driver->drv, id, err)
               : un_error_set(err, -ENOENT, "no instance %s", id);
 }
+
+bool services_yield(struct scheduler *s)
+{
+    struct services *sv = s->services;
+
+    return sv && sv->ops->yield && sv->ops->yield(sv->driver->drv);
+}
+
+void services_stats(const struct scheduler *s, struct hv_service_stats *ret)
+{
+    const struct services *sv = s->services;
+
+    *ret = (struct hv_service_stats){0};
+    if (sv && sv->ops->stats) {
+        sv->ops->stats(sv->driver->drv, ret);
+    }
+}

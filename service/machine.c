@@ -73,12 +73,9 @@ static void machine_free(struct machine *mc)
     un_buf_done(&mc->line);
     un_buf_done(&mc->boot);
     free(mc);
-    drv->machine_count--;
     service_volumes_changed(sv);
     service_changed(sv);
-    if (drv->drained && drv->machine_count == 0) {
-        un_loop_post(drv->loop, &drv->drained_post);
-    }
+    service_machine_gone(drv);
 }
 
 static void close_probe(struct machine *mc)
@@ -116,6 +113,9 @@ static void on_gone(void *arg)
 {
     struct machine *mc = arg;
     mc->m = NULL;
+    if (mc->linking) {
+        return; /* on_change follows */
+    }
     if (mc->link) {
         net_detach(mc->link); /* QEMU has closed the tap */
     }
@@ -343,17 +343,39 @@ void service_on_open(void *arg, const struct un_endpoint *to, int fd)
 
 /* --- making ------------------------------------------------------------------------------------- */
 
+static void paused(struct machine *mc)
+{
+    set_state(mc, MACHINE_PAUSED);
+    service_changed(mc->sv);
+}
+
+/* What was a shell has not become this machine: another is made in the ordinary way. `rc` says whether that
+ * is because of its image. */
+static void fail_injected(struct machine *mc, int rc, const char *why)
+{
+    struct service *sv = mc->sv;
+    sv->injectable = rc == -EPIPE; /* QEMU went away: a chance */
+    shells_failed(sv->drv, why);
+    machine_end(mc, HV_EXIT_LOST, why);
+    service_changed(sv);
+}
+
 static void on_made(void *arg, int rc, const struct un_error *err)
 {
     struct machine *mc = arg;
     if (rc < 0) {
         char why[160]; /* `err` goes with the machine */
         snprintf(why, sizeof(why), "%.159s", err->text);
-        fail(mc, HV_EXIT_LOST, why);
-        return;
+        if (mc->injected) {
+            fail_injected(mc, rc, why);
+        } else {
+            fail(mc, HV_EXIT_LOST, why);
+        }
+    } else if (mc->linking) {
+        mc->made = true; /* on_change follows */
+    } else {
+        paused(mc);
     }
-    set_state(mc, MACHINE_PAUSED);
-    service_changed(mc->sv);
 }
 
 /* Whether what has come of the line says that the guest is ready. */
@@ -432,6 +454,10 @@ static void on_exit_(void *arg, const struct hv_exit *why)
 {
     struct machine *mc = arg;
     char text[320];
+    if (mc->injected && mc->state == MACHINE_MAKING) {
+        fail_injected(mc, -EPIPE, why->detail);
+        return;
+    }
     tell_line(mc);
     snprintf(text, sizeof(text), "%s%s%.60s", why->detail, mc->words[0] ? "; its last words: " : "",
              mc->words);
@@ -444,8 +470,7 @@ static const struct hv_machine_events events = {.on_made = on_made,
                                                 .on_heard = on_heard,
                                                 .on_gone = on_gone};
 
-/* A port of loopback that was free a moment ago. */
-static int free_port(uint16_t *ret)
+int machine_free_port(uint16_t *ret)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(a);
@@ -458,7 +483,8 @@ static int free_port(uint16_t *ret)
     return 0;
 }
 
-static int make(struct machine *mc, struct un_error *err)
+/* With `sh`, of a shell, whose network it has: that is taken on success. */
+static int make(struct machine *mc, struct shell *sh, struct un_error *err)
 {
     struct service *sv = mc->sv;
     char prefix[4] = "24", port[8], tsc_khz[24];
@@ -492,7 +518,8 @@ static int make(struct machine *mc, struct un_error *err)
     } else {
         spec.net = HV_NET_USER;
         spec.guest_port = sv->port;
-        int rc = free_port(&spec.host_port);
+        spec.host_port = sh ? shell_host_port(sh) : 0;
+        int rc = sh ? 0 : machine_free_port(&spec.host_port);
         if (rc < 0) {
             return un_error_errno(err, rc, "find a free port");
         }
@@ -506,6 +533,12 @@ static int make(struct machine *mc, struct un_error *err)
         return rc;
     }
     spec.cmdline = cmdline.len ? (const char *)cmdline.data : "";
+    if (sh) {
+        mc->injected = true;
+        mc->m = shells_take(sh);
+        hv_machine_ops(mc->m)->load(mc->m, &spec);
+        return 0;
+    }
     return hv_driver_ops(sv->drv->machines)->machine->new (sv->drv->machines, &spec, &mc->m, err);
 }
 
@@ -522,7 +555,7 @@ static void on_attach(void *arg, int rc, struct net_link *link, const struct un_
         machine_free(mc);
         return;
     }
-    if (rc == 0 && make(mc, &mine) == 0) {
+    if (rc == 0 && make(mc, NULL, &mine) == 0) {
         return;
     }
     if (link) {
@@ -530,6 +563,39 @@ static void on_attach(void *arg, int rc, struct net_link *link, const struct un_
         mc->link = NULL;
     }
     fail(mc, HV_EXIT_LOST, rc < 0 ? err->text : mine.text);
+}
+
+/* The shell's link lets through what this machine may. */
+static void on_change(void *arg, int rc, struct net_link *link, const struct un_error *err)
+{
+    struct machine *mc = arg;
+    mc->linking = false;
+    if (mc->state == MACHINE_ENDING && !mc->m) {
+        on_gone(mc);
+    } else if (mc->state == MACHINE_ENDING) {
+        return; /* on_gone follows */
+    } else if (rc < 0) {
+        fail_injected(mc, rc, err->text);
+    } else if (mc->made) {
+        paused(mc);
+    }
+}
+
+/* False: another way is to be taken. */
+static bool make_of_shell(struct machine *mc, struct shell *sh, const struct net_wish *wish)
+{
+    struct un_error err = UN_ERROR_INIT;
+    mc->link = shell_link(sh);
+    if (make(mc, sh, &err) < 0) {
+        mc->link = NULL; /* it is the shell's still */
+        return false;
+    }
+    mc->linking = mc->link != NULL;
+    if (mc->linking && net_change(mc->link, wish, on_change, mc, &err) < 0) {
+        mc->linking = false;
+        fail(mc, HV_EXIT_LOST, err.text);
+    }
+    return true;
 }
 
 int machine_begin(struct service *sv)
@@ -548,14 +614,18 @@ int machine_begin(struct service *sv)
     un_list_push(&sv->machines, &mc->node);
     sv->drv->machine_count++;
     set_state(mc, MACHINE_MAKING);
+    const struct net_wish wish = {.key = sv->key, .egress = sv->egress};
+    struct shell *sh = shells_find(sv);
+    if (sh && make_of_shell(mc, sh, &wish)) {
+        return 0;
+    }
     if (!sv->drv->net) {
-        if (make(mc, &err) < 0) {
+        if (make(mc, NULL, &err) < 0) {
             fail(mc, HV_EXIT_LOST, err.text);
         }
         return 0;
     }
     mc->linking = true;
-    const struct net_wish wish = {.key = sv->key, .egress = sv->egress};
     if (net_attach(sv->drv->net, &wish, on_attach, mc, &err) < 0) {
         mc->linking = false;
         fail(mc, HV_EXIT_LOST, err.text);

@@ -9,6 +9,7 @@
 #include "common/limits.h"
 #include "common/log.h"
 #include "hypervisor/flavor.h"
+#include "hypervisor/pvh.h"
 #include "service/service_impl.h"
 
 enum {
@@ -19,6 +20,14 @@ enum {
 };
 
 static void decide(void *arg);
+
+void service_machine_gone(struct hv_driver *drv)
+{
+    drv->machine_count--;
+    if (drv->drained && drv->machine_count == 0) {
+        un_loop_post(drv->loop, &drv->drained_post);
+    }
+}
 
 /* --- services ----------------------------------------------------------------------------------- */
 
@@ -130,6 +139,10 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
     if (config->boot == HV_BOOT_DISK && sv->spec.type == HV_MACHINE_MICROVM) {
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
     }
+    sv->injectable = config->boot == HV_BOOT_KERNEL && config->volume_count == 0 &&
+                     sv->spec.type == HV_MACHINE_MICROVM && !sv->spec.virtio1 &&
+                     !sv->spec.one_ioapic && config->image &&
+                     hv_pvh_check(config->image, config->image_len, NULL) == 0;
 }
 
 static struct service *service_new(struct hv_driver *drv, const struct hv_machine_config *config,
@@ -263,6 +276,17 @@ static struct machine *pick(const struct service *sv, enum machine_state state)
     return found;
 }
 
+/* Whether there is memory for one machine more: that of a shell which will be it, or free. */
+static bool may_make(struct service *sv)
+{
+    struct hv_driver *drv = sv->drv;
+    bool may = shells_fit(sv) || !drv->may_use || drv->may_use(drv->arg, sv->spec.mem_bytes);
+    while (!may && shells_yield(drv)) {
+        may = drv->may_use(drv->arg, sv->spec.mem_bytes);
+    }
+    return may;
+}
+
 static void carry_out(struct service *sv, const struct service_decision *d)
 {
     struct machine *mc;
@@ -287,7 +311,7 @@ static void carry_out(struct service *sv, const struct service_decision *d)
     }
     for (uint32_t i = 0; i < d->make && !sv->blocked; i++) {
         struct hv_driver *drv = sv->drv;
-        if (drv->may_use && !drv->may_use(drv->arg, sv->spec.mem_bytes)) {
+        if (!may_make(sv)) {
             sv->retry_us = un_loop_now_us(drv->loop) +
                            (sv->waiting_count > 0 ? MEMORY_RETRY_US : MEMORY_RETRY_IDLE_US);
             service_changed(sv);
@@ -457,6 +481,7 @@ static void driver_close(struct hv_driver *drv)
         return;
     }
     un_loop_unpost(drv->loop, &drv->drained_post);
+    shells_done(drv);
     while (!un_list_empty(&drv->services)) {
         service_free(un_list_first(&drv->services, struct service, node));
     }
@@ -511,11 +536,13 @@ int service_driver_open(const struct service_driver_spec *spec, struct hv_driver
     drv->machines = spec->machines;
     drv->net = spec->net;
     drv->may_use = spec->may_use;
+    drv->is_free = spec->is_free;
     drv->on_open = spec->on_open;
     drv->on_end = spec->on_end;
     drv->on_console = spec->on_console;
     drv->arg = spec->arg;
     un_list_init(&drv->services);
+    shells_init(drv, spec->shells_keep_ms);
     *ret = drv;
     return 0;
 }
@@ -539,6 +566,7 @@ void service_driver_drain(struct hv_driver *drv, void (*done)(void *arg), void *
         service_changed(sv);
     }
     drv->drained_post = (struct un_post){.fn = tell_drained, .arg = drv};
+    shells_drain(drv);
     if (drv->machine_count == 0) {
         un_loop_post(drv->loop, &drv->drained_post);
     }
@@ -559,4 +587,5 @@ void service_driver_stats(const struct hv_driver *drv, struct service_stats *ret
         ret->memory_mib +=
             (uint64_t)(c.making + c.paused + c.starting + c.ready) * (sv->spec.mem_bytes >> 20);
     }
+    ret->memory_mib += shells_memory(drv) >> 20;
 }

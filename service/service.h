@@ -24,7 +24,8 @@
  *
  * Loop thread throughout. Where things are: policy.c how many machines there are, service.c the driver
  * and its services, versions.c what it is told of versions and tells of machines, volume.c who has which
- * volume, machine.c one machine, connection.c one request, stream.c one connection without requests.
+ * volume, shells.c machines made ahead for any service, machine.c one machine, connection.c one request,
+ * stream.c one connection without requests.
  */
 #ifndef UNID_SERVICE_SERVICE_H
 #define UNID_SERVICE_SERVICE_H
@@ -50,6 +51,10 @@ struct service_driver_spec {
     struct netplumb *net;       /* taps; kept until close. NULL: QEMU's user network */
     /* Whether a machine of this size may be made now; NULL: always. When not, it is asked again soon. */
     bool (*may_use)(void *arg, uint64_t bytes);
+    /* Whether so much is free without anything being let go for it, as for shells; NULL: always. */
+    bool (*is_free)(void *arg, uint64_t bytes);
+    /* After the last wake that could use one, a shell is kept so long; 0: none is made. */
+    uint32_t shells_keep_ms;
     /* A machine has opened a connection that its egress allows, which takes `opening->fd`; and what is
      * told when such a machine ends: its connections are of no use any more. NULL: none is allowed. */
     void (*on_open)(void *arg, const struct service_opening *opening);

@@ -10,6 +10,7 @@
 #include "llhttp/llhttp.h"
 #include "service/policy.h"
 #include "service/service.h"
+#include "service/shells.h"
 
 struct hv_driver {
     struct hv_driver_base base;
@@ -17,6 +18,7 @@ struct hv_driver {
     struct hv_driver *machines;
     struct netplumb *net;
     bool (*may_use)(void *arg, uint64_t bytes);
+    bool (*is_free)(void *arg, uint64_t bytes);
     void (*on_open)(void *arg, const struct service_opening *opening);
     void (*on_end)(void *arg, const void *machine);
     void (*on_console)(void *arg, const char *service, const char *line, size_t len);
@@ -24,7 +26,8 @@ struct hv_driver {
     const struct hv_service_events *events; /* or NULL */
     void *events_arg;
     struct un_list services;
-    unsigned machine_count; /* not gone yet */
+    struct shells shells;
+    unsigned machine_count; /* not gone yet, shells among them */
     uint64_t started, failed;
     void (*drained)(void *arg);
     void *drained_arg;
@@ -47,6 +50,7 @@ struct service {
     struct hv_machine_disk *disks;
     struct hv_machine_files *files; /* what the paths in `spec` name stays */
     const struct hv_flavor *flavor;
+    bool injectable; /* its machines can be made of shells */
     char *append;
     char **egress; /* NULL: nothing */
     uint16_t port;
@@ -79,6 +83,8 @@ void service_changed(struct service *sv);
 void service_failed(struct service *sv, const char *why);
 /* A machine has been ready beyond doubt. */
 void service_proved(struct service *sv);
+/* A machine, or a shell, is gone, and not in machine_count any more. */
+void service_machine_gone(struct hv_driver *drv);
 /* Those who wait for a machine are lost. */
 void service_lose_waiting(struct service *sv);
 
@@ -111,7 +117,9 @@ struct machine {
     uint64_t begun_us, state_us;
     struct hv_machine *m; /* NULL before it is begun: the network comes first */
     struct net_link *link;
-    bool linking; /* net_attach is under way */
+    bool linking; /* net_attach, or net_change, is under way */
+    bool injected; /* it was a shell: before it is PAUSED nothing is a failure of the service */
+    bool made;     /* it is, but for `linking` */
     struct sockaddr_in addr;
     unsigned in_flight;
     struct un_list connections; /* struct hv_vm, as many as in_flight */
@@ -135,7 +143,10 @@ struct machine {
     char words[96];              /* its last line before that */
     struct un_buf boot;          /* per request: console bytes from before its request, bounded */
 };
-/* Begins a machine. Its failures come by service_failed. -ENOMEM. machine.c */
+/* A port of loopback that was free a moment ago. */
+int machine_free_port(uint16_t *ret);
+/* Begins a machine, of a shell if there is one for it. Its failures come by service_failed. -ENOMEM.
+ * machine.c */
 int machine_begin(struct service *sv);
 void machine_start(struct machine *mc);
 /* Ends it in any state; it is freed when all of it is gone. Requests at it are lost: FAULT where it crashed,

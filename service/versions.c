@@ -45,6 +45,7 @@ static void each(struct hv_driver *drv, void (*fn)(void *arg, const struct hv_se
             fn(arg, &m);
         }
     }
+    shells_each(drv, fn, arg);
 }
 
 static int end(struct hv_driver *drv, const char *id, struct un_error *err)
@@ -60,7 +61,7 @@ static int end(struct hv_driver *drv, const char *id, struct un_error *err)
             }
         }
     }
-    return un_error_set(err, -ENOENT, "no instance %s", id);
+    return shells_end(drv, id) ? 0 : un_error_set(err, -ENOENT, "no instance %s", id);
 }
 
 /* --- versions ----------------------------------------------------------------------------------- */
@@ -120,5 +121,11 @@ static void give_up(struct hv_driver *drv, const char *name, const char *but)
     }
 }
 
-const struct hv_service_ops service_version_ops = {
-    .listen = listen_, .keep = keep, .live = live, .give_up = give_up, .each = each, .end = end};
+const struct hv_service_ops service_version_ops = {.listen = listen_,
+                                                   .keep = keep,
+                                                   .live = live,
+                                                   .give_up = give_up,
+                                                   .each = each,
+                                                   .end = end,
+                                                   .yield = shells_yield,
+                                                   .stats = shells_stats};

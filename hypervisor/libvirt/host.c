@@ -24,11 +24,13 @@
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "hypervisor/libvirt/inject.h"
 #include "hypervisor/libvirt/multiboot/loader.h"
 #include "hypervisor/libvirt/overlay.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/qemucaps.h"
 #include "hypervisor/libvirt/usernet.h"
+#include "hypervisor/libvirt/waiter.h"
 #include "hypervisor/libvirt/xml.h"
 
 #define QEMU_NAME "qemu-system-x86_64"
@@ -422,6 +424,11 @@ static int place_boot_files(const struct lv_shell *s, struct hv_machine_spec *se
                             struct boot_files *files, struct un_error *err)
 {
     int rc = 0;
+    if (seen->boot == HV_BOOT_SHELL) {
+        snprintf(files->kernel, FILE_SIZE, "%s/" LV_WAITER_FILE, s->host->place->work);
+        seen->kernel = files->kernel;
+        return 0;
+    }
     if (seen->kernel) {
         rc = copy_for_qemu(s, seen->kernel, ".kernel", files->kernel, err);
         seen->kernel = files->kernel;
@@ -473,6 +480,14 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
     return rc < 0 ? un_error_errno(err, rc, "describe machine") : create_domain(s, &xml, err);
 }
 
+static int park(struct lv_shell *s, uint64_t mem_bytes, struct un_error *err)
+{
+    s->mem_bytes = mem_bytes;
+    int rc = map_memory(s, err);
+    rc = rc < 0 ? rc : lv_shell_resume(s, err);
+    return rc < 0 ? rc : lv_inject_park(s, err);
+}
+
 /* libvirt opens the tap, and starts QEMU, on the thread that asks it to. */
 static int join_net(struct lv_host *h, const struct hv_machine_spec *spec, struct un_error *err)
 {
@@ -493,6 +508,7 @@ int lv_shell_create_machine(struct lv_host *h, const char *accelerator,
     rc = start_machine(&s, accelerator, spec, err);
     rc = rc < 0 ? rc : find_process(&s, err);
     rc = rc < 0 ? rc : connect_doorbell(&s, err);
+    rc = rc < 0 || spec->boot != HV_BOOT_SHELL ? rc : park(&s, spec->mem_bytes, err);
     if (rc < 0) {
         lv_shell_destroy(&s);
         return rc;

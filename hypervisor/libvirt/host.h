@@ -36,6 +36,7 @@ struct lv_shell {
     bool killed; /* atomic: its exit status is being waited for */
     uint8_t *mem;
     uint64_t mem_bytes;
+    uint64_t clean_end;   /* of a shell for machine images: as far as no firmware has been */
     uint64_t base_cpu_us; /* what QEMU used before the guest ran */
 };
 
@@ -51,7 +52,8 @@ int lv_shell_create(struct lv_host *h, const char *accelerator, uint64_t mem_byt
                     struct lv_shell *ret, struct un_error *err);
 
 /* Makes a machine's domain, paused, and connects its console (`sock`). `mem` stays NULL: its memory is
- * its own. On failure nothing is left of it. The rest is as for shells. */
+ * its own; but with HV_BOOT_SHELL it is mapped, and the domain stands as inject.h says. On failure nothing
+ * is left of it. The rest is as for shells. */
 int lv_shell_create_machine(struct lv_host *h, const char *accelerator,
                             const struct hv_machine_spec *spec, struct lv_shell *ret,
                             struct un_error *err);

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "hypervisor/libvirt/driver.h"
+#include "hypervisor/libvirt/inject.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/ring0.h"
 #include "hypervisor/machine.h"
@@ -31,6 +32,8 @@ struct hv_machine {
     enum lv_vm_state state;
     struct un_list node; /* in the driver's machines */
     bool freed, busy, reaping, killed, asking;
+    bool shell_once;    /* it was made as a shell: QEMU's process is stopped until the start */
+    int load_rc;        /* why nothing can be loaded */
     struct hv_exit why; /* as far as it is known */
     struct un_timer end_timer;
     enum hv_machine_heard heard; /* the worker's */
@@ -60,9 +63,8 @@ static struct hv_machine *machine_of(struct un_job *job)
 
 /* --- removal ------------------------------------------------------------------------------------ */
 
-static void machine_free(struct hv_machine *m)
+static void free_spec(struct hv_machine *m)
 {
-    un_list_remove(&m->node);
     const struct hv_machine_spec *s = &m->spec;
     const void *const owned[] = {s->name, s->kernel, s->initrd, s->cmdline, s->tap, s->mac};
     for (size_t i = 0; i < UN_ARRAY_SIZE(owned); i++) {
@@ -72,6 +74,12 @@ static void machine_free(struct hv_machine *m)
         free((char *)m->disks[i].path);
         free((char *)m->disks[i].format);
     }
+}
+
+static void machine_free(struct hv_machine *m)
+{
+    un_list_remove(&m->node);
+    free_spec(m);
     free(m);
 }
 
@@ -361,6 +369,7 @@ static int lv_machine_new(struct hv_driver *drv, const struct hv_machine_spec *s
     un_list_push(&drv->machines, &m->node);
     un_list_init(&m->want.node);
     m->want.fn = on_host;
+    m->shell_once = spec->boot == HV_BOOT_SHELL;
     drv->vms++;
     lv_driver_want(drv, &m->want);
     *ret = m;
@@ -395,10 +404,53 @@ static void resume_done(struct un_job *job, int rc, const struct un_error *err)
 
 static void lv_machine_start(struct hv_machine *m)
 {
-    if (m->state == LV_VM_SHELL) {
+    if (m->state == LV_VM_SHELL && m->shell_once) {
+        m->state = LV_VM_RUNNING;
+        lv_inject_start(&m->shell);
+    } else if (m->state == LV_VM_SHELL) {
         m->state = LV_VM_RUNNING;
         submit(m, m->drv->fast, resume_run, resume_done);
     }
+}
+
+static int load_run(struct un_job *job, struct un_error *err)
+{
+    struct hv_machine *m = machine_of(job);
+    m->shell.base_cpu_us = lv_proc_cpu_us(m->shell.pid);
+    return m->load_rc < 0 ? un_error_set(err, m->load_rc, "out of memory")
+                          : lv_inject_load(&m->shell, &m->spec, err);
+}
+
+static void load_done(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct hv_machine *m = machine_of(job);
+    struct un_error mine = UN_ERROR_INIT;
+    m->busy = false;
+    if (m->freed) {
+        remove_when_idle(m);
+    } else if (rc == 0 && qemu_has_ended(m)) { /* nobody was told meanwhile */
+        un_error_set(&mine, -EPIPE, "QEMU went away");
+        tell_failed(m, -EPIPE, &mine);
+    } else if (rc < 0) {
+        tell_failed(m, rc, err);
+    } else {
+        m->state = LV_VM_SHELL;
+        m->events->on_made(m->arg, 0, NULL);
+    }
+}
+
+static void lv_machine_load(struct hv_machine *m, const struct hv_machine_spec *spec)
+{
+    if (m->state != LV_VM_SHELL || m->spec.boot != HV_BOOT_SHELL) {
+        return;
+    }
+    free_spec(m);
+    memset(m->disks, 0, sizeof(m->disks));
+    m->load_rc = copy_spec(m, spec);
+    m->events = spec->events;
+    m->arg = spec->arg;
+    m->state = LV_VM_STARTING;
+    submit(m, m->drv->fast, load_run, load_done);
 }
 
 static int ask_run(struct un_job *job, struct un_error *err)
@@ -444,6 +496,7 @@ static int lv_machine_pid(struct hv_machine *m)
 const struct hv_machine_ops lv_machine_ops = {
     .new = lv_machine_new,
     .start = lv_machine_start,
+    .load = lv_machine_load,
     .ask = lv_machine_ask,
     .read_log = lv_machine_read_log,
     .usage = lv_machine_usage,

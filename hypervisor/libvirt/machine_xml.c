@@ -210,10 +210,12 @@ static int append_qemu_words(const struct hv_machine_spec *m, struct un_buf *out
 
 static int check(const struct hv_machine_spec *m)
 {
-    bool whole = (m->boot == HV_BOOT_DISK ? m->disk_count > 0 : m->kernel != NULL) &&
-                 m->disk_count <= DISKS_MAX && (m->net != HV_NET_TAP || m->tap) &&
-                 (unsigned)m->type < sizeof(types) / sizeof(types[0]) &&
-                 (m->type != HV_MACHINE_MICROVM || m->boot != HV_BOOT_DISK);
+    bool whole =
+        (m->boot == HV_BOOT_DISK ? m->disk_count > 0 : m->kernel != NULL) &&
+        m->disk_count <= DISKS_MAX && (m->net != HV_NET_TAP || m->tap) &&
+        (unsigned)m->type < sizeof(types) / sizeof(types[0]) &&
+        (m->type != HV_MACHINE_MICROVM || m->boot != HV_BOOT_DISK) &&
+        (m->boot != HV_BOOT_SHELL || (m->type == HV_MACHINE_MICROVM && m->disk_count == 0));
     return whole ? 0 : -EINVAL;
 }
 
@@ -221,7 +223,8 @@ int lv_xml_build_machine(const struct lv_machine_xml_spec *spec, struct un_buf *
 {
     const struct hv_machine_spec *m = spec->machine;
     bool kvm = strcmp(spec->accelerator, "kvm") == 0, xen = strcmp(spec->accelerator, "xen") == 0;
-    if (check(m) < 0 || (!kvm && !xen && strcmp(spec->accelerator, "tcg") != 0)) {
+    if (check(m) < 0 || (xen && m->boot == HV_BOOT_SHELL) ||
+        (!kvm && !xen && strcmp(spec->accelerator, "tcg") != 0)) {
         return -EINVAL;
     }
     int rc = un_buf_printf(out, "<domain type='%s'%s>",
@@ -233,6 +236,11 @@ int lv_xml_build_machine(const struct lv_machine_xml_spec *spec, struct un_buf *
     rc = rc < 0 ? rc
                 : un_buf_printf(out, "<memory unit='KiB'>%" PRIu64 "</memory><vcpu>1</vcpu>",
                                 m->mem_bytes / 1024);
+    if (m->boot == HV_BOOT_SHELL) { /* its memory is written to from here */
+        rc = rc < 0 ? rc
+                    : un_buf_append_str(out, "<memoryBacking><source type='memfd'/>"
+                                             "<access mode='shared'/></memoryBacking>");
+    }
     rc = rc < 0 ? rc : append_os(m, types[m->type].machine, xen, out);
     rc = rc < 0 ? rc : un_buf_append_str(out, "<features><acpi/><apic/></features>");
     rc = rc < 0 ? rc : append_cpu(spec->accelerator, out);

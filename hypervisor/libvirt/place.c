@@ -20,6 +20,7 @@
 #include "hypervisor/libvirt/multiboot/loader.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/rom.h"
+#include "hypervisor/libvirt/waiter.h"
 
 /* A monitor socket is <work>/root/lib/qemu/domain-<number>-<20 characters>/monitor.sock. */
 enum { TAG_BYTES = 5, BASE_MAX = 32, GROUPS_MAX = 64, END_TIMEOUT_MS = 10000, CAP_PTRACE = 19 };
@@ -428,6 +429,8 @@ int lv_place_prepare(struct lv_place *p, struct un_error *err)
     rc = rc < 0 ? rc : make_scratch(p, err);
     rc = rc < 0 ? rc : path_make(path, p->work, "rom.bin", err);
     rc = rc < 0 ? rc : write_file(path, lv_rom, LV_ROM_SIZE, err);
+    rc = rc < 0 ? rc : path_make(path, p->work, LV_WAITER_FILE, err);
+    rc = rc < 0 ? rc : write_file(path, lv_waiter, lv_waiter_size, err);
     rc = rc < 0 ? rc : path_make(path, p->work, LV_MULTIBOOT_FILE, err);
     rc = rc < 0 ? rc
                 : write_file(path, lv_multiboot, (size_t)(lv_multiboot_end - lv_multiboot), err);

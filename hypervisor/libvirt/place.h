@@ -2,8 +2,8 @@
  *
  *     <state_dir>/libvirt/     kept: tag, lock, accelerator.json, cache/ (libvirt's view of QEMU)
  *     <work>/                  gone with the driver: root/ (libvirt's state and sockets), rom.bin,
- *                              multiboot.loader, s/ (doorbell sockets), d/ (what machines write to images; or it is
- *                              <state_dir>/libvirt/scratch), owner (the path of <state_dir>/libvirt)
+ *                              waiter.elf, multiboot.loader, s/ (doorbell sockets), d/ (what machines write to
+ *                              images; or it is <state_dir>/libvirt/scratch), owner (the path of <state_dir>/libvirt)
  *
  * <work> is /dev/shm/unid-<tag>, or beside the other short-lived files: a short path (socket names
  * have room for 107 bytes) that the user whom QEMU runs as can walk through. The tag is random,
@@ -42,7 +42,7 @@ int lv_place_clean(struct lv_place *p, struct un_error *err);
  * since. Worker. */
 void lv_place_clean_abandoned(const struct lv_place *p);
 
-/* Makes the work directory with ROM and configuration. Worker. */
+/* Makes the work directory with ROM, waiter and configuration. Worker. */
 int lv_place_prepare(struct lv_place *p, struct un_error *err);
 
 /* Removes a directory with all that is in it; follows no symbolic link. */

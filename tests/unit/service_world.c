@@ -32,7 +32,7 @@ struct hv_machine {
     void *arg;
     uint16_t port;
     char cmdline[128];
-    bool volume;
+    bool volume, shell;
     struct evconnlistener *listener;
     struct un_post post, answer;
     struct un_timer boot;
@@ -41,7 +41,7 @@ struct hv_machine {
     unsigned unanswered_count;
 };
 
-struct hv_machine *last_started;
+struct hv_machine *last_started, *last_shell;
 
 static void post(struct hv_machine *m, void (*fn)(void *))
 {
@@ -62,8 +62,15 @@ static void tell_made(void *arg)
 static int fake_new(struct hv_driver *drv, const struct hv_machine_spec *spec,
                     struct hv_machine **ret, struct un_error *err)
 {
+    if (spec->boot == HV_BOOT_SHELL && fake.no_shells) {
+        fake.shells++;
+        return un_error_set(err, -ENOTSUP, "no shells here");
+    }
     struct hv_machine *m = calloc(1, sizeof(*m));
     assert_non_null(m);
+    m->shell = spec->boot == HV_BOOT_SHELL;
+    last_shell = m->shell ? m : last_shell;
+    fake.shells += m->shell;
     m->base.ops = hv_driver_ops(drv)->machine;
     m->drv = drv;
     m->events = spec->events;
@@ -251,7 +258,9 @@ static void boot(void *arg)
 
 static void fake_start(struct hv_machine *m)
 {
+    assert_false(m->shell);
     fake.started++;
+    snprintf(fake.cmdline, sizeof(fake.cmdline), "%s", m->cmdline);
     if (fake.crash) {
         post(m, tell_exit);
         return;
@@ -263,6 +272,33 @@ static void fake_start(struct hv_machine *m)
     }
     un_timer_init(&m->boot, m->drv->loop, boot, m);
     assert_int_equal(un_timer_arm_in(&m->boot, fake.boot_us), 0);
+}
+
+static void tell_loaded(void *arg)
+{
+    struct hv_machine *m = arg;
+    struct un_error err = UN_ERROR_INIT;
+    struct hv_exit why = {.kind = HV_EXIT_LOST, .detail = "it was killed"};
+    if (fake.die_loading) {
+        m->events->on_exit(m->arg, &why);
+        return;
+    }
+    if (fake.fail_load) {
+        un_error_set(&err, -ENOTSUP, "not this one");
+    }
+    m->events->on_made(m->arg, err.code, &err);
+}
+
+static void fake_load(struct hv_machine *m, const struct hv_machine_spec *spec)
+{
+    assert_true(m->shell);
+    m->shell = false;
+    m->events = spec->events;
+    m->arg = spec->arg;
+    m->port = spec->host_port;
+    snprintf(m->cmdline, sizeof(m->cmdline), "%s", spec->cmdline);
+    fake.loaded++;
+    post(m, tell_loaded);
 }
 
 static void fake_usage(struct hv_machine *m, struct hv_usage *ret)
@@ -313,6 +349,7 @@ static void fake_read_log(struct hv_machine *m)
 
 static const struct hv_machine_ops fake_machines = {.new = fake_new,
                                                     .start = fake_start,
+                                                    .load = fake_load,
                                                     .read_log = fake_read_log,
                                                     .usage = fake_usage,
                                                     .pid = fake_pid,
@@ -338,8 +375,10 @@ static void on_machine(void *arg, const struct hv_service_machine *m, bool gone)
 {
     struct world *w = arg;
     size_t at = strlen(w->states);
-    snprintf(w->states + at, sizeof(w->states) - at, "%s ", gone ? "gone" : m->state);
-    assert_string_equal(m->name, "web");
+    if (*m->name) {
+        snprintf(w->states + at, sizeof(w->states) - at, "%s ", gone ? "gone" : m->state);
+        assert_string_equal(m->name, "web");
+    }
 }
 
 static void on_function_log(void *arg, const char *name, const void *data, size_t len)
@@ -381,11 +420,12 @@ static void on_end(void *arg, const void *machine)
 
 static bool may_use(void *arg, uint64_t bytes)
 {
-    const struct world *w = arg;
-    return !w->no_memory;
+    struct world *w = arg;
+    return !w->no_memory &&
+           (!w->memory_mib || stats_of(w).memory_mib + (bytes >> 20) <= w->memory_mib);
 }
 
-int open_world(void **state)
+static int open_with(void **state, uint32_t shells_keep_ms)
 {
     struct world *w = calloc(1, sizeof(*w));
     memset(&fake, 0, sizeof(fake));
@@ -396,6 +436,8 @@ int open_world(void **state)
     struct service_driver_spec spec = {.loop = w->loop,
                                        .machines = &w->machines,
                                        .may_use = may_use,
+                                       .is_free = may_use,
+                                       .shells_keep_ms = shells_keep_ms,
                                        .on_open = on_open,
                                        .on_end = on_end,
                                        .on_console = on_console,
@@ -416,6 +458,16 @@ int open_world(void **state)
                                            .ready_timeout_ms = 2000};
     *state = w;
     return 0;
+}
+
+int open_world(void **state)
+{
+    return open_with(state, 0);
+}
+
+int open_world_with_shells(void **state)
+{
+    return open_with(state, 3600000);
 }
 
 static void on_drained(void *arg)

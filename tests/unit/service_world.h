@@ -23,6 +23,10 @@ struct fake_machines {
     const char *answer;    /* to a request with KEEP in it, over a connection that stays open */
     bool answers_once;     /* ... and is closed when another request comes */
     char disks[256];       /* of the machine made last */
+    /* Shells: cannot be; cannot be loaded; end while they are. And what became of them. */
+    bool no_shells, fail_load, die_loading;
+    unsigned shells, loaded;
+    char cmdline[128]; /* of the machine started last */
     struct hv_machine_spec spec; /* likewise; its pointers are no longer good */
 };
 extern struct fake_machines fake;
@@ -35,7 +39,7 @@ struct hv_driver {
 /* Of fake machines that can be asked what they have heard of the guest. */
 extern const struct hv_driver_ops asked_ops;
 
-extern struct hv_machine *last_started;
+extern struct hv_machine *last_started, *last_shell;
 uint64_t age_us(const struct hv_machine *m); /* since it was started */
 /* A machine ends as `fake.end` says, with last words. */
 void end_now(struct hv_machine *m);
@@ -50,6 +54,7 @@ struct world {
     struct hv_machine_config config;
     char console[256];
     bool drained, no_memory;
+    uint64_t memory_mib; /* for all machines; 0: as many as like */
     /* what the driver tells of versions */
     char proven[64], failing[256], log[256], states[512];
     unsigned failings;
@@ -71,6 +76,7 @@ struct request {
 
 /* Set-up and tear-down of a test. */
 int open_world(void **state);
+int open_world_with_shells(void **state); /* kept for an hour */
 int close_world(void **state);
 
 /* Lets the loop run for a while. */

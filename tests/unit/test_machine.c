@@ -93,6 +93,23 @@ static void describes_a_kernel_on_microvm(void **state)
     assert_false(has(&b, "qemu:commandline"));
 }
 
+static void describes_a_shell(void **state)
+{
+    const struct hv_machine_spec m = {.boot = HV_BOOT_SHELL,
+                                      .kernel = "/waiter.elf",
+                                      .cmdline = "",
+                                      .mem_bytes = 64 * MIB,
+                                      .net = HV_NET_TAP,
+                                      .tap = "ut12345678a",
+                                      .mac = "02:75:0a:57:00:02"};
+    un_autobuf struct un_buf b = {0};
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<source type='memfd'/><access mode='shared'/>"));
+    assert_true(has(&b, "<kernel>/waiter.elf</kernel></os>"));
+    struct lv_machine_xml_spec xen = {.name = "n", .accelerator = "xen", .machine = &m};
+    assert_int_equal(lv_xml_build_machine(&xen, &b), -EINVAL);
+}
+
 static void describes_disks(void **state)
 {
     const struct hv_machine_disk disks[] = {{"/images/root.qcow2", "qcow2", true},
@@ -210,6 +227,8 @@ static void refuses_what_does_not_fit_together(void **state)
         {.boot = HV_BOOT_KERNEL, .kernel = "/k", .net = HV_NET_TAP},      /* no tap */
         {.boot = HV_BOOT_KERNEL, .kernel = "/k", .cmdline = "bad\ntext"}, /* not XML */
         {.boot = HV_BOOT_KERNEL, .kernel = "/k", .disk_count = 5},
+        {.boot = HV_BOOT_SHELL, .kernel = "/k", .type = HV_MACHINE_PC},
+        {.boot = HV_BOOT_SHELL, .kernel = "/k", .disk_count = 1},
     };
     for (size_t i = 0; i < UN_ARRAY_SIZE(bad); i++) {
         un_autobuf struct un_buf b = {0};
@@ -317,8 +336,9 @@ static struct hv_machine *make(struct world *w, struct hv_machine_spec spec)
     struct hv_machine *m;
     w->made = w->ended = w->gone = false;
     un_buf_reset(&w->log);
-    spec.boot = HV_BOOT_KERNEL;
-    spec.kernel = spec.kernel ? spec.kernel : w->kernel;
+    if (spec.boot != HV_BOOT_SHELL) {
+        spec.kernel = spec.kernel ? spec.kernel : w->kernel;
+    }
     spec.mem_bytes = 64 * MIB;
     spec.name = "test";
     spec.events = &events;
@@ -543,6 +563,96 @@ static void what_cannot_be_made_says_why(void **state)
     discard(w, m);
 }
 
+/* Makes a machine of a shell; what becomes of it is told as of any other. */
+static void load(struct world *w, struct hv_machine *m, struct hv_machine_spec spec)
+{
+    w->made = false;
+    spec.kernel = spec.kernel ? spec.kernel : w->kernel;
+    spec.mem_bytes = 64 * MIB;
+    spec.name = "test";
+    spec.events = &events;
+    spec.arg = w;
+    hv_machine_ops(m)->load(m, &spec);
+    while (!w->made) {
+        un_loop_run(w->loop);
+    }
+}
+
+static void a_shell_becomes_a_machine(void **state)
+{
+    struct world *w = *state;
+    struct hv_machine_spec spec = {.boot = HV_BOOT_SHELL,
+                                   .net = HV_NET_USER,
+                                   .host_port = free_port(),
+                                   .guest_port = 8080,
+                                   .cmdline = ""};
+    struct hv_machine *m = make(w, spec);
+    assert_int_equal(w->rc, 0);
+    spec.boot = HV_BOOT_KERNEL;
+    spec.cmdline = "port=8080 delay=50";
+    load(w, m, spec);
+    assert_int_equal(w->rc, 0);
+    assert_int_equal(w->log.len, 0); /* it has not run, and the shell has no words */
+    hv_machine_ops(m)->start(m);
+    wait_for_log(w, "netkernel: listening");
+    char text[512];
+    get("127.0.0.1", spec.host_port, "/", text, sizeof(text));
+    assert_non_null(strstr(text, "hello from 10.0.2.15"));
+    get("127.0.0.1", spec.host_port, "/off", text, sizeof(text));
+    while (!w->ended) {
+        un_loop_run(w->loop);
+    }
+    assert_int_equal(w->why.kind, HV_EXIT_DONE);
+    discard(w, m);
+}
+
+static void what_cannot_be_loaded_says_why(void **state)
+{
+    struct world *w = *state;
+    const struct hv_machine_spec shell = {.boot = HV_BOOT_SHELL, .cmdline = ""};
+    struct hv_machine *m = make(w, shell);
+    load(w, m, (struct hv_machine_spec){.kernel = "/nonexistent/kernel", .cmdline = ""});
+    assert_int_equal(w->rc, -ENOENT);
+    assert_non_null(strstr(w->err.text, "/nonexistent/kernel"));
+    discard(w, m);
+    m = make(w, shell);
+    load(w, m, (struct hv_machine_spec){.kernel = "/proc/self/exe", .cmdline = ""});
+    assert_int_equal(w->rc, -ENOTSUP);
+    discard(w, m);
+}
+
+static void a_shell_may_end_or_be_freed_at_any_time(void **state)
+{
+    struct world *w = *state;
+    const struct hv_machine_spec shell = {.boot = HV_BOOT_SHELL, .cmdline = ""};
+    struct hv_machine_spec spec = {.kernel = w->kernel,
+                                   .cmdline = "",
+                                   .mem_bytes = 64 * MIB,
+                                   .name = "test",
+                                   .events = &events,
+                                   .arg = w};
+    struct hv_machine *m = make(w, shell);
+    discard(w, m);
+    m = make(w, shell);
+    hv_machine_ops(m)->load(m, &spec);
+    discard(w, m); /* while it is loaded */
+    m = make(w, shell);
+    kill(hv_machine_ops(m)->pid(m), SIGKILL);
+    while (!w->ended) {
+        un_loop_run(w->loop);
+    }
+    assert_int_equal(w->why.kind, HV_EXIT_LOST);
+    discard(w, m);
+    m = make(w, shell);
+    kill(hv_machine_ops(m)->pid(m), SIGKILL);
+    w->made = false;
+    hv_machine_ops(m)->load(m, &spec); /* nobody has seen its end yet */
+    while (!w->ended && !(w->made && w->rc < 0)) {
+        un_loop_run(w->loop);
+    }
+    discard(w, m);
+}
+
 static struct net_link *link_given;
 
 static void on_attach(void *arg, int rc, struct net_link *link, const struct un_error *err)
@@ -608,6 +718,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(describes_a_kernel_on_microvm),
+        cmocka_unit_test(describes_a_shell),
         cmocka_unit_test(describes_disks),
         cmocka_unit_test(refuses_what_does_not_fit_together),
         cmocka_unit_test(a_guest_that_knows_virtio_1_only_gets_it_on_microvm),
@@ -621,6 +732,9 @@ int main(void)
         cmocka_unit_test(a_killed_qemu_is_a_loss),
         cmocka_unit_test(a_machine_may_be_freed_at_any_time),
         cmocka_unit_test(what_cannot_be_made_says_why),
+        cmocka_unit_test(a_shell_becomes_a_machine),
+        cmocka_unit_test(what_cannot_be_loaded_says_why),
+        cmocka_unit_test(a_shell_may_end_or_be_freed_at_any_time),
         cmocka_unit_test(a_tap_reaches_the_guest),
     };
     char modules[512];

@@ -289,6 +289,52 @@ static void test_an_idle_link_serves_the_same_wish_or_is_changed(void **state)
     assert_string_equal(before, after);
 }
 
+static void change(struct world *w, const struct net_wish *wish, int rc)
+{
+    struct net_link *link = w->link;
+    w->waiting++;
+    assert_int_equal(net_change(link, wish, on_attach, w, &w->err), 0);
+    wait_for(w);
+    assert_int_equal(w->rc, rc);
+    assert_ptr_equal(w->link, link);
+}
+
+static void test_a_guest_that_has_opened_nothing_may_be_allowed_something_else(void **state)
+{
+    if (!have_namespace) {
+        skip();
+    }
+    static char name[] = "a.example:80", literal[] = "203.0.113.5:443", inward[] = "10.87.0.9:80";
+    char *const list[] = {name, literal, NULL}, *const bad[] = {inward, NULL};
+    const struct net_wish some = {.key = "one", .egress = list}, none = {.key = "none"},
+                          wrong = {.key = "wrong", .egress = bad};
+    un_autofree char *before = host_state();
+    struct world w;
+    world_open(&w);
+    struct net_link *a = attach(&w);
+    change(&w, &none, 0);
+    un_autofree char *nothing = elements();
+    assert_string_equal(nothing, "");
+    change(&w, &some, 0);
+    un_autofree char *rules = elements();
+    assert_non_null(strstr(rules, "203.0.113.5"));
+    assert_non_null(strstr(rules, a->ip));
+    change(&w, &some, 0);
+    un_autofree char *same = elements();
+    assert_string_equal(rules, same);
+    assert_int_equal(net_change(a, &wrong, on_attach, &w, &w.err), -EINVAL);
+    /* The rules are gone: it fails, and the link goes on as the caller's. */
+    command("nft flush ruleset");
+    change(&w, &none, -ENOENT);
+    net_detach(a);
+    world_close(&w);
+    command("nft add table inet filter"
+            " && nft add chain inet filter input '{ type filter hook input priority 0; }'"
+            " && nft add table bridge theirs");
+    un_autofree char *after = host_state();
+    assert_string_equal(before, after);
+}
+
 static void test_leftovers_are_removed_and_foreign_things_stay(void **state)
 {
     if (!have_namespace) {
@@ -344,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_idle_links_go_away),
         cmocka_unit_test(test_guests_stay_known_when_others_come_and_go),
         cmocka_unit_test(test_an_idle_link_serves_the_same_wish_or_is_changed),
+        cmocka_unit_test(test_a_guest_that_has_opened_nothing_may_be_allowed_something_else),
         cmocka_unit_test(test_leftovers_are_removed_and_foreign_things_stay),
     };
     return cmocka_run_group_tests(tests, enter_namespace, NULL);
