@@ -20,8 +20,9 @@
 enum {
     READ_AT_ONCE = 4096,
     READS_A_TURN = 16,
-    NEWS_US = 500000, /* after the console's end */
-    END_US = 1000000  /* after the news */
+    NEWS_MS = 500,
+    NEWS_US = NEWS_MS * 1000, /* after the console's end */
+    END_US = 1000000          /* after the news */
 };
 
 struct hv_machine {
@@ -376,15 +377,25 @@ static int lv_machine_new(struct hv_driver *drv, const struct hv_machine_spec *s
     return 0;
 }
 
-static int resume_run(struct un_job *job, struct un_error *err)
+static bool qemu_ends_within(const struct hv_machine *m, int ms)
 {
-    return lv_shell_resume(&machine_of(job)->shell, err);
+    struct pollfd p = {.fd = m->shell.pidfd, .events = POLLIN};
+    return poll(&p, 1, ms) > 0;
 }
 
 static bool qemu_has_ended(const struct hv_machine *m)
 {
-    struct pollfd p = {.fd = m->shell.pidfd, .events = POLLIN};
-    return poll(&p, 1, 0) > 0;
+    return qemu_ends_within(m, 0);
+}
+
+static int resume_run(struct un_job *job, struct un_error *err)
+{
+    struct hv_machine *m = machine_of(job);
+    int rc = lv_shell_resume(&m->shell, err);
+    if (rc < 0) {
+        (void)qemu_ends_within(m, NEWS_MS); /* its monitor's end is seen before its own */
+    }
+    return rc;
 }
 
 static void resume_done(struct un_job *job, int rc, const struct un_error *err)

@@ -150,6 +150,7 @@ def test_unictl_says_how_often_and_when(unid):
     assert unid.unictl("deadletter", "rm").status == 2
     assert unid.unictl("deadletter", "rm", "--function", "f").status == 2
     assert letters(unid) == []
+    assert unid.delete("/api/v1/deadletters?trigger=none").ok(200).json == {"removed": 0}
     unid.delete(f"/api/v1/deadletters?function={'x' * 70}").problem(400)
 
 
