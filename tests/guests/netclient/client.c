@@ -4,7 +4,7 @@
  */
 #include "../netkernel/netkernel.h"
 
-enum { WAIT_MS = 1500, TRIES = 6, LOCAL_PORT = 50000, UDP = 17, TCP = 6 };
+enum { WAIT_MS = 1500, TRIES = 6, FIRST_PORT = 49152, PORTS = 16000, UDP = 17, TCP = 6 };
 enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
 
 static uint8_t frame[FRAME_MAX];
@@ -12,7 +12,7 @@ static uint8_t *const ip = frame + ETH_HEAD;
 static uint8_t *const body = frame + ETH_HEAD + IP_HEAD;
 static const uint8_t everybody[6] = {255, 255, 255, 255, 255, 255};
 static uint8_t own_mac[6];
-static uint16_t local_port = LOCAL_PORT;
+static uint16_t local_port;
 
 /* Waits for a frame of this kind: an IP packet's length behind its head, 0 when none comes. */
 static size_t wait_ip(uint8_t proto, uint16_t to_port, uint64_t until)
@@ -213,7 +213,7 @@ static int converse(const uint8_t mac[6], uint32_t to, uint16_t port, char *ret,
     size_t got = 0, len;
     bool open = false;
     *why = "no answer";
-    seq = 7000;
+    seq = (uint32_t)__builtin_ia32_rdtsc();
     next = 0;
     local_port++;
     send_tcp(mac, to, port, SYN, "");
@@ -313,5 +313,8 @@ void client_answer(const char *query, struct response *r)
 bool client_init(const uint8_t mac[6])
 {
     memcpy(own_mac, mac, 6);
+    /* Another than the machine had that was at this address before: the other side remembers that one's
+     * connections for a while (TIME_WAIT). */
+    local_port = (uint16_t)(FIRST_PORT + __builtin_ia32_rdtsc() % PORTS);
     return !config.dhcp || ask_address(mac);
 }
