@@ -13,6 +13,7 @@ TEST_S = 300  # a machine may be slow; no test waits for ever
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "libvirt: runs real virtual machines through libvirt")
+    config.addinivalue_line("markers", "faults: needs a daemon with fault points")
     config.addinivalue_line("markers", "kvm: runs real virtual machines through /dev/kvm")
 
 

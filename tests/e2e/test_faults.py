@@ -17,9 +17,10 @@ def has_fault_points():
     return config.exists() and "#define UNID_FAULT_INJECTION 1" in config.read_text()
 
 
-needs_fault_points = pytest.mark.skipif(
-    not has_fault_points(), reason="built without --enable-fault-injection"
-)
+def needs_fault_points(test):
+    without = not has_fault_points()
+    test = pytest.mark.skipif(without, reason="built without --enable-fault-injection")(test)
+    return pytest.mark.faults(test)
 
 
 def restart(unid, faults=None):
