@@ -267,6 +267,7 @@ static int entry_map(struct entry *e, int fd, struct un_error *err)
     }
     e->mapping.data = data;
     e->mapping.size = e->mapped_size = (size_t)e->size;
+    e->mapping.needs_loader = image_needs_loader(e->mapping.kind, data, e->mapping.size);
     return 0;
 }
 

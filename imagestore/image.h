@@ -197,6 +197,7 @@ struct image_mapping {
     size_t size;
     char digest[IMAGE_DIGEST_SIZE]; /* of what was pushed */
     enum image_kind kind;
+    bool needs_loader; /* image_needs_loader */
     /* Of a Linux kind: what preparing it found (JSON, docs/programs.md; not NUL-terminated), and the
      * bytes of memory that a machine needs at least, and should have. Else NULL and 0. */
     const char *report;

@@ -386,11 +386,6 @@ int image_path(const struct image_mapping *m, char *ret, size_t size)
     return 0;
 }
 
-bool image_needs_loader(enum image_kind kind, const void *data, size_t len)
-{
-    return kind == IMAGE_MULTIBOOT2;
-}
-
 int volume_place(struct imagestore *is, const char *name, char *ret_path, size_t path_size,
                  const char **ret_format, struct un_error *err)
 {
