@@ -470,7 +470,8 @@ static const struct hv_machine_events events = {.on_made = on_made,
                                                 .on_heard = on_heard,
                                                 .on_gone = on_gone};
 
-int machine_free_port(uint16_t *ret)
+/* A port of loopback that was free a moment ago. */
+static int free_port(uint16_t *ret)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(a);
@@ -481,6 +482,21 @@ int machine_free_port(uint16_t *ret)
     }
     *ret = ntohs(a.sin_port);
     return 0;
+}
+
+int machine_reach(struct hv_machine_spec *spec, const struct net_link *link, uint16_t port,
+                  struct un_error *err)
+{
+    if (link) {
+        spec->net = HV_NET_TAP;
+        spec->tap = link->tap;
+        spec->mac = link->mac;
+        return 0;
+    }
+    spec->net = HV_NET_USER;
+    spec->guest_port = port;
+    int rc = spec->host_port ? 0 : free_port(&spec->host_port);
+    return rc < 0 ? un_error_errno(err, rc, "find a free port") : 0;
 }
 
 /* With `sh`, of a shell, whose network it has: that is taken on success. */
@@ -499,6 +515,11 @@ static int make(struct machine *mc, struct shell *sh, struct un_error *err)
     spec.guard = sv->flavor->guard && sv->spec.type != HV_MACHINE_MICROVM;
     spec.events = &events;
     spec.arg = mc;
+    spec.host_port = sh ? shell_host_port(sh) : 0;
+    int rc = machine_reach(&spec, mc->link, sv->port, err);
+    if (rc < 0) {
+        return rc;
+    }
     mc->addr = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(sv->port)};
     snprintf(port, sizeof(port), "%u", sv->port);
     snprintf(tsc_khz, sizeof(tsc_khz), "%" PRIu64, un_clock_tsc_hz() / 1000);
@@ -511,24 +532,14 @@ static int make(struct machine *mc, struct shell *sh, struct un_error *err)
                                       .dns = mc->link->dns,
                                       .mac = mc->link->mac,
                                       .port = port};
-        spec.net = HV_NET_TAP;
-        spec.tap = mc->link->tap;
-        spec.mac = mc->link->mac;
         inet_pton(AF_INET, mc->link->ip, &mc->addr.sin_addr);
     } else {
-        spec.net = HV_NET_USER;
-        spec.guest_port = sv->port;
-        spec.host_port = sh ? shell_host_port(sh) : 0;
-        int rc = sh ? 0 : machine_free_port(&spec.host_port);
-        if (rc < 0) {
-            return un_error_errno(err, rc, "find a free port");
-        }
         mc->addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         mc->addr.sin_port = htons(spec.host_port);
     }
     words.tsc_khz = tsc_khz;
     un_autobuf struct un_buf cmdline = {0};
-    int rc = hv_cmdline_expand(sv->flavor, sv->append, &words, &cmdline, err);
+    rc = hv_cmdline_expand(sv->flavor, sv->append, &words, &cmdline, err);
     if (rc < 0) {
         return rc;
     }

@@ -117,7 +117,7 @@ struct machine {
     uint64_t begun_us, state_us;
     struct hv_machine *m; /* NULL before it is begun: the network comes first */
     struct net_link *link;
-    bool linking; /* net_attach, or net_change, is under way */
+    bool linking;  /* net_attach, or net_change, is under way */
     bool injected; /* it was a shell: before it is PAUSED nothing is a failure of the service */
     bool made;     /* it is, but for `linking` */
     struct sockaddr_in addr;
@@ -143,8 +143,10 @@ struct machine {
     char words[96];              /* its last line before that */
     struct un_buf boot;          /* per request: console bytes from before its request, bounded */
 };
-/* A port of loopback that was free a moment ago. */
-int machine_free_port(uint16_t *ret);
+/* Says in `spec` how a guest is reached: over its link, or, where that is NULL, by QEMU's user network, whose
+ * spec->host_port is found unless there is one. Negative errno: no port. machine.c */
+int machine_reach(struct hv_machine_spec *spec, const struct net_link *link, uint16_t port,
+                  struct un_error *err);
 /* Begins a machine, of a shell if there is one for it. Its failures come by service_failed. -ENOMEM.
  * machine.c */
 int machine_begin(struct service *sv);

@@ -202,20 +202,12 @@ static int make(struct shell *sh, struct un_error *err)
                                    .mem_bytes = sh->kind.mem_bytes,
                                    .events = &events,
                                    .arg = sh};
-    if (sh->link) {
-        spec.net = HV_NET_TAP;
-        spec.tap = sh->link->tap;
-        spec.mac = sh->link->mac;
-    } else {
-        spec.net = HV_NET_USER;
-        spec.guest_port = sh->kind.port;
-        int rc = machine_free_port(&sh->host_port);
-        if (rc < 0) {
-            return un_error_errno(err, rc, "find a free port");
-        }
-        spec.host_port = sh->host_port;
+    int rc = machine_reach(&spec, sh->link, sh->kind.port, err);
+    if (rc < 0) {
+        return rc;
     }
-    int rc = hv_driver_ops(drv->machines)->machine->new (drv->machines, &spec, &sh->m, err);
+    sh->host_port = spec.host_port;
+    rc = hv_driver_ops(drv->machines)->machine->new (drv->machines, &spec, &sh->m, err);
     drv->shells.off |= rc == -ENOTSUP; /* another would be no better */
     return rc;
 }

@@ -416,7 +416,7 @@ static int append_module(struct un_buf *modules, const char *path, struct un_err
 
 struct boot_files {
     char kernel[FILE_SIZE], initrd[FILE_SIZE], loader[FILE_SIZE];
-    struct un_buf modules;
+    struct un_buf *modules; /* empty; the caller's */
 };
 
 /* What the guest boots from, where QEMU can read it. */
@@ -440,13 +440,13 @@ static int place_boot_files(const struct lv_shell *s, struct hv_machine_spec *se
     if (rc < 0 || seen->boot != HV_BOOT_MULTIBOOT) {
         return rc;
     }
-    rc = append_module(&files->modules, seen->kernel, err);
+    rc = append_module(files->modules, seen->kernel, err);
     if (rc == 0 && seen->initrd) {
-        rc = append_module(&files->modules, seen->initrd, err);
+        rc = append_module(files->modules, seen->initrd, err);
     }
     snprintf(files->loader, FILE_SIZE, "%s/" LV_MULTIBOOT_FILE, s->host->place->work);
     seen->kernel = files->loader;
-    seen->initrd = (const char *)files->modules.data;
+    seen->initrd = (const char *)files->modules->data;
     return rc;
 }
 
@@ -457,12 +457,11 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
     char disks[LV_MACHINE_DISKS][FILE_SIZE];
     const char *overlays[LV_MACHINE_DISKS];
     struct hv_machine_spec seen = *spec;
-    struct boot_files files = {.modules = {0}};
-    un_autobuf struct un_buf xml = {0};
+    un_autobuf struct un_buf xml = {0}, modules = {0};
+    struct boot_files files = {.modules = &modules};
     int rc = make_overlays(s, spec, disks, overlays, err);
     rc = rc < 0 ? rc : place_boot_files(s, &seen, &files, err);
     if (rc < 0) {
-        un_buf_done(&files.modules);
         return rc;
     }
     file_path(s, "s", "", console);
@@ -473,7 +472,6 @@ static int start_machine(struct lv_shell *s, const char *accelerator,
                                            .overlays = overlays,
                                            .machine = &seen};
     rc = lv_xml_build_machine(&xml_spec, &xml);
-    un_buf_done(&files.modules);
     if (rc == 0) {
         rc = un_fault("libvirt.create");
     }

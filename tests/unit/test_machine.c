@@ -68,17 +68,24 @@ static void build(const struct hv_machine_spec *m, const char *accelerator, stru
     check_schema(out);
 }
 
+/* On microvm, over a tap. */
+static struct hv_machine_spec microvm(enum hv_machine_boot boot, const char *kernel)
+{
+    return (struct hv_machine_spec){.boot = boot,
+                                    .type = HV_MACHINE_MICROVM,
+                                    .kernel = kernel,
+                                    .cmdline = "",
+                                    .mem_bytes = 64 * MIB,
+                                    .net = HV_NET_TAP,
+                                    .tap = "ut12345678a",
+                                    .mac = "02:75:0a:57:00:02"};
+}
+
 static void describes_a_kernel_on_microvm(void **state)
 {
-    struct hv_machine_spec m = {.boot = HV_BOOT_KERNEL,
-                                .type = HV_MACHINE_MICROVM,
-                                .kernel = "/k",
-                                .initrd = "/i",
-                                .cmdline = "a=\"b\" <c>",
-                                .mem_bytes = 64 * MIB,
-                                .net = HV_NET_TAP,
-                                .tap = "ut12345678a",
-                                .mac = "02:75:0a:57:00:02"};
+    struct hv_machine_spec m = microvm(HV_BOOT_KERNEL, "/k");
+    m.initrd = "/i";
+    m.cmdline = "a=\"b\" <c>";
     un_autobuf struct un_buf b = {0};
     build(&m, "tcg", &b);
     assert_true(has(&b, "<domain type='qemu'"));
@@ -95,13 +102,7 @@ static void describes_a_kernel_on_microvm(void **state)
 
 static void describes_a_shell(void **state)
 {
-    const struct hv_machine_spec m = {.boot = HV_BOOT_SHELL,
-                                      .kernel = "/waiter.elf",
-                                      .cmdline = "",
-                                      .mem_bytes = 64 * MIB,
-                                      .net = HV_NET_TAP,
-                                      .tap = "ut12345678a",
-                                      .mac = "02:75:0a:57:00:02"};
+    const struct hv_machine_spec m = microvm(HV_BOOT_SHELL, "/waiter.elf");
     un_autobuf struct un_buf b = {0};
     build(&m, "tcg", &b);
     assert_true(has(&b, "<source type='memfd'/><access mode='shared'/>"));
