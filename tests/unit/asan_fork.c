@@ -1,9 +1,10 @@
-/* asan_libvirt.c - lets a program that is built with AddressSanitizer run libvirt.
+/* asan_fork.c - lets a program that is built with AddressSanitizer run libvirt.
  *
  * libvirt allocates between fork and exec. glibc's malloc allows that: it takes its locks before a fork. GCC 12's
  * AddressSanitizer does not, and the child waits for ever for a lock whose holder it does not have. So nobody is within
- * the allocator while the process forks: who allocates holds the lock below for reading, who forks for writing. The executable's definitions go before the
- * sanitizer's, which are called by their other names (sanitizer/asan_interface.h does not have them).
+ * the allocator while the process forks: who allocates holds the lock below for reading, who forks for writing. The
+ * executable's definitions go before the sanitizer's, which are called by their other names
+ * (sanitizer/asan_interface.h does not have them).
  *
  * In other builds there is nothing here.
  */
@@ -57,14 +58,11 @@ GUARDED(void *, memalign, (size_t align, size_t size), (align, size))
 GUARDED(void *, aligned_alloc, (size_t align, size_t size), (align, size))
 GUARDED(int, posix_memalign, (void **p, size_t align, size_t size), (p, align, size))
 
-/* libvirt's threads end when they like, with memory that only they knew of. What is allocated through our own
- * functions is still looked at. What the dynamic linker keeps the sanitizer knows by who called malloc, which is
- * this file now. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
+/* What the dynamic linker keeps the sanitizer knows by who called malloc, which is this file now. */
+__attribute__((weak)) const char *__lsan_default_suppressions(void);
+__attribute__((weak)) const char *__lsan_default_suppressions(void)
 {
-    return "leak:libvirt.so\nleak:libvirt_driver_qemu\nleak:libyajl\nleak:libcrypto\n"
-           "leak:libgnutls\nleak:ld-linux-x86-64.so\n";
+    return "leak:ld-linux-x86-64.so\n";
 }
 
 void __interceptor_free(void *p);
@@ -80,6 +78,6 @@ void free(void *p)
 
 #else
 
-typedef int asan_libvirt_is_empty;
+typedef int asan_fork_is_empty;
 
 #endif
