@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "cli/collect.h"
+#include "cli/collect/collect.h"
 #include "common/bytes.h"
 #include "common/cleanup.h"
 #include "tests/unit/elf_support.h"
