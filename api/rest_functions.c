@@ -97,14 +97,14 @@ static void deploy_free(struct deploy *d)
 }
 
 /* The ports that have been reserved are the live version's, or nobody's. */
-static void settle_ports(struct deploy *d, const struct function_version *live)
+static void settle_ports(struct deploy *d)
 {
     const char *list[LIMIT_FUNCTION_PUBLISH + 1] = {NULL};
     for (size_t i = 0; i < json_array_size(d->publish); i++) {
         list[i] = json_string_value(json_array_get(d->publish, i));
     }
     if (d->call->api->door && d->publish) {
-        door_settle(d->call->api->door, d->call->match.params[0], (char *const *)list, live);
+        door_settle(d->call->api->door, d->call->match.params[0], (char *const *)list);
     }
 }
 
@@ -113,7 +113,7 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
 {
     struct deploy *d = arg;
     struct api_call *call = d->call;
-    settle_ports(d, rc == 0 ? v : NULL);
+    settle_ports(d);
     deploy_free(d);
     if (rc < 0) {
         reply_error(call, rc, err);
@@ -366,9 +366,6 @@ static void on_removed(void *arg, int rc, const struct un_error *err)
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
-        if (call->api->door) {
-            door_removed(call->api->door, call->match.params[0]);
-        }
         watch_function(call->api, "removed", call->match.params[0], 0, NULL);
         reply_empty(call, 204);
     }
