@@ -106,11 +106,8 @@ void rest_trigger_list(struct api_call *call)
     json_t *items = json_array();
     const struct trigger *t = trigger_after(call->api->events, *cursor ? cursor : NULL);
     const char *last = NULL;
-    for (; t && items && count < limit; count++) {
-        if (json_array_append_new(items, full_json(call->api, t)) < 0) {
-            json_decref(items);
-            items = NULL;
-        }
+    for (; t && count < limit; count++) {
+        reply_add(&items, full_json(call->api, t));
         last = t->name;
         t = trigger_after(call->api->events, t->name);
     }
