@@ -103,6 +103,14 @@ void reply_error(struct api_call *call, int rc, const struct un_error *err)
     reply_problem(call, status, text);
 }
 
+void reply_add(json_t **items, json_t *item)
+{
+    if (json_array_append_new(*items, item) < 0) {
+        json_decref(*items);
+        *items = NULL;
+    }
+}
+
 json_t *reply_page(json_t *items, const char *next)
 {
     return json_pack("{s:o, s:s?}", "items", items, "next", next);
@@ -116,7 +124,7 @@ json_t *reply_time(uint64_t wall_us)
 
 json_t *reply_text(const char *text)
 {
-    json_t *j = json_string(text);
+    json_t *j = text ? json_string(text) : json_null();
     if (j) {
         return j;
     }
@@ -208,8 +216,8 @@ json_t *reply_missing_calls(const struct unid_report *report)
         char number[32];
         const char *name = un_syscall_name(report->unsupported[i].number);
         snprintf(number, sizeof(number), "syscall_%u", report->unsupported[i].number);
-        json_array_append_new(list, json_pack("{s:s, s:I}", "name", name ? name : number, "times",
-                                              (json_int_t)report->unsupported[i].times));
+        reply_add(&list, json_pack("{s:s, s:I}", "name", name ? name : number, "times",
+                                   (json_int_t)report->unsupported[i].times));
     }
     return list;
 }

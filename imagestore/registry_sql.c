@@ -361,7 +361,7 @@ static int add_version(sqlite3 *db, const struct new_version *v, int64_t *ret_id
 }
 
 int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *config,
-                        bool *ret_created, struct version_list *ret, struct un_error *err)
+                        bool *ret_created, struct un_error *err)
 {
     struct image_info image;
     struct further further;
@@ -390,7 +390,7 @@ int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *c
         rc = add_version(db, &v, &version_id, err);
         rc = rc < 0 ? rc : note_machine(db, version_id, &config->machine, &further, err);
     }
-    return rc < 0 ? rc : registry_sql_resolve(db, name, FUNCTION_LIVE, ret, err);
+    return rc < 0 ? rc : 0;
 }
 
 int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uint32_t version,

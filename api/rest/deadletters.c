@@ -13,12 +13,12 @@
 
 static json_t *letter_json(const struct deadletter *d)
 {
-    return json_pack("{s:s, s:s, s:s?, s:s?, s:s?, s:o, s:s, s:I, s:o, s:o, s:I, s:s?}", "id",
+    return json_pack("{s:s, s:s, s:s?, s:s?, s:o, s:o, s:s, s:I, s:o, s:o, s:I, s:o}", "id",
                      d->id, "function", d->function, "qualifier", d->qualifier, "trigger",
-                     d->trigger, "url", d->url, "reason", reply_text(d->reason), "outcome",
+                     d->trigger, "url", reply_text(d->url), "reason", reply_text(d->reason), "outcome",
                      d->outcome, "attempts", (json_int_t)d->attempts, "accepted_at",
                      reply_time(d->accepted_at_us), "died_at", reply_time(d->died_at_us), "bytes",
-                     (json_int_t)d->body_len, "content_type", d->content_type);
+                     (json_int_t)d->body_len, "content_type", reply_text(d->content_type));
 }
 
 /* {"name": "value", ...} of "name: value\r\n" lines; of several with one name the last. */
@@ -64,7 +64,7 @@ static void on_list(void *arg, int rc, const struct deadletter *list, size_t cou
     }
     json_t *items = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(items, letter_json(&list[i]));
+        reply_add(&items, letter_json(&list[i]));
     }
     const char *next = count && count == call->number ? list[count - 1].id : NULL;
     reply_json(call, 200, reply_page(items, next));

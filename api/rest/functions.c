@@ -15,7 +15,7 @@ static json_t *list_json(char *const *args)
 {
     json_t *list = json_array();
     for (; args && *args; args++) {
-        json_array_append_new(list, reply_text(*args));
+        reply_add(&list, reply_text(*args));
     }
     return list;
 }
@@ -50,12 +50,12 @@ static json_t *function_json(const struct api *a, const struct function_version 
         "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
         "reserved_concurrency", (json_int_t)c->reserved_concurrency, "args",
         list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
-        c->program ? reply_text(c->program) : json_null(), "machine",
+        reply_text(c->program), "machine",
         c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "publish",
         list_json(c->publish), "ports", door_ports_json(a->door, v->name), "created_at",
         reply_time(v->created_us), "ready_at",
         v->ready_us ? reply_time(v->ready_us) : json_null(), "failure",
-        v->failure ? reply_text(v->failure) : json_null());
+        reply_text(v->failure));
 }
 
 static json_t *functions_json(const struct api *a, struct function_version *const *list,
@@ -63,10 +63,7 @@ static json_t *functions_json(const struct api *a, struct function_version *cons
 {
     json_t *items = json_array();
     for (size_t i = 0; i < count; i++) {
-        if (json_array_append_new(items, function_json(a, list[i])) < 0) {
-            json_decref(items);
-            return NULL;
-        }
+        reply_add(&items, function_json(a, list[i]));
     }
     return items;
 }
@@ -97,14 +94,14 @@ static void deploy_free(struct deploy *d)
 }
 
 /* The ports that have been reserved are the live version's, or nobody's. */
-static void settle_ports(struct deploy *d, const struct function_version *live)
+static void settle_ports(struct deploy *d)
 {
     const char *list[LIMIT_FUNCTION_PUBLISH + 1] = {NULL};
     for (size_t i = 0; i < json_array_size(d->publish); i++) {
         list[i] = json_string_value(json_array_get(d->publish, i));
     }
     if (d->call->api->door && d->publish) {
-        door_settle(d->call->api->door, d->call->match.params[0], (char *const *)list, live);
+        door_settle(d->call->api->door, d->call->match.params[0], (char *const *)list);
     }
 }
 
@@ -113,7 +110,7 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
 {
     struct deploy *d = arg;
     struct api_call *call = d->call;
-    settle_ports(d, rc == 0 ? v : NULL);
+    settle_ports(d);
     deploy_free(d);
     if (rc < 0) {
         reply_error(call, rc, err);
@@ -366,9 +363,6 @@ static void on_removed(void *arg, int rc, const struct un_error *err)
     if (rc < 0) {
         reply_error(call, rc, err);
     } else {
-        if (call->api->door) {
-            door_removed(call->api->door, call->match.params[0]);
-        }
         watch_function(call->api, "removed", call->match.params[0], 0, NULL);
         reply_empty(call, 204);
     }
@@ -398,7 +392,7 @@ static void on_aliases(void *arg, int rc, const struct function_alias *list, siz
     }
     json_t *items = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(items, alias_json(list[i].alias, list[i].version));
+        reply_add(&items, alias_json(list[i].alias, list[i].version));
     }
     reply_json(call, 200, reply_page(items, NULL));
 }

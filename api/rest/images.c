@@ -341,7 +341,7 @@ static json_t *check_json(const char *digest, enum image_kind kind, const char *
 {
     json_t *found = report ? json_loadb(report, report_size, 0, NULL) : NULL;
     return json_pack("{s:s, s:s, s:b, s:o, s:o}", "digest", digest, "kind", image_kind_name(kind),
-                     "runs", error == NULL, "error", error ? reply_text(error) : json_null(),
+                     "runs", error == NULL, "error", reply_text(error),
                      "report", found ? found : json_null());
 }
 
@@ -413,7 +413,7 @@ static void on_list(void *arg, int rc, const struct image_info *list, size_t cou
     }
     json_t *items = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(items, image_json(&list[i]));
+        reply_add(&items, image_json(&list[i]));
     }
     tags_reply(call, 200, reply_page(items, NULL));
 }

@@ -19,13 +19,13 @@ static void add_instance(void *arg, const struct sched_instance_info *info)
                             info->invocation_id[0] ? json_string(info->invocation_id)
                                                    : json_null());
     }
-    json_array_append_new(arg, j);
+    reply_add(arg, j);
 }
 
 void rest_instance_list(struct api_call *call)
 {
     json_t *items = json_array();
-    sched_instances(call->api->scheduler, add_instance, items);
+    sched_instances(call->api->scheduler, add_instance, &items);
     reply_json(call, 200, reply_page(items, NULL));
 }
 

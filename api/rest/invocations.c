@@ -185,7 +185,7 @@ static void on_receipts(void *arg, int rc, const struct receipt *list, size_t co
     }
     json_t *items = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(items, receipt_json(&list[i]));
+        reply_add(&items, receipt_json(&list[i]));
     }
     char next[CURSOR_SIZE];
     bool more = count && count == call->number;

@@ -190,7 +190,7 @@ static void on_listed(void *arg, int rc, const struct log_line *list, size_t cou
     }
     json_t *items = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(items, line_json(&list[i]));
+        reply_add(&items, line_json(&list[i]));
     }
     reply_json(call, 200, reply_page(items, NULL));
 }

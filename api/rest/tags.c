@@ -104,12 +104,8 @@ static void on_list(void *arg, int rc, const struct image_tag_info *list, size_t
         return;
     }
     json_t *items = json_array();
-    for (size_t i = 0; i < count && rc == 0; i++) {
-        rc = json_array_append_new(items, tag_json(list[i].tag, list[i].digest));
-    }
-    if (rc < 0) {
-        json_decref(items);
-        items = NULL;
+    for (size_t i = 0; i < count; i++) {
+        reply_add(&items, tag_json(list[i].tag, list[i].digest));
     }
     reply_json(call, 200, reply_page(items, NULL));
 }

@@ -24,13 +24,23 @@ static const char *url_of(const struct api *a, const struct trigger *t, char *bu
     }
 }
 
+/* What its events are held to, whoever said so. */
+static json_t *retry_json(const struct api *a, const struct trigger *t)
+{
+    const struct async_policy p = async_policy_in_effect(a->scheduler, &t->config.policy);
+    return json_pack("{s:I, s:I, s:I, s:I}", "max_attempts", (json_int_t)p.max_attempts,
+                     "max_age_ms", (json_int_t)p.max_age_ms, "backoff_ms",
+                     (json_int_t)p.backoff_base_ms, "backoff_max_ms", (json_int_t)p.backoff_max_ms);
+}
+
 /* NULL: no memory. */
 static json_t *full_json(const struct api *a, const struct trigger *t)
 {
     char url[192];
     json_t *j = trigger_json(t);
     const char *text = url_of(a, t, url, sizeof(url));
-    if (j && json_object_set_new(j, "url", text ? json_string(text) : json_null()) < 0) {
+    if (j && (json_object_set_new(j, "url", text ? json_string(text) : json_null()) < 0 ||
+              json_object_set_new(j, "retry", retry_json(a, t)) < 0)) {
         json_decref(j);
         return NULL;
     }
@@ -96,11 +106,8 @@ void rest_trigger_list(struct api_call *call)
     json_t *items = json_array();
     const struct trigger *t = trigger_after(call->api->events, *cursor ? cursor : NULL);
     const char *last = NULL;
-    for (; t && items && count < limit; count++) {
-        if (json_array_append_new(items, full_json(call->api, t)) < 0) {
-            json_decref(items);
-            items = NULL;
-        }
+    for (; t && count < limit; count++) {
+        reply_add(&items, full_json(call->api, t));
         last = t->name;
         t = trigger_after(call->api->events, t->name);
     }

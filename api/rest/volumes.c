@@ -12,7 +12,7 @@ static json_t *volume_json(const struct volume_info *v)
 {
     json_t *used_by = json_array();
     if (v->used_by[0]) {
-        json_array_append_new(used_by, json_string(v->used_by));
+        reply_add(&used_by, json_string(v->used_by));
     }
     return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "name", v->name, "format", v->format,
                      "size", (json_int_t)v->size_bytes, "allocated",
@@ -84,12 +84,8 @@ static void on_list(void *arg, int rc, const struct volume_info *list, size_t co
         return;
     }
     json_t *items = json_array();
-    for (size_t i = 0; i < count && rc == 0; i++) {
-        rc = json_array_append_new(items, volume_json(&list[i]));
-    }
-    if (rc < 0) {
-        json_decref(items);
-        items = NULL;
+    for (size_t i = 0; i < count; i++) {
+        reply_add(&items, volume_json(&list[i]));
     }
     reply_json(call, 200, reply_page(items, NULL));
 }

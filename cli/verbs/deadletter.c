@@ -54,41 +54,31 @@ int verb_deadletter_ls(struct cli_call *call)
     return status != CLI_DONE ? status : show_list(call, list, letter_heads, fill_letter);
 }
 
-static int line(struct un_buf *out, const char *label, const char *value)
-{
-    un_autobuf struct un_buf clean = {0};
-    if (!*value) {
-        return 0;
-    }
-    int rc = table_append_clean(&clean, value, false);
-    return rc ? rc : un_buf_printf(out, "%-13s%s\n", label, (const char *)clean.data);
-}
-
 static int letter_text(const json_t *l, struct un_buf *out)
 {
     char size[TABLE_CELL_SIZE], more[256];
     const char *key;
     json_t *value;
-    int rc = line(out, "Invocation:", api_str(l, "id"));
-    rc = rc ? rc : line(out, "Function:", api_str(l, "function"));
-    rc = rc ? rc : line(out, "Qualifier:", api_str(l, "qualifier"));
-    rc = rc ? rc : line(out, "Trigger:", api_str(l, "trigger"));
-    rc = rc ? rc : line(out, "URL:", api_str(l, "url"));
-    rc = rc ? rc : line(out, "Reason:", api_str(l, "reason"));
-    rc = rc ? rc : line(out, "Outcome:", api_str(l, "outcome"));
+    int rc = show_known(out, "Invocation:", api_str(l, "id"));
+    rc = rc ? rc : show_known(out, "Function:", api_str(l, "function"));
+    rc = rc ? rc : show_known(out, "Qualifier:", api_str(l, "qualifier"));
+    rc = rc ? rc : show_known(out, "Trigger:", api_str(l, "trigger"));
+    rc = rc ? rc : show_known(out, "URL:", api_str(l, "url"));
+    rc = rc ? rc : show_known(out, "Reason:", api_str(l, "reason"));
+    rc = rc ? rc : show_known(out, "Outcome:", api_str(l, "outcome"));
     snprintf(more, sizeof(more), "%" PRIu64 ", see unictl receipts", api_uint(l, "attempts"));
-    rc = rc ? rc : line(out, "Attempts:", more);
-    rc = rc ? rc : line(out, "Accepted:", api_str(l, "accepted_at"));
-    rc = rc ? rc : line(out, "Died:", api_str(l, "died_at"));
+    rc = rc ? rc : show_known(out, "Attempts:", more);
+    rc = rc ? rc : show_known(out, "Accepted:", api_str(l, "accepted_at"));
+    rc = rc ? rc : show_known(out, "Died:", api_str(l, "died_at"));
     json_object_foreach(json_object_get(l, "headers"), key, value)
     {
         const char *text = json_string_value(value);
         snprintf(more, sizeof(more), "%.100s: %.150s", key, text ? text : "");
-        rc = rc ? rc : line(out, "Header:", more);
+        rc = rc ? rc : show_known(out, "Header:", more);
     }
     snprintf(more, sizeof(more), "%s %s", table_size(api_uint(l, "bytes"), size),
              api_str(l, "content_type"));
-    rc = rc ? rc : line(out, "Body:", more);
+    rc = rc ? rc : show_known(out, "Body:", more);
     if (rc == 0 && *api_str(l, "body")) {
         rc = un_buf_append_str(out, "\n");
         rc = rc ? rc : table_append_clean(out, api_str(l, "body"), true);

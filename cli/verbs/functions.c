@@ -89,13 +89,6 @@ int verb_rollback(struct cli_call *call)
 
 /* --- describe --------------------------------------------------------------------------------- */
 
-static int line(struct un_buf *out, const char *label, const char *value)
-{
-    un_autobuf struct un_buf clean = {0};
-    int rc = table_append_clean(&clean, *value ? value : "-", false);
-    return rc ? rc : un_buf_printf(out, "%-13s%s\n", label, (const char *)clean.data);
-}
-
 /* Of a machine image: whether a machine of this version has been ready. */
 static int describe_readiness(const json_t *f, struct un_buf *out)
 {
@@ -111,28 +104,28 @@ static int describe_readiness(const json_t *f, struct un_buf *out)
     } else {
         snprintf(more, sizeof(more), "not yet");
     }
-    return line(out, "Ready:", more);
+    return show_line(out, "Ready:", more);
 }
 
 static int describe_config(const json_t *f, struct un_buf *out)
 {
     char text[TABLE_CELL_SIZE + 8], more[128];
-    int rc = line(out, "Name:", api_str(f, "name"));
-    rc = rc ? rc : line(out, "Version:", show_number(f, "version", text));
-    rc = rc ? rc : line(out, "Image:", api_str(f, "image"));
+    int rc = show_line(out, "Name:", api_str(f, "name"));
+    rc = rc ? rc : show_line(out, "Version:", show_number(f, "version", text));
+    rc = rc ? rc : show_line(out, "Image:", api_str(f, "image"));
     snprintf(more, sizeof(more), "%s, %s", api_str(f, "kind"),
              table_size(api_uint(f, "image_size"), text));
-    rc = rc ? rc : line(out, "Kind:", more);
-    rc = rc ? rc : line(out, "Interface:", api_str(f, "interface"));
-    rc = rc ? rc : line(out, "Driver:", api_str(f, "driver"));
-    rc = rc ? rc : line(out, "Isolation:", api_str(f, "isolation"));
+    rc = rc ? rc : show_line(out, "Kind:", more);
+    rc = rc ? rc : show_line(out, "Interface:", api_str(f, "interface"));
+    rc = rc ? rc : show_line(out, "Driver:", api_str(f, "driver"));
+    rc = rc ? rc : show_line(out, "Isolation:", api_str(f, "isolation"));
     snprintf(more, sizeof(more), "%" PRIu64 "MiB", api_uint(f, "memory_mib"));
-    rc = rc ? rc : line(out, "Memory:", more);
-    rc = rc ? rc : line(out, "Timeout:", table_ms(api_uint(f, "timeout_ms"), text));
-    rc = rc ? rc : line(out, "Concurrency:", show_number(f, "concurrency", text));
+    rc = rc ? rc : show_line(out, "Memory:", more);
+    rc = rc ? rc : show_line(out, "Timeout:", table_ms(api_uint(f, "timeout_ms"), text));
+    rc = rc ? rc : show_line(out, "Concurrency:", show_number(f, "concurrency", text));
     snprintf(more, sizeof(more), "%s (%s)", api_str(f, "created_at"),
              show_ago(api_str(f, "created_at"), text));
-    rc = rc ? rc : line(out, "Created:", more);
+    rc = rc ? rc : show_line(out, "Created:", more);
     return rc ? rc : describe_readiness(f, out);
 }
 
@@ -147,7 +140,7 @@ static int describe_strings(const json_t *f, struct un_buf *out)
     json_array_foreach(args, index, word)
     {
         const char *text = json_string_value(word);
-        rc = rc ? rc : line(out, index ? "" : "Arguments:", text ? text : "");
+        rc = rc ? rc : show_line(out, index ? "" : "Arguments:", text ? text : "");
     }
     const char *key;
     json_t *value;
@@ -160,13 +153,13 @@ static int describe_strings(const json_t *f, struct un_buf *out)
             pair = NULL;
             rc = -ENOMEM;
         }
-        rc = rc ? rc : line(out, first ? "Environment:" : "", pair);
+        rc = rc ? rc : show_line(out, first ? "Environment:" : "", pair);
         first = false;
     }
     json_array_foreach(json_object_get(f, "egress"), index, word)
     {
         const char *text = json_string_value(word);
-        rc = rc ? rc : line(out, index ? "" : "Egress:", text ? text : "");
+        rc = rc ? rc : show_line(out, index ? "" : "Egress:", text ? text : "");
     }
     json_array_foreach(json_object_get(f, "ports"), index, word)
     {
@@ -174,7 +167,7 @@ static int describe_strings(const json_t *f, struct un_buf *out)
         const char *error = api_str(word, "error");
         snprintf(text, sizeof(text), "%s%s%s", api_str(word, "address"),
                  *error ? " is not open: " : "", error);
-        rc = rc ? rc : line(out, index ? "" : "Ports:", text);
+        rc = rc ? rc : show_line(out, index ? "" : "Ports:", text);
     }
     return rc;
 }
@@ -186,8 +179,8 @@ static int describe_way(const json_t *machine, struct un_buf *out)
     const char *flavor = api_str(machine, "flavor"), *words = api_str(machine, "append");
     snprintf(more, sizeof(more), "port %" PRIu64 ", flavor %s", api_uint(machine, "port"),
              *flavor ? flavor : "as the image says");
-    int rc = line(out, "Machine:", more);
-    rc = rc || !*words ? rc : line(out, "Appended:", words);
+    int rc = show_line(out, "Machine:", more);
+    rc = rc || !*words ? rc : show_line(out, "Appended:", words);
     if (json_is_true(json_object_get(machine, "service"))) {
         snprintf(more, sizeof(more), "%" PRIu64 " to %" PRIu64 ", asleep after %s without requests",
                  api_uint(machine, "min_instances"), api_uint(machine, "max_instances"),
@@ -195,7 +188,7 @@ static int describe_way(const json_t *machine, struct un_buf *out)
     } else {
         snprintf(more, sizeof(more), "one for each request");
     }
-    return rc ? rc : line(out, "Instances:", more);
+    return rc ? rc : show_line(out, "Instances:", more);
 }
 
 /* A machine, and what it gets besides its image. */
@@ -206,12 +199,12 @@ static int describe_machine(const json_t *f, struct un_buf *out)
     int rc = json_is_object(machine) ? describe_way(machine, out) : 0;
     size_t index;
     const json_t *name;
-    rc = rc || !*initrd ? rc : line(out, "Initrd:", initrd);
-    rc = rc || !*disk ? rc : line(out, "Disk:", disk);
+    rc = rc || !*initrd ? rc : show_line(out, "Initrd:", initrd);
+    rc = rc || !*disk ? rc : show_line(out, "Disk:", disk);
     json_array_foreach(json_object_get(machine, "volumes"), index, name)
     {
         const char *text = json_string_value(name);
-        rc = rc ? rc : line(out, index ? "" : "Volumes:", text ? text : "");
+        rc = rc ? rc : show_line(out, index ? "" : "Volumes:", text ? text : "");
     }
     return rc;
 }
@@ -228,7 +221,7 @@ static int describe_aliases(const json_t *aliases, struct un_buf *out)
                 : un_buf_printf(&text, "%s%s -> %" PRIu64, index ? ", " : "", api_str(a, "alias"),
                                 api_uint(a, "version"));
     }
-    return rc ? rc : line(out, "Aliases:", text.len ? (const char *)text.data : "");
+    return rc ? rc : show_line(out, "Aliases:", text.len ? (const char *)text.data : "");
 }
 
 static int describe_text(const struct cli_call *call, const json_t *f, struct un_buf *out)
@@ -239,7 +232,7 @@ static int describe_text(const struct cli_call *call, const json_t *f, struct un
     }
     const json_t *receipts = json_object_get(f, "receipts");
     int rc = describe_config(f, out);
-    rc = rc ? rc : line(out, "URL:", url);
+    rc = rc ? rc : show_line(out, "URL:", url);
     rc = rc ? rc : describe_aliases(json_object_get(f, "aliases"), out);
     rc = rc ? rc : describe_strings(f, out);
     rc = rc ? rc : describe_machine(f, out);

@@ -120,16 +120,6 @@ static int add_phases(const json_t *receipt, struct un_buf *out)
     return rc;
 }
 
-static int line(struct un_buf *out, const char *label, const char *value)
-{
-    un_autobuf struct un_buf clean = {0};
-    if (!*value) {
-        return 0;
-    }
-    int rc = table_append_clean(&clean, value, false);
-    return rc ? rc : un_buf_printf(out, "%-13s%s\n", label, (const char *)clean.data);
-}
-
 /* What a library OS reports, and connections to the outside; nothing when there is nothing. */
 static int add_outside(const json_t *r, struct un_buf *out)
 {
@@ -146,7 +136,7 @@ static int add_outside(const json_t *r, struct un_buf *out)
                 : un_buf_printf(&text, "%s%s (%" PRIu64 ")", i ? ", " : "", api_str(entry, "name"),
                                 api_uint(entry, "times"));
     }
-    rc = rc || !text.len ? rc : line(out, "Not there:", (const char *)text.data);
+    rc = rc || !text.len ? rc : show_known(out, "Not there:", (const char *)text.data);
     if (rc || (!api_uint(egress, "connections") && !api_uint(egress, "refused"))) {
         return rc;
     }
@@ -159,30 +149,30 @@ static int add_outside(const json_t *r, struct un_buf *out)
 static int receipt_text(const json_t *r, struct un_buf *out)
 {
     char in[TABLE_CELL_SIZE], sent[TABLE_CELL_SIZE], cpu[TABLE_CELL_SIZE], more[256];
-    int rc = line(out, "Invocation:", api_str(r, "id"));
+    int rc = show_known(out, "Invocation:", api_str(r, "id"));
     snprintf(more, sizeof(more), "%s version %" PRIu64, api_str(r, "function"),
              api_uint(r, "version"));
-    rc = rc ? rc : line(out, "Function:", more);
-    rc = rc ? rc : line(out, "Image:", api_str(r, "digest"));
+    rc = rc ? rc : show_known(out, "Function:", more);
+    rc = rc ? rc : show_known(out, "Image:", api_str(r, "digest"));
     snprintf(more, sizeof(more), "%s (%" PRIu64 "%s%s)", api_str(r, "outcome"),
              api_uint(r, "status"), *api_str(r, "exit_reason") ? ", " : "",
              api_str(r, "exit_reason"));
-    rc = rc ? rc : line(out, "Outcome:", more);
-    rc = rc ? rc : line(out, "Error:", api_str(r, "error"));
+    rc = rc ? rc : show_known(out, "Outcome:", more);
+    rc = rc ? rc : show_known(out, "Error:", api_str(r, "error"));
     snprintf(more, sizeof(more), "%s by %s, attempt %" PRIu64, api_str(r, "started_at"),
              *api_str(r, "trigger_name") ? api_str(r, "trigger_name") : api_str(r, "trigger"),
              api_uint(r, "attempt"));
-    rc = rc ? rc : line(out, "Started:", more);
+    rc = rc ? rc : show_known(out, "Started:", more);
     snprintf(more, sizeof(more), "%s%s", api_str(r, "driver"),
              json_is_true(json_object_get(r, "fresh")) ? ", fresh" : ", put back to its snapshot");
-    rc = rc ? rc : line(out, "VM:", more);
+    rc = rc ? rc : show_known(out, "VM:", more);
     snprintf(more, sizeof(more), "%s in, %s out", table_size(api_uint(r, "bytes_in"), in),
              table_size(api_uint(r, "bytes_out"), sent));
-    rc = rc ? rc : line(out, "Bytes:", more);
+    rc = rc ? rc : show_known(out, "Bytes:", more);
     snprintf(more, sizeof(more), "%s CPU, %" PRIu64 " KiB at most, %" PRIu64 " exits",
              table_us(api_uint(r, "cpu_us"), cpu), api_uint(r, "peak_rss_kib"),
              api_uint(r, "exits"));
-    rc = rc ? rc : line(out, "Used:", more);
+    rc = rc ? rc : show_known(out, "Used:", more);
     rc = rc ? rc : add_outside(r, out);
     rc = rc ? rc : un_buf_append_str(out, "\n");
     return rc ? rc : add_phases(r, out);

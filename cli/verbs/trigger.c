@@ -247,8 +247,8 @@ int verb_trigger_add(struct cli_call *call)
 
 /* --- ls --------------------------------------------------------------------------------------- */
 
-static const char *const trigger_heads[] = {"NAME", "TYPE",      "FUNCTIONS",   "WANTS",
-                                            "ON",   ">ACCEPTED", ">DUPLICATES", NULL};
+static const char *const trigger_heads[] = {"NAME",      "TYPE",      "FUNCTIONS",   "WANTS", "ON",
+                                            ">ATTEMPTS", ">ACCEPTED", ">DUPLICATES", NULL};
 
 /* What the table shows; next to the rest, as its text must live as long as the listing. */
 #define FUNCTIONS_TEXT "functions_text"
@@ -302,8 +302,9 @@ static void fill_trigger(const json_t *t, struct show_row *row)
     row->cell[2] = api_str(t, FUNCTIONS_TEXT);
     row->cell[3] = *wants ? wants : "everything";
     row->cell[4] = json_is_true(json_object_get(t, "enabled")) ? "yes" : "no";
-    row->cell[5] = show_number(counts, "accepted", row->text[5]);
-    row->cell[6] = show_number(counts, "duplicates", row->text[6]);
+    row->cell[5] = show_number(json_object_get(t, "retry"), "max_attempts", row->text[5]);
+    row->cell[6] = show_number(counts, "accepted", row->text[6]);
+    row->cell[7] = show_number(counts, "duplicates", row->text[7]);
 }
 
 int verb_trigger_ls(struct cli_call *call)

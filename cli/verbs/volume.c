@@ -103,13 +103,6 @@ int verb_volume_ls(struct cli_call *call)
     return status != CLI_DONE ? status : show_list(call, list, volume_heads, fill_volume);
 }
 
-static int line(struct un_buf *out, const char *label, const char *value)
-{
-    un_autobuf struct un_buf clean = {0};
-    int rc = table_append_clean(&clean, value && *value ? value : "-", false);
-    return rc ? rc : un_buf_printf(out, "%-13s%s\n", label, (const char *)clean.data);
-}
-
 int verb_volume_describe(struct cli_call *call)
 {
     un_autojson json_t *v = NULL;
@@ -120,15 +113,15 @@ int verb_volume_describe(struct cli_call *call)
     }
     un_autobuf struct un_buf out = {0};
     char text[TABLE_CELL_SIZE], more[128];
-    int rc = line(&out, "Name:", api_str(v, "name"));
-    rc = rc ? rc : line(&out, "Format:", api_str(v, "format"));
-    rc = rc ? rc : line(&out, "Size:", exact_size(api_uint(v, "size"), text));
-    rc = rc ? rc : line(&out, "Allocated:", table_size(api_uint(v, "allocated"), text));
-    rc = rc ? rc : line(&out, "From image:", api_str(v, "image"));
-    rc = rc ? rc : line(&out, "Used by:", user_of(v));
+    int rc = show_line(&out, "Name:", api_str(v, "name"));
+    rc = rc ? rc : show_line(&out, "Format:", api_str(v, "format"));
+    rc = rc ? rc : show_line(&out, "Size:", exact_size(api_uint(v, "size"), text));
+    rc = rc ? rc : show_line(&out, "Allocated:", table_size(api_uint(v, "allocated"), text));
+    rc = rc ? rc : show_line(&out, "From image:", api_str(v, "image"));
+    rc = rc ? rc : show_line(&out, "Used by:", user_of(v));
     snprintf(more, sizeof(more), "%s (%s)", api_str(v, "created_at"),
              show_ago(api_str(v, "created_at"), text));
-    rc = rc ? rc : line(&out, "Created:", more);
+    rc = rc ? rc : show_line(&out, "Created:", more);
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 

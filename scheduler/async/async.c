@@ -230,7 +230,7 @@ static int fill(struct submission *sub, const struct async_spec *specs, size_t c
 
         rc = async_event_new(&specs[sub->count], &o->event, &sub->err);
         if (rc == 0) {
-            o->event->policy = async_policy_of(&specs[sub->count].policy, &sub->s->set.retry);
+            o->event->policy = async_policy_in_effect(sub->s, &specs[sub->count].policy);
             sub->bytes += o->event->body_len + ROWS_BYTES;
             q->accepting += o->event->body_len + ROWS_BYTES;
             rc = make_keys(o, &specs[sub->count], &sub->err);
@@ -357,6 +357,12 @@ void async_get_stats(const struct scheduler *s, struct async_stats *ret)
 }
 
 /* --- beginning and end ------------------------------------------------------------------------ */
+
+struct async_policy async_policy_in_effect(const struct scheduler *s,
+                                           const struct async_policy *wanted)
+{
+    return async_policy_of(wanted, &s->set.retry);
+}
 
 void async_set_hooks(struct scheduler *s, const struct async_hooks *hooks)
 {

@@ -98,6 +98,10 @@ void async_submit(struct scheduler *s, const struct async_spec *spec, async_acce
 void async_submit_many(struct scheduler *s, const struct async_spec *specs, size_t count,
                        async_accept_cb cb, void *arg);
 
+/* What an event with this policy is held to: what it does not say is as the settings say. */
+struct async_policy async_policy_in_effect(const struct scheduler *s,
+                                           const struct async_policy *wanted);
+
 /* The wall clock of the queue's due times: it does not jump while the daemon runs. */
 uint64_t async_now_us(const struct scheduler *s);
 

@@ -85,7 +85,7 @@ static struct async_event *follow_new(struct async_entry *e, bool success, const
     if (!f) {
         return NULL;
     }
-    f->policy = async_policy_of(&(struct async_policy){0}, &e->s->set.retry);
+    f->policy = async_policy_in_effect(e->s, &(struct async_policy){0});
     f->depth = ev->depth + 1;
     un_id_new(f->id);
     f->fields = follow_fields(ev, success, why);

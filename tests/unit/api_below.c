@@ -855,11 +855,11 @@ void function_list_published(struct registry *r, const char *after, unsigned lim
     cb(arg, 0, NULL, 0, NULL);
 }
 
-void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+void registry_on_change(struct registry *r, registry_change_fn fn, void *arg)
 {
 }
 
-void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+void registry_off_change(struct registry *r, registry_change_fn fn, void *arg)
 {
 }
 
