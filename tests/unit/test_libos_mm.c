@@ -304,6 +304,22 @@ static void a_file_is_shared_over_memory_that_nobody_looked_at(void **state)
     assert_non_null(strstr(world_log, "was in use"));
 }
 
+static void anonymous_memory_over_anonymous_memory_keeps_its_frames(void **state)
+{
+    (void)state;
+    for (int type = MAP_SHARED; type <= MAP_PRIVATE; type++) {
+        uint64_t a = map(2 * PAGE_SIZE, RW), frame = world_frame(a), free_now = frames_free();
+        world_poke(a + PAGE_SIZE, 1);
+        assert_int_equal(mm_mmap(a, 2 * PAGE_SIZE, RW, type | MAP_ANONYMOUS | MAP_FIXED, NULL, 0),
+                         a);
+        assert_int_equal(world_frame(a), frame);
+        assert_int_equal(world_peek(a + PAGE_SIZE), 0);
+        assert_int_equal(frames_free(), free_now);
+        /* What nobody wrote is not zeroed either: it would come to exist. */
+        assert_int_equal(*pte_find(a, false, NULL) & PTE_D, 0);
+    }
+}
+
 static void pages_behind_the_end_of_a_file_are_not_accessible(void **state)
 {
     (void)state;
@@ -553,6 +569,7 @@ int main(void)
         T(a_copy_for_which_there_is_no_memory_changes_nothing),
         T(what_was_only_read_is_mapped_over),
         T(a_file_is_shared_over_memory_that_nobody_looked_at),
+        T(anonymous_memory_over_anonymous_memory_keeps_its_frames),
         T(pages_behind_the_end_of_a_file_are_not_accessible),
         T(areas_are_split_and_joined),
         T(any_order_of_calls_keeps_frames_and_contents),

@@ -58,7 +58,7 @@ enum fate {
 static enum fate fate_of(const struct mapping *m, uint64_t addr, uint64_t pte)
 {
     const struct page_want *w = m->want;
-    bool to_file = w->shared && w->prot & PROT_WRITE;
+    bool to_file = w->file && w->shared && w->prot & PROT_WRITE;
     if (!(pte & (PTE_P | PTE_KEPT))) {
         return FATE_NEW;
     }
