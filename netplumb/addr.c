@@ -88,9 +88,9 @@ void net_range_describe(const struct net_range *r, uint32_t guest, struct net_li
 {
     uint32_t ip = r->base + 2 + guest;
     net_addr_text(ip, ret->ip);
-    net_addr_text(mask_of(r->prefix), ret->netmask);
-    net_addr_text(r->base + 1, ret->gateway);
-    net_addr_text(r->base + 1, ret->dns);
+    net_range_netmask(r, ret->netmask);
+    net_range_gateway(r, ret->gateway);
+    net_range_gateway(r, ret->dns);
     ret->prefix = r->prefix;
     net_addr_mac(ip, ret->mac);
 }
@@ -104,6 +104,11 @@ void net_addr_mac(uint32_t addr, char ret[NET_MAC_SIZE])
 void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE])
 {
     net_addr_text(r->base + 1, ret);
+}
+
+void net_range_netmask(const struct net_range *r, char ret[NET_IP_SIZE])
+{
+    net_addr_text(mask_of(r->prefix), ret);
 }
 
 int64_t net_range_guest(const struct net_range *r, uint32_t addr)

@@ -38,6 +38,7 @@ void net_range_give(struct net_range *r, uint32_t guest);
 /* Fills all but `tap`. The gateway is base + 1, guest n is base + 2 + n. */
 void net_range_describe(const struct net_range *r, uint32_t guest, struct net_link *ret);
 void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE]);
+void net_range_netmask(const struct net_range *r, char ret[NET_IP_SIZE]);
 
 /* The guest that has an address (host byte order), or -1. */
 int64_t net_range_guest(const struct net_range *r, uint32_t addr);

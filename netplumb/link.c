@@ -265,8 +265,7 @@ static int port_isolate(struct nl_sock *nl, const char *tap, struct un_error *er
     struct ifinfomsg info = {.ifi_family = AF_BRIDGE, .ifi_index = (int)if_nametoindex(tap)};
     int rc = msg ? nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO) : -NLE_NOMEM;
     struct nlattr *port = rc == 0 ? nla_nest_start(msg, IFLA_PROTINFO | NLA_F_NESTED) : NULL;
-    if (!port || nla_put_u8(msg, IFLA_BRPORT_ISOLATED, 1) < 0 ||
-        nla_put_u8(msg, IFLA_BRPORT_LEARNING, 1) < 0) {
+    if (!port || nla_put_u8(msg, IFLA_BRPORT_ISOLATED, 1) < 0) {
         nlmsg_free(msg);
         return un_error_set(err, -ENOMEM, "out of memory");
     }

@@ -5,10 +5,10 @@
  * tap per guest as an isolated port of a bridge, with a route to the guest's address; one nftables table
  * in each of the families bridge and inet. The kernel takes some 20 ms to remove a tap (it waits for an
  * RCU grace period), so a tap that is given back is kept for the next guest, with its address, for
- * NET_LINGER_MS; with the last one bridges and tables go as well. All of it bears the instance's name; what an earlier unid of this state
- * directory left is removed before the first guest, and nothing else is ever changed: no existing
- * link, address, route, table or sysctl of the host. It all is in the host's network, or in a namespace
- * of unid's own (namespace.h).
+ * NET_LINGER_MS; with the last one bridges and tables go as well. All of it bears the instance's name; what
+ * an earlier unid of this state directory left is removed before the first guest, and nothing else is ever
+ * changed: no existing link, address, route, table or sysctl of the host. It all is in the host's network,
+ * or in a namespace of unid's own (namespace.h).
  *
  *     guest ── tap (isolated port) ──┬ bridge ──┬─ gateway address ── unid, dnsmasq
  *     guest ── tap (isolated port) ──┘          ├─ virtual addresses ── listeners of unid's
@@ -18,8 +18,8 @@
  *  - a guest speaks with its own MAC and IP address only (bridge table, per tap);
  *  - it reaches the gateway's DHCP and DNS, answers to connections that unid opens, the endpoints of its
  *    own function's egress (netplumb_spec.on_open), and nothing else of the host; no other guest
- *    (isolated ports, and nothing forwarded between bridges); no network behind the host (forward chain). A connection to anything else gets a
- *    reset;
+ *    (isolated ports, and nothing forwarded between bridges); no network behind the host (forward chain).
+ *    A connection to anything else gets a reset;
  *  - IPv6 and every other protocol but ARP and IPv4 stop at the tap.
  *
  * A connection that is allowed ends in a socket of unid's, which is handed up with the endpoint that the

@@ -110,9 +110,8 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
         "    udp dport 67 udp dport set %u udp checksum set 0\n"
         "    tcp dport set ip saddr . ip daddr . tcp dport map @ports\n"
         "    ip daddr set ip saddr . ip daddr . tcp dport map @there\n"
-        "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn counter reject "
-        "with "
-        "tcp reset\n"
+        "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn"
+        " counter reject with tcp reset\n"
         "  }\n"
         "  chain to_guest {\n"
         "    type filter hook postrouting priority 310; policy accept;\n"
@@ -204,25 +203,19 @@ static int append_removal(struct un_buf *out, const struct net_names *n)
 int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err)
 {
-    struct un_buf text = {0};
+    un_autobuf struct un_buf text = {0};
     int rc = append_removal(&text, n);
-    if (rc == 0) {
-        rc = net_rules_text(n, range, &text);
-    }
-    rc = rc < 0 ? un_error_set(err, rc, "out of memory")
-                : run(r, (const char *)text.data, "make our tables", err);
-    un_buf_done(&text);
-    return rc;
+    rc = rc < 0 ? rc : net_rules_text(n, range, &text);
+    return rc < 0 ? un_error_set(err, rc, "out of memory")
+                  : run(r, (const char *)text.data, "make our tables", err);
 }
 
 int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_error *err)
 {
-    struct un_buf text = {0};
+    un_autobuf struct un_buf text = {0};
     int rc = append_removal(&text, n);
-    rc = rc < 0 ? un_error_set(err, rc, "out of memory")
-                : run(r, (const char *)text.data, "remove our tables", err);
-    un_buf_done(&text);
-    return rc;
+    return rc < 0 ? un_error_set(err, rc, "out of memory")
+                  : run(r, (const char *)text.data, "remove our tables", err);
 }
 
 static int change_bridge(struct net_rules *r, const char *verb, const struct net_names *n,
@@ -250,13 +243,11 @@ int net_rules_remove_bridge(struct net_rules *r, const struct net_names *n, cons
 static int change_guest(struct net_rules *r, const char *verb, const struct net_names *n,
                         const struct net_link *link, const char *more, struct un_error *err)
 {
-    struct un_buf text = {0};
+    un_autobuf struct un_buf text = {0};
     int rc = un_buf_printf(&text, "%s element bridge unid-%s guests { \"%s\" . %s . %s }\n%s", verb,
                            n->tag, link->tap, link->mac, link->ip, more ? more : "");
-    rc = rc < 0 ? un_error_set(err, rc, "out of memory")
-                : run(r, (const char *)text.data, link->tap, err);
-    un_buf_done(&text);
-    return rc;
+    return rc < 0 ? un_error_set(err, rc, "out of memory")
+                  : run(r, (const char *)text.data, link->tap, err);
 }
 
 int net_rules_add_guest(struct net_rules *r, const struct net_names *n, const struct net_link *link,

@@ -327,6 +327,19 @@ static void test_a_guest_that_has_opened_nothing_may_be_allowed_something_else(v
     command("nft flush ruleset");
     change(&w, &none, -ENOENT);
     net_detach(a);
+    /* So does it for the next guest, and the link stays idle, with what it had. */
+    w.waiting++;
+    assert_int_equal(net_attach(w.np, &none, on_attach, &w, &w.err), 0);
+    wait_for(&w);
+    assert_int_equal(w.rc, -ENOENT);
+    assert_null(w.link);
+    struct net_stats stats;
+    net_get_stats(w.np, &stats);
+    assert_int_equal(stats.attached, 0);
+    assert_int_equal(stats.idle, 1);
+    w.wish = &some;
+    assert_ptr_equal(attach(&w), a); /* nothing is to be changed */
+    net_detach(a);
     world_close(&w);
     command("nft add table inet filter"
             " && nft add chain inet filter input '{ type filter hook input priority 0; }'"
