@@ -23,7 +23,7 @@
 
 enum hv_machine_boot {
     HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
-    HV_BOOT_MULTIBOOT, /* a multiboot kernel that it does not take, by a loader of the driver's */
+    HV_BOOT_LOADER, /* a multiboot kernel that it does not take, by a loader of the driver's */
     HV_BOOT_DISK,      /* the first disk, by firmware */
     HV_BOOT_SHELL      /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
 };

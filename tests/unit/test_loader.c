@@ -1,4 +1,4 @@
-/* test_multiboot.c - the loader of multiboot kernels, as far as it is pure: what it reads of a kernel, and what
+/* test_loader.c - the loader of multiboot kernels, as far as it is pure: what it reads of a kernel, and what
  * the kernel is told. Kernels in machines are started by tests/e2e/test_machines.py. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,14 +10,14 @@
 #include <elf.h>
 #include <string.h>
 
-#include "hypervisor/libvirt/multiboot/multiboot.h"
+#include "hypervisor/libvirt/loader/boot.h"
 #include "tests/unit/elf_support.h"
 
 enum { HEADER_AT = 0x1000 };
 
-static const char *plan(const struct elf_file *f, struct mb_plan *ret)
+static const char *plan(const struct elf_file *f, struct boot_plan *ret)
 {
-    return mb_plan(f->data, sizeof(f->data), ret);
+    return boot_plan(f->data, sizeof(f->data), ret);
 }
 
 /* A 64-bit kernel that is loaded at 2 MiB and runs in the highest 2 GiB. */
@@ -46,27 +46,27 @@ static void add_second(struct elf_file *f, const uint32_t *tags, unsigned words)
 static void a_64_bit_elf_file_is_loaded_by_its_segments(void **state)
 {
     struct elf_file f;
-    struct mb_plan p;
+    struct boot_plan p;
     make_kernel(&f);
     assert_string_equal(plan(&f, &p), "it has no multiboot header");
     elf_add_multiboot1(f.data + HEADER_AT, 3);
     assert_null(plan(&f, &p));
-    assert_int_equal(p.magic, MB_FIRST_MAGIC);
+    assert_int_equal(p.magic, BOOT_MULTIBOOT1_MAGIC);
     assert_int_equal(p.entry, 0x200800);
     assert_int_equal(p.piece_count, 2);
     assert_int_equal(p.low, 0x200000);
     assert_int_equal(p.high, 0x201000 + 65536);
-    struct mb_piece data = {.to = 0x201000, .from = 4096, .file_size = 4096, .zero_size = 61440};
+    struct boot_piece data = {.to = 0x201000, .from = 4096, .file_size = 4096, .zero_size = 61440};
     assert_memory_equal(&p.pieces[1], &data, sizeof(data));
     elf_add_multiboot2(f.data + HEADER_AT + 16); /* goes before the first */
     assert_null(plan(&f, &p));
-    assert_int_equal(p.magic, MB_SECOND_MAGIC);
+    assert_int_equal(p.magic, BOOT_MULTIBOOT2_MAGIC);
 }
 
 static void a_32_bit_elf_file_is_as_well(void **state)
 {
     struct elf_file f;
-    struct mb_plan p;
+    struct boot_plan p;
     elf_make32(&f);
     Elf32_Phdr *load = (Elf32_Phdr *)(f.data + sizeof(Elf32_Ehdr));
     load->p_paddr = 0x100000;
@@ -80,7 +80,7 @@ static void a_32_bit_elf_file_is_as_well(void **state)
 static void a_header_with_addresses_goes_before_the_segments(void **state)
 {
     struct elf_file f;
-    struct mb_plan p;
+    struct boot_plan p;
     make_kernel(&f);
     const uint32_t tags[] = {2, 24, 0x400100, 0x400000, 0x401000, 0x403000, /* address */
                              3, 12, 0x400800, 0,                            /* entry */
@@ -88,7 +88,7 @@ static void a_header_with_addresses_goes_before_the_segments(void **state)
     add_second(&f, tags, 12);
     assert_null(plan(&f, &p));
     assert_int_equal(p.entry, 0x400800);
-    struct mb_piece all = {
+    struct boot_piece all = {
         .to = 0x400000, .from = HEADER_AT - 0x100, .file_size = 0x1000, .zero_size = 0x2000};
     assert_int_equal(p.piece_count, 1);
     assert_memory_equal(&p.pieces[0], &all, sizeof(all));
@@ -123,7 +123,7 @@ static void what_cannot_be_started_is_named(void **state)
         {{2, 24, 0x400100, 0x400000, 0, 0, 0, 8}, "not where it begins"},
     };
     struct elf_file f;
-    struct mb_plan p;
+    struct boot_plan p;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         make_kernel(&f);
         add_second(&f, cases[i].tags, 8);
@@ -140,7 +140,7 @@ static void what_cannot_be_started_is_named(void **state)
 static void segments_out_of_bounds_are_refused(void **state)
 {
     struct elf_file f;
-    struct mb_plan p;
+    struct boot_plan p;
     make_kernel(&f);
     elf_add_multiboot2(f.data + HEADER_AT);
     elf_program(&f, ELF_PH_DATA)->p_offset = sizeof(f.data) - 4095;
@@ -163,9 +163,9 @@ enum { AT = 0x700000, SIZE = 4096 };
 
 static const uint8_t rsdp[36] = "RSD PTR ";
 
-static struct mb_told everything(void)
+static struct boot_told everything(void)
 {
-    return (struct mb_told){
+    return (struct boot_told){
         .cmdline = "ip=10.0.0.2 quiet",
         .initrd = 0x800000,
         .initrd_end = 0x800123,
@@ -197,10 +197,10 @@ static uint32_t find_tag(const uint8_t *buf, uint32_t type)
 
 static void the_second_specification_tells_by_tags(void **state)
 {
-    struct mb_plan p = {.magic = MB_SECOND_MAGIC, .low = 0x200000};
-    struct mb_told told = everything();
+    struct boot_plan p = {.magic = BOOT_MULTIBOOT2_MAGIC, .low = 0x200000};
+    struct boot_told told = everything();
     uint8_t buf[SIZE];
-    uint32_t len = mb_info_build(&p, &told, AT, buf, sizeof(buf));
+    uint32_t len = boot_info_build(&p, &told, AT, buf, sizeof(buf));
     assert_int_equal(word(buf, 0), len);
     assert_string_equal((char *)buf + find_tag(buf, 1) + 8, "ip=10.0.0.2 quiet");
     assert_string_equal((char *)buf + find_tag(buf, 2) + 8, "unid");
@@ -219,17 +219,17 @@ static void the_second_specification_tells_by_tags(void **state)
 
     told.initrd_end = told.initrd;
     told.rsdp = NULL;
-    assert_true(mb_info_build(&p, &told, AT, buf, sizeof(buf)) > 0);
+    assert_true(boot_info_build(&p, &told, AT, buf, sizeof(buf)) > 0);
     assert_int_equal(find_tag(buf, 3), 0);
     assert_int_equal(find_tag(buf, 15), 0);
 }
 
 static void the_first_specification_tells_by_addresses(void **state)
 {
-    struct mb_plan p = {.magic = MB_FIRST_MAGIC};
-    struct mb_told told = everything();
+    struct boot_plan p = {.magic = BOOT_MULTIBOOT1_MAGIC};
+    struct boot_told told = everything();
     uint8_t buf[SIZE];
-    assert_true(mb_info_build(&p, &told, AT, buf, sizeof(buf)) > 0);
+    assert_true(boot_info_build(&p, &told, AT, buf, sizeof(buf)) > 0);
     assert_int_equal(word(buf, 0), 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9);
     assert_int_equal(word(buf, 4), 0x9fc00 >> 10);
     assert_string_equal((char *)buf + word(buf, 16) - AT, "ip=10.0.0.2 quiet");
@@ -247,14 +247,14 @@ static void the_first_specification_tells_by_addresses(void **state)
 
 static void what_does_not_fit_is_not_told(void **state)
 {
-    struct mb_told told = everything();
+    struct boot_told told = everything();
     uint8_t buf[SIZE];
     for (int i = 0; i < 2; i++) {
-        struct mb_plan p = {.magic = i ? MB_FIRST_MAGIC : MB_SECOND_MAGIC};
-        uint32_t len = mb_info_build(&p, &told, AT, buf, sizeof(buf));
-        assert_int_equal(mb_info_build(&p, &told, AT, buf, len), len);
+        struct boot_plan p = {.magic = i ? BOOT_MULTIBOOT1_MAGIC : BOOT_MULTIBOOT2_MAGIC};
+        uint32_t len = boot_info_build(&p, &told, AT, buf, sizeof(buf));
+        assert_int_equal(boot_info_build(&p, &told, AT, buf, len), len);
         for (uint32_t size = 0; size < len; size++) {
-            assert_int_equal(mb_info_build(&p, &told, AT, buf, size), 0);
+            assert_int_equal(boot_info_build(&p, &told, AT, buf, size), 0);
         }
     }
 }

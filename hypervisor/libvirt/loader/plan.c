@@ -1,5 +1,5 @@
-/* plan.c - see multiboot.h. */
-#include "hypervisor/libvirt/multiboot/multiboot.h"
+/* plan.c - see boot.h. */
+#include "hypervisor/libvirt/loader/boot.h"
 
 enum {
     FIRST_WITHIN = 8192,
@@ -43,7 +43,7 @@ static bool in_file(const struct file *f, uint64_t from, uint64_t size)
     return from <= f->len && size <= f->len - from;
 }
 
-static const char *add(struct mb_plan *plan, const struct file *f, uint64_t to, uint64_t from,
+static const char *add(struct boot_plan *plan, const struct file *f, uint64_t to, uint64_t from,
                        uint64_t file_size, uint64_t mem_size)
 {
     if (mem_size == 0) {
@@ -55,14 +55,14 @@ static const char *add(struct mb_plan *plan, const struct file *f, uint64_t to, 
     if (to > UINT32_MAX || mem_size > UINT32_MAX - to) {
         return "a segment goes beyond 4 GiB";
     }
-    if (plan->piece_count == MB_PIECES) {
+    if (plan->piece_count == BOOT_PIECES) {
         return "it has more than 16 segments";
     }
     plan->pieces[plan->piece_count++] =
-        (struct mb_piece){.to = (uint32_t)to,
-                          .from = (uint32_t)from,
-                          .file_size = (uint32_t)file_size,
-                          .zero_size = (uint32_t)(mem_size - file_size)};
+        (struct boot_piece){.to = (uint32_t)to,
+                            .from = (uint32_t)from,
+                            .file_size = (uint32_t)file_size,
+                            .zero_size = (uint32_t)(mem_size - file_size)};
     plan->low = to < plan->low ? (uint32_t)to : plan->low;
     plan->high = to + mem_size > plan->high ? (uint32_t)(to + mem_size) : plan->high;
     return 0;
@@ -86,7 +86,7 @@ static struct segment segment_at(const struct file *f, uint32_t at, bool is64)
 }
 
 /* The entry is a virtual address, which is where paging will have it; it begins where the segment is. */
-static const char *plan_elf(const struct file *f, struct mb_plan *plan)
+static const char *plan_elf(const struct file *f, struct boot_plan *plan)
 {
     if (u32(f, 0) != 0x464c457f || (f->at[4] != ELF_32 && f->at[4] != ELF_64)) {
         return "it is no ELF file";
@@ -124,7 +124,7 @@ struct addresses {
 
 /* The file, from where the header says on, to one place. `at` is the header's in the file. */
 static const char *plan_flat(const struct file *f, uint32_t at, const struct addresses *a,
-                             struct mb_plan *plan)
+                             struct boot_plan *plan)
 {
     uint32_t load = a->load == FROM_START ? a->header - at : a->load;
     uint32_t from = at - (a->header - load);
@@ -141,10 +141,10 @@ static const char *plan_flat(const struct file *f, uint32_t at, const struct add
 
 /* --- the headers -------------------------------------------------------------------------------- */
 
-static const char *plan_first(const struct file *f, uint32_t at, struct mb_plan *plan)
+static const char *plan_first(const struct file *f, uint32_t at, struct boot_plan *plan)
 {
     uint32_t flags = u32(f, at + 4);
-    plan->magic = MB_FIRST_MAGIC;
+    plan->magic = BOOT_MULTIBOOT1_MAGIC;
     if (flags &
         0xfff8) { /* that have to be understood; 1 modules on pages, 2 memory, 4 a video mode */
         return "its header wants what no loader knows";
@@ -181,10 +181,10 @@ static const char *check_request(const struct file *f, uint32_t at, uint32_t siz
     return 0;
 }
 
-static const char *plan_second(const struct file *f, uint32_t header, struct mb_plan *plan)
+static const char *plan_second(const struct file *f, uint32_t header, struct boot_plan *plan)
 {
     uint32_t len = u32(f, header + 8), flat_at = 0, entry_at = 0;
-    plan->magic = MB_SECOND_MAGIC;
+    plan->magic = BOOT_MULTIBOOT2_MAGIC;
     if (u32(f, header + 4) != 0) {
         return "its multiboot header is for another architecture";
     }
@@ -239,10 +239,10 @@ static const char *plan_second(const struct file *f, uint32_t header, struct mb_
     return wrong;
 }
 
-const char *mb_plan(const uint8_t *image, uint32_t len, struct mb_plan *ret)
+const char *boot_plan(const uint8_t *image, uint32_t len, struct boot_plan *ret)
 {
     struct file f = {image, len};
-    *ret = (struct mb_plan){.low = UINT32_MAX};
+    *ret = (struct boot_plan){.low = UINT32_MAX};
     for (uint32_t at = 0; at + 16 <= len && at + 16 <= SECOND_WITHIN; at += 8) {
         if (u32(&f, at) == SECOND_MAGIC &&
             u32(&f, at) + u32(&f, at + 4) + u32(&f, at + 8) + u32(&f, at + 12) == 0) {

@@ -1,4 +1,4 @@
-/* start.S - the loader's entry, from QEMU, and its last jump (see multiboot.h). 32 bits, paging and
+/* start.S - the loader's entry, from QEMU, and its last jump (see boot.h). 32 bits, paging and
  * interrupts off, as both specifications have it.
  */
         .section .multiboot, "a", @progbits
@@ -7,24 +7,24 @@
 
         .section .text.start, "ax"
         .code32
-        .globl  mb_start
-mb_start:
+        .globl  boot_start
+boot_start:
         cli
         cld
-        movl    $mb_stack, %esp
+        movl    $boot_stack, %esp
         pushl   %ebx                    /* what QEMU tells */
         pushl   %eax
-        call    mb_main
+        call    boot_main
 
-        .globl  mb_reset
-mb_reset:
+        .globl  boot_reset
+boot_reset:
         lidt    no_table
         int3                            /* without a table for it: the machine resets */
 
-/* void mb_jump(const struct mb_jump *): copies the pieces and enters the kernel. It is copied itself before
+/* void boot_jump(const struct boot_jump *): copies the pieces and enters the kernel. It is copied itself before
  * that, to where no piece goes, so it needs no address of its own and no stack. */
-        .globl  mb_jump, mb_jump_end
-mb_jump:
+        .globl  boot_jump, boot_jump_end
+boot_jump:
         movl    4(%esp), %ebp
         leal    16(%ebp), %ebx          /* the pieces */
         movl    12(%ebp), %edx          /* how many */
@@ -53,7 +53,7 @@ mb_jump:
         movl    4(%ebp), %ebx           /* what the kernel is told */
         movl    8(%ebp), %ecx           /* its entry */
         jmp     *%ecx
-mb_jump_end:
+boot_jump_end:
 
         .section .rodata
 no_table:
@@ -63,6 +63,6 @@ no_table:
         .bss
         .balign 16
         .skip   16384
-mb_stack:
+boot_stack:
 
         .section .note.GNU-stack, "", @progbits

@@ -1,4 +1,4 @@
-/* multiboot.h - a loader for multiboot kernels that QEMU does not load itself: those of the second
+/* boot.h - a loader for multiboot kernels that QEMU does not load itself: those of the second
  * specification, and 64-bit ELF files of the first. Private to the folder.
  *
  * It is a small multiboot kernel of its own that runs in the guest before the other: QEMU loads it, with the
@@ -13,51 +13,51 @@
  * Sources: Multiboot Specification 0.6.96; Multiboot2 Specification 2.0; ELF-64 Object File Format 1.5.
  * plan.c and info.c are pure, and are compiled for the host as well, for tests.
  */
-#ifndef UNID_HYPERVISOR_LIBVIRT_MULTIBOOT_MULTIBOOT_H
-#define UNID_HYPERVISOR_LIBVIRT_MULTIBOOT_MULTIBOOT_H
+#ifndef UNID_HYPERVISOR_LIBVIRT_LOADER_BOOT_H
+#define UNID_HYPERVISOR_LIBVIRT_LOADER_BOOT_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MB_PIECES = 16, MB_REGIONS = 32 };
+enum { BOOT_PIECES = 16, BOOT_REGIONS = 32 };
 
 /* What a kernel finds in eax. */
-#define MB_FIRST_MAGIC  0x2badb002u
-#define MB_SECOND_MAGIC 0x36d76289u
+#define BOOT_MULTIBOOT1_MAGIC 0x2badb002u
+#define BOOT_MULTIBOOT2_MAGIC 0x36d76289u
 
 /* A piece of the file and where it goes; physical addresses. */
-struct mb_piece {
+struct boot_piece {
     uint32_t to, from, file_size, zero_size; /* zeros behind it */
 };
 
-struct mb_plan {
+struct boot_plan {
     uint32_t magic, entry;
     uint32_t low, high; /* all pieces lie between */
     uint32_t piece_count;
-    struct mb_piece pieces[MB_PIECES];
+    struct boot_piece pieces[BOOT_PIECES];
 };
 
 /* Reads a kernel's headers. NULL, or what is wrong with it. */
-const char *mb_plan(const uint8_t *image, uint32_t len, struct mb_plan *ret);
+const char *boot_plan(const uint8_t *image, uint32_t len, struct boot_plan *ret);
 
-struct mb_region {
+struct boot_region {
     uint64_t base, len;
     uint32_t type; /* 1: free */
 };
 
 /* What the kernel is told. Borrowed. */
-struct mb_told {
+struct boot_told {
     const char *cmdline;
     uint32_t initrd, initrd_end; /* equal: there is none */
     const uint8_t *rsdp;         /* ACPI's root pointer; NULL: none */
     uint32_t rsdp_len;
     uint32_t region_count;
-    struct mb_region regions[MB_REGIONS];
+    struct boot_region regions[BOOT_REGIONS];
 };
 
 /* Writes what it is told in the form of the plan's specification, for a place at the address `at` (a multiple
  * of 8). Gives the length; 0: `size` is too small. */
-uint32_t mb_info_build(const struct mb_plan *plan, const struct mb_told *told, uint32_t at,
-                       uint8_t *buf, uint32_t size);
+uint32_t boot_info_build(const struct boot_plan *plan, const struct boot_told *told, uint32_t at,
+                         uint8_t *buf, uint32_t size);
 
 #endif

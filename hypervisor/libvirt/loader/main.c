@@ -1,19 +1,19 @@
-/* main.c - the loader in the guest: from what QEMU has loaded to the kernel's entry (see multiboot.h). */
-#include "hypervisor/libvirt/multiboot/multiboot.h"
+/* main.c - the loader in the guest: from what QEMU has loaded to the kernel's entry (see boot.h). */
+#include "hypervisor/libvirt/loader/boot.h"
 
 enum { PAGE = 4096, FREE = 1, HAS_MAP = 1 << 6, INFO_ROOM = 4096 };
 
 /* What start.S reads. */
-struct mb_jump {
+struct boot_jump {
     uint32_t magic, info, entry, count;
-    struct mb_piece pieces[MB_PIECES];
+    struct boot_piece pieces[BOOT_PIECES];
 };
-_Noreturn void mb_jump(const struct mb_jump *jump);
-extern const uint8_t mb_jump_end[];
-_Noreturn void mb_reset(void);
-void mb_main(uint32_t magic, const uint32_t *qemu);
+_Noreturn void boot_jump(const struct boot_jump *jump);
+extern const uint8_t boot_jump_end[];
+_Noreturn void boot_reset(void);
+void boot_main(uint32_t magic, const uint32_t *qemu);
 
-extern const uint8_t mb_loader_end[]; /* multiboot.ld */
+extern const uint8_t boot_loader_end[]; /* loader.ld */
 
 /* --- the machine ------------------------------------------------------------------------------- */
 
@@ -33,7 +33,7 @@ _Noreturn static void fail(const char *why)
     console("multiboot: not started: ");
     console(why);
     console("\n");
-    mb_reset();
+    boot_reset();
 }
 
 /* Upwards in memory, where both may overlap; whole words, of which there are enough at both places. */
@@ -73,18 +73,18 @@ static const char *without_path(const char *s)
     return "";
 }
 
-static void read_map(const uint32_t *qemu, struct mb_told *told)
+static void read_map(const uint32_t *qemu, struct boot_told *told)
 {
-    for (uint32_t at = 0; at < qemu[11] && told->region_count < MB_REGIONS;) {
+    for (uint32_t at = 0; at < qemu[11] && told->region_count < BOOT_REGIONS;) {
         const uint32_t *e = (const uint32_t *)(qemu[12] + at);
-        told->regions[told->region_count++] = (struct mb_region){
+        told->regions[told->region_count++] = (struct boot_region){
             .base = e[1] | (uint64_t)e[2] << 32, .len = e[3] | (uint64_t)e[4] << 32, .type = e[5]};
         at += e[0] + 4;
     }
 }
 
 /* Where firmware puts it (ACPI 6.4, section 5.2.5.1); 20 bytes, 36 since its second version. */
-static void find_rsdp(struct mb_told *told)
+static void find_rsdp(struct boot_told *told)
 {
     for (uint32_t at = 0xe0000; at < 0x100000 && !told->rsdp; at += 16) {
         const uint8_t *p = (const uint8_t *)at;
@@ -103,11 +103,11 @@ static void find_rsdp(struct mb_told *told)
 /* --- where it goes ------------------------------------------------------------------------------ */
 
 /* The end of the memory below 4 GiB. */
-static uint32_t memory_end(const struct mb_told *told)
+static uint32_t memory_end(const struct boot_told *told)
 {
     uint32_t end = 0;
     for (uint32_t i = 0; i < told->region_count; i++) {
-        const struct mb_region *r = &told->regions[i];
+        const struct boot_region *r = &told->regions[i];
         if (r->type == FREE && r->base + r->len < UINT32_MAX && r->base + r->len > end) {
             end = (uint32_t)(r->base + r->len);
         }
@@ -115,10 +115,10 @@ static uint32_t memory_end(const struct mb_told *told)
     return end & -(uint32_t)PAGE;
 }
 
-static bool is_free(const struct mb_told *told, uint32_t low, uint32_t high)
+static bool is_free(const struct boot_told *told, uint32_t low, uint32_t high)
 {
     for (uint32_t i = 0; i < told->region_count; i++) {
-        const struct mb_region *r = &told->regions[i];
+        const struct boot_region *r = &told->regions[i];
         if (r->type == FREE && r->base <= low && r->base + r->len >= high) {
             return true;
         }
@@ -137,54 +137,55 @@ static bool take(uint32_t *end, uint32_t size, uint32_t least)
     return true;
 }
 
-_Noreturn static void enter(const struct mb_plan *plan, uint32_t kernel, uint32_t info, uint32_t at)
+_Noreturn static void enter(const struct boot_plan *plan, uint32_t kernel, uint32_t info,
+                            uint32_t at)
 {
-    struct mb_jump *jump = (struct mb_jump *)at;
-    *jump = (struct mb_jump){
+    struct boot_jump *jump = (struct boot_jump *)at;
+    *jump = (struct boot_jump){
         .magic = plan->magic, .info = info, .entry = plan->entry, .count = plan->piece_count};
     for (uint32_t i = 0; i < plan->piece_count; i++) {
         jump->pieces[i] = plan->pieces[i];
         jump->pieces[i].from += kernel;
     }
     uint8_t *code = (uint8_t *)(jump + 1);
-    const uint8_t *from = (const uint8_t *)(uintptr_t)mb_jump;
-    for (uint32_t i = 0; from + i < mb_jump_end; i++) {
+    const uint8_t *from = (const uint8_t *)(uintptr_t)boot_jump;
+    for (uint32_t i = 0; from + i < boot_jump_end; i++) {
         code[i] = from[i];
     }
-    ((void (*)(const struct mb_jump *))(uintptr_t)code)(jump);
-    mb_reset();
+    ((void (*)(const struct boot_jump *))(uintptr_t)code)(jump);
+    boot_reset();
 }
 
-void mb_main(uint32_t magic, const uint32_t *qemu)
+void boot_main(uint32_t magic, const uint32_t *qemu)
 {
-    static struct mb_told told;
-    static struct mb_plan plan;
-    if (magic != MB_FIRST_MAGIC || !(qemu[0] & HAS_MAP) || qemu[5] == 0) {
+    static struct boot_told told;
+    static struct boot_plan plan;
+    if (magic != BOOT_MULTIBOOT1_MAGIC || !(qemu[0] & HAS_MAP) || qemu[5] == 0) {
         fail("QEMU told nothing of it");
     }
     const uint32_t *modules = (const uint32_t *)qemu[6]; /* start, end, words, 0 */
     uint32_t kernel_size = modules[1] - modules[0];
     uint32_t initrd_size = qemu[5] > 1 ? modules[5] - modules[4] : 0;
-    const char *wrong = mb_plan((const uint8_t *)modules[0], kernel_size, &plan);
+    const char *wrong = boot_plan((const uint8_t *)modules[0], kernel_size, &plan);
     if (wrong) {
         fail(wrong);
     }
     /* Of the first specification kernels expect a file's name in front, as QEMU and others have it. */
-    told.cmdline =
-        plan.magic == MB_FIRST_MAGIC ? (const char *)qemu[4] : without_path((const char *)qemu[4]);
+    told.cmdline = plan.magic == BOOT_MULTIBOOT1_MAGIC ? (const char *)qemu[4]
+                                                       : without_path((const char *)qemu[4]);
     read_map(qemu, &told);
     find_rsdp(&told);
     uint32_t at = memory_end(&told), jump, info, info_size = INFO_ROOM + length(told.cmdline);
-    bool fits = take(&at, PAGE, (uint32_t)mb_loader_end);
+    bool fits = take(&at, PAGE, (uint32_t)boot_loader_end);
     jump = at;
-    fits = fits && take(&at, info_size, (uint32_t)mb_loader_end);
+    fits = fits && take(&at, info_size, (uint32_t)boot_loader_end);
     info = at;
     fits = fits && take(&at, initrd_size, initrd_size ? modules[4] : 0);
     told.initrd = at;
     told.initrd_end = at + initrd_size;
     fits = fits && take(&at, kernel_size, modules[0]);
     for (uint32_t i = 0; fits && i < plan.piece_count; i++) {
-        const struct mb_piece *p = &plan.pieces[i];
+        const struct boot_piece *p = &plan.pieces[i];
         fits = is_free(&told, p->to, p->to + p->file_size + p->zero_size);
     }
     if (!fits || plan.high > at) {
@@ -192,7 +193,7 @@ void mb_main(uint32_t magic, const uint32_t *qemu)
     }
     move_up(told.initrd, initrd_size ? modules[4] : told.initrd, initrd_size);
     /* What QEMU tells may lie where the kernel goes now; the words are all that is still wanted. */
-    if (!mb_info_build(&plan, &told, info, (uint8_t *)info, info_size)) {
+    if (!boot_info_build(&plan, &told, info, (uint8_t *)info, info_size)) {
         fail("what it is to be told is too long");
     }
     move_up(at, modules[0], kernel_size);

@@ -1,5 +1,5 @@
-/* info.c - see multiboot.h. */
-#include "hypervisor/libvirt/multiboot/multiboot.h"
+/* info.c - see boot.h. */
+#include "hypervisor/libvirt/loader/boot.h"
 
 enum { FREE = 1, LOWER_KIB_MOST = 640 };
 
@@ -47,11 +47,11 @@ static uint32_t length(const char *s)
 }
 
 /* KiB from 0 on, and from 1 MiB on, without a hole. */
-static void count_memory(const struct mb_told *told, uint32_t *lower, uint32_t *upper)
+static void count_memory(const struct boot_told *told, uint32_t *lower, uint32_t *upper)
 {
     *lower = *upper = 0;
     for (uint32_t i = 0; i < told->region_count; i++) {
-        const struct mb_region *r = &told->regions[i];
+        const struct boot_region *r = &told->regions[i];
         uint64_t end = r->base + r->len;
         if (r->type != FREE) {
             continue;
@@ -80,7 +80,7 @@ struct first {
     uint32_t map_len, map, drives_len, drives, config, loader, apm, vbe[4];
 };
 
-static void build_first(const struct mb_told *told, struct out *o)
+static void build_first(const struct boot_told *told, struct out *o)
 {
     struct first info = {.flags = HAS_MEMORY | HAS_CMDLINE | HAS_MODULES | HAS_MAP | HAS_LOADER};
     count_memory(told, &info.lower, &info.upper);
@@ -141,7 +141,7 @@ static void text_tag(struct out *o, enum info_tag type, const char *text)
     put(o, text, length(text) + 1);
 }
 
-static void build_second(const struct mb_plan *plan, const struct mb_told *told, struct out *o)
+static void build_second(const struct boot_plan *plan, const struct boot_told *told, struct out *o)
 {
     uint32_t lower, upper;
     count_memory(told, &lower, &upper);
@@ -178,11 +178,11 @@ static void build_second(const struct mb_plan *plan, const struct mb_told *told,
     }
 }
 
-uint32_t mb_info_build(const struct mb_plan *plan, const struct mb_told *told, uint32_t at,
-                       uint8_t *buf, uint32_t size)
+uint32_t boot_info_build(const struct boot_plan *plan, const struct boot_told *told, uint32_t at,
+                         uint8_t *buf, uint32_t size)
 {
     struct out o = {.at = buf, .base = at, .size = size};
-    if (plan->magic == MB_FIRST_MAGIC) {
+    if (plan->magic == BOOT_MULTIBOOT1_MAGIC) {
         build_first(told, &o);
     } else {
         build_second(plan, told, &o);
