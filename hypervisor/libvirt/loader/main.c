@@ -43,7 +43,8 @@ static void console(const char *text)
 
 /* The old interrupt controllers reach the processor through its local APIC, as Firecracker has it at the start and
  * kernels without a driver for it expect: "virtual wire mode" (MultiProcessor Specification 1.4, section 3.6.2.2).
- * QEMU's microvm leaves it off. */
+ * QEMU's microvm leaves it off. Not where there is ACPI, by which Linux learns that microvm's are of no use, and does not
+ * touch them: what they have pending would come as vector 0. */
 static void wire_interrupts(void)
 {
     static volatile uint32_t *const apic = (volatile uint32_t *)0xfee00000;
@@ -247,7 +248,6 @@ _Noreturn static void enter(const struct boot_plan *plan, const struct places *a
         jump->pieces[i].from += at->kernel;
     }
     if (jump->tables) {
-        wire_interrupts();
         map_memory(jump->tables);
     }
     uint8_t *code = (uint8_t *)(jump + 1);
@@ -321,6 +321,9 @@ void boot_main(uint32_t magic, const uint32_t *qemu)
     /* What QEMU tells may lie where the kernel goes now; the words are all that is still wanted. */
     if (!boot_info_build(&plan, &told, at.info, (uint8_t *)at.info, at.info_size)) {
         fail("what it is to be told is too long");
+    }
+    if (plan.protocol == BOOT_LINUX64 && !told.rsdp) {
+        wire_interrupts();
     }
     move_up(at.kernel, from.kernel, from.kernel_size);
     enter(&plan, &at);

@@ -115,8 +115,10 @@ void __wrap_kernel_main(const uint8_t *params)
     if (field(params + 0x1fe, 2) != 0xaa55 || field(params + 0x238, 4) != len + 1) {
         stop("told wrong");
     }
-    if (*(volatile uint32_t *)(uintptr_t)0xfee00350 != 0x700) {
-        stop("interrupts do not come by the old controllers");
+    bool acpi = field(params + 0x70, 8) != 0,
+         wired = *(volatile uint32_t *)(uintptr_t)0xfee00350 == 0x700;
+    if (acpi == wired) {
+        stop("the old interrupt controllers are where nobody looks for them");
     }
     console("linux64: told ");
     console(command_line);
