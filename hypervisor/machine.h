@@ -22,10 +22,10 @@
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
-    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
-    HV_BOOT_LOADER, /* a multiboot kernel that it does not take, by a loader of the driver's */
-    HV_BOOT_DISK,      /* the first disk, by firmware */
-    HV_BOOT_SHELL      /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
+    HV_BOOT_KERNEL, /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
+    HV_BOOT_LOADER, /* an ELF kernel that it does not take, by a loader of the driver's */
+    HV_BOOT_DISK,   /* the first disk, by firmware */
+    HV_BOOT_SHELL   /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
 };
 
 /* What the guest's drivers want to find. */
@@ -73,7 +73,9 @@ struct hv_machine_spec {
     const char *name; /* for people: [a-z0-9-], at most 40 */
     enum hv_machine_boot boot;
     enum hv_machine_type type;
-    bool acpi; /* MICROVM: the guest finds its devices by ACPI's tables, not by their addresses */
+    /* MICROVM: how the guest finds its devices: by ACPI's tables; by words on its command line, as with Firecracker,
+     * and then there is no ACPI, and interrupts are a PC's; by neither: by their addresses. */
+    bool acpi, by_words;
     /* MICROVM: the guest's drivers know virtio 1 only, not the registers before it (virtio 1.0, section 4.2.4);
      * it knows one I/O APIC, where QEMU's microvm has two: then there are places for 8 devices. */
     bool virtio1, one_ioapic;

@@ -133,6 +133,7 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
     sv->spec = (struct hv_machine_spec){.boot = config->boot,
                                         .type = sv->flavor->type,
                                         .acpi = sv->flavor->acpi,
+                                        .by_words = sv->flavor->by_words,
                                         .virtio1 = sv->flavor->virtio1,
                                         .one_ioapic = sv->flavor->one_ioapic,
                                         .mem_bytes = config->mem_bytes};
@@ -140,8 +141,8 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
     }
     sv->injectable = config->boot == HV_BOOT_KERNEL && config->volume_count == 0 &&
-                     sv->spec.type == HV_MACHINE_MICROVM && !sv->spec.virtio1 &&
-                     !sv->spec.one_ioapic && config->image &&
+                     sv->spec.type == HV_MACHINE_MICROVM && !sv->spec.by_words &&
+                     !sv->spec.virtio1 && !sv->spec.one_ioapic && config->image &&
                      hv_pvh_check(config->image, config->image_len, NULL) == 0;
 }
 

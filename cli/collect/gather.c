@@ -14,6 +14,7 @@
 #include "cli/push.h"
 #include "cli/table.h"
 #include "common/cleanup.h"
+#include "common/linux64.h"
 
 /* Kernels say what they are in their first bytes; see imagestore/recognise.c. */
 #define MULTIBOOT1_MAGIC 0x1badb002u
@@ -56,7 +57,8 @@ static bool is_program(const struct library_file *f)
            elf.high <= USER_SPACE_END &&
            !un_elf_find_note(f->data, f->size, &elf, "unid", SDK_NOTE, &note) &&
            !un_elf_find_note(f->data, f->size, &elf, "Xen", PVH_NOTE, &note) &&
-           (elf.has_interp || !is_multiboot(f));
+           (elf.has_interp || !is_multiboot(f)) &&
+           un_linux64_file(f->data, f->size, &elf) == UN_LINUX64_NOT;
 }
 
 bool gather_wanted(const struct cli_call *call, const char *what)

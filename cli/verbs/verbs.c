@@ -42,8 +42,8 @@ static const struct args_option deploy_options[] = {
      "machine images: for the command line; {ip} {prefix} {netmask} {gateway} {dns} {mac} {port} stand "
      "for the guest's network"},
     {"flavor", 0, "F",
-     "machine images: plain, pc, q35, unikraft, solo5, osv, rumprun, nanos, linux or linux-pc; else what the image "
-     "says"},
+     "machine images: plain, pc, q35, firecracker, unikraft, unikraft-fc, solo5, osv, rumprun, nanos, linux or "
+     "linux-pc; else what the image says"},
     {"service", 0, NULL, "machine images: keep the machine for more requests; stop it when idle"},
     {"idle-timeout", 0, "TIME", "services: how long a machine runs without requests (default 60s)"},
     {"ready-timeout", 0, "TIME", "machine images: how long the port may take to answer (default 30s)"},

@@ -1,4 +1,4 @@
-/* test_loader.c - the loader of multiboot kernels, as far as it is pure: what it reads of a kernel, and what
+/* test_loader.c - the loader of kernels that QEMU does not load, as far as it is pure: what it reads of a kernel, and what
  * the kernel is told. Kernels in machines are started by tests/e2e/test_machines.py. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,10 +48,9 @@ static void a_64_bit_elf_file_is_loaded_by_its_segments(void **state)
     struct elf_file f;
     struct boot_plan p;
     make_kernel(&f);
-    assert_string_equal(plan(&f, &p), "it has no multiboot header");
     elf_add_multiboot1(f.data + HEADER_AT, 3);
     assert_null(plan(&f, &p));
-    assert_int_equal(p.magic, BOOT_MULTIBOOT1_MAGIC);
+    assert_int_equal(p.protocol, BOOT_MULTIBOOT1);
     assert_int_equal(p.entry, 0x200800);
     assert_int_equal(p.piece_count, 2);
     assert_int_equal(p.low, 0x200000);
@@ -60,7 +59,7 @@ static void a_64_bit_elf_file_is_loaded_by_its_segments(void **state)
     assert_memory_equal(&p.pieces[1], &data, sizeof(data));
     elf_add_multiboot2(f.data + HEADER_AT + 16); /* goes before the first */
     assert_null(plan(&f, &p));
-    assert_int_equal(p.magic, BOOT_MULTIBOOT2_MAGIC);
+    assert_int_equal(p.protocol, BOOT_MULTIBOOT2);
 }
 
 static void a_32_bit_elf_file_is_as_well(void **state)
@@ -157,6 +156,29 @@ static void segments_out_of_bounds_are_refused(void **state)
     assert_string_equal(plan(&f, &p), "its program headers are not in the file");
 }
 
+static void without_a_header_it_is_entered_at_its_physical_address(void **state)
+{
+    struct elf_file f;
+    struct boot_plan p;
+    make_kernel(&f);
+    assert_string_equal(plan(&f, &p), "its entry is in no segment");
+    elf_header(&f)->e_entry = 0x200800;
+    assert_null(plan(&f, &p));
+    assert_int_equal(p.protocol, BOOT_LINUX64);
+    assert_int_equal(p.entry, 0x200800);
+    assert_int_equal(p.piece_count, 2);
+    assert_int_equal(p.low, 0x200000);
+    assert_int_equal(p.high, 0x201000 + 65536);
+    elf_program(&f, ELF_PH_DATA)->p_offset = UINT64_MAX - 100;
+    assert_string_equal(plan(&f, &p), "a segment goes beyond the file's end");
+    elf_make32(&f); /* the protocol is for 64 bits */
+    assert_string_equal(plan(&f, &p), "it has no multiboot header, and is no ELF file for x86-64");
+    static const uint8_t magic[] = {0x7f, 'E', 'L', 'F'};
+    for (uint32_t len = 0; len <= sizeof(magic); len++) {
+        assert_non_null(boot_plan(magic, len, &p));
+    }
+}
+
 /* --- what the kernel is told -------------------------------------------------------------------- */
 
 enum { AT = 0x700000, SIZE = 4096 };
@@ -167,10 +189,12 @@ static struct boot_told everything(void)
 {
     return (struct boot_told){
         .cmdline = "ip=10.0.0.2 quiet",
+        .devices = "",
         .initrd = 0x800000,
         .initrd_end = 0x800123,
         .rsdp = rsdp,
         .rsdp_len = sizeof(rsdp),
+        .rsdp_at = 0xf5a20,
         .region_count = 3,
         .regions = {{0, 0x9fc00, 1}, {0xf0000, 0x10000, 2}, {0x100000, 0x3f00000, 1}}};
 }
@@ -197,7 +221,7 @@ static uint32_t find_tag(const uint8_t *buf, uint32_t type)
 
 static void the_second_specification_tells_by_tags(void **state)
 {
-    struct boot_plan p = {.magic = BOOT_MULTIBOOT2_MAGIC, .low = 0x200000};
+    struct boot_plan p = {.protocol = BOOT_MULTIBOOT2, .low = 0x200000};
     struct boot_told told = everything();
     uint8_t buf[SIZE];
     uint32_t len = boot_info_build(&p, &told, AT, buf, sizeof(buf));
@@ -226,7 +250,7 @@ static void the_second_specification_tells_by_tags(void **state)
 
 static void the_first_specification_tells_by_addresses(void **state)
 {
-    struct boot_plan p = {.magic = BOOT_MULTIBOOT1_MAGIC};
+    struct boot_plan p = {.protocol = BOOT_MULTIBOOT1};
     struct boot_told told = everything();
     uint8_t buf[SIZE];
     assert_true(boot_info_build(&p, &told, AT, buf, sizeof(buf)) > 0);
@@ -245,12 +269,77 @@ static void the_first_specification_tells_by_addresses(void **state)
     assert_string_equal((char *)buf + word(buf, 64) - AT, "unid");
 }
 
+enum { PAGE_SIZE = 4096 };
+
+/* Where Linux' Documentation/arch/x86/zero-page.rst and boot.rst have the fields. */
+static void the_zero_page_tells_by_fields(void **state)
+{
+    struct boot_plan p = {.protocol = BOOT_LINUX64};
+    struct boot_told told = everything();
+    uint8_t buf[2 * PAGE_SIZE];
+    memset(buf, 0xee, sizeof(buf));
+    uint32_t len = boot_info_build(&p, &told, AT, buf, sizeof(buf));
+    assert_int_equal(len, PAGE_SIZE + strlen(told.cmdline) + 1);
+    assert_int_equal(word(buf, 0x1fe) & 0xffff, 0xaa55);
+    assert_memory_equal(buf + 0x202, "HdrS", 4);
+    assert_int_equal(buf[0x210], 0xff);
+    assert_int_equal(word(buf, 0x228), AT + PAGE_SIZE);
+    assert_string_equal((char *)buf + PAGE_SIZE, "ip=10.0.0.2 quiet");
+    assert_int_equal(word(buf, 0x238), strlen(told.cmdline) + 1); /* as it is, for Unikraft */
+    assert_int_equal(word(buf, 0x218), 0x800000);
+    assert_int_equal(word(buf, 0x21c), 0x123);
+    assert_int_equal(word(buf, 0x070), 0xf5a20);
+    assert_int_equal(word(buf, 0x074), 0);
+    assert_int_equal(buf[0x1e8], 3);
+    assert_int_equal(word(buf, 0x2d0 + 20), 0xf0000);
+    assert_int_equal(word(buf, 0x2d0 + 20 + 8), 0x10000);
+    assert_int_equal(word(buf, 0x2d0 + 20 + 16), 2);
+    assert_int_equal(word(buf, 0x2d0 + 2 * 20 + 16), 1);
+    assert_int_equal(buf[0x1ef], 0); /* the sentinel: whoever wrote this knew all fields */
+    assert_int_equal(word(buf, 0x2d0 + 3 * 20), 0);
+
+    told.initrd_end = told.initrd;
+    told.rsdp = NULL;
+    assert_true(boot_info_build(&p, &told, AT, buf, sizeof(buf)) > 0);
+    assert_int_equal(word(buf, 0x218), 0);
+    assert_int_equal(word(buf, 0x21c), 0);
+    assert_int_equal(word(buf, 0x070), 0);
+}
+
+static void devices_are_named_before_what_is_the_programs(void **state)
+{
+    static const struct {
+        const char *cmdline, *devices, *told;
+    } cases[] = {
+        {"name a=b -- -v --", "d=1 d=2", "name a=b d=1 d=2 -- -v --"},
+        {"name a=b", "d=1", "name a=b d=1"},
+        {"name a=b ", "d=1", "name a=b d=1"},
+        {"-- x", "d=1", "d=1 -- x"},
+        {"name --", "d=1", "name d=1 --"},
+        {"a--b --c -- ", "d=1", "a--b --c d=1 -- "},
+        {"", "d=1", "d=1"},
+        {"name -- x", "", "name -- x"},
+        {"", "", ""},
+    };
+    struct boot_plan p = {.protocol = BOOT_LINUX64};
+    struct boot_told told = everything();
+    uint8_t buf[2 * PAGE_SIZE];
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        told.cmdline = cases[i].cmdline;
+        told.devices = cases[i].devices;
+        assert_true(boot_info_build(&p, &told, AT, buf, sizeof(buf)) > 0);
+        assert_string_equal((char *)buf + PAGE_SIZE, cases[i].told);
+    }
+}
+
 static void what_does_not_fit_is_not_told(void **state)
 {
+    static const enum boot_protocol protocols[] = {BOOT_MULTIBOOT1, BOOT_MULTIBOOT2, BOOT_LINUX64};
     struct boot_told told = everything();
-    uint8_t buf[SIZE];
-    for (int i = 0; i < 2; i++) {
-        struct boot_plan p = {.magic = i ? BOOT_MULTIBOOT1_MAGIC : BOOT_MULTIBOOT2_MAGIC};
+    told.devices = "virtio_mmio.device=512@0xfeb00e00:12";
+    uint8_t buf[2 * PAGE_SIZE];
+    for (int i = 0; i < 3; i++) {
+        struct boot_plan p = {.protocol = protocols[i]};
         uint32_t len = boot_info_build(&p, &told, AT, buf, sizeof(buf));
         assert_int_equal(boot_info_build(&p, &told, AT, buf, len), len);
         for (uint32_t size = 0; size < len; size++) {
@@ -267,8 +356,11 @@ int main(void)
         cmocka_unit_test(a_header_with_addresses_goes_before_the_segments),
         cmocka_unit_test(what_cannot_be_started_is_named),
         cmocka_unit_test(segments_out_of_bounds_are_refused),
+        cmocka_unit_test(without_a_header_it_is_entered_at_its_physical_address),
         cmocka_unit_test(the_second_specification_tells_by_tags),
         cmocka_unit_test(the_first_specification_tells_by_addresses),
+        cmocka_unit_test(the_zero_page_tells_by_fields),
+        cmocka_unit_test(devices_are_named_before_what_is_the_programs),
         cmocka_unit_test(what_does_not_fit_is_not_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -152,6 +152,10 @@ static void describes_disks(void **state)
     m.acpi = true;
     build(&m, "tcg", &b);
     assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vda' bus='virtio'/>"));
+    m.acpi = false;
+    m.by_words = true; /* in the order that the words come in */
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vda' bus='virtio'/>"));
     m.type = HV_MACHINE_PC;
     m.boot = HV_BOOT_DISK;
     build(&m, "xen", &b);
@@ -194,6 +198,21 @@ static void a_guest_that_knows_virtio_1_only_gets_it_on_microvm(void **state)
     m.type = HV_MACHINE_MICROVM;
     build(&m, "xen", &b);
     assert_false(has(&b, "qemu:"));
+}
+
+static void a_guest_that_is_told_its_devices_by_words_has_no_acpi(void **state)
+{
+    struct hv_machine_spec m = {
+        .boot = HV_BOOT_LOADER, .type = HV_MACHINE_MICROVM, .kernel = "/k", .mem_bytes = 64 * MIB};
+    un_autobuf struct un_buf b = {0};
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<features><acpi/><apic/></features>"));
+    m.by_words = true;
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<features><apic/></features>"));
+    m.type = HV_MACHINE_PC; /* whose guests look on PCI, whatever else they know */
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<features><acpi/><apic/></features>"));
 }
 
 static void reads_what_the_monitor_tells(void **state)
@@ -723,6 +742,7 @@ int main(void)
         cmocka_unit_test(describes_disks),
         cmocka_unit_test(refuses_what_does_not_fit_together),
         cmocka_unit_test(a_guest_that_knows_virtio_1_only_gets_it_on_microvm),
+        cmocka_unit_test(a_guest_that_is_told_its_devices_by_words_has_no_acpi),
         cmocka_unit_test(reads_what_the_monitor_tells),
     };
     const struct CMUnitTest real[] = {

@@ -1,7 +1,7 @@
 /* info.c - see boot.h. */
 #include "hypervisor/libvirt/loader/boot.h"
 
-enum { FREE = 1, LOWER_KIB_MOST = 640 };
+enum { LOWER_KIB_MOST = 640 };
 
 #define LOADER "unid"
 
@@ -53,7 +53,7 @@ static void count_memory(const struct boot_told *told, uint32_t *lower, uint32_t
     for (uint32_t i = 0; i < told->region_count; i++) {
         const struct boot_region *r = &told->regions[i];
         uint64_t end = r->base + r->len;
-        if (r->type != FREE) {
+        if (r->type != BOOT_FREE) {
             continue;
         }
         if (r->base == 0) {
@@ -182,10 +182,15 @@ uint32_t boot_info_build(const struct boot_plan *plan, const struct boot_told *t
                          uint8_t *buf, uint32_t size)
 {
     struct out o = {.at = buf, .base = at, .size = size};
-    if (plan->magic == BOOT_MULTIBOOT1_MAGIC) {
+    switch (plan->protocol) {
+    case BOOT_MULTIBOOT1:
         build_first(told, &o);
-    } else {
+        break;
+    case BOOT_MULTIBOOT2:
         build_second(plan, told, &o);
+        break;
+    case BOOT_LINUX64:
+        return boot_zero_page_build(told, at, buf, size);
     }
     return o.full ? 0 : o.len;
 }

@@ -7,8 +7,10 @@ enum {
     ELF_32 = 1,
     ELF_64 = 2,
     ELF_LOAD = 1,
+    ELF_X86_64 = 62,
     KNOWN_TAGS = 21 /* of what a kernel may ask to be told */
 };
+#define ELF_MAGIC       0x464c457fu
 #define FIRST_MAGIC     0x1badb002u
 #define SECOND_MAGIC    0xe85250d6u
 #define FIRST_ADDRESSES 0x10000u /* the header says where the file goes */
@@ -75,6 +77,8 @@ struct segment {
     uint64_t offset, vaddr, paddr, file_size, mem_size;
 };
 
+enum entry_of { VIRTUAL, PHYSICAL };
+
 static struct segment segment_at(const struct file *f, uint32_t at, bool is64)
 {
     if (is64) {
@@ -85,10 +89,11 @@ static struct segment segment_at(const struct file *f, uint32_t at, bool is64)
                             u32(f, at + 12), u32(f, at + 16), u32(f, at + 20)};
 }
 
-/* The entry is a virtual address, which is where paging will have it; it begins where the segment is. */
-static const char *plan_elf(const struct file *f, struct boot_plan *plan)
+/* The entry is an address as `entry_of` says: a virtual one is where paging will have it, and begins where the
+ * segment is. */
+static const char *plan_elf(const struct file *f, enum entry_of entry_of, struct boot_plan *plan)
 {
-    if (u32(f, 0) != 0x464c457f || (f->at[4] != ELF_32 && f->at[4] != ELF_64)) {
+    if (u32(f, 0) != ELF_MAGIC || (f->at[4] != ELF_32 && f->at[4] != ELF_64)) {
         return "it is no ELF file";
     }
     bool is64 = f->at[4] == ELF_64, entered = false;
@@ -106,8 +111,9 @@ static const char *plan_elf(const struct file *f, struct boot_plan *plan)
         if (wrong) {
             return wrong;
         }
-        if (entry >= s.vaddr && entry - s.vaddr < s.mem_size) {
-            plan->entry = (uint32_t)(s.paddr + (entry - s.vaddr));
+        uint64_t begin = entry_of == VIRTUAL ? s.vaddr : s.paddr;
+        if (entry >= begin && entry - begin < s.mem_size) {
+            plan->entry = (uint32_t)(s.paddr + (entry - begin));
             entered = true;
         }
     }
@@ -144,13 +150,13 @@ static const char *plan_flat(const struct file *f, uint32_t at, const struct add
 static const char *plan_first(const struct file *f, uint32_t at, struct boot_plan *plan)
 {
     uint32_t flags = u32(f, at + 4);
-    plan->magic = BOOT_MULTIBOOT1_MAGIC;
+    plan->protocol = BOOT_MULTIBOOT1;
     if (flags &
         0xfff8) { /* that have to be understood; 1 modules on pages, 2 memory, 4 a video mode */
         return "its header wants what no loader knows";
     }
     if (!(flags & FIRST_ADDRESSES)) {
-        return plan_elf(f, plan);
+        return plan_elf(f, VIRTUAL, plan);
     }
     struct addresses a = {u32(f, at + 12), u32(f, at + 16), u32(f, at + 20), u32(f, at + 24)};
     plan->entry = u32(f, at + 28);
@@ -184,7 +190,7 @@ static const char *check_request(const struct file *f, uint32_t at, uint32_t siz
 static const char *plan_second(const struct file *f, uint32_t header, struct boot_plan *plan)
 {
     uint32_t len = u32(f, header + 8), flat_at = 0, entry_at = 0;
-    plan->magic = BOOT_MULTIBOOT2_MAGIC;
+    plan->protocol = BOOT_MULTIBOOT2;
     if (u32(f, header + 4) != 0) {
         return "its multiboot header is for another architecture";
     }
@@ -234,9 +240,19 @@ static const char *plan_second(const struct file *f, uint32_t header, struct boo
     }
     struct addresses a = {u32(f, flat_at + 8), u32(f, flat_at + 12), u32(f, flat_at + 16),
                           u32(f, flat_at + 20)};
-    const char *wrong = flat_at ? plan_flat(f, header, &a, plan) : plan_elf(f, plan);
+    const char *wrong = flat_at ? plan_flat(f, header, &a, plan) : plan_elf(f, VIRTUAL, plan);
     plan->entry = entry_at ? u32(f, entry_at + 8) : plan->entry;
     return wrong;
+}
+
+/* Without a multiboot header; as Firecracker takes it. */
+static const char *plan_linux(const struct file *f, struct boot_plan *plan)
+{
+    plan->protocol = BOOT_LINUX64;
+    if (u32(f, 0) != ELF_MAGIC || (u32(f, 4) & 0xff) != ELF_64 || u16(f, 18) != ELF_X86_64) {
+        return "it has no multiboot header, and is no ELF file for x86-64";
+    }
+    return plan_elf(f, PHYSICAL, plan);
 }
 
 const char *boot_plan(const uint8_t *image, uint32_t len, struct boot_plan *ret)
@@ -254,5 +270,5 @@ const char *boot_plan(const uint8_t *image, uint32_t len, struct boot_plan *ret)
             return plan_first(&f, at, ret);
         }
     }
-    return "it has no multiboot header";
+    return plan_linux(&f, ret);
 }
