@@ -86,7 +86,7 @@ void net_range_give(struct net_range *r, uint32_t guest)
 
 void net_range_describe(const struct net_range *r, uint32_t guest, struct net_link *ret)
 {
-    uint32_t ip = r->base + 2 + guest;
+    uint32_t ip = net_range_addr(r, guest);
     net_addr_text(ip, ret->ip);
     net_range_netmask(r, ret->netmask);
     net_range_gateway(r, ret->gateway);
@@ -109,6 +109,11 @@ void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE])
 void net_range_netmask(const struct net_range *r, char ret[NET_IP_SIZE])
 {
     net_addr_text(mask_of(r->prefix), ret);
+}
+
+uint32_t net_range_addr(const struct net_range *r, uint32_t guest)
+{
+    return r->base + 2 + guest;
 }
 
 int64_t net_range_guest(const struct net_range *r, uint32_t addr)

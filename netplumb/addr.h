@@ -40,6 +40,7 @@ void net_range_describe(const struct net_range *r, uint32_t guest, struct net_li
 void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE]);
 void net_range_netmask(const struct net_range *r, char ret[NET_IP_SIZE]);
 
+uint32_t net_range_addr(const struct net_range *r, uint32_t guest); /* host byte order */
 /* The guest that has an address (host byte order), or -1. */
 int64_t net_range_guest(const struct net_range *r, uint32_t addr);
 bool net_range_contains(const struct net_range *r, uint32_t addr);

@@ -34,8 +34,7 @@ static inline void link_putp(struct rtnl_link **l)
 }
 #define autolink __attribute__((cleanup(link_putp))) struct rtnl_link
 
-/* libnl's own codes as negative errnos, with its text. */
-static int nl_fail(struct un_error *err, int code, const char *what, const char *name)
+int net_nl_error(struct un_error *err, int code, const char *what, const char *name)
 {
     static const struct {
         int code, err;
@@ -88,16 +87,16 @@ void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_
     snprintf(ret, NET_NAME_SIZE, "ut%s%x", n->tag, guest & 0xfffff);
 }
 
-int net_socket_new(struct nl_sock **ret, struct un_error *err)
+int net_socket_new(int protocol, struct nl_sock **ret, struct un_error *err)
 {
     struct nl_sock *nl = nl_socket_alloc();
     if (!nl) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    int rc = nl_connect(nl, NETLINK_ROUTE);
+    int rc = nl_connect(nl, protocol);
     if (rc < 0) {
         nl_socket_free(nl);
-        return nl_fail(err, rc, "connect to", "rtnetlink");
+        return net_nl_error(err, rc, "connect to", "the kernel's netlink");
     }
     *ret = nl;
     return 0;
@@ -113,7 +112,7 @@ static int link_change(struct nl_sock *nl, const char *name, struct rtnl_link *c
     rtnl_link_set_name(orig, name);
     rtnl_link_set_name(change, name);
     int rc = rtnl_link_change(nl, orig, change, 0);
-    return rc < 0 ? nl_fail(err, rc, "set up", name) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "set up", name) : 0;
 }
 
 /* Each link that is up with IPv6 has a route of its own (ff00::/8), and the kernel goes through all of
@@ -169,7 +168,7 @@ static int add_address(struct nl_sock *nl, int index, const char *ip, unsigned p
     if (addr) {
         rtnl_addr_put(addr);
     }
-    return rc < 0 ? nl_fail(err, rc, "give the bridge the address", ip) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "give the bridge the address", ip) : 0;
 }
 
 /* A route to `ip`/`prefix` by the link itself. NULL: out of memory. */
@@ -214,7 +213,7 @@ static int add_local_route(struct nl_sock *nl, int index, const struct net_range
     }
     int rc = rtnl_route_add(nl, route, NLM_F_CREATE | NLM_F_APPEND);
     rtnl_route_put(route);
-    return rc < 0 ? nl_fail(err, rc, "give the bridge the virtual addresses from", text) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "give the bridge the virtual addresses from", text) : 0;
 }
 
 int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *name,
@@ -239,7 +238,7 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *n
     nl_addr_put(own);
     int rc = rtnl_link_add(nl, bridge, NLM_F_CREATE | NLM_F_EXCL);
     if (rc < 0) {
-        return nl_fail(err, rc, "make the bridge", name);
+        return net_nl_error(err, rc, "make the bridge", name);
     }
     int index = (int)if_nametoindex(name);
     rc = link_start(nl, name, n->mark, 0, err);
@@ -271,7 +270,7 @@ static int port_isolate(struct nl_sock *nl, const char *tap, struct un_error *er
     }
     nla_nest_end(msg, port);
     rc = nl_send_sync(nl, msg); /* frees it */
-    return rc < 0 ? nl_fail(err, rc, "isolate", tap) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "isolate", tap) : 0;
 }
 
 /* Gives the tap's descriptor; the tap goes with it unless it was made persistent. */
@@ -337,7 +336,7 @@ int net_guest_add(struct nl_sock *nl, int bridge, const struct net_link *link, s
     }
     rtnl_neigh_put(neigh);
     rtnl_route_put(route);
-    return rc < 0 ? nl_fail(err, rc, "make known", link->ip) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "make known", link->ip) : 0;
 }
 
 int net_guest_remove(struct nl_sock *nl, int bridge, const struct net_link *link,
@@ -353,7 +352,7 @@ int net_guest_remove(struct nl_sock *nl, int bridge, const struct net_link *link
     }
     rtnl_neigh_put(neigh);
     rtnl_route_put(route);
-    return rc < 0 ? nl_fail(err, rc, "forget", link->ip) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "forget", link->ip) : 0;
 }
 
 int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
@@ -364,7 +363,7 @@ int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
     }
     rtnl_link_set_name(link, name);
     int rc = unless_gone(rtnl_link_delete(nl, link));
-    return rc < 0 ? nl_fail(err, rc, "remove", name) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "remove", name) : 0;
 }
 
 /* By name; the mark is set right after a link is made, so a link without any may be ours as well. */
@@ -386,7 +385,7 @@ int net_link_remove_all(struct nl_sock *nl, const struct net_names *n, struct un
     struct nl_cache *cache = NULL;
     int rc = rtnl_link_alloc_cache(nl, AF_UNSPEC, &cache), removed = 0;
     if (rc < 0) {
-        return nl_fail(err, rc, "list", "links");
+        return net_nl_error(err, rc, "list", "links");
     }
     rc = 0;
     for (struct nl_object *o = nl_cache_get_first(cache); o && rc == 0; o = nl_cache_get_next(o)) {

@@ -6,6 +6,7 @@
 #ifndef UNID_NETPLUMB_LINK_H
 #define UNID_NETPLUMB_LINK_H
 
+#include <linux/netlink.h>
 #include <netlink/socket.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -26,7 +27,11 @@ void net_names_bridge(const struct net_names *n, uint32_t segment, char ret[NET_
 /* "ut<tag><hex>": at most 15 characters. */
 void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_SIZE]);
 
-int net_socket_new(struct nl_sock **ret, struct un_error *err);
+/* Of one of the protocols of netlink(7); for the functions below NETLINK_ROUTE. */
+int net_socket_new(int protocol, struct nl_sock **ret, struct un_error *err);
+
+/* libnl's own code as a negative errno, which it returns, with its text. */
+int net_nl_error(struct un_error *err, int code, const char *what, const char *name);
 
 /* Makes a bridge with the gateway's address, up, and a route that makes all virtual addresses this
  * host's own. Other bridges may have the same of both; they go with the bridge. Gives its index. -EEXIST:

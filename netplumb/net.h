@@ -31,7 +31,7 @@
  * Loop thread throughout; the kernel is spoken to on one worker thread. Where things are: plumb.c
  * what is asked, link.c taps and bridges (rtnetlink), segment.c which tap is on which bridge, rules.c
  * the firewall (libnftables), addr.c addresses, targets.c what guests may connect to, listen.c where that
- * arrives, dnsmasq.c DHCP and DNS, namespace.c a network for who is not root.
+ * arrives, sockets.c what is left of that, dnsmasq.c DHCP and DNS, namespace.c a network for who is not root.
  */
 #ifndef UNID_NETPLUMB_NET_H
 #define UNID_NETPLUMB_NET_H

@@ -184,26 +184,41 @@ def test_everything_else_is_refused(daemon, host, outside):
     assert fetch(daemon, "narrow", OUTSIDE, outside.port)[0] == 200
 
 
-@pytest.mark.parametrize("kind", taps.KINDS)
-def test_machines_on_several_bridges_are_served_alike(kind, tmp_path):
-    # A daemon of its own: the guest begins with the same port and sequence number each time, so another at
-    # the same address would meet what is left of its connection.
+def test_machines_on_several_bridges_are_served_alike(daemon, host):
     count = 33  # more than one bridge takes (NET_SEGMENT_PORTS)
     names = [f"many{i}" for i in range(count)]
-    with taps.started(kind, tmp_path) as daemon:
-        server = serve(inside(daemon.process.pid), "0.0.0.0", "host")
-        try:
-            for name in names:
-                deploy(daemon, name, egress=[f"localhost:{server.port}"], idle_timeout_ms=200000)
-            with concurrent.futures.ThreadPoolExecutor(4) as pool:
-                addresses = list(pool.map(lambda name: address_of(daemon, name), names))
-            bridges = [bridge_of(daemon, address) for address in addresses]
-            one, other = 0, next(i for i in range(count) if bridges[i] != bridges[0])
-            for i, peer in [(one, other), (other, one)]:
-                assert fetch(daemon, names[i], "localhost", server.port)[0] == 200
-                assert fetch(daemon, names[i], addresses[peer], 8080) == (502, "nobody has this address")
-        finally:
-            finish(server)
+    for name in names:
+        deploy(daemon, name, egress=[f"localhost:{host.port}"], idle_timeout_ms=200000)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        addresses = list(pool.map(lambda name: address_of(daemon, name), names))
+    bridges = [bridge_of(daemon, address) for address in addresses]
+    one, other = 0, next(i for i in range(count) if bridges[i] != bridges[0])
+    for i, peer in [(one, other), (other, one)]:
+        assert fetch(daemon, names[i], "localhost", host.port)[0] == 200
+        assert fetch(daemon, names[i], addresses[peer], 8080) == (502, "nobody has this address")
+    for name in names:
+        daemon.delete(f"/api/v1/functions/{name}", unix=True).ok(204)
+
+
+def test_a_machine_at_the_address_of_another_connects_at_once(daemon, host):
+    if int(os.uname().release.split(".")[0]) < 6:
+        pytest.skip("this kernel keeps what waits of connections")
+    deploy(daemon, "alike", egress=[f"localhost:{host.port}"], max_instances=1)
+
+    def machines():
+        items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+        return [m["id"] for m in items if m["function"] == "alike"]
+
+    addresses, said = [], []
+    for _ in range(4):
+        addresses.append(address_of(daemon, "alike"))
+        # A first packet that is taken for one of another connection gets no answer that the client knows.
+        said.append(get(daemon, f"alike/fetch?host=localhost&port={host.port}&alike").body.decode())
+        [machine] = machines()
+        daemon.delete(f"/api/v1/instances/{machine}", unix=True).ok(204)
+        harness.wait_for(lambda: machine not in machines(), "it is gone", WAKE_S)
+    assert said == ["host saw 127.0.0.1: GET / HTTP/1.0"] * 4
+    assert len(set(addresses)) < 4, addresses
 
 
 def test_another_function_is_reached_by_its_private_name(daemon):

@@ -2,6 +2,7 @@
  * can reach, what is left afterwards. Where the process may not make a namespace the tests of the
  * kernel's side say so and are skipped.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_ether.h>
 #include <netinet/in.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -348,6 +350,125 @@ static void test_a_guest_that_has_opened_nothing_may_be_allowed_something_else(v
     assert_string_equal(before, after);
 }
 
+enum { SYN = 2, RST = 4, ACK = 16, FIN = 1 };
+
+/* What the guest of a link sends, and where to. */
+struct guest {
+    const struct net_link *link;
+    const char *to;
+    int fd;
+    char gateway[NET_MAC_SIZE];
+};
+
+static void send_tcp(const struct guest *g, uint8_t flags, uint32_t seq, uint32_t ack)
+{
+    const uint32_t seq_ack[] = {seq, ack};
+    send_frame(g->fd, tcp_at(g->gateway, g->link, g->to, flags, seq_ack));
+}
+
+/* Opens a connection, which always begins alike. Gives the other side's number. */
+static uint32_t open_connection(struct world *w, const struct guest *g)
+{
+    struct frame f;
+    uint32_t theirs;
+    send_tcp(g, SYN, 1, 0);
+    assert_true(comes(g->fd, ETH_P_IP, 47, SYN | ACK, &f));
+    memcpy(&theirs, f.data + 38, sizeof(theirs));
+    theirs = ntohl(theirs);
+    send_tcp(g, ACK, 2, theirs + 1);
+    while (w->conn < 0) {
+        un_loop_run(w->loop);
+    }
+    return theirs;
+}
+
+static bool kernel_ends_what_waits(void)
+{
+    struct utsname name;
+    return uname(&name) == 0 && atoi(name.release) >= 6;
+}
+
+static void test_the_next_guest_does_not_meet_connections_of_the_last(void **state)
+{
+    if (!have_namespace || !kernel_ends_what_waits()) {
+        skip();
+    }
+    static char literal[] = "203.0.113.5:4444";
+    char *const list[] = {literal, NULL};
+    const struct net_wish wish = {.key = "one", .egress = list};
+    struct world w;
+    world_open(&w);
+    w.wish = &wish;
+    struct net_link *a = attach(&w);
+    struct guest g = {.link = a, .to = "203.0.113.5", .fd = tap_open(a->tap)};
+    gateway_mac(g.fd, a, g.gateway);
+    for (int i = 0; i < 3; i++) {
+        uint32_t theirs = open_connection(&w, &g);
+        close(un_steal_fd(&w.conn)); /* this side first: it is the one that remembers */
+        assert_true(comes(g.fd, ETH_P_IP, 47, FIN | ACK, NULL));
+        send_tcp(&g, FIN | ACK, 2, theirs + 2);
+        assert_true(comes(g.fd, ETH_P_IP, 47, ACK, NULL));
+        net_detach(a);
+        assert_ptr_equal(attach(&w), a);
+    }
+    close(g.fd);
+    net_detach(a);
+    world_close(&w);
+}
+
+static int begin_connecting(const char *from, const char *to)
+{
+    struct sockaddr_in own = {.sin_family = AF_INET}, other = own;
+    inet_pton(AF_INET, from, &own.sin_addr);
+    inet_pton(AF_INET, to, &other.sin_addr);
+    other.sin_port = htons(80);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&own, sizeof(own)), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&other, sizeof(other)), -1);
+    assert_int_equal(errno, EINPROGRESS);
+    return fd;
+}
+
+static int error_of(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len), 0);
+    return error;
+}
+
+static void test_connections_of_others_and_of_other_guests_stay(void **state)
+{
+    if (!have_namespace || !kernel_ends_what_waits()) {
+        skip();
+    }
+    static char literal[] = "203.0.113.5:4444";
+    char *const list[] = {literal, NULL};
+    const struct net_wish wish = {.key = "one", .egress = list};
+    struct world w;
+    world_open(&w);
+    w.wish = &wish;
+    struct net_link *a = attach(&w), *b = attach(&w);
+    struct guest g = {.link = a, .to = "203.0.113.5", .fd = tap_open(a->tap)};
+    gateway_mac(g.fd, a, g.gateway);
+    open_connection(&w, &g);
+    close(un_steal_fd(&w.conn));
+    close(g.fd);
+    int ours = begin_connecting(a->gateway, a->ip), theirs = begin_connecting("10.99.0.1", a->ip),
+        another = begin_connecting(b->gateway, b->ip);
+    net_detach(a);
+    assert_ptr_equal(attach(&w), a);
+    assert_int_equal(error_of(ours), ECONNABORTED);
+    assert_int_equal(error_of(theirs), 0);
+    assert_int_equal(error_of(another), 0);
+    close(ours);
+    close(theirs);
+    close(another);
+    net_detach(a);
+    net_detach(b);
+    world_close(&w);
+}
+
 static void test_leftovers_are_removed_and_foreign_things_stay(void **state)
 {
     if (!have_namespace) {
@@ -404,6 +525,8 @@ int main(void)
         cmocka_unit_test(test_guests_stay_known_when_others_come_and_go),
         cmocka_unit_test(test_an_idle_link_serves_the_same_wish_or_is_changed),
         cmocka_unit_test(test_a_guest_that_has_opened_nothing_may_be_allowed_something_else),
+        cmocka_unit_test(test_the_next_guest_does_not_meet_connections_of_the_last),
+        cmocka_unit_test(test_connections_of_others_and_of_other_guests_stay),
         cmocka_unit_test(test_leftovers_are_removed_and_foreign_things_stay),
     };
     return cmocka_run_group_tests(tests, enter_namespace, NULL);
