@@ -16,8 +16,9 @@
  *
  * The policy, which holds from the moment that the tap exists:
  *  - a guest speaks with its own MAC and IP address only (bridge table, per tap);
- *  - it reaches the gateway's DHCP and DNS, answers to connections that unid opens, the endpoints of its
- *    own function's egress (netplumb_spec.on_open), and nothing else of the host; no other guest
+ *  - it reaches the gateway's DHCP, answers to connections that unid opens, the endpoints of its own
+ *    function's egress (netplumb_spec.on_open), the gateway's DNS if some of these are names, and nothing
+ *    else of the host; no other guest
  *    (isolated ports, and nothing forwarded between bridges); no network behind the host (forward chain).
  *    A connection to anything else gets a reset;
  *  - IPv6 and every other protocol but ARP and IPv4 stop at the tap.

@@ -231,7 +231,11 @@ def test_another_function_is_reached_by_its_private_name(daemon):
     assert fetch(daemon, "app", "db.internal", 80) == (502, "refused")
     assert fetch(daemon, "app", "nobody.internal", 80) == (502, "reset")
     assert fetch(daemon, "app", "app.internal", 80) == (502, "no such name")
-    assert fetch(daemon, "web", "db.internal", 7777) == (502, "refused")
+    # Who may connect to no name cannot ask for any.
+    assert fetch(daemon, "web", "db.internal", 7777) == (502, "no name server")
+    # By number: the first virtual addresses are those of the names above, and of those before.
+    for last in range(3):
+        assert fetch(daemon, "web", f"10.87.255.{last}", 7777) == (502, "refused")
 
 
 def test_connections_of_machines_are_counted(daemon, host):
