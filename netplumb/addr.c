@@ -33,7 +33,14 @@ int net_range_init(struct net_range *r, const char *text, struct un_error *err)
             "10.87.0.0/16",
             text);
     }
-    uint32_t base = ntohl(in.s_addr);
+    uint32_t base = ntohl(in.s_addr), net = base >> 24;
+    if (net == 0 || net == IN_LOOPBACKNET || net >= 224) { /* RFC 6890, 5771 */
+        return un_error_set(
+            err, -EINVAL,
+            "the range of guest addresses '%s' is not of addresses that machines can "
+            "have",
+            text);
+    }
     if (base & ~mask_of(prefix)) {
         return un_error_set(err, -EINVAL,
                             "the range of guest addresses '%s' does not begin at a /%u network",

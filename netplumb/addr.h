@@ -27,7 +27,7 @@ struct net_range {
 
 enum { NET_GUESTS_MAX = 65536, NET_NAMES_MAX = 256 };
 
-/* "a.b.c.d/n" with n in 8..29 and no host bits. -EINVAL, -ENOMEM. */
+/* "a.b.c.d/n" with n in 8..29 and no host bits, which is neither loopback nor multicast. -EINVAL, -ENOMEM. */
 int net_range_init(struct net_range *r, const char *text, struct un_error *err);
 void net_range_done(struct net_range *r);
 

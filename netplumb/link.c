@@ -1,6 +1,7 @@
 /* link.c - see link.h. */
 #include "netplumb/link.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_bridge.h>
@@ -198,6 +199,66 @@ static struct rtnl_route *route_of(int index, const char *ip, unsigned prefix, b
         return NULL;
     }
     return route;
+}
+
+/* Where a route leads; false for the default. */
+static bool destination(struct rtnl_route *route, uint32_t *ret_addr, unsigned *ret_prefix)
+{
+    struct nl_addr *dst = rtnl_route_get_dst(route);
+    struct in_addr in;
+    if (!dst || nl_addr_get_len(dst) != sizeof(in)) {
+        return false;
+    }
+    memcpy(&in, nl_addr_get_binary_addr(dst), sizeof(in));
+    *ret_addr = ntohl(in.s_addr);
+    *ret_prefix = nl_addr_get_prefixlen(dst);
+    return *ret_prefix > 0;
+}
+
+static void describe(struct rtnl_route *route, char ret[NET_ROUTE_SIZE])
+{
+    char ip[NET_IP_SIZE], link[IF_NAMESIZE] = "no link";
+    struct rtnl_nexthop *hop = rtnl_route_nexthop_n(route, 0);
+    uint32_t addr = 0;
+    unsigned prefix = 0;
+    (void)destination(route, &addr, &prefix);
+    if (hop) {
+        (void)if_indextoname((unsigned)rtnl_route_nh_get_ifindex(hop), link); /* it may be gone */
+    }
+    snprintf(ret, NET_ROUTE_SIZE, "%s/%u by %s", net_addr_text(addr, ip), prefix, link);
+}
+
+int net_range_check(struct nl_sock *nl, const struct net_range *range,
+                    char ret_wider[NET_ROUTE_SIZE], struct un_error *err)
+{
+    struct nl_cache *cache = NULL;
+    char inner[NET_ROUTE_SIZE] = "", base[NET_IP_SIZE];
+    unsigned widest = 33, narrowest = 0, prefix; /* of those inside; of those around */
+    uint32_t addr;
+    int rc = rtnl_route_alloc_cache(nl, AF_INET, 0, &cache);
+    if (rc < 0) {
+        return net_nl_error(err, rc, "list", "routes");
+    }
+    ret_wider[0] = '\0';
+    for (struct nl_object *o = nl_cache_get_first(cache); o; o = nl_cache_get_next(o)) {
+        struct rtnl_route *route = (struct rtnl_route *)o;
+        if (!destination(route, &addr, &prefix)) {
+            continue;
+        }
+        if (prefix >= range->prefix && prefix < widest && net_range_contains(range, addr)) {
+            widest = prefix;
+            describe(route, inner);
+        } else if (prefix < range->prefix && prefix > narrowest &&
+                   (addr ^ range->base) >> (32 - prefix) == 0) {
+            narrowest = prefix;
+            describe(route, ret_wider);
+        }
+    }
+    nl_cache_free(cache);
+    return inner[0] ? un_error_set(err, -EADDRINUSE,
+                                   "machines.range %s/%u is in use: the host has %s; set another",
+                                   net_addr_text(range->base, base), range->prefix, inner)
+                    : 0;
 }
 
 /* As `ip route append local FIRST/PREFIX dev BRIDGE table local`: the kernel answers ARP for these

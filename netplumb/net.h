@@ -7,8 +7,9 @@
  * RCU grace period), so a tap that is given back is kept for the next guest, with its address, for
  * NET_LINGER_MS; with the last one bridges and tables go as well. All of it bears the instance's name; what
  * an earlier unid of this state directory left is removed before the first guest, and nothing else is ever
- * changed: no existing link, address, route, table or sysctl of the host. It all is in the host's network,
- * or in a namespace of unid's own (namespace.h).
+ * changed: no existing link, address, route, table or sysctl of the host, and no range is used in which the
+ * host has an address or a route of its own. It all is in the host's network, or in a namespace of unid's
+ * own (namespace.h).
  *
  *     guest ── tap (isolated port) ──┬ bridge ──┬─ gateway address ── unid, dnsmasq
  *     guest ── tap (isolated port) ──┘          ├─ virtual addresses ── listeners of unid's
@@ -99,7 +100,8 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
  * is allowed. */
 void net_close(struct netplumb *np);
 
-/* `link` is given on success (net_detach); -EPERM, -ENODEV, ... with what to do. */
+/* `link` is given on success (net_detach); -EPERM, -ENODEV, ... with what to do; -EADDRINUSE: the host uses
+ * addresses of the range. */
 typedef void (*net_attach_cb)(void *arg, int rc, struct net_link *link, const struct un_error *err);
 /* 0 and `cb` follows; or at once -ENOSPC (all addresses are in use), -EINVAL (an endpoint that cannot be
  * served), -ENOMEM, and no `cb`. The wish is borrowed until the return; NULL: nothing is allowed. */

@@ -92,6 +92,7 @@ struct netplumb {
     struct nl_sock *nl, *diag; /* rtnetlink; sockets.h */
     struct net_rules *rules;
     bool clean, made; /* nothing of an earlier unid is left; the tables are there */
+    bool wider_told;
     struct net_segments segments;
 };
 
@@ -282,13 +283,31 @@ static int clear_leftovers(struct netplumb *np, struct un_error *err)
     return rc;
 }
 
+/* Before the first bridge, each time that there was none. */
+static int check_range(struct netplumb *np, struct un_error *err)
+{
+    char wider[NET_ROUTE_SIZE], base[NET_IP_SIZE];
+    int rc = net_range_check(np->nl, &np->range, wider, err);
+    if (rc == 0 && wider[0] && !np->wider_told) {
+        np->wider_told = true;
+        un_log(
+            UN_LOG_WARN,
+            "machines.range is part of what the host has a route to: while there are machines it "
+            "does not reach what is behind that",
+            "range", net_addr_text(np->range.base, base), "route", wider);
+    }
+    return rc;
+}
+
 static int make_tables(struct netplumb *np, struct un_error *err)
 {
     int rc = clear_leftovers(np, err);
-    if (rc == 0 && !np->made) {
-        rc = net_rules_install(np->rules, &np->names, &np->range, err);
-        np->made = rc == 0;
+    if (rc < 0 || np->made) {
+        return rc;
     }
+    rc = check_range(np, err);
+    rc = rc < 0 ? rc : net_rules_install(np->rules, &np->names, &np->range, err);
+    np->made = rc == 0;
     return rc;
 }
 
@@ -309,10 +328,12 @@ static int make_guest(struct request *req, int bridge, struct un_error *err)
     rc = net_tap_make(np->nl, &np->names, link->tap, np->tap_owner, bridge, err);
     if (rc == 0) {
         rc = net_guest_add(np->nl, bridge, link, err);
+        if (rc < 0) {
+            net_link_remove(np->nl, link->tap, NULL);
+            net_guest_remove(np->nl, bridge, link, NULL);
+        }
     }
-    if (rc < 0) {
-        net_link_remove(np->nl, link->tap, NULL);
-        net_guest_remove(np->nl, bridge, link, NULL);
+    if (rc < 0) { /* a tap that could not be made may be another's of that name */
         net_rules_remove_guest(np->rules, &np->names, link, req->undo, NULL);
     }
     return rc;

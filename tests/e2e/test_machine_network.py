@@ -238,6 +238,22 @@ def test_another_function_is_reached_by_its_private_name(daemon):
         assert fetch(daemon, "web", f"10.87.255.{last}", 7777) == (502, "refused")
 
 
+def test_a_range_that_the_host_uses_is_refused(daemon, tmp_path):
+    if taps.guests_network(daemon) != f"/proc/{daemon.process.pid}/ns/net":
+        pytest.skip("this daemon's machines are in a network of their own")
+    deploy(daemon, "here")
+    get(daemon, "here/").ok(200)
+    flags = ["--set", "machines.network=tap"]
+    other = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=inside(daemon.process.pid)).start()
+    try:
+        deploy(other, "there")
+        problem = get(other, "there/").problem()
+        assert "machines.range 10.87.0.0/16 is in use" in problem["detail"]
+        get(daemon, "here/").ok(200)
+    finally:
+        other.stop(WAKE_S)
+
+
 def test_connections_of_machines_are_counted(daemon, host):
     def counted(what):
         series = 'unid_egress_%s_total{function="counted"} ' % what

@@ -68,10 +68,10 @@ static void on_open(void *arg, const struct un_endpoint *to, int fd)
     un_loop_stop(w->loop);
 }
 
-void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports)
+static void open_as(struct world *w, const char *dir, uint32_t linger_ms, uint32_t segment_ports)
 {
     *w = (struct world){.conn = -1};
-    struct netplumb_spec spec = {.state_dir = state_dir,
+    struct netplumb_spec spec = {.state_dir = dir,
                                  .range = "10.87.0.0/24",
                                  .tap_owner = getuid(),
                                  .linger_ms = linger_ms,
@@ -80,6 +80,16 @@ void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports
     assert_int_equal(un_loop_new(&w->loop, NULL), 0);
     spec.loop = w->loop;
     assert_int_equal(net_open(&spec, &w->np, NULL), 0);
+}
+
+void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports)
+{
+    open_as(w, state_dir, linger_ms, segment_ports);
+}
+
+void world_open_as(struct world *w, const char *dir)
+{
+    open_as(w, dir, 0, 0);
 }
 
 void world_open(struct world *w)

@@ -26,6 +26,7 @@ struct world {
 };
 void world_open(struct world *w);
 void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports); /* 0: as usual */
+void world_open_as(struct world *w, const char *state_dir); /* another unid */
 void world_close(struct world *w);
 void world_run(struct world *w, uint64_t us); /* or until something stops the loop */
 void world_wait_until_none_is_idle(struct world *w);
