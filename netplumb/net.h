@@ -108,6 +108,9 @@ typedef void (*net_attach_cb)(void *arg, int rc, struct net_link *link, const st
 int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err);
 
+/* Whether there is an address for one guest more. Removed links give theirs back some 20 ms later. */
+bool net_has_room(const struct netplumb *np);
+
 /* What the guest of an attached link may connect to from now on, before it has opened anything; and who is
  * told of that. As net_attach, but when `cb` says that it failed, the link is still the caller's, with what
  * it had. Not while another call for the link is under way, nor detached before `cb`. */

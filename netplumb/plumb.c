@@ -652,6 +652,11 @@ int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb c
     return 0;
 }
 
+bool net_has_room(const struct netplumb *np)
+{
+    return !un_list_empty(&np->idle) || np->links < np->range.size;
+}
+
 int net_change(struct net_link *pub, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err)
 {

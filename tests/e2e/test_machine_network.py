@@ -238,6 +238,15 @@ def test_another_function_is_reached_by_its_private_name(daemon):
         assert fetch(daemon, "web", f"10.87.255.{last}", 7777) == (502, "refused")
 
 
+def test_more_requests_than_addresses_wait(tmp_path):
+    with netns.tapped(tmp_path, ["--set", "machines.range=10.87.0.0/29"]) as daemon:  # four
+        deploy(daemon, "each", service=False)
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            answers = list(pool.map(lambda _: get(daemon, "each/"), range(10)))
+        assert [a.status for a in answers] == [200] * 10
+        assert "machine failed" not in daemon.log()
+
+
 def test_a_range_that_the_host_uses_is_refused(daemon, tmp_path):
     if taps.guests_network(daemon) != f"/proc/{daemon.process.pid}/ns/net":
         pytest.skip("this daemon's machines are in a network of their own")
