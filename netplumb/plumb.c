@@ -10,6 +10,7 @@
  * to connect to: nobody has the tap open, so nothing comes from it. It serves the next guest of the same
  * wish at once, one of another after a change of the rules. The tables are made by the first attach and go
  * with the last link; bridges: segment.h.
+ * What is left in the kernel of connections that its last guest opened is ended meanwhile (sockets.h).
  * The worker owns the sockets to the kernel and runs jobs in order; the loop thread owns the rest.
  */
 #include <errno.h>
@@ -32,9 +33,10 @@
 #include "netplumb/net.h"
 #include "netplumb/rules.h"
 #include "netplumb/segment.h"
+#include "netplumb/sockets.h"
 #include "netplumb/targets.h"
 
-enum op { OP_MAKE, OP_CHANGE, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
+enum op { OP_MAKE, OP_CHANGE, OP_WAIT, OP_FORGET, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
 enum { IDLE_LOOKED_AT = 64 }; /* of the idle links, for one with the policy that is wanted */
 
 struct request {
@@ -48,11 +50,14 @@ struct request {
     char *undo;  /* OP_MAKE: what takes that back */
 };
 
-/* What a struct net_link is the public part of. At most one request of it is under way. */
+/* What a struct net_link is the public part of. At most one request of it is under way, and the forgetting of
+ * its last guest before that. */
 struct link {
     struct net_link pub;
     uint32_t guest;
-    bool in_use; /* its user knows of it */
+    bool in_use;        /* its user knows of it */
+    bool has_opened;    /* a connection has come from its guest */
+    bool is_forgetting; /* `forgetting` is under way */
     uint64_t idle_from_us;
     struct net_policy *policy; /* as in the rules, or about to be; NULL: nothing */
     struct net_policy *before; /* while a request is under way: what holds if it fails */
@@ -60,7 +65,7 @@ struct link {
     struct un_list all_node;
     struct un_post ready;        /* of an attach that found an idle link */
     struct net_segment *segment; /* the worker's */
-    struct request req;
+    struct request req, forgetting;
 };
 
 struct netplumb {
@@ -84,9 +89,10 @@ struct netplumb {
     struct un_timer linger;
     unsigned links, attached; /* all there are; those in use or being made */
     /* the worker's */
-    struct nl_sock *nl;
+    struct nl_sock *nl, *diag; /* rtnetlink; sockets.h */
     struct net_rules *rules;
     bool clean, made; /* nothing of an earlier unid is left; the tables are there */
+    bool wider_told;
     struct net_segments segments;
 };
 
@@ -173,13 +179,14 @@ static void on_connection(void *arg, struct net_port *port, uint32_t guest, int 
 {
     struct netplumb *np = arg;
     int64_t number = net_range_guest(&np->range, guest);
-    const struct link *link = number < 0 ? NULL : np->guests[number];
+    struct link *link = number < 0 ? NULL : np->guests[number];
     if (!link || !link->in_use || !np->on_open || !net_policy_allows(link->policy, port)) {
         refuse(np, port, guest, fd);
         return;
     }
     struct un_endpoint to = {.port = port->port, .is_address = port->host->literal != 0};
     memcpy(to.host, port->host->host, sizeof(to.host));
+    link->has_opened = true;
     np->on_open(link->req.arg, &to, fd);
 }
 
@@ -248,7 +255,7 @@ static int clear(struct netplumb *np, struct un_error *err)
 {
     int rc = 0;
     if (!np->nl) {
-        rc = net_socket_new(&np->nl, err);
+        rc = net_socket_new(NETLINK_ROUTE, &np->nl, err);
     }
     if (rc == 0 && !np->rules) {
         rc = net_rules_new(&np->rules, err);
@@ -276,13 +283,31 @@ static int clear_leftovers(struct netplumb *np, struct un_error *err)
     return rc;
 }
 
+/* Before the first bridge, each time that there was none. */
+static int check_range(struct netplumb *np, struct un_error *err)
+{
+    char wider[NET_ROUTE_SIZE], base[NET_IP_SIZE];
+    int rc = net_range_check(np->nl, &np->range, wider, err);
+    if (rc == 0 && wider[0] && !np->wider_told) {
+        np->wider_told = true;
+        un_log(
+            UN_LOG_WARN,
+            "machines.range is part of what the host has a route to: while there are machines it "
+            "does not reach what is behind that",
+            "range", net_addr_text(np->range.base, base), "route", wider);
+    }
+    return rc;
+}
+
 static int make_tables(struct netplumb *np, struct un_error *err)
 {
     int rc = clear_leftovers(np, err);
-    if (rc == 0 && !np->made) {
-        rc = net_rules_install(np->rules, &np->names, &np->range, err);
-        np->made = rc == 0;
+    if (rc < 0 || np->made) {
+        return rc;
     }
+    rc = check_range(np, err);
+    rc = rc < 0 ? rc : net_rules_install(np->rules, &np->names, &np->range, err);
+    np->made = rc == 0;
     return rc;
 }
 
@@ -303,10 +328,12 @@ static int make_guest(struct request *req, int bridge, struct un_error *err)
     rc = net_tap_make(np->nl, &np->names, link->tap, np->tap_owner, bridge, err);
     if (rc == 0) {
         rc = net_guest_add(np->nl, bridge, link, err);
+        if (rc < 0) {
+            net_link_remove(np->nl, link->tap, NULL);
+            net_guest_remove(np->nl, bridge, link, NULL);
+        }
     }
-    if (rc < 0) {
-        net_link_remove(np->nl, link->tap, NULL);
-        net_guest_remove(np->nl, bridge, link, NULL);
+    if (rc < 0) { /* a tap that could not be made may be another's of that name */
         net_rules_remove_guest(np->rules, &np->names, link, req->undo, NULL);
     }
     return rc;
@@ -345,6 +372,16 @@ static int run_remove(struct request *req, struct un_error *err)
     return rc < 0 ? rc : more;
 }
 
+static int run_forget(struct request *req, struct un_error *err)
+{
+    struct netplumb *np = req->np;
+    const struct link *link = un_container_of(req, struct link, forgetting);
+    int rc = np->diag ? 0 : net_sockets_open(&np->diag, err);
+    return rc < 0 ? rc
+                  : net_sockets_end(np->diag, &np->range, net_range_addr(&np->range, link->guest),
+                                    err);
+}
+
 static int run(struct un_job *job, struct un_error *err)
 {
     struct request *req = un_container_of(job, struct request, job);
@@ -357,6 +394,10 @@ static int run(struct un_job *job, struct un_error *err)
         return run_make(req, err);
     case OP_CHANGE:
         return net_rules_change(req->np->rules, req->rules, err);
+    case OP_WAIT:
+        return 0;
+    case OP_FORGET:
+        return run_forget(req, err);
     case OP_REMOVE:
         return run_remove(req, err);
     case OP_CLEAR:
@@ -526,7 +567,7 @@ static int link_new(struct netplumb *np, struct link **ret, struct un_error *err
                             np->range.size);
     }
     link->guest = (uint32_t)guest;
-    link->req.np = np;
+    link->req.np = link->forgetting.np = np;
     un_list_init(&link->node);
     un_list_push(&np->all, &link->all_node);
     np->guests[link->guest] = link;
@@ -564,20 +605,22 @@ static int policy_of(struct netplumb *np, const struct net_wish *wish, struct ne
 static int begin(struct link *link, enum op op, struct net_policy *policy, struct un_error *err)
 {
     struct netplumb *np = link->req.np;
-    if (op == OP_CHANGE && link->policy == policy) {
+    bool same = op == OP_CHANGE && link->policy == policy;
+    if (same && !link->is_forgetting) {
         net_policy_put(&np->targets, policy); /* it has its own */
         link->ready = (struct un_post){.fn = on_ready, .arg = link};
         un_loop_post(np->loop, &link->ready);
         return 0;
     }
-    if (!make_texts(link, policy)) {
+    if (!same && !make_texts(link, policy)) {
         net_policy_put(&np->targets, policy);
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     link->before = link->policy;
     link->policy = policy;
     names_changed(np);
-    submit(&link->req, op, op == OP_MAKE ? on_made : on_changed);
+    /* Jobs end in order: what is under way has then. */
+    submit(&link->req, same ? OP_WAIT : op, op == OP_MAKE ? on_made : on_changed);
     return 0;
 }
 
@@ -609,6 +652,11 @@ int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb c
     return 0;
 }
 
+bool net_has_room(const struct netplumb *np)
+{
+    return !un_list_empty(&np->idle) || np->links < np->range.size;
+}
+
 int net_change(struct net_link *pub, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err)
 {
@@ -624,6 +672,15 @@ int net_change(struct net_link *pub, const struct net_wish *wish, net_attach_cb 
     return 0;
 }
 
+static void on_forgotten(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct request *req = un_container_of(job, struct request, job);
+    un_container_of(req, struct link, forgetting)->is_forgetting = false;
+    if (rc < 0) {
+        un_log(UN_LOG_DEBUG, "connections of a former machine are not ended", "error", err->text);
+    }
+}
+
 void net_detach(struct net_link *pub)
 {
     struct link *link = un_container_of(pub, struct link, pub);
@@ -632,6 +689,11 @@ void net_detach(struct net_link *pub)
     link->in_use = false;
     link->idle_from_us = un_loop_now_us(np->loop);
     un_list_push(&np->idle, &link->node);
+    if (link->has_opened) {
+        link->has_opened = false;
+        link->is_forgetting = true;
+        submit(&link->forgetting, OP_FORGET, on_forgotten);
+    }
     if (!un_timer_armed(&np->linger)) {
         on_linger(np);
     }
@@ -685,9 +747,8 @@ void net_close(struct netplumb *np)
         un_log(UN_LOG_WARN, "network not removed in full", "error", err.text);
     }
     net_rules_free(np->rules);
-    if (np->nl) {
-        nl_socket_free(np->nl);
-    }
+    nl_socket_free(np->nl);
+    nl_socket_free(np->diag);
     net_dnsmasq_free(np->dnsmasq);
     net_segments_done(&np->segments);
     net_range_done(&np->range);
