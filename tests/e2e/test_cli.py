@@ -127,6 +127,23 @@ def test_deploy_of_what_cannot_run_says_what_to_do(make_unid, tmp_path):
     assert unid.unictl("ls", "--json").ok().json["items"] == []
 
 
+def test_what_is_not_as_unictl_has_it_is_told_with_the_way_to_say_it(unid, program):
+    """As those do who come from other tools."""
+    twice = unid.unictl("deploy", "web", program, "--publish", "8080:80")
+    assert twice.status == 2 and "--publish 8080" in twice.err and "--port 80" in twice.err
+    nothing = unid.unictl("deploy", "web", "")
+    assert nothing.status == 2 and "empty" in nothing.err
+    assert unid.unictl("receipts", "--since", "7d").ok()
+    unknown = unid.unictl("receipts", "--status", "fialed")
+    assert unknown.status == 1 and "ok, failed" in unknown.err
+    for noun in ("trigger", "volume"):
+        gone = unid.unictl(noun, "rm", "one", "two")
+        assert gone.status == 1 and f"no {noun} one" in gone.err and f"no {noun} two" in gone.err
+    untagged = unid.unictl("image", "untag", "one")
+    assert untagged.status == 1 and "no tag one" in untagged.err
+    assert "no trigger one" in unid.unictl("trigger", "show", "one").err
+
+
 def test_versions_and_rollback(unid, program):
     for n in (1, 2, 3):
         unid.unictl("deploy", "f", program, "--", "size", n).ok()

@@ -467,6 +467,11 @@ const char *sched_trigger_name(enum sched_trigger t)
     return t == SCHED_HTTP ? "http" : "invoke";
 }
 
+bool sched_outcome_known(const char *name)
+{
+    return strcmp(name, "ok") == 0 || strcmp(name, "failed") == 0;
+}
+
 const char *sched_outcome_name(enum sched_outcome_kind k)
 {
     return k == SCHED_OK ? "ok" : k == SCHED_FAILED ? "failed" : "other";
