@@ -461,6 +461,25 @@ void rest_alias_put(struct api_call *call)
                        call->number, on_alias_set, call);
 }
 
+static void on_alias_removed(void *arg, int rc, const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+    } else {
+        watch_function(call->api, "alias-removed", call->match.params[0], 0, call->match.params[1]);
+        reply_empty(call, 204);
+    }
+}
+
+void rest_alias_remove(struct api_call *call)
+{
+    if (name_ok(call)) {
+        function_remove_alias(call->api->registry, call->match.params[0], call->match.params[1],
+                              on_alias_removed, call);
+    }
+}
+
 /* --- rollback: find the version, move the alias, tell what is live now ------------------------ */
 
 static void on_rolled_back(void *arg, int rc, const struct un_error *err)

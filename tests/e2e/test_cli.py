@@ -157,6 +157,23 @@ def test_versions_and_rollback(unid, program):
     assert unid.unictl("rollback", "f", "9").status == 1
 
 
+def test_aliases_are_set_listed_and_removed(unid, program):
+    unid.unictl("deploy", "f", program, "--", "status", "201").ok()
+    unid.unictl("deploy", "f", program, "--", "status", "202").ok()
+    assert unid.unictl("alias", "set", "f", "stable", "1").ok().text == "f:stable is version 1\n"
+    assert "201" in unid.unictl("invoke", "f:stable", "--include").ok().err
+    rows = [line.split() for line in unid.unictl("alias", "ls", "f").ok().text.splitlines()]
+    assert rows == [["ALIAS", "VERSION"], ["live", "2"], ["stable", "1"]]
+    assert unid.unictl("alias", "set", "f", "stable", "2", "--json").ok().json == {"alias": "stable", "version": 2}
+    assert unid.unictl("alias", "rm", "f", "stable").ok().text == "stable\n"
+    assert unid.unictl("alias", "set", "f", "stable", "0").status == 2
+    assert unid.unictl("alias", "set", "f", "stable").status == 2
+    for refused in (["rm", "f", "stable"], ["rm", "f", "live"], ["set", "f", "stable", "9"], ["ls", "g"]):
+        assert unid.unictl("alias", *refused).status == 1, refused
+    unid.unictl("alias", "set", "f", "live", "1").ok()
+    assert "201" in unid.unictl("invoke", "f", "--include").ok().err
+
+
 def deploy_failing(unid, program, behaviour):
     """With a time limit that only what never ends comes to."""
     limit = "300ms" if behaviour == ["spin"] else "30s"

@@ -559,6 +559,13 @@ def test_aliases_and_rollback(shared, name):
     shared.get(f"/api/v1/functions/{name}?qualifier=9").problem(404)
     shared.get(f"/fn/{name}:nope").problem(404)
     shared.get(f"/fn/{name}:9").problem(404)
+    shared.delete(f"{alias}/stable").ok(204)
+    shared.get(f"/fn/{name}:stable").problem(404)
+    assert "stable" in shared.delete(f"{alias}/stable").problem(404)["detail"]
+    assert "moved" in shared.delete(f"{alias}/live").problem(409)["detail"]
+    shared.delete(f"{alias}/{'x' * 70}").problem(404)
+    shared.delete("/api/v1/functions/nobody/aliases/stable").problem(404)
+    assert shared.get(f"/api/v1/functions/{name}/versions").ok().json["items"][-1]["version"] == 1
 
 
 def test_unknown_functions_are_404(shared):

@@ -433,6 +433,14 @@ void function_aliases(struct registry *r, const char *name, function_aliases_cb 
     later(go_aliases, (void (*)(void))cb, arg, strcmp(name, "hello") ? -ENOENT : 0);
 }
 
+void function_remove_alias(struct registry *r, const char *name, const char *alias,
+                           function_done_cb cb, void *arg)
+{
+    bool known = strcmp(name, "hello") == 0 && strcmp(alias, "stable") == 0;
+    (void)r;
+    later(go_done, (void (*)(void))cb, arg, known ? 0 : -ENOENT);
+}
+
 void function_set_alias(struct registry *r, const char *name, const char *alias, uint32_t version,
                         function_done_cb cb, void *arg)
 {
