@@ -94,6 +94,7 @@ void rest_function_remove(struct api_call *call);
 void rest_function_versions(struct api_call *call);
 void rest_alias_list(struct api_call *call);
 void rest_alias_put(struct api_call *call);
+void rest_alias_remove(struct api_call *call);
 void rest_function_rollback(struct api_call *call);
 void rest_invoke(struct api_call *call);
 void rest_invocation_list(struct api_call *call);

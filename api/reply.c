@@ -48,9 +48,9 @@ void reply_program_problem(struct api_call *call, unsigned status, const char *d
 {
     json_t *j = json_pack("{s:s, s:s, s:i, s:o}", "type", "/problems/program-failed", "title",
                           "The program cannot be a function", "status", (int)status, "detail",
-                          reply_text(detail));
+                          un_json_string(detail));
     if (j && log_tail[0]) {
-        json_object_set_new(j, "log_tail", reply_text(log_tail));
+        json_object_set_new(j, "log_tail", un_json_string(log_tail));
     }
     send_json(call, status, "application/problem+json", j);
 }
@@ -61,7 +61,7 @@ void reply_report_problem(struct api_call *call, unsigned status, const char *de
     json_t *found = report ? json_loads(report, 0, NULL) : NULL;
     json_t *j = json_pack("{s:s, s:s, s:i, s:o, s:o*}", "type", "/problems/program-refused", "title",
                           "The program cannot run here", "status", (int)status, "detail",
-                          reply_text(detail), "report", found);
+                          un_json_string(detail), "report", found);
     send_json(call, status, "application/problem+json", j);
 }
 
@@ -122,19 +122,6 @@ json_t *reply_time(uint64_t wall_us)
     return json_string(un_clock_format(wall_us, text));
 }
 
-json_t *reply_text(const char *text)
-{
-    json_t *j = text ? json_string(text) : json_null();
-    if (j) {
-        return j;
-    }
-    un_autofree char *copy = strdup(text);
-    for (char *c = copy; c && *c; c++) {
-        *c = (char)((unsigned char)*c < 0x80 ? *c : '?');
-    }
-    return copy ? json_string(copy) : NULL;
-}
-
 /* --- calls of functions ----------------------------------------------------------------------- */
 
 /* Intel SDM volume 3, table 6-1. */
@@ -176,7 +163,7 @@ static json_t *exit_json(const struct hv_exit *exit)
 {
     json_t *j =
         json_pack("{s:s, s:i, s:o?}", "kind", hv_exit_name(exit->kind), "status", (int)exit->status,
-                  "detail", exit->detail[0] ? reply_text(exit->detail) : NULL);
+                  "detail", exit->detail[0] ? un_json_string(exit->detail) : NULL);
     if (j && !exit->detail[0]) {
         json_object_del(j, "detail");
     }
@@ -233,7 +220,7 @@ json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsig
                           titles[outcome->kind], "status", (int)*ret_status, "instance", instance,
                           "invocation_id", id, "outcome", name);
     if (j && outcome->detail && outcome->detail[0]) {
-        json_object_set_new(j, "detail", reply_text(outcome->detail));
+        json_object_set_new(j, "detail", un_json_string(outcome->detail));
     }
     if (j && outcome->retry_after_s) {
         json_object_set_new(j, "retry_after_s", json_integer(outcome->retry_after_s));
@@ -245,7 +232,7 @@ json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsig
         json_object_set_new(j, "unsupported", reply_missing_calls(outcome->report));
     }
     if (j && outcome->log_tail && outcome->log_tail[0]) {
-        json_object_set_new(j, "log_tail", reply_text(outcome->log_tail));
+        json_object_set_new(j, "log_tail", un_json_string(outcome->log_tail));
     }
     return j;
 }

@@ -33,8 +33,6 @@ void reply_add(json_t **items, json_t *item);
 json_t *reply_page(json_t *items, const char *next);
 /* An RFC 3339 string. */
 json_t *reply_time(uint64_t wall_us);
-/* A string from bytes that may not be UTF-8: what is not is replaced. null for NULL. */
-json_t *reply_text(const char *text);
 
 /* The system calls of a report that are not there: [{"name": "fork", "times": 2}]. NULL when out of
  * memory. */

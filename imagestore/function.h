@@ -170,6 +170,10 @@ void function_aliases(struct registry *r, const char *name, function_aliases_cb 
 void function_set_alias(struct registry *r, const char *name, const char *alias, uint32_t version,
                         function_done_cb cb, void *arg);
 
+/* -ENOENT: the function or the alias; -EBUSY: "live", which can be moved only. */
+void function_remove_alias(struct registry *r, const char *name, const char *alias,
+                           function_done_cb cb, void *arg);
+
 /* A machine of the version has been ready for the first time; what is held against it is forgotten. */
 void function_note_ready(struct registry *r, const char *name, uint32_t version,
                          function_done_cb cb, void *arg);

@@ -485,6 +485,26 @@ void function_set_alias(struct registry *r, const char *name, const char *alias,
     change(r, name, fits ? alias : NULL, version, set_alias_run, cb, arg);
 }
 
+static int remove_alias_run(struct registry_op *op, sqlite3 *db, struct un_error *err)
+{
+    if (!op->valid) {
+        return no_function(err);
+    }
+    if (strcmp(op->word, FUNCTION_LIVE) == 0) {
+        return un_error_set(err, -EBUSY,
+                            "\"" FUNCTION_LIVE "\" is what requests get that name no version: it can be "
+                            "moved to another one, but not removed");
+    }
+    return registry_sql_remove_alias(db, op->name, op->word, err);
+}
+
+void function_remove_alias(struct registry *r, const char *name, const char *alias,
+                           function_done_cb cb, void *arg)
+{
+    bool fits = strnlen(alias, FUNCTION_NAME_SIZE) < FUNCTION_NAME_SIZE;
+    change(r, name, fits ? alias : "", 0, remove_alias_run, cb, arg);
+}
+
 static int remove_run(struct registry_op *op, sqlite3 *db, struct un_error *err)
 {
     return op->valid ? registry_sql_remove(db, op->name, err) : no_function(err);

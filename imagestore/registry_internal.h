@@ -45,6 +45,8 @@ int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *c
                         bool *ret_created, struct un_error *err);
 int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uint32_t version,
                            struct un_error *err);
+int registry_sql_remove_alias(sqlite3 *db, const char *name, const char *alias,
+                              struct un_error *err);
 /* Whether a function (0: one that is new) may attach a volume. -EINVAL there is none of that name, -EBUSY
  * another function's live version attaches it. volume_sql.c */
 int registry_sql_check_volume(sqlite3 *db, const char *name, int64_t function_id,

@@ -418,6 +418,19 @@ int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uin
     return rc;
 }
 
+int registry_sql_remove_alias(sqlite3 *db, const char *name, const char *alias, struct un_error *err)
+{
+    int64_t id;
+    int rc = registry_sql_function_id(db, name, &id, err);
+    rc = rc < 0 ? rc
+                : store_exec(db, err,
+                             "DELETE FROM function_aliases WHERE function_id = ? AND alias = ?",
+                             "it", id, alias);
+    return rc == 0 && sqlite3_changes(db) == 0
+               ? un_error_set(err, -ENOENT, "function %s has no alias %s", name, alias)
+               : rc;
+}
+
 int registry_sql_remove(sqlite3 *db, const char *name, struct un_error *err)
 {
     int64_t id;

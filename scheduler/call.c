@@ -51,6 +51,21 @@ const char *sched_outcome_name(enum sched_outcome_kind k)
     return (unsigned)k <= SCHED_INTERNAL ? outcomes[k].name : "unknown";
 }
 
+bool sched_outcome_known(const char *name)
+{
+    static const char *const queued[] = {"interrupted", "fetch-failed", "put-failed",
+                                         "delivery-failed", "answer-too-large"};
+    bool known = false;
+
+    for (size_t i = 0; i < UN_ARRAY_SIZE(outcomes); i++) {
+        known = known || strcmp(outcomes[i].name, name) == 0;
+    }
+    for (size_t i = 0; i < UN_ARRAY_SIZE(queued); i++) {
+        known = known || strcmp(queued[i], name) == 0;
+    }
+    return known;
+}
+
 unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
     return (unsigned)k <= SCHED_INTERNAL ? outcomes[k].status : 500;

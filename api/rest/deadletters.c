@@ -15,10 +15,10 @@ static json_t *letter_json(const struct deadletter *d)
 {
     return json_pack("{s:s, s:s, s:s?, s:s?, s:o, s:o, s:s, s:I, s:o, s:o, s:I, s:o}", "id",
                      d->id, "function", d->function, "qualifier", d->qualifier, "trigger",
-                     d->trigger, "url", reply_text(d->url), "reason", reply_text(d->reason), "outcome",
+                     d->trigger, "url", un_json_string(d->url), "reason", un_json_string(d->reason), "outcome",
                      d->outcome, "attempts", (json_int_t)d->attempts, "accepted_at",
                      reply_time(d->accepted_at_us), "died_at", reply_time(d->died_at_us), "bytes",
-                     (json_int_t)d->body_len, "content_type", reply_text(d->content_type));
+                     (json_int_t)d->body_len, "content_type", un_json_string(d->content_type));
 }
 
 /* {"name": "value", ...} of "name: value\r\n" lines; of several with one name the last. */
@@ -31,7 +31,7 @@ static json_t *fields_json(const char *fields)
         char *colon = strstr(line, ": ");
         if (colon) {
             *colon = '\0';
-            json_object_set_new(object, line, reply_text(colon + 2));
+            json_object_set_new(object, line, un_json_string(colon + 2));
         }
     }
     return object;

@@ -15,7 +15,7 @@ static json_t *list_json(char *const *args)
 {
     json_t *list = json_array();
     for (; args && *args; args++) {
-        reply_add(&list, reply_text(*args));
+        reply_add(&list, un_json_string(*args));
     }
     return list;
 }
@@ -27,7 +27,7 @@ static json_t *env_json(char *const *env)
     for (; env && *env; env++) {
         const char *eq = strchr(*env, '=');
         un_autofree char *key = eq ? strndup(*env, (size_t)(eq - *env)) : NULL;
-        if (eq && (!key || json_object_set_new(map, key, reply_text(eq + 1)) < 0)) {
+        if (eq && (!key || json_object_set_new(map, key, un_json_string(eq + 1)) < 0)) {
             json_decref(map);
             return NULL;
         }
@@ -50,12 +50,12 @@ static json_t *function_json(const struct api *a, const struct function_version 
         "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
         "reserved_concurrency", (json_int_t)c->reserved_concurrency, "args",
         list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
-        reply_text(c->program), "machine",
+        un_json_string(c->program), "machine",
         c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "publish",
         list_json(c->publish), "ports", door_ports_json(a->door, v->name), "created_at",
         reply_time(v->created_us), "ready_at",
         v->ready_us ? reply_time(v->ready_us) : json_null(), "failure",
-        reply_text(v->failure));
+        un_json_string(v->failure));
 }
 
 static json_t *functions_json(const struct api *a, struct function_version *const *list,
@@ -269,7 +269,10 @@ void rest_function_put(struct api_call *call)
         return;
     }
     int rc = un_json_get_str(j, "image", &image, &err);
-    if (rc == 0 && (!image || !*image || strlen(image) >= ROUTE_PARAM_SIZE)) {
+    if (rc == 0 && !image) {
+        rc = un_error_set(&err, -EINVAL, "image: is missing; give an image's digest or a tag");
+    }
+    if (rc == 0 && (!*image || strlen(image) >= ROUTE_PARAM_SIZE)) {
         rc = un_error_set(&err, -EINVAL, "image: must be an image's digest or a tag");
     }
     un_autofree char *ref = rc == 0 ? strdup(image) : NULL;
@@ -456,6 +459,25 @@ void rest_alias_put(struct api_call *call)
     }
     function_set_alias(call->api->registry, call->match.params[0], call->match.params[1],
                        call->number, on_alias_set, call);
+}
+
+static void on_alias_removed(void *arg, int rc, const struct un_error *err)
+{
+    struct api_call *call = arg;
+    if (rc < 0) {
+        reply_error(call, rc, err);
+    } else {
+        watch_function(call->api, "alias-removed", call->match.params[0], 0, call->match.params[1]);
+        reply_empty(call, 204);
+    }
+}
+
+void rest_alias_remove(struct api_call *call)
+{
+    if (name_ok(call)) {
+        function_remove_alias(call->api->registry, call->match.params[0], call->match.params[1],
+                              on_alias_removed, call);
+    }
 }
 
 /* --- rollback: find the version, move the alias, tell what is live now ------------------------ */

@@ -341,7 +341,7 @@ static json_t *check_json(const char *digest, enum image_kind kind, const char *
 {
     json_t *found = report ? json_loadb(report, report_size, 0, NULL) : NULL;
     return json_pack("{s:s, s:s, s:b, s:o, s:o}", "digest", digest, "kind", image_kind_name(kind),
-                     "runs", error == NULL, "error", reply_text(error),
+                     "runs", error == NULL, "error", un_json_string(error),
                      "report", found ? found : json_null());
 }
 

@@ -164,7 +164,7 @@ static json_t *receipt_json(const struct receipt *r)
         "bytes_out", (json_int_t)r->bytes_out, "cpu_us", (json_int_t)r->usage.cpu_us,
         "peak_rss_kib", (json_int_t)r->usage.peak_rss_kib, "exits", (json_int_t)r->usage.exits,
         "exit_reason", r->exit_reason, "status", (json_int_t)r->status, "attempt",
-        (json_int_t)r->attempt, "outcome", r->outcome, "error", reply_text(r->error), "calls",
+        (json_int_t)r->attempt, "outcome", r->outcome, "error", un_json_string(r->error), "calls",
         (json_int_t)r->usage.report.calls, "unsupported", reply_missing_calls(&r->usage.report),
         "egress", egress_json(&r->egress));
     if (!j || !rest || json_object_update(j, rest) < 0) {
@@ -227,8 +227,9 @@ void rest_invocation_list(struct api_call *call)
         return;
     }
     bool number = o > 0 && outcome[0] >= '1' && outcome[0] <= '9';
-    if (number && (strlen(outcome) != 3 || strspn(outcome, "0123456789") != 3)) {
-        reply_problem(call, 400, "status: must be ok, failed, an outcome, or a code of three digits");
+    bool code = number && strlen(outcome) == 3 && strspn(outcome, "0123456789") == 3;
+    if (o > 0 && *outcome && !code && !sched_outcome_known(outcome)) {
+        reply_problem(call, 400, "status: must be ok, failed, an outcome as receipts have it, or a code of three digits");
         return;
     }
     if (f < 0 || t < 0 || o < 0 || (*cursor && !read_cursor(cursor, &before_attempt))) {

@@ -29,7 +29,7 @@ static json_t *line_json(const struct log_line *line)
 {
     const char *id = line->invocation_id[0] ? line->invocation_id : NULL;
     return json_pack("{s:o, s:s?, s:o}", "at", reply_time(line->at_us), "invocation_id", id, "text",
-                     reply_text(line->text));
+                     un_json_string(line->text));
 }
 
 /* One line of NDJSON; NULL when out of memory. */

@@ -41,10 +41,23 @@ void rest_openapi(struct api_call *call)
                       (size_t)(api_openapi_yaml_end - api_openapi_yaml));
 }
 
+static void add_room(const struct api *a, json_t *findings)
+{
+    struct un_error err = UN_ERROR_INIT;
+    bool room = !a->store || store_check_room(a->store, 0, &err) == 0;
+    json_array_append_new(
+        findings, json_pack("{s:s, s:s, s:s, s:s}", "check", "disk", "status", room ? "ok" : "fail",
+                            "detail", room ? "the database's disk has room" : err.text, "fix",
+                            room ? "" : "make room on the disk of the state directory"));
+}
+
 static void on_report(void *arg, const json_t *report)
 {
     struct api_call *call = arg;
     json_t *copy = report ? json_deep_copy(report) : NULL;
+    if (copy) {
+        add_room(call->api, json_object_get(copy, "findings"));
+    }
     if (copy && call->api->door) {
         door_add_findings(call->api->door, json_object_get(copy, "findings"));
     }

@@ -91,7 +91,9 @@ void rest_trigger_get(struct api_call *call)
         if (t) {
             reply_json(call, 200, full_json(call->api, t));
         } else {
-            reply_problem(call, 404, "no such trigger");
+            struct un_error err = UN_ERROR_INIT;
+            int rc = un_error_set(&err, -ENOENT, "no trigger %s", call->match.params[0]);
+            reply_error(call, rc, &err);
         }
     }
 }

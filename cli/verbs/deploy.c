@@ -160,6 +160,16 @@ static int read_egress(const struct cli_call *call, json_t *config)
 
 static int read_publish(const struct cli_call *call, json_t *config)
 {
+    size_t at = 0;
+    for (const char *text; (text = args_next(&call->args, "publish", &at)) != NULL;) {
+        size_t digits = strspn(text, "0123456789");
+        if (digits && text[digits] == ':') {
+            return cli_usage(call,
+                             "--publish: '%s': it takes [ADDR:]PORT, of unid's side only: --publish %.*s; "
+                             "which port the machine serves is said with --port %s",
+                             text, (int)digits, text, text + digits + 1);
+        }
+    }
     return read_list(call, "publish", "[ADDR:]PORT", config);
 }
 
@@ -341,6 +351,9 @@ int deploy_find_image(const struct cli_call *call, const char *what, json_t *con
                       struct gathered *g)
 {
     const char *program = args_get(&call->args, "program");
+    if (!*what) {
+        return cli_usage(call, "the program or image is empty: give a file, or an image's digest or tag");
+    }
     bool named = !args_has(&call->args, "rootfs") && !args_has(&call->args, "with") &&
                  (push_is_digest(what) || access(what, F_OK) < 0);
     if (!named && !json_object_get(config, "machine") && gather_wanted(call, what)) {

@@ -1,4 +1,4 @@
-/* functions.c - unictl ls, describe, rm, versions, rollback. */
+/* functions.c - unictl ls, describe, rm, versions, rollback, alias set, ls, rm. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -63,19 +63,25 @@ int verb_rm(struct cli_call *call)
     return api_remove_each(call, function_path);
 }
 
+/* The body that names a version, out of an operand; an exit status. */
+static int version_body(const struct cli_call *call, const char *text, json_t **ret)
+{
+    uint64_t version = 0;
+    struct un_error err = UN_ERROR_INIT;
+    if (args_count(text, 1, VERSION_MAX, &version, &err) < 0) {
+        return cli_usage(call, "VERSION: %s", err.text);
+    }
+    *ret = json_pack("{s:I}", "version", (json_int_t)version);
+    return *ret ? CLI_DONE : cli_fail(CLI_REFUSED, "out of memory");
+}
+
 int verb_rollback(struct cli_call *call)
 {
     un_autofree char *path = NULL;
     un_autojson json_t *body = NULL, *function = NULL;
     int status = api_function_path(call, call->args.operands[0], "/rollback", &path);
     if (status == CLI_DONE && call->args.operand_count > 1) {
-        uint64_t version = 0;
-        struct un_error err = UN_ERROR_INIT;
-        if (args_count(call->args.operands[1], 1, VERSION_MAX, &version, &err) < 0) {
-            return cli_usage(call, "VERSION: %s", err.text);
-        }
-        body = json_pack("{s:I}", "version", (json_int_t)version);
-        status = body ? CLI_DONE : cli_fail(CLI_REFUSED, "out of memory");
+        status = version_body(call, call->args.operands[1], &body);
     }
     status = status == CLI_DONE ? api_call(call, "POST", path, body, &function) : status;
     if (status != CLI_DONE || call->json) {
@@ -84,6 +90,66 @@ int verb_rollback(struct cli_call *call)
     un_autobuf struct un_buf out = {0};
     int rc = un_buf_printf(&out, "%s version %" PRIu64 " is live\n", api_str(function, "name"),
                            api_uint(function, "version"));
+    return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
+}
+
+/* --- aliases ---------------------------------------------------------------------------------- */
+
+static int alias_path(const struct cli_call *call, char **ret)
+{
+    un_autofree char *rest = api_path("/aliases/%s", call->args.operands[1]);
+    return rest ? api_function_path(call, call->args.operands[0], rest, ret)
+                : cli_fail(CLI_REFUSED, "out of memory");
+}
+
+int verb_alias_set(struct cli_call *call)
+{
+    un_autofree char *path = NULL;
+    un_autojson json_t *body = NULL, *alias = NULL;
+    int status = version_body(call, call->args.operands[2], &body);
+    status = status == CLI_DONE ? alias_path(call, &path) : status;
+    status = status == CLI_DONE ? api_call(call, "PUT", path, body, &alias) : status;
+    if (status != CLI_DONE || call->json) {
+        return status != CLI_DONE ? status : cli_print_json(alias);
+    }
+    un_autobuf struct un_buf out = {0};
+    int rc = un_buf_printf(&out, "%s:%s is version %" PRIu64 "\n", call->args.operands[0],
+                           api_str(alias, "alias"), api_uint(alias, "version"));
+    return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
+}
+
+static const char *const alias_heads[] = {"ALIAS", ">VERSION", NULL};
+
+static void fill_alias(const json_t *alias, struct show_row *row)
+{
+    row->cell[0] = api_str(alias, "alias");
+    row->cell[1] = show_number(alias, "version", row->text[1]);
+}
+
+int verb_alias_ls(struct cli_call *call)
+{
+    un_autofree char *path = NULL;
+    un_autojson json_t *list = NULL;
+    int status = api_function_path(call, call->args.operands[0], "/aliases", &path);
+    status = status == CLI_DONE ? api_call(call, "GET", path, NULL, &list) : status;
+    return status != CLI_DONE ? status : show_list(call, list, alias_heads, fill_alias);
+}
+
+int verb_alias_rm(struct cli_call *call)
+{
+    un_autofree char *path = NULL;
+    un_autojson json_t *nothing = NULL;
+    un_autobuf struct un_buf out = {0};
+    int status = alias_path(call, &path);
+    status = status == CLI_DONE ? api_call(call, "DELETE", path, NULL, &nothing) : status;
+    if (status != CLI_DONE) {
+        return status;
+    }
+    if (call->json) {
+        un_autojson json_t *gone = json_pack("{s:[s]}", "removed", call->args.operands[1]);
+        return cli_print_json(gone);
+    }
+    int rc = un_buf_printf(&out, "%s\n", call->args.operands[1]);
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 

@@ -62,9 +62,12 @@ void async_event_lane(const struct async_event *e, char ret[ASYNC_LANE_SIZE])
 
 /* --- from a spec ------------------------------------------------------------------------------ */
 
+/* With a host at least. */
 static bool is_url(const char *text)
 {
-    return strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0;
+    size_t scheme = strncmp(text, "http://", 7) == 0 ? 7 : strncmp(text, "https://", 8) == 0 ? 8 : 0;
+
+    return scheme && strcspn(text + scheme, ":/?#") > 0;
 }
 
 static bool printable(const char *text)
@@ -112,7 +115,7 @@ static int check_destination(const char *name, const char *to, struct un_error *
     return un_error_set(
         err, -EINVAL,
         "%s: must be a function's name, also with \":\" and an alias or version, or "
-        "a URL that starts with http:// or https://",
+        "a URL like http://HOST/ or https://HOST/",
         name);
 }
 

@@ -138,6 +138,7 @@ def test_bad_triggers_are_refused_with_a_reason(shared):
         ({"type": "s3"}, "functions"),
         ({"type": "s3", "function": "f", "nonsense": 1}, "nonsense"),
         ({"type": "s3", "function": "f", "token": "short"}, "token"),
+        ({"type": "s3", "function": "f", "on_success": "http://"}, "on_success"),
         ({"type": "cron", "function": "f", "schedule": "61 * * * *"}, "minute"),
         ({"type": "cron", "function": "f", "schedule": "* * * * *", "timezone": "Mars/X"}, "Mars"),
     ):

@@ -181,6 +181,7 @@ def test_retry_options_are_checked(shared, name):
         shared.post(ASYNC.format(name) + "&" + wrong).problem(400)
     shared.post(ASYNC.format(name) + "&on_success=ftp://x/").problem(400)
     shared.post(ASYNC.format(name) + "&on_failure=No%20Name").problem(400)
+    shared.post(ASYNC.format(name) + "&on_success=http:///x").problem(400)
 
 
 def test_delayed_work_waits(shared, name):

@@ -50,7 +50,8 @@ void end_soon(struct hv_machine *m); /* when the loop runs */
 void open_out(struct hv_machine *m);
 
 struct world {
-    struct un_loop *loop;
+    struct un_loop *loop; /* virtual */
+    int echo;             /* see run_for */
     struct hv_driver machines;
     struct hv_driver *drv;
     struct hv_machine_config config;
@@ -81,7 +82,7 @@ int open_world(void **state);
 int open_world_with_shells(void **state); /* kept for an hour */
 int close_world(void **state);
 
-/* Lets the loop run for a while. */
+/* Lets the world's time, which stands still otherwise, go on for a while. */
 void run_for(struct world *w, unsigned ms);
 struct service_stats stats_of(struct world *w);
 const struct hv_service_ops *services(struct world *w);

@@ -334,6 +334,12 @@ static int set_alias(struct registry_ground *rg, const char *name, const char *a
     return answer_wait(&rg->ig);
 }
 
+static int remove_alias(struct registry_ground *rg, const char *name, const char *alias)
+{
+    function_remove_alias(rg->r, name, alias, on_done, &rg->ig.a);
+    return answer_wait(&rg->ig);
+}
+
 static int remove_function(struct registry_ground *rg, const char *name)
 {
     function_remove(rg->r, name, on_done, &rg->ig.a);
@@ -415,6 +421,21 @@ static void a_version_stored_without_the_later_keys_has_their_defaults(void **st
     assert_int_equal(deploy(rg, "web", rg->sdk, ",\"isolation\":\"reset\""), 0);
     assert_int_equal(rg->v->version, 2);
     assert_int_equal(rg->v->config.isolation, FUNCTION_RESET);
+}
+
+static void an_alias_is_removed_but_for_live(void **state)
+{
+    struct registry_ground *rg = *state;
+    deploy(rg, "web", rg->sdk, "");
+    set_alias(rg, "web", "old", 1);
+    assert_int_equal(resolve(rg, "web", "old"), 0);
+    assert_int_equal(remove_alias(rg, "web", "old"), 0);
+    assert_null(function_peek(rg->r, "web", "old"));
+    assert_int_equal(resolve(rg, "web", "old"), -ENOENT);
+    assert_int_equal(remove_alias(rg, "web", "old"), -ENOENT);
+    assert_int_equal(remove_alias(rg, "none", "old"), -ENOENT);
+    assert_int_equal(remove_alias(rg, "web", "live"), -EBUSY);
+    assert_int_equal(resolve(rg, "web", NULL), 0);
 }
 
 static void count_change(void *arg, const char *name, struct function_version *live)
@@ -808,6 +829,7 @@ int main(void)
         TEST(a_deploy_makes_a_version_and_moves_live),
         TEST(the_same_configuration_makes_no_version),
         TEST(a_version_stored_without_the_later_keys_has_their_defaults),
+        TEST(an_alias_is_removed_but_for_live),
         TEST(listeners_hear_of_changes_until_they_leave),
         TEST(listeners_are_told_what_is_live_before_the_caller_is_answered),
         TEST(egress_rules_are_kept_in_one_form),
