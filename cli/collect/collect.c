@@ -431,7 +431,16 @@ struct search {
     struct library_paths paths;
     char *program_rpath;
     bool configured; /* some library is found by the cache only */
+    bool glibc, unwinds;
 };
+
+/* What glibc loads when a thread ends by pthread_exit(3) or pthread_cancel(3), and which no table names. */
+#define UNWINDER "libgcc_s.so.1"
+
+static bool has_string(const struct library_file *f, const char *text)
+{
+    return memmem(f->data, f->size, text, strlen(text) + 1) != NULL;
+}
 
 static int add_needed(struct collect *c, struct search *s, const struct collect_entry *e,
                       const struct un_elf_dynamic *d, const char *name, struct un_error *err)
@@ -474,6 +483,10 @@ static int add_of_file(struct collect *c, struct search *s, const struct collect
         if (interpreter) {
             rc = add_path(c, interpreter, "interpreter", real, &st, err);
         }
+        const char *slash = strrchr(path, '/');
+        bool libc = slash && strcmp(slash, "/libc.so.6") == 0;
+        s->glibc |= libc;
+        s->unwinds |= !libc && (has_string(&f, "pthread_exit") || has_string(&f, "pthread_cancel"));
         for (size_t i = 0; rc == 0 && i < d->needed_count; i++) {
             rc = add_needed(c, s, e, d, d->needed[i], err);
         }
@@ -504,6 +517,21 @@ static int search_init(struct collect *c, struct search *s, struct un_error *err
     return rc;
 }
 
+static int add_unwinder(struct collect *c, struct search *s, struct un_error *err)
+{
+    char path[PATH_MAX], real[PATH_MAX];
+    struct stat st;
+    bool configured = false;
+    const struct un_elf_dynamic none = {0};
+    s->unwinds = false;
+    if (!library_find(&s->paths, c->runs ? c->runs : "", &none, NULL, UNWINDER, path,
+                      &configured)) {
+        return 0; /* of a C library that does without */
+    }
+    s->configured |= configured;
+    return add_path(c, path, "loaded when a thread ends", real, &st, err);
+}
+
 int collect_libraries(struct collect *c, struct un_error *err)
 {
     char real[PATH_MAX];
@@ -513,6 +541,9 @@ int collect_libraries(struct collect *c, struct un_error *err)
     for (size_t i = 0; rc == 0 && i < c->count; i++) { /* the list grows on the way */
         if (S_ISREG(c->entries[i]->mode)) {
             rc = add_of_file(c, &s, c->entries[i], err);
+        }
+        if (rc == 0 && i + 1 == c->count && s.glibc && s.unwinds) {
+            rc = add_unwinder(c, &s, err);
         }
     }
     if (rc == 0 && s.configured) {
