@@ -114,7 +114,9 @@ def test_a_second_service_is_made_of_a_shell(daemon):
     assert metric(daemon, "_used_total") == 1
     machine = [i for i in instances(daemon) if i["function"] == "second" and i["state"] == "ready"]
     assert [m["pid"] for m in machine] == [shell["pid"]]
-    lines = daemon.get("/api/v1/functions/second/logs", unix=True).ok(200).json["items"]
+    lines = harness.wait_for(
+        lambda: daemon.get("/api/v1/functions/second/logs", unix=True).ok(200).json["items"], "its first words"
+    )
     assert lines[0]["text"] == "netkernel: started"  # nothing of the shell's own
     until(lambda: len(shells(daemon)) == 1)
 

@@ -88,7 +88,7 @@ class Bucket:
         self.store.aws("s3", "cp", "--recursive", f"s3://{self.name}/{prefix}", str(directory))
         return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
-    def ran(self, count, seconds=30):
+    def ran(self, count, seconds=120):
         """Waits until so many events of the trigger are done."""
 
         def there():
@@ -160,7 +160,7 @@ def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, 
     bucket.upload("in/", {n: pictures[n] for n in names[6:]}, tmp_path)
     unid.kill()
     unid.start()
-    bucket.ran(len(pictures), 60)
+    bucket.ran(len(pictures))
     assert bucket.download("out/", tmp_path) == {n: made_of(d) for n, d in pictures.items()}
     assert unid.get("/api/v1/deadletters").ok().json["items"] == []
 
@@ -188,7 +188,7 @@ def test_what_is_uploaded_while_unid_is_away_comes_later(make_unid, store, tmp_p
     pictures = {f"{i}.jpg": jpeg(200 + i) for i in range(3)}
     bucket.upload("in/", pictures, tmp_path)
     unid.start()
-    bucket.ran(len(pictures), 90)  # the gateway looks at what is left every half a minute
+    bucket.ran(len(pictures))  # the gateway looks at what is left every half a minute
     assert bucket.download("out/", tmp_path) == {n: made_of(d) for n, d in pictures.items()}
 
 
@@ -258,7 +258,7 @@ def test_thumbnails_come_back_from_real_machines(make_unid, store, tmp_path):
     unid.start()
     store.start_gateway()
     bucket.upload("in/", {n: pictures[n] for n in NAMES[3:]}, tmp_path)
-    bucket.ran(len(pictures), 60)
+    bucket.ran(len(pictures))
 
     def small(data):
         return subprocess.run([program, "32"], input=data, capture_output=True, check=True).stdout
