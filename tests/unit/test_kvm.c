@@ -516,7 +516,7 @@ static void kill_monitor(struct contract_vm *v)
     int pid = hv_kvm_driver.vm_pid(v->vm), fd = (int)syscall(SYS_pidfd_open, pid, 0);
     assert_true(fd >= 0);
     assert_int_equal(kill(pid, SIGKILL), 0);
-    assert_int_equal(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 5000), 1);
+    assert_int_equal(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 60000), 1);
     close(fd);
 }
 
@@ -611,7 +611,7 @@ static void nothing_outlives_unid(void **state)
     assert_int_equal(waitpid(child, NULL, 0), child);
     for (int i = 0; i < 3; i++) {
         struct pollfd p = {.fd = fds[i], .events = POLLIN};
-        assert_int_equal(poll(&p, 1, 5000), 1);
+        assert_int_equal(poll(&p, 1, 60000), 1);
         close(fds[i]);
     }
     close(out[0]);
