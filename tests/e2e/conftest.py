@@ -2,11 +2,17 @@
 whole file, for tests that only add functions under names of their own."""
 
 import itertools
+import os
 import signal
+import tempfile
 
 import pytest
 
 import harness
+
+# pytest's folders are deep, and a socket's path has at most 107 bytes (unix(7)).
+if len(tempfile.gettempdir()) > 24:
+    os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 
 TEST_S = 300  # a machine may be slow; no test waits for ever
 
