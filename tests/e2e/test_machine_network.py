@@ -338,6 +338,7 @@ def dnsmasq_of(daemon):
 
 def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
     # The namespace must outlive the daemon, so it is another's.
+    netns.need_namespace()
     keeper = netns.sleep_in(own_namespace())
     directory = tmp_path_factory.mktemp("unid")
     flags = ["--set", "machines.network=tap"]
