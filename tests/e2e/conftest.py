@@ -29,7 +29,10 @@ def pytest_collection_modifyitems(items):
         missing = f"there is no {harness.UNID}"
     elif not harness.UNICTL.exists():
         missing = f"there is no {harness.UNICTL}"
+    without_kvm = not os.access("/dev/kvm", os.R_OK | os.W_OK)
     for item in items:
+        if without_kvm and item.get_closest_marker("kvm"):
+            item.add_marker(pytest.mark.skip(reason="/dev/kvm cannot be opened"))
         if missing and "needs_no_daemon" not in item.fixturenames:
             item.add_marker(pytest.mark.skip(reason=missing))
 

@@ -172,7 +172,7 @@ static void a_monitor_whose_guest_goes_on_running_is_made_nice(void **state)
     id_t pid = (id_t)hv_kvm_driver.vm_pid(v.vm);
     assert_int_equal(getpriority(PRIO_PROCESS, pid), before);
     assert_int_equal(run_start(&v, (struct run){.function = "spin"}, &err), 0);
-    for (int i = 0; i < 1000 && getpriority(PRIO_PROCESS, pid) != nice; i++) {
+    for (int i = 0; i < 12000 && getpriority(PRIO_PROCESS, pid) != nice; i++) {
         contract_wait(&contract, &never, 5);
     }
     assert_int_equal(getpriority(PRIO_PROCESS, pid), nice);
