@@ -338,7 +338,7 @@ def dnsmasq_of(daemon):
 
 def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
     # The namespace must outlive the daemon, so it is another's.
-    netns.need_namespace()
+    netns.need_taps()
     keeper = netns.sleep_in(own_namespace())
     directory = tmp_path_factory.mktemp("unid")
     flags = ["--set", "machines.network=tap"]
@@ -382,6 +382,7 @@ def test_without_dnsmasq_addresses_of_the_command_line_do(tmp_path):
     hidden += ['ip link set lo up && mount --bind /dev/null /usr/sbin/dnsmasq && exec "$@"', "sh"]
     if subprocess.run([*hidden, "true"], capture_output=True).returncode != 0:
         pytest.skip("no mount namespace can be made here")
+    netns.need_taps()
     flags = ["--set", "machines.network=tap"]
     daemon = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=hidden).start()
     try:
