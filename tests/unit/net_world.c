@@ -265,10 +265,10 @@ void send_frame(int fd, struct frame f)
     assert_int_equal(write(fd, f.data, f.len), (ssize_t)f.len);
 }
 
-bool comes(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
+static bool comes_within(int ms, int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    while (poll(&p, 1, 300) > 0) {
+    while (poll(&p, 1, ms) > 0) {
         struct frame f;
         ssize_t n = read(fd, f.data, sizeof(f.data));
         if (n > (ssize_t)at && f.data[12] == type >> 8 && f.data[13] == (type & 255) &&
@@ -283,15 +283,28 @@ bool comes(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
     return false;
 }
 
+bool comes(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
+{
+    return comes_within(30000, fd, type, at, value, ret);
+}
+
+bool comes_at_once(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
+{
+    return comes_within(300, fd, type, at, value, ret);
+}
+
 void gateway_mac(int fd, const struct net_link *l, char ret[NET_MAC_SIZE])
 {
     struct frame f;
     /* A new port begins to forward some moments after its carrier came. */
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 100; i++) {
         send_frame(fd, arp_request(l->mac, l->ip, l->gateway));
-        if (comes(fd, ETH_P_ARP, 21, 2, &f)) {
+        if (comes_at_once(fd, ETH_P_ARP, 21, 2, &f)) {
             snprintf(ret, NET_MAC_SIZE, "%02x:%02x:%02x:%02x:%02x:%02x", f.data[6], f.data[7],
                      f.data[8], f.data[9], f.data[10], f.data[11]);
+            /* Late answers to the questions before are no answers to what is asked next. */
+            send_frame(fd, echo_request(ret, l, l->gateway));
+            assert_true(comes(fd, ETH_P_IP, 34, 0, NULL));
             return;
         }
     }

@@ -61,8 +61,11 @@ struct frame tcp_at(const char *to_mac, const struct net_link *from, const char 
 struct frame tcp(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags);
 struct frame echo_request(const char *to_mac, const struct net_link *from, const char *to);
 void send_frame(int fd, struct frame f);
-/* Whether a frame comes that has `value` at `at` and the EtherType; others are passed over. */
+/* Whether a frame comes that has `value` at `at` and the EtherType, however busy the machine is; others are passed
+ * over. */
 bool comes(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret);
+/* The same, of one that comes at once or not at all. */
+bool comes_at_once(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret);
 /* Asks by ARP until it is answered. */
 void gateway_mac(int fd, const struct net_link *l, char ret[NET_MAC_SIZE]);
 

@@ -69,10 +69,10 @@ static void test_guests_of_two_segments_reach_the_gateway_and_not_each_other(voi
         send_frame(fds[i], echo_request(other->mac, self, other->ip));
         send_frame(fds[i], echo_request(gw, self, other->ip));
         send_frame(fds[i], tcp(gw, self, other->ip, 0x10));
-        assert_false(
-            comes(fds[1 - i], ETH_P_IP, 29, (uint8_t)atoi(strrchr(self->ip, '.') + 1), NULL));
+        assert_false(comes_at_once(fds[1 - i], ETH_P_IP, 29,
+                                   (uint8_t)atoi(strrchr(self->ip, '.') + 1), NULL));
         send_frame(fds[i], arp_request(self->mac, self->ip, other->ip));
-        assert_false(comes(fds[1 - i], ETH_P_ARP, 21, 1, NULL));
+        assert_false(comes_at_once(fds[1 - i], ETH_P_ARP, 21, 1, NULL));
     }
     close(fds[0]);
     close(fds[1]);
@@ -193,7 +193,7 @@ static void ask(struct world *w, int fd, struct frame question, uint8_t port, si
         struct frame f;
         send_frame(fd, question);
         world_run(w, 20000);
-        while (comes(fd, ETH_P_IP, 23, IPPROTO_UDP, &f)) {
+        while (comes_at_once(fd, ETH_P_IP, 23, IPPROTO_UDP, &f)) {
             size_t from = at ? at : f.len - 4;
             if (f.len >= 46 && from + 4 <= f.len && f.data[35] == port &&
                 memcmp(f.data + from, bytes, 4) == 0) {
