@@ -44,13 +44,17 @@ void reply_problem(struct api_call *call, unsigned status, const char *detail)
 }
 
 void reply_program_problem(struct api_call *call, unsigned status, const char *detail,
-                           const char *log_tail)
+                           const char *log_tail, const struct unid_report *counted)
 {
     json_t *j = json_pack("{s:s, s:s, s:i, s:o}", "type", "/problems/program-failed", "title",
                           "The program cannot be a function", "status", (int)status, "detail",
                           reply_text(detail));
     if (j && log_tail[0]) {
         json_object_set_new(j, "log_tail", reply_text(log_tail));
+    }
+    if (j && counted) {
+        json_object_set_new(j, "unsupported", reply_missing_calls(counted));
+        json_object_set_new(j, "calls_made", reply_calls_made(counted));
     }
     send_json(call, status, "application/problem+json", j);
 }
@@ -201,17 +205,34 @@ static const char *const titles[] = {
     [SCHED_INTERNAL] = "unid failed",
 };
 
+static void add_call(json_t *list, uint32_t number, uint32_t times)
+{
+    char unknown[32];
+    const char *name = un_syscall_name(number);
+    snprintf(unknown, sizeof(unknown), "syscall_%u", number);
+    json_array_append_new(
+        list, json_pack("{s:s, s:I}", "name", name ? name : unknown, "times", (json_int_t)times));
+}
+
 json_t *reply_missing_calls(const struct unid_report *report)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < report->unsupported_count && i < UNID_REPORT_CALLS; i++) {
-        char number[32];
-        const char *name = un_syscall_name(report->unsupported[i].number);
-        snprintf(number, sizeof(number), "syscall_%u", report->unsupported[i].number);
-        json_array_append_new(list, json_pack("{s:s, s:I}", "name", name ? name : number, "times",
-                                              (json_int_t)report->unsupported[i].times));
+        add_call(list, report->unsupported[i].number, report->unsupported[i].times);
     }
     return list;
+}
+
+json_t *reply_calls_made(const struct unid_report *report)
+{
+    json_t *list = NULL;
+    for (uint32_t i = 0; i < UNID_REPORT_NUMBERS; i++) {
+        if (report->made[i] > 0) {
+            list = list ? list : json_array();
+            add_call(list, i, report->made[i]);
+        }
+    }
+    return list ? list : json_null();
 }
 
 json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsigned *ret_status)
