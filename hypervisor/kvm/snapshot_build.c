@@ -226,7 +226,10 @@ static void on_saved(void *arg, const uint8_t *state)
 static void on_log(void *arg, const void *data, size_t len)
 {
     struct build *b = arg;
-    size_t room = LIMIT_LOG_BYTES - (b->log.len < LIMIT_LOG_BYTES ? b->log.len : LIMIT_LOG_BYTES);
+    if (b->log.len + len > LIMIT_LOG_BYTES) { /* its end tells why the program failed */
+        un_buf_consume(&b->log, b->log.len < len ? b->log.len : b->log.len / 2);
+    }
+    size_t room = LIMIT_LOG_BYTES - b->log.len;
     (void)un_buf_append(&b->log, data, len < room ? len : room);
 }
 
