@@ -133,34 +133,6 @@ json_t *reply_text(const char *text)
 
 /* --- calls of functions ----------------------------------------------------------------------- */
 
-/* Intel SDM volume 3, table 6-1. */
-static const char *fault_name(uint32_t vector)
-{
-    static const char *const names[] = {"divide error",
-                                        "debug exception",
-                                        "non-maskable interrupt",
-                                        "breakpoint",
-                                        "overflow",
-                                        "bound range exceeded",
-                                        "invalid opcode",
-                                        "device not available",
-                                        "double fault",
-                                        "coprocessor segment overrun",
-                                        "invalid task state segment",
-                                        "segment not present",
-                                        "stack fault",
-                                        "general protection",
-                                        "page fault",
-                                        "reserved",
-                                        "x87 floating-point error",
-                                        "alignment check",
-                                        "machine check",
-                                        "SIMD floating-point error",
-                                        "virtualization exception",
-                                        "control protection exception"};
-    return vector < UN_ARRAY_SIZE(names) ? names[vector] : "fault";
-}
-
 static json_t *hex(uint64_t value)
 {
     char text[24];
@@ -181,7 +153,7 @@ static json_t *exit_json(const struct hv_exit *exit)
         json_t *vector = known ? json_integer(exit->fault_vector) : json_null();
         json_t *fault =
             json_pack("{s:o, s:s, s:I, s:o, s:o}", "vector", vector, "name",
-                      fault_name(exit->fault_vector), "error_code", (json_int_t)exit->fault_error,
+                      un_fault_name(exit->fault_vector), "error_code", (json_int_t)exit->fault_error,
                       "rip", hex(exit->fault_rip), "address", hex(exit->fault_addr));
         json_object_set_new(j, "fault", fault);
     }

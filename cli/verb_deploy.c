@@ -2,6 +2,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/api.h"
@@ -358,6 +359,11 @@ int deploy_find_image(const struct cli_call *call, const char *what, json_t *con
         int status = push_file(call, what, NULL, &image);
         return status != CLI_DONE ? status
                                   : set_new(config, "image", json_string(api_str(image, "digest")));
+    }
+    int why = errno; /* of access() */
+    struct stat st;
+    if (lstat(what, &st) == 0) {
+        return cli_fail(CLI_REFUSED, "%s: a link that leads nowhere: %s", what, strerror(why));
     }
     if (*what == '/' || *what == '.') {
         return cli_fail(CLI_REFUSED, "there is no file %s", what);

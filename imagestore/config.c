@@ -604,7 +604,8 @@ int function_settle_image(struct function_config *c, const struct image_mapping 
     return program && program[0]
                ? 0
                : un_error_set(err, -EINVAL,
-                              "program: is missing; the root file system does not say what runs");
+                              "program: is missing; the root file system does not say what runs "
+                              "(unictl deploy: --program PATH, or --rootfs TAR and the path)");
 }
 
 /* --- the snapshot's key ----------------------------------------------------------------------- */

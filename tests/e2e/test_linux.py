@@ -144,6 +144,21 @@ def test_memory_follows_the_program(real, programs):
     assert refused.status == 1 and "at least" in refused.err
 
 
+def test_too_little_memory_is_told_with_what_to_do(real, programs, tmp_path):
+    source = tmp_path / "fill.c"
+    source.write_text("""#include <fcntl.h>
+#include <unistd.h>
+int main(void) {
+    static char block[65536];
+    int fd = open("/tmp/x", O_CREAT | O_WRONLY, 0600);
+    while (write(fd, block, sizeof block) > 0) {}
+    return 4;
+}""")
+    subprocess.run(["gcc", "-static", "-o", tmp_path / "fill", source], check=True)
+    refused = real.unictl("deploy", "fill", tmp_path / "fill", "--memory", "32M")
+    assert refused.status == 1 and refused.err.count("deploy with more --memory") == 1
+
+
 def test_python_of_this_machine(real):
     python = shutil.which("python3", path="/usr/bin")
     library = run_here([python, "-c", "import os; print(os.path.dirname(os.__file__))"]).decode().strip()

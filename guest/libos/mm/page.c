@@ -125,7 +125,8 @@ int pages_map(uint64_t from, uint64_t to, const struct page_want *want)
     }
     uint64_t need = m.frames > most ? 0 : m.frames;
     if (frames_free() < need + tables && (!mm_reclaim() || frames_free() < need + tables)) {
-        klog("memory is used up: %lu KiB are wanted, %lu KiB of %lu KiB are free", need * 4,
+        klog("memory is used up: %lu KiB are wanted, %lu KiB of %lu KiB are free; deploy with more --memory",
+             need * 4,
              frames_free() * 4, frames_total() * 4);
         return -ENOMEM;
     }
