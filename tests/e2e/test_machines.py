@@ -198,6 +198,15 @@ def test_kernels_of_linux_64_bit_protocol_are_started(daemon, made, flavor):
     daemon.delete("/api/v1/functions/fc", unix=True)
 
 
+def test_a_kernel_made_for_firecracker_ends_as_there(daemon):
+    image = push(daemon, (BUILD / "tests/guests/linux64.elf").read_bytes())
+    machine = {"append": "off --", "port": 8080}
+    body = {"image": image, "memory_mib": 64, "timeout_ms": WAKE_S * 1000, "machine": machine}
+    daemon.put("/api/v1/functions/off", body, unix=True).ok(200, 201)
+    assert "it reset itself" in get(daemon, "off/").problem(502)["detail"]
+    daemon.delete("/api/v1/functions/off", unix=True)
+
+
 def test_what_makes_no_sense_is_refused(daemon):
     digest = push(daemon, KERNEL.read_bytes())
     for machine, status, word in [
