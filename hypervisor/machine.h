@@ -51,7 +51,7 @@ enum hv_machine_net {
 /* What is known of the guest's TCP on the user network, where QEMU takes connections before the guest
  * does. */
 enum hv_machine_heard {
-    HV_HEARD_UNKNOWN, /* it cannot be told */
+    HV_HEARD_UNKNOWN, /* it cannot be told, this time */
     HV_HEARD_NOTHING, /* the guest's driver has not set its card up */
     HV_HEARD_CARD,    /* it has; no connection to guest_port stands */
     HV_HEARD_LISTENS  /* the guest has answered a connection to guest_port, which stands */
@@ -97,7 +97,7 @@ struct hv_machine; /* its first member is struct hv_machine_base */
 
 struct hv_machine_ops {
     /* Gives the machine (free). -EINVAL what cannot be put together. What goes wrong later comes by
-     * on_made; there too, -ENOTSUP: this host has no shells. */
+     * on_made; there too, -ENOTSUP: this host has no shells; -EADDRINUSE: somebody has taken host_port. */
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
     void (*start)(struct hv_machine *m); /* after on_made(0); once. Not of a shell */

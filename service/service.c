@@ -14,9 +14,9 @@
 
 enum {
     FAILURES_MOST = 3, /* in a row, then those who wait are told */
-    MEMORY_RETRY_US = 100000,
-    MEMORY_RETRY_IDLE_US = 2000000, /* for a machine that nobody waits for */
-    FORGET_US = 600000000           /* failures of a version that nobody uses any more */
+    ROOM_RETRY_US = 100000,
+    ROOM_RETRY_IDLE_US = 2000000, /* for a machine that nobody waits for */
+    FORGET_US = 600000000         /* failures of a version that nobody uses any more */
 };
 
 static void decide(void *arg);
@@ -277,13 +277,19 @@ static struct machine *pick(const struct service *sv, enum machine_state state)
     return found;
 }
 
-/* Whether there is memory for one machine more: that of a shell which will be it, or free. */
+static bool has_room(const struct service *sv)
+{
+    const struct hv_driver *drv = sv->drv;
+    return (!drv->net || net_has_room(drv->net)) &&
+           (!drv->may_use || drv->may_use(drv->arg, sv->spec.mem_bytes));
+}
+
+/* Whether there are memory and an address for one machine more: those of a shell which will be it, or free. */
 static bool may_make(struct service *sv)
 {
-    struct hv_driver *drv = sv->drv;
-    bool may = shells_fit(sv) || !drv->may_use || drv->may_use(drv->arg, sv->spec.mem_bytes);
-    while (!may && shells_yield(drv)) {
-        may = drv->may_use(drv->arg, sv->spec.mem_bytes);
+    bool may = shells_fit(sv) || has_room(sv);
+    while (!may && shells_yield(sv->drv)) {
+        may = has_room(sv);
     }
     return may;
 }
@@ -314,7 +320,7 @@ static void carry_out(struct service *sv, const struct service_decision *d)
         struct hv_driver *drv = sv->drv;
         if (!may_make(sv)) {
             sv->retry_us = un_loop_now_us(drv->loop) +
-                           (sv->waiting_count > 0 ? MEMORY_RETRY_US : MEMORY_RETRY_IDLE_US);
+                           (sv->waiting_count > 0 ? ROOM_RETRY_US : ROOM_RETRY_IDLE_US);
             service_changed(sv);
             break;
         }

@@ -251,7 +251,12 @@ static int create_domain(struct lv_shell *s, const struct un_buf *xml, struct un
     reaper_get();
     s->domain = virDomainCreateXML(s->host->conn, (const char *)xml->data, flags);
     reaper_put();
-    return s->domain ? 0 : virt_error(err, -EIO, "create domain");
+    if (s->domain) {
+        return 0;
+    }
+    const char *said = virGetLastErrorMessage();
+    return virt_error(err, said && lv_usernet_port_is_taken(said) ? -EADDRINUSE : -EIO,
+                      "create domain");
 }
 
 static int start_domain(struct lv_shell *s, const char *accelerator, struct un_error *err)
