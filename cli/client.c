@@ -17,6 +17,7 @@
 
 #include "cli/progress.h"
 #include "common/cleanup.h"
+#include "common/endpoint.h"
 #include "common/clock.h"
 #include "common/limits.h"
 
@@ -97,8 +98,7 @@ static int set_host(struct client *c, const char *host, struct un_error *err)
         c->base = strdup("http://localhost");
         return c->socket_path ? 0 : -ENOMEM;
     }
-    bool http = strncmp(host, "http://", 7) == 0 || strncmp(host, "https://", 8) == 0;
-    if (!http || has_control(host) || strpbrk(host, " ?#@") || !is_url(host)) {
+    if (!un_url_scheme(host) || has_control(host) || strpbrk(host, " ?#@") || !is_url(host)) {
         return un_error_set(err, -EINVAL,
                             "'%s' is no address: write it like http://127.0.0.1:7070 or "
                             "unix:///run/unid/unid.sock",
