@@ -10,7 +10,7 @@
 #include "common/endpoint.h"
 #include "common/fault.h"
 #include "common/log.h"
-#include "scheduler/dial.h"
+#include "scheduler/egress/dial.h"
 
 enum { ACCEPT_PAUSE_US = 100000, RETRY_US = 5000000 };
 

@@ -10,7 +10,7 @@
 #include "common/clock.h"
 #include "common/id.h"
 #include "common/json.h"
-#include "scheduler/news.h"
+#include "scheduler/record/news.h"
 
 static const char *const kind_names[WATCH_KINDS] = {"function", "invocation", "instance",
                                                     "trigger",  "deadletter", "image"};

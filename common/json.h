@@ -36,7 +36,7 @@ int un_json_only_keys(const json_t *obj, const char *const *known, struct un_err
 /* Compact text (free with free()), NULL of NULL. NULL also when out of memory, now or at any time since this thread's
  * last un_json_text: members that could not be added would be missing. So whoever builds a value
  * and writes it at once need not check each step; whoever gives up in between calls
- * un_json_text(NULL), lest the next text of the thread be refused. */
+ * un_json_text(NULL), lest the next text of the thread be refused; for jobs, their threads do. */
 char *un_json_text(const json_t *value);
 
 #endif

@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "common/json.h"
-#include "scheduler/dial.h"
-#include "scheduler/metrics.h"
-#include "scheduler/news.h"
-#include "scheduler/replay.h"
+#include "scheduler/egress/dial.h"
+#include "scheduler/record/metrics.h"
+#include "scheduler/record/news.h"
+#include "scheduler/record/replay.h"
 
 struct below below;
 

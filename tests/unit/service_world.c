@@ -56,6 +56,9 @@ static void tell_made(void *arg)
     struct un_error err = UN_ERROR_INIT;
     if (fake.fail_made) {
         un_error_set(&err, -EIO, "no machine today");
+    } else if (fake.ports_taken > 0) {
+        fake.ports_taken--;
+        un_error_set(&err, -EADDRINUSE, "the port is taken");
     }
     m->events->on_made(m->arg, err.code, &err);
 }
@@ -191,7 +194,8 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
 
 static enum hv_machine_heard heard_of(const struct hv_machine *m)
 {
-    if (fake.mute) {
+    if (fake.mute || fake.mute_first > 0) {
+        fake.mute_first -= fake.mute_first > 0;
         return HV_HEARD_UNKNOWN;
     }
     if (age_us(m) < fake.boot_us / 2) {

@@ -9,6 +9,7 @@
 /* What the next machines do, and what became of all. */
 struct fake_machines {
     bool fail_made, crash, deaf; /* ends when started; never listens */
+    unsigned ports_taken;        /* of so many machines the port is somebody else's */
     uint64_t boot_us;
     /* Connections that are taken and closed at first, as QEMU's user network does. */
     unsigned drops;
@@ -19,6 +20,7 @@ struct fake_machines {
     /* As behind QEMU's user network: connections are taken from the start on and answered when the guest
      * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
     bool forwards, mute;
+    unsigned mute_first;   /* `mute`, so many times */
     unsigned early, taken; /* connections before there was a card; in all */
     const char *answer;    /* to a request with KEEP in it, over a connection that stays open */
     bool answers_once;     /* ... and is closed when another request comes */

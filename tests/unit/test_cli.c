@@ -17,12 +17,12 @@
 #include "cli/api.h"
 #include "cli/args.h"
 #include "cli/client.h"
+#include "cli/collect/spread.h"
 #include "cli/doctor_local.h"
 #include "cli/progress.h"
 #include "cli/push.h"
-#include "cli/spread.h"
 #include "cli/table.h"
-#include "cli/verbs.h"
+#include "cli/verbs/verbs.h"
 #include "common/cleanup.h"
 
 static const struct args_option options[] = {

@@ -15,7 +15,7 @@
 #include "common/fault.h"
 #include "common/list.h"
 #include "hypervisor/machine.h"
-#include "scheduler/news.h"
+#include "scheduler/record/news.h"
 #include "tests/unit/sched_world.h"
 
 /* --- a driver of services ----------------------------------------------------------------------- */
