@@ -44,13 +44,17 @@ void reply_problem(struct api_call *call, unsigned status, const char *detail)
 }
 
 void reply_program_problem(struct api_call *call, unsigned status, const char *detail,
-                           const char *log_tail)
+                           const char *log_tail, const struct unid_report *counted)
 {
     json_t *j = json_pack("{s:s, s:s, s:i, s:o}", "type", "/problems/program-failed", "title",
                           "The program cannot be a function", "status", (int)status, "detail",
                           un_json_string(detail));
     if (j && log_tail[0]) {
         json_object_set_new(j, "log_tail", un_json_string(log_tail));
+    }
+    if (j && counted) {
+        json_object_set_new(j, "unsupported", reply_missing_calls(counted));
+        json_object_set_new(j, "calls_made", reply_calls_made(counted));
     }
     send_json(call, status, "application/problem+json", j);
 }
@@ -124,34 +128,6 @@ json_t *reply_time(uint64_t wall_us)
 
 /* --- calls of functions ----------------------------------------------------------------------- */
 
-/* Intel SDM volume 3, table 6-1. */
-static const char *fault_name(uint32_t vector)
-{
-    static const char *const names[] = {"divide error",
-                                        "debug exception",
-                                        "non-maskable interrupt",
-                                        "breakpoint",
-                                        "overflow",
-                                        "bound range exceeded",
-                                        "invalid opcode",
-                                        "device not available",
-                                        "double fault",
-                                        "coprocessor segment overrun",
-                                        "invalid task state segment",
-                                        "segment not present",
-                                        "stack fault",
-                                        "general protection",
-                                        "page fault",
-                                        "reserved",
-                                        "x87 floating-point error",
-                                        "alignment check",
-                                        "machine check",
-                                        "SIMD floating-point error",
-                                        "virtualization exception",
-                                        "control protection exception"};
-    return vector < UN_ARRAY_SIZE(names) ? names[vector] : "fault";
-}
-
 static json_t *hex(uint64_t value)
 {
     char text[24];
@@ -172,7 +148,7 @@ static json_t *exit_json(const struct hv_exit *exit)
         json_t *vector = known ? json_integer(exit->fault_vector) : json_null();
         json_t *fault =
             json_pack("{s:o, s:s, s:I, s:o, s:o}", "vector", vector, "name",
-                      fault_name(exit->fault_vector), "error_code", (json_int_t)exit->fault_error,
+                      un_fault_name(exit->fault_vector), "error_code", (json_int_t)exit->fault_error,
                       "rip", hex(exit->fault_rip), "address", hex(exit->fault_addr));
         json_object_set_new(j, "fault", fault);
     }
@@ -196,15 +172,37 @@ static const char *const titles[] = {
     [SCHED_INTERNAL] = "unid failed",
 };
 
+static void add_call(json_t **list, uint32_t number, uint32_t times)
+{
+    char unknown[32];
+    const char *name = un_syscall_name(number);
+    snprintf(unknown, sizeof(unknown), "syscall_%u", number);
+    reply_add(list,
+              json_pack("{s:s, s:I}", "name", name ? name : unknown, "times", (json_int_t)times));
+}
+
 json_t *reply_missing_calls(const struct unid_report *report)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < report->unsupported_count && i < UNID_REPORT_CALLS; i++) {
-        char number[32];
-        const char *name = un_syscall_name(report->unsupported[i].number);
-        snprintf(number, sizeof(number), "syscall_%u", report->unsupported[i].number);
-        reply_add(&list, json_pack("{s:s, s:I}", "name", name ? name : number, "times",
-                                   (json_int_t)report->unsupported[i].times));
+        add_call(&list, report->unsupported[i].number, report->unsupported[i].times);
+    }
+    return list;
+}
+
+json_t *reply_calls_made(const struct unid_report *report)
+{
+    bool any = false;
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < UNID_REPORT_NUMBERS; i++) {
+        if (report->made[i] > 0) {
+            any = true;
+            add_call(&list, i, report->made[i]);
+        }
+    }
+    if (!any) {
+        json_decref(list);
+        return json_null();
     }
     return list;
 }

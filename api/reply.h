@@ -14,9 +14,10 @@ void reply_json(struct api_call *call, unsigned status, json_t *body);
 void reply_empty(struct api_call *call, unsigned status);
 /* `detail` is borrowed. */
 void reply_problem(struct api_call *call, unsigned status, const char *detail);
-/* As reply_problem, with the end of what a function's program logged. */
+/* As reply_problem, with the end of what a function's program logged, and the system calls that its library
+ * OS counted; NULL when that is not known. */
 void reply_program_problem(struct api_call *call, unsigned status, const char *detail,
-                           const char *log_tail);
+                           const char *log_tail, const struct unid_report *counted);
 /* A program that cannot be prepared; `report` is the JSON of what was found, or NULL. */
 void reply_report_problem(struct api_call *call, unsigned status, const char *detail,
                           const char *report);
@@ -37,6 +38,8 @@ json_t *reply_time(uint64_t wall_us);
 /* The system calls of a report that are not there: [{"name": "fork", "times": 2}]. NULL when out of
  * memory. */
 json_t *reply_missing_calls(const struct unid_report *report);
+/* Likewise all that were made, by number; null when none is known. */
+json_t *reply_calls_made(const struct unid_report *report);
 
 /* A failed call of a function as problem+json. Gives a reference; `*ret_status` is the HTTP status.
  */

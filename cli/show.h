@@ -39,6 +39,10 @@ const char *show_digest(const char *digest, char *buf);
 extern const char *const show_receipt_heads[];
 void show_receipt_row(const json_t *receipt, struct show_row *row);
 
+/* Appends system calls, [{"name", "times"}], as "read 40, mmap 33": as they stand, or the most frequent
+ * first. 0, -ENOMEM. */
+int show_calls(const json_t *list, bool by_times, struct un_buf *out);
+
 /* The phases of a receipt in their order, ended by an entry without a key. */
 struct show_phase {
     const char *key, *name, *meaning;

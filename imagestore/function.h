@@ -56,6 +56,7 @@ struct function_config {
     bool memory_given;    /* by who deploys; a default may be raised. In a configuration to be deployed only */
     uint32_t timeout_ms;
     uint32_t concurrency; /* VMs at once, at least 1 */
+    bool list_calls;      /* receipts tell which system calls were made, not only how many */
     uint32_t reserved_concurrency; /* of them, those that other functions cannot keep it from having */
     char **args;          /* NULL-terminated, without the program's own name */
     char **env;           /* NULL-terminated "K=V", sorted by key */

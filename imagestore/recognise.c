@@ -389,8 +389,8 @@ static int explain_unknown(const struct probe *p, struct un_error *err)
         }
     }
     return un_error_set(err, -EINVAL,
-                        "not an image: neither ELF, Linux bzImage, multiboot nor a disk (it starts "
-                        "with %02x %02x %02x %02x)",
+                        "not an image: neither ELF, a script (its first line begins with #!), Linux bzImage, "
+                        "multiboot nor a disk (it starts with %02x %02x %02x %02x)",
                         p->data[0], p->len > 1 ? p->data[1] : 0, p->len > 2 ? p->data[2] : 0,
                         p->len > 3 ? p->data[3] : 0);
 }

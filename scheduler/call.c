@@ -15,8 +15,8 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
-#include "common/syscall_name.h"
 #include "hypervisor/machine.h"
+#include "scheduler/record/counted.h"
 #include "scheduler/scheduler_impl.h"
 
 enum { REBINDS_MAX = 3 };
@@ -768,30 +768,6 @@ static unsigned call_status(const struct sched_call *c)
     return sched_outcome_status(c->kind);
 }
 
-/* A program that failed most likely did so for the lack of a system call that it asked for. */
-static void name_missing_calls(struct sched_call *c)
-{
-    const struct unid_report *report = &c->record->receipt.usage.report;
-    size_t at = strlen(c->detail);
-
-    if (c->kind != SCHED_FAILED || report->unsupported_count == 0) {
-        return;
-    }
-    for (uint32_t i = 0; i < report->unsupported_count && at < sizeof(c->detail) - 1; i++) {
-        uint32_t number = report->unsupported[i].number;
-        const char *name = un_syscall_name(number);
-        const char *begin = i > 0                            ? ", "
-                            : report->unsupported_count == 1 ? "; unsupported system call: "
-                                                             : "; unsupported system calls: ";
-        int n =
-            name ? snprintf(c->detail + at, sizeof(c->detail) - at, "%s%s", begin, name)
-                 : snprintf(c->detail + at, sizeof(c->detail) - at, "%snumber %u", begin, number);
-
-        at += n > 0 ? (size_t)n : 0;
-    }
-    snprintf(c->record->receipt.error, sizeof(c->record->receipt.error), "%.255s", c->detail);
-}
-
 static void complete_receipt(struct sched_call *c)
 {
     struct receipt *r = &c->record->receipt;
@@ -812,7 +788,13 @@ static void complete_receipt(struct sched_call *c)
     } else {
         r->egress = r->usage.egress; /* has been counted (sched_count_egress) */
     }
-    name_missing_calls(c);
+    if (c->kind == SCHED_FAILED && r->usage.report.unsupported_count > 0) {
+        counted_name_missing(&r->usage.report, c->detail, sizeof(c->detail));
+        snprintf(r->error, sizeof(r->error), "%.255s", c->detail);
+    }
+    if (c->version && !c->version->config.list_calls) {
+        memset(r->usage.report.made, 0, sizeof(r->usage.report.made));
+    }
 }
 
 static void tell_end(struct sched_call *c)

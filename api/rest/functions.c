@@ -41,14 +41,14 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
         "name",
         v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
         "isolation", function_isolation_name(c->isolation), "memory_mib", (json_int_t)c->memory_mib,
         "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
-        "reserved_concurrency", (json_int_t)c->reserved_concurrency, "args",
+        "reserved_concurrency", (json_int_t)c->reserved_concurrency, "list_calls", c->list_calls, "args",
         list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
         un_json_string(c->program), "machine",
         c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "publish",
@@ -149,7 +149,8 @@ static void open_ports(struct deploy *d)
 }
 
 /* What fails before it asks for a request is not deployed. */
-static void on_prepared(void *arg, int rc, const struct un_error *err, const char *log_tail)
+static void on_prepared(void *arg, int rc, const struct un_error *err, const char *log_tail,
+                        const struct unid_report *counted)
 {
     struct deploy *d = arg;
     struct api_call *call = d->call;
@@ -165,7 +166,7 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const cha
         open_ports(d);
         return;
     } else if (log_tail) {
-        reply_program_problem(call, 422, err->text, log_tail);
+        reply_program_problem(call, 422, err->text, log_tail, counted);
     } else {
         reply_error(call, rc, err);
     }

@@ -83,6 +83,26 @@ const char *collect_warning(const struct collect *c, size_t index)
 
 /* --- entries ---------------------------------------------------------------------------------- */
 
+int collect_count(size_t *count, uint64_t *bytes, uint64_t size, const char *path,
+                  struct un_error *err)
+{
+    if (*count >= LIMIT_ROOTFS_FILES) {
+        return un_error_set(err, -EFBIG,
+                            "%.200s: with it there are more than %d files, the most that a root "
+                            "file system may have; take less along",
+                            path, LIMIT_ROOTFS_FILES);
+    }
+    if (size > LIMIT_ROOTFS_BYTES || *bytes > LIMIT_ROOTFS_BYTES - size) {
+        return un_error_set(err, -EFBIG,
+                            "%.200s: with its %llu bytes there are more than %llu GiB, the most that "
+                            "a root file system may have; take less along",
+                            path, (unsigned long long)size, LIMIT_ROOTFS_BYTES >> 30);
+    }
+    *count += 1;
+    *bytes += size;
+    return 0;
+}
+
 /* Adds one name, unless it is there. `link` is copied. */
 static int add_entry(struct collect *c, const char *path, const char *link, const struct stat *st,
                      const char *why, struct un_error *err)
@@ -99,8 +119,11 @@ static int add_entry(struct collect *c, const char *path, const char *link, cons
         }
         return 0;
     }
-    if (c->count >= LIMIT_ROOTFS_FILES) {
-        return un_error_set(err, -EFBIG, "more than %d files", LIMIT_ROOTFS_FILES);
+    size_t count = c->count;
+    int rc = collect_count(&count, &c->bytes, S_ISREG(st->st_mode) ? (uint64_t)st->st_size : 0,
+                           path, err);
+    if (rc < 0) {
+        return rc;
     }
     if (c->count == c->room) {
         size_t room = c->room ? 2 * c->room : 64;
@@ -278,6 +301,26 @@ static int add_argument(struct collect *c, const char *text, struct un_error *er
                         "a script whose interpreter is a script: give the interpreter");
 }
 
+/* An interpreter that is a script itself (the shims of version managers, for one) would have to start
+ * another program. */
+static int check_interpreter(const char *command, const char *real, const char *script,
+                             struct un_error *err)
+{
+    char head[2] = "";
+    un_autoclose int fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || read(fd, head, sizeof head) < 0) {
+        return un_error_set(err, -errno, "%s, the interpreter of %s: %s", command, script,
+                            strerror(errno));
+    }
+    return head[0] == '#' && head[1] == '!'
+               ? un_error_set(err, -EINVAL,
+                              "%s, the interpreter of %s, is a script itself and would have to start "
+                              "another program; deploy the program that it starts, with --with %s "
+                              "-- %s",
+                              command, script, script, script)
+               : 0;
+}
+
 /* The first line of a script: its interpreter becomes what runs, with the line's argument, if any, and
  * the script as its arguments (execve(2)). */
 static int add_script(struct collect *c, const char *script, char *line, struct un_error *err)
@@ -308,9 +351,12 @@ static int add_script(struct collect *c, const char *script, char *line, struct 
         argument[0] = '\0';
     }
     int rc = add_path(c, command, "interpreter of the script", real, &st, err);
-    if (rc == 0 && !S_ISREG(st.st_mode)) {
-        rc = un_error_set(err, -EINVAL, "%s: no file, but the interpreter of %s", command, script);
+    if (rc < 0) {
+        return un_error_context(err, "the interpreter that the first line of %s names", script);
     }
+    rc = S_ISREG(st.st_mode)
+             ? check_interpreter(command, real, script, err)
+             : un_error_set(err, -EINVAL, "%s: no file, but the interpreter of %s", command, script);
     if (rc == 0 && argument[0]) {
         rc = add_argument(c, argument, err);
     }
@@ -454,7 +500,10 @@ static int add_needed(struct collect *c, struct search *s, const struct collect_
     }
     if (!library_find(&s->paths, who, d, s->program_rpath, name, path, &configured)) {
         bool asked = strcmp(e->why, "--with") == 0; /* perhaps nobody loads it */
-        snprintf(text, sizeof text, "needs %.200s, which is not on this machine", name);
+        snprintf(text, sizeof text,
+                 "needs %.200s, which is in no directory that ld.so searches (RPATH, /etc/ld.so.conf, its "
+                 "own; LD_LIBRARY_PATH does not count); install it there",
+                 name);
         return asked ? warn(c, who, text, err) : un_error_set(err, -EINVAL, "%s: %s", who, text);
     }
     s->configured |= configured;

@@ -24,6 +24,7 @@ struct pack {
     struct archive_entry *entry; /* used again and again */
     char *part;
     size_t count;
+    uint64_t bytes;
 };
 
 static int archive_failed(struct archive *a, const char *what, struct un_error *err)
@@ -35,11 +36,11 @@ static int archive_failed(struct archive *a, const char *what, struct un_error *
 
 static int write_header(struct pack *p, const char *path, struct un_error *err)
 {
-    if (++p->count > LIMIT_ROOTFS_FILES) {
-        return un_error_set(err, -EFBIG, "more than %d files", LIMIT_ROOTFS_FILES);
-    }
-    return archive_write_header(p->out, p->entry) < ARCHIVE_WARN ? archive_failed(p->out, path, err)
-                                                                 : 0;
+    uint64_t size = (uint64_t)archive_entry_size(p->entry);
+    int rc = collect_count(&p->count, &p->bytes, size, path, err);
+    return rc == 0 && archive_write_header(p->out, p->entry) < ARCHIVE_WARN
+               ? archive_failed(p->out, path, err)
+               : rc;
 }
 
 static int write_data(struct pack *p, const char *path, const void *data, size_t len,
@@ -225,16 +226,23 @@ static int copy_entry(struct pack *p, struct archive *in, struct archive_entry *
                       struct un_error *err)
 {
     const char *name = archive_entry_pathname(e);
-    uint64_t left = (uint64_t)archive_entry_size(e);
-    archive_entry_sparse_clear(e);
-    if (++p->count > LIMIT_ROOTFS_FILES) {
-        return un_error_set(err, -EFBIG, "more than %d files", LIMIT_ROOTFS_FILES);
+    bool whole = archive_entry_filetype(e) == AE_IFREG && !archive_entry_hardlink(e);
+    bool sparse = archive_entry_sparse_count(e) > 0;
+    uint64_t left = whole ? (uint64_t)archive_entry_size(e) : 0;
+    int counted = collect_count(&p->count, &p->bytes, left, name, err);
+    if (counted < 0) {
+        return counted;
     }
+    archive_entry_sparse_clear(e);
     if (archive_write_header(p->out, e) < ARCHIVE_WARN) {
         return archive_failed(p->out, name, err);
     }
-    while (left > 0 && archive_entry_filetype(e) == AE_IFREG && !archive_entry_hardlink(e)) {
+    while (left > 0) {
         la_ssize_t n = archive_read_data(in, p->part, PART_BYTES);
+        if (n == 0 && sparse) { /* the hole at its end */
+            n = (la_ssize_t)(left < PART_BYTES ? left : PART_BYTES);
+            memset(p->part, 0, (size_t)n);
+        }
         if (n <= 0) {
             return n < 0 ? archive_failed(in, name, err)
                          : un_error_set(err, -EINVAL, "%s: shorter than the archive says", name);

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/show.h"
 #include "cli/table.h"
 #include "cli/verbs/deploy.h"
 #include "common/cleanup.h"
@@ -123,6 +124,7 @@ struct run {
     char id[64];
     long status;
     json_t *receipt;
+    json_t *problem; /* what the daemon said of a program that failed; NULL */
 };
 
 static int call_once(struct run *r, struct un_error *err)
@@ -152,6 +154,9 @@ static int call_once(struct run *r, struct un_error *err)
     un_autofree char *id = client_header(&answer, "X-Unid-Invocation-Id");
     r->status = answer.status;
     snprintf(r->id, sizeof(r->id), "%s", id ? id : "");
+    if (answer.status >= 400) {
+        (void)un_json_parse(answer.body.data, answer.body.len, &r->problem, NULL);
+    }
     return rc == -ECONNRESET && answer.status ? 0 : rc;
 }
 
@@ -178,7 +183,7 @@ static int run_function(struct run *r, const char *path, json_t *config)
 {
     struct un_error err = UN_ERROR_INIT;
     un_autojson json_t *function = NULL, *removed = NULL;
-    int status = api_call(r->call, "PUT", path, config, &function);
+    int status = api_call_problem(r->call, "PUT", path, config, &function, &r->problem);
     if (status != CLI_DONE) {
         return status;
     }
@@ -206,26 +211,50 @@ static int run_once(struct run *r, json_t *config)
     return status == CLI_DONE ? run_function(r, path, config) : status;
 }
 
-static void print_run(struct un_buf *out, const json_t *receipt)
+/* Those that are not there first. `said` is a receipt, or the problem of a program that failed before it
+ * asked for a request, which knows of no more than its calls. */
+static void print_calls(struct un_buf *out, const json_t *said)
 {
+    const json_t *missing = json_object_get(said, "unsupported");
+    const json_t *made = json_object_get(said, "calls_made");
+    uint64_t total = api_uint(said, "calls");
     size_t i;
-    json_t *call;
-    const json_t *missing = json_object_get(receipt, "unsupported");
-    un_buf_printf(out, "run: %s", api_str(receipt, "outcome"));
-    if (*api_str(receipt, "error")) {
+    const json_t *call;
+    un_buf_append_str(out, json_array_size(missing) ? "calls not there: "
+                                                    : "every call it made is there");
+    (void)show_calls(missing, false, out);
+    json_array_foreach(made, i, call)
+    {
+        total += json_object_get(said, "calls") ? 0 : api_uint(call, "times");
+    }
+    un_buf_printf(out, "\ncalls made: %llu%s", (unsigned long long)total,
+                  json_array_size(made) ? ": " : "");
+    (void)show_calls(made, true, out);
+    un_buf_append_str(out, "\n");
+}
+
+static void print_run(struct un_buf *out, const struct run *r)
+{
+    const json_t *said = r->receipt ? r->receipt : r->problem;
+    const char *error = api_str(said, r->receipt ? "error" : "detail");
+    const char *log_tail = api_str(r->problem, "log_tail");
+    un_buf_printf(out, "run: %s", r->receipt ? api_str(said, "outcome") : "failed");
+    if (*error) {
         un_buf_append_str(out, ": ");
-        table_append_clean(out, api_str(receipt, "error"), false);
+        table_append_clean(out, error, false);
     }
     un_buf_append_str(out, "\n");
-    json_array_foreach(missing, i, call)
-    {
-        un_buf_printf(out, "%s%s %llu", i == 0 ? "calls not there: " : ", ", api_str(call, "name"),
-                      (unsigned long long)api_uint(call, "times"));
+    if (json_is_array(json_object_get(said, "unsupported"))) {
+        print_calls(out, said);
     }
-    un_buf_append_str(out, json_array_size(missing) ? "\n" : "every call it made is there\n");
-    un_buf_printf(out, "calls made: %llu; memory used at most: %llu KiB\n",
-                  (unsigned long long)api_uint(receipt, "calls"),
-                  (unsigned long long)api_uint(receipt, "peak_rss_kib"));
+    if (r->receipt) {
+        un_buf_printf(out, "memory used at most: %llu KiB\n",
+                      (unsigned long long)api_uint(said, "peak_rss_kib"));
+    }
+    if (r->receipt && *log_tail) { /* else it has been said on standard error */
+        un_buf_append_str(out, "the end of its log:\n");
+        table_append_clean(out, log_tail, true);
+    }
 }
 
 /* --- the verb --------------------------------------------------------------------------------- */
@@ -240,11 +269,14 @@ static int show(struct cli_call *call, json_t *check, const struct gathered *g, 
         if (r->receipt) {
             json_object_set(check, "receipt", r->receipt);
         }
+        if (r->problem) {
+            json_object_set(check, "problem", r->problem);
+        }
         return cli_print_json(check);
     }
     print_report(&out, check);
-    if (r->receipt) {
-        print_run(&out, r->receipt);
+    if (r->receipt || r->problem) {
+        print_run(&out, r);
     }
     return out.len ? cli_print(&out) : cli_fail_output(-ENOMEM);
 }
@@ -268,10 +300,12 @@ int verb_check(struct cli_call *call)
     }
     bool runs = json_is_true(json_object_get(check, "runs"));
     if (runs && args_has(&call->args, "run")) {
+        (void)json_object_set_new(config, "list_calls", json_true());
         status = run_once(&r, config);
     }
     int shown = show(call, check, &g, &r);
     json_decref(r.receipt);
+    json_decref(r.problem);
     status = status == CLI_DONE ? shown : status;
     return status == CLI_DONE && !runs ? CLI_REFUSED : status;
 }

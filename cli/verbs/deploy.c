@@ -2,6 +2,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/api.h"
@@ -318,6 +319,9 @@ int deploy_read_config(const struct cli_call *call, json_t *config)
     int (*const readers[])(const struct cli_call *, json_t *) = {
         read_memory, read_timeout, read_concurrency, read_reserved, read_words,
         read_env,    read_egress,  read_publish,     read_machine,  read_args};
+    if (args_has(&call->args, "list-calls") && set_new(config, "list_calls", json_true()) != CLI_DONE) {
+        return CLI_REFUSED;
+    }
     for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {
         int status = readers[i](call, config);
         if (status != CLI_DONE) {
@@ -371,6 +375,11 @@ int deploy_find_image(const struct cli_call *call, const char *what, json_t *con
         int status = push_file(call, what, NULL, &image);
         return status != CLI_DONE ? status
                                   : set_new(config, "image", json_string(api_str(image, "digest")));
+    }
+    int why = errno; /* of access() */
+    struct stat st;
+    if (lstat(what, &st) == 0) {
+        return cli_fail(CLI_REFUSED, "%s: a link that leads nowhere: %s", what, strerror(why));
     }
     if (*what == '/' || *what == '.') {
         return cli_fail(CLI_REFUSED, "there is no file %s", what);

@@ -137,6 +137,9 @@ static int add_outside(const json_t *r, struct un_buf *out)
                                 api_uint(entry, "times"));
     }
     rc = rc || !text.len ? rc : show_known(out, "Not there:", (const char *)text.data);
+    un_buf_reset(&text);
+    rc = rc ? rc : show_calls(json_object_get(r, "calls_made"), true, &text);
+    rc = rc || !text.len ? rc : show_known(out, "Made:", (const char *)text.data);
     if (rc || (!api_uint(egress, "connections") && !api_uint(egress, "refused"))) {
         return rc;
     }

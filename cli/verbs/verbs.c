@@ -31,6 +31,7 @@ static const struct args_option deploy_options[] = {
     {"driver", 0, "D", "what runs it: auto, kvm, libvirt or fake"},
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
+    {"list-calls", 0, NULL, "have receipts tell which system calls a program made"},
     GATHER_OPTIONS,
     {"publish", 0, "[ADDR:]PORT",
      "unid listens there for it (ADDR: 127.0.0.1 if not given); may be repeated"},
@@ -69,11 +70,13 @@ static const struct args_option delete_options[] = {
 
 static const struct args_option check_options[] = {
     GATHER_OPTIONS,
-    {"run", 0, NULL, "also run it once, in a VM, and tell which system calls it missed"},
+    {"run", 0, NULL, "also run it once, in a VM, and list the system calls it made, those not there first"},
     {"data", 'd', "DATA", "with --run: what it reads: @FILE, - for standard input, or the text itself"},
     {"interface", 'i', "I", "with --run: how the program takes requests: filter, cgi or http"},
     {"memory", 'm', "SIZE", "with --run: memory of the VM, like 64M"},
+    {"timeout", 't', "TIME", "with --run: how long it may take, like 30s"},
     {"env", 'e', "K=V", "with --run: an environment variable; may be repeated"},
+    {"egress", 0, "HOST:PORT", "with --run: where it may connect to, as for deploy; may be repeated"},
     {NULL, 0, NULL, NULL},
 };
 

@@ -1,5 +1,6 @@
 /* egress.c - the connections of one invocation; see egress.h. */
 #include <errno.h>
+#include <stdarg.h>
 #include <event2/event.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,18 +82,29 @@ static bool can_write(const struct conn *c)
     return c->e->can_write >> c->handle & 1;
 }
 
-static void log_refusal(struct egress *e, const char *to, const char *why)
+static void __attribute__((format(printf, 2, 3))) log_line(struct egress *e, const char *fmt, ...)
 {
+    static const char last[] = " (nothing further of connections is logged)";
     char line[640];
+    va_list ap;
 
-    e->stats.refused++;
     if (e->lines >= LIMIT_EGRESS_LOG_LINES) {
         return;
     }
     e->lines++;
-    snprintf(line, sizeof(line), "unid: connection to %s refused: %s%s", to, why,
-             e->lines == LIMIT_EGRESS_LOG_LINES ? " (further refusals are not logged)" : "");
+    va_start(ap, fmt);
+    int n = vsnprintf(line, sizeof(line) - sizeof(last), fmt, ap);
+    va_end(ap);
+    if (n > 0 && e->lines == LIMIT_EGRESS_LOG_LINES) {
+        strcat(line, last);
+    }
     e->spec.log(e->spec.arg, line);
+}
+
+static void log_refusal(struct egress *e, const char *to, const char *why)
+{
+    e->stats.refused++;
+    log_line(e, "unid: connection to %s refused: %s", to, why);
 }
 
 /* --- connections ------------------------------------------------------------------------------ */
@@ -156,6 +168,7 @@ static void on_dialled(void *arg, int rc, int fd, const struct un_error *why)
         log_refusal(c->e, un_endpoint_text(&c->to, text), why->text);
     } else if (rc < 0) {
         c->e->stats.failed++;
+        log_line(c->e, "unid: %s", why->text); /* the program may be told less, and say less */
     }
     if (rc < 0) {
         fail(c, rc == -ELOOP ? -ECONNREFUSED : rc);

@@ -202,8 +202,7 @@ void console_add(struct scheduler *s, const char *function, const void *data, si
     }
     if (now >= c->window_us + WINDOW_US) {
         c->window_us = now;
-        c->log.taken = 0;
-        c->log.cut = false;
+        guest_log_resume(&c->log);
     }
     before = c->log.lines.len;
     if (before == 0) {

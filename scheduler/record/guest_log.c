@@ -135,6 +135,23 @@ static void split(struct guest_log *log, const uint8_t *data, size_t len,
     }
 }
 
+/* What comes behind the cut: the last whole lines of it may be why the guest failed. */
+static void keep_end(struct guest_log *log, const uint8_t *data, size_t len, uint64_t max_bytes)
+{
+    size_t most = max_bytes < GUEST_LOG_END_BYTES ? (size_t)max_bytes : GUEST_LOG_END_BYTES;
+    size_t drop = len > most ? len - most : 0;
+
+    if (un_buf_append(&log->end, data + drop, len - drop) < 0) {
+        drop = len;
+    }
+    log->left_out += drop;
+    if (log->end.len > most) {
+        drop = log->end.len - most;
+        un_buf_consume(&log->end, drop);
+        log->left_out += drop;
+    }
+}
+
 void guest_log_add(struct guest_log *log, const void *data, size_t len,
                    const struct guest_log_sink *sink)
 {
@@ -143,6 +160,7 @@ void guest_log_add(struct guest_log *log, const void *data, size_t len,
     char text[80];
 
     if (log->cut) {
+        keep_end(log, data, len, sink->max_bytes);
         return;
     }
     log->taken += take;
@@ -157,18 +175,49 @@ void guest_log_add(struct guest_log *log, const void *data, size_t len,
     int n = snprintf(text, sizeof(text), "[the log is cut here: it has reached %llu bytes]",
                      (unsigned long long)sink->max_bytes);
     add_line(log, (const uint8_t *)text, (size_t)n, sink);
+    keep_end(log, (const uint8_t *)data + take, len - take, sink->max_bytes);
+}
+
+void guest_log_resume(struct guest_log *log)
+{
+    log->taken = log->left_out = 0;
+    log->cut = false;
+    un_buf_done(&log->end);
+}
+
+/* Of a line that is not whole nothing is shown, unless there is no other. */
+static void add_end(struct guest_log *log, const struct guest_log_sink *sink)
+{
+    const uint8_t *newline = log->end.len ? memchr(log->end.data, '\n', log->end.len) : NULL;
+    size_t skip = newline ? (size_t)(newline - log->end.data) + 1 : 0;
+    char text[80];
+
+    if (log->left_out > 0 && skip < log->end.len) {
+        int n = snprintf(text, sizeof(text), "[%llu bytes are left out here]",
+                         (unsigned long long)(log->left_out + skip));
+        add_line(log, (const uint8_t *)text, (size_t)n, sink);
+        un_buf_consume(&log->end, skip);
+    } else if (skip == 1) { /* the cut line's own */
+        un_buf_consume(&log->end, 1);
+    }
+    split(log, log->end.data, log->end.len, sink);
 }
 
 void guest_log_finish(struct guest_log *log, const struct guest_log_sink *sink)
 {
+    if (log->end.len > 0) {
+        add_end(log, sink);
+    }
     if (log->partial.len > 0) {
         flush_partial(log, sink);
     }
     un_buf_done(&log->partial);
+    un_buf_done(&log->end);
 }
 
 void guest_log_done(struct guest_log *log)
 {
+    un_buf_done(&log->end);
     un_buf_done(&log->lines);
     un_buf_done(&log->partial);
 }

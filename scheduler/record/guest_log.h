@@ -14,19 +14,25 @@
 
 #include "common/bytes.h"
 
-enum { GUEST_LOG_LINE_BYTES = 4096 }; /* a longer line is broken */
+enum {
+    GUEST_LOG_LINE_BYTES = 4096, /* a longer line is broken */
+    GUEST_LOG_END_BYTES = 4096   /* of a log that was cut, its end is kept as well */
+};
 
 struct guest_log {
     struct un_buf lines;   /* packed */
     struct un_buf partial; /* raw bytes of a line that has not ended */
     uint64_t taken;        /* raw bytes so far */
     bool cut;              /* the limit was reached */
+    struct un_buf end;     /* raw: the last bytes behind the cut */
+    uint64_t left_out;     /* raw bytes between the cut and `end` */
 };
 
 /* Called for each line that has become complete. `text` is borrowed. */
 typedef void (*guest_log_fn)(void *arg, uint64_t at_us, const char *text);
 
-/* Takes bytes; beyond `max_bytes` in all they are dropped, and a line says so. `fn` may be NULL. */
+/* Takes bytes; beyond `max_bytes` in all they are dropped, and a line says so; but the last of them, at most
+ * GUEST_LOG_END_BYTES and `max_bytes`, are kept until the log is finished. `fn` may be NULL. */
 struct guest_log_sink {
     uint64_t max_bytes, at_us;
     guest_log_fn fn;
@@ -34,7 +40,9 @@ struct guest_log_sink {
 };
 void guest_log_add(struct guest_log *log, const void *data, size_t len,
                    const struct guest_log_sink *sink);
-/* The guest has ended: a line without newline is a line. */
+/* Forgets that the limit was reached, and what was kept: the next bytes count from 0. */
+void guest_log_resume(struct guest_log *log);
+/* The guest has ended: a line without newline is a line, and a log that was cut gets its last lines. */
 void guest_log_finish(struct guest_log *log, const struct guest_log_sink *sink);
 void guest_log_done(struct guest_log *log);
 

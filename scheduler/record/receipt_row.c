@@ -11,13 +11,14 @@
 #include "common/cleanup.h"
 #include "common/id.h"
 #include "common/limits.h"
+#include "scheduler/record/counted.h"
 
 enum {
     PRUNE_STEP = 200
 }; /* rows removed beyond those added: how fast a lowered limit takes effect */
 
-/* MISSING: the system calls of a report that are not there, as "NUMBER:TIMES NUMBER:TIMES ...". */
-enum column_type { COLUMN_TEXT, COLUMN_U64, COLUMN_U32, COLUMN_BOOL, COLUMN_MISSING };
+/* MISSING and MADE: lists of system calls of a report (counted.h). */
+enum column_type { COLUMN_TEXT, COLUMN_U64, COLUMN_U32, COLUMN_BOOL, COLUMN_MISSING, COLUMN_MADE };
 
 struct column {
     const char *name;
@@ -60,6 +61,7 @@ static const struct column columns[] = {
     MEMBER("error", COLUMN_TEXT, error),
     MEMBER("calls", COLUMN_U64, usage.report.calls),
     MEMBER("unsupported", COLUMN_MISSING, usage.report),
+    MEMBER("calls_made", COLUMN_MADE, usage.report),
     MEMBER("egress_connections", COLUMN_U32, egress.connections),
     MEMBER("egress_refused", COLUMN_U32, egress.refused),
     MEMBER("egress_bytes_in", COLUMN_U64, egress.bytes_in),
@@ -138,6 +140,7 @@ static const char *const schema_steps[] = {
     " BEGIN UPDATE kept_total SET bytes = bytes + NEW.bytes; END;"
     "CREATE TRIGGER kept_removed AFTER DELETE ON kept_requests"
     " BEGIN UPDATE kept_total SET bytes = bytes - OLD.bytes; END;",
+    "ALTER TABLE receipts ADD COLUMN calls_made TEXT NOT NULL DEFAULT '';",
     NULL,
 };
 const struct store_schema scheduler_schema = {"scheduler", schema_steps};
@@ -238,29 +241,12 @@ int receipt_row_insert_begin(sqlite3 *db, sqlite3_stmt **ret, struct un_error *e
     return store_prepare(db, ret, err, (const char *)sql.data, "");
 }
 
-static int bind_missing(sqlite3_stmt *stmt, int at, const struct unid_report *report)
+static int bind_calls(sqlite3_stmt *stmt, int at, const struct unid_report *report, bool made)
 {
-    char text[UNID_REPORT_CALLS * 24] = "";
-    size_t used = 0;
+    char text[COUNTED_TEXT_SIZE];
 
-    for (uint32_t i = 0; i < report->unsupported_count && i < UNID_REPORT_CALLS; i++) {
-        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%u:%u", i > 0 ? " " : "",
-                                 report->unsupported[i].number, report->unsupported[i].times);
-    }
+    (made ? counted_made_text : counted_missing_text)(report, text);
     return sqlite3_bind_text(stmt, at, text, -1, SQLITE_TRANSIENT);
-}
-
-static void read_missing(const char *text, struct unid_report *report)
-{
-    unsigned number, times;
-    int taken;
-
-    while (report->unsupported_count < UNID_REPORT_CALLS &&
-           sscanf(text, "%u:%u%n", &number, &times, &taken) == 2) {
-        report->unsupported[report->unsupported_count].number = number;
-        report->unsupported[report->unsupported_count++].times = times;
-        text += taken;
-    }
 }
 
 static int bind_column(sqlite3_stmt *stmt, int at, const struct column *c, const void *member)
@@ -275,7 +261,8 @@ static int bind_column(sqlite3_stmt *stmt, int at, const struct column *c, const
     case COLUMN_BOOL:
         return sqlite3_bind_int(stmt, at, *(const bool *)member);
     case COLUMN_MISSING:
-        return bind_missing(stmt, at, member);
+    case COLUMN_MADE:
+        return bind_calls(stmt, at, member, c->type == COLUMN_MADE);
     }
     return SQLITE_MISUSE;
 }
@@ -316,7 +303,11 @@ static void read_column(sqlite3_stmt *stmt, int at, const struct column *c, void
         break;
     case COLUMN_MISSING:
         text = sqlite3_column_text(stmt, at);
-        read_missing(text ? (const char *)text : "", member);
+        counted_read_missing(text ? (const char *)text : "", member);
+        break;
+    case COLUMN_MADE:
+        text = sqlite3_column_text(stmt, at);
+        counted_read_made(text ? (const char *)text : "", member);
         break;
     }
 }

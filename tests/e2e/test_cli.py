@@ -3,6 +3,8 @@
 import json
 import re
 import subprocess
+import sys
+import tarfile
 
 import pytest
 
@@ -124,6 +126,16 @@ def test_deploy_of_what_cannot_run_says_what_to_do(make_unid, tmp_path):
     assert done.status == 1 and "problem: " in done.text and "it cannot run" in done.text
     done = unid.unictl("check", tmp_path / "prog", "--json")
     assert done.status == 1 and done.json["runs"] is False and done.json["report"]["problems"]
+    (tmp_path / "nowhere").symlink_to("gone")
+    done = unid.unictl("deploy", "f", tmp_path / "nowhere")
+    assert done.status == 1 and "nowhere: a link that leads nowhere" in done.err
+    (tmp_path / "plain").write_text("echo hello\n")
+    done = unid.unictl("deploy", "f", tmp_path / "plain")
+    assert done.status == 1 and "its first line begins with #!" in done.err
+    with tarfile.open(tmp_path / "root.tar", "w") as tar:
+        tar.add(sys.executable, "bin/prog")
+    done = unid.unictl("deploy", "f", tmp_path / "root.tar")
+    assert done.status == 1 and "--rootfs TAR" in done.err
     assert unid.unictl("ls", "--json").ok().json["items"] == []
 
 

@@ -598,9 +598,11 @@ void sched_prepare(struct scheduler *s, const char *name, const struct function_
     if (below.prepare_rc) {
         struct un_error err = UN_ERROR_INIT;
         un_error_set(&err, below.prepare_rc, "the program ended before it asked for a request");
-        cb(arg, below.prepare_rc, &err, "last words\n");
+        static const struct unid_report counted = {
+            .unsupported_count = 1, .unsupported = {{57, 2}}, .made = {[57] = 2}};
+        cb(arg, below.prepare_rc, &err, "last words\n", &counted);
     } else {
-        cb(arg, 0, NULL, NULL);
+        cb(arg, 0, NULL, NULL, NULL);
     }
 }
 

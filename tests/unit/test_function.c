@@ -94,6 +94,7 @@ static void what_is_wrong_is_named(void **state)
     assert_refused(WITH("\"driver\":\"qemu\""), "driver: must be");
     assert_refused(WITH("\"driver\":1"), "driver: must be");
     assert_refused(WITH("\"isolation\":\"\""), "isolation: must be");
+    assert_refused(WITH("\"list_calls\":1"), "list_calls");
     assert_refused(WITH("\"memory_mib\":1"), "memory_mib");
     assert_refused(WITH("\"memory_mib\":65537"), "65536");
     assert_refused(WITH("\"timeout_ms\":0"), "timeout_ms");
