@@ -457,10 +457,13 @@ http {{
 }}
 """
 
+OPCACHES = [[], sorted(map(str, pathlib.Path("/usr/lib/php").glob("*/opcache.so")))[-1:] or ["/opcache.so"]]
 PHP_PAGE = """\
 <?php
 header('X-Page: yes');
 header('Content-Type: text/plain');
+$cache = function_exists('opcache_get_status') ? opcache_get_status() : null;
+header('X-Cached: ' . ($cache ? $cache['opcache_statistics']['num_cached_scripts'] : 'none'));
 echo $_SERVER['REQUEST_METHOD'], ' ', $_SERVER['SCRIPT_FILENAME'] === __FILE__ ? 'file' : 'no file', "\\n";
 echo json_encode([$_GET, $_POST, PHP_VERSION, hash('sha256', file_get_contents('php://input'))]), "\\n";
 echo preg_replace('/(\\w+) (\\w+)/', '$2 $1', 'hello world'), strrev(serialize([1, 2.5, 'x' => null])), "\\n";

@@ -61,17 +61,35 @@ struct net_link *attach(struct world *w)
     return w->link;
 }
 
-void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports)
+static void on_open(void *arg, const struct un_endpoint *to, int fd)
 {
-    *w = (struct world){.rc = 0};
-    struct netplumb_spec spec = {.state_dir = state_dir,
+    struct world *w = arg;
+    w->conn = fd;
+    un_loop_stop(w->loop);
+}
+
+static void open_as(struct world *w, const char *dir, uint32_t linger_ms, uint32_t segment_ports)
+{
+    *w = (struct world){.conn = -1};
+    struct netplumb_spec spec = {.state_dir = dir,
                                  .range = "10.87.0.0/24",
                                  .tap_owner = getuid(),
                                  .linger_ms = linger_ms,
-                                 .segment_ports = segment_ports};
+                                 .segment_ports = segment_ports,
+                                 .on_open = on_open};
     assert_int_equal(un_loop_new(&w->loop, NULL), 0);
     spec.loop = w->loop;
     assert_int_equal(net_open(&spec, &w->np, NULL), 0);
+}
+
+void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports)
+{
+    open_as(w, state_dir, linger_ms, segment_ports);
+}
+
+void world_open_as(struct world *w, const char *dir)
+{
+    open_as(w, dir, 0, 0);
 }
 
 void world_open(struct world *w)
@@ -209,10 +227,16 @@ struct frame ipv4(const char *to_mac, const struct net_link *from, const char *t
     return f;
 }
 
-struct frame tcp(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags)
+struct frame tcp_at(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags,
+                    const uint32_t seq_ack[2])
 {
-    uint8_t seg[20] = {0x30, 0x39, 4444 >> 8, 4444 & 255, 0,    0,     0, 1,
-                       0,    0,    0,         1,          0x50, flags, 4, 0};
+    uint8_t seg[20] = {12345 >> 8, 12345 & 255, 4444 >> 8, 4444 & 255};
+    for (int i = 0; i < 8; i++) {
+        seg[4 + i] = (uint8_t)(seq_ack[i / 4] >> (24 - 8 * (i % 4)));
+    }
+    seg[12] = 0x50;
+    seg[13] = flags;
+    seg[14] = 4;
     uint8_t pseudo[12] = {0};
     inet_pton(AF_INET, from->ip, pseudo);
     inet_pton(AF_INET, to, pseudo + 4);
@@ -222,6 +246,12 @@ struct frame tcp(const char *to_mac, const struct net_link *from, const char *to
     seg[16] = (uint8_t)(sum >> 8);
     seg[17] = (uint8_t)sum;
     return ipv4(to_mac, from, to, IPPROTO_TCP, seg, sizeof(seg));
+}
+
+struct frame tcp(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags)
+{
+    static const uint32_t ones[] = {1, 1};
+    return tcp_at(to_mac, from, to, flags, ones);
 }
 
 struct frame echo_request(const char *to_mac, const struct net_link *from, const char *to)

@@ -167,6 +167,7 @@ static const struct request requests[] = {
     {"GET", "/api/v1/functions/hello/versions", NULL, 200},
     {"GET", "/api/v1/functions/hello/aliases", NULL, 200},
     {"PUT", "/api/v1/functions/hello/aliases/stable", "{\"version\":2}", 200},
+    {"DELETE", "/api/v1/functions/hello/aliases/stable", NULL, 204},
     {"GET", "/api/v1/invocations", NULL, 200},
     {"GET", "/api/v1/instances", NULL, 200},
     {"GET", "/fn/hello/x?y=1", NULL, 200},
