@@ -209,6 +209,21 @@ static void memory_is_moved_to_where_other_memory_was(void **state)
     assert_int_equal(world_peek(gone + PAGE_SIZE), 0);
 }
 
+static void what_grew_in_its_place_is_given_to_nobody_else(void **state)
+{
+    (void)state;
+    uint64_t reserved = map(64 * PAGE_SIZE, PROT_NONE);
+    assert_int_equal(mm_munmap(reserved, 64 * PAGE_SIZE), 0);
+    uint64_t a = map(2 * PAGE_SIZE, RW);
+    assert_int_equal(a, reserved);
+    assert_int_equal(mm_mremap(a, 2 * PAGE_SIZE, 8 * PAGE_SIZE, MREMAP_MAYMOVE, 0), a);
+    world_poke(a + 4 * PAGE_SIZE, 7);
+    uint64_t b = map(4 * PAGE_SIZE, RW);
+    assert_true(b >= a + 8 * PAGE_SIZE);
+    world_poke(b, 1);
+    assert_int_equal(world_peek(a + 4 * PAGE_SIZE), 7);
+}
+
 static void advice_that_nobody_knows_is_refused(void **state)
 {
     (void)state;
@@ -622,6 +637,7 @@ int main(void)
         T(the_heap_grows_and_shrinks_in_its_place),
         T(moved_memory_keeps_what_is_in_it),
         T(memory_is_moved_to_where_other_memory_was),
+        T(what_grew_in_its_place_is_given_to_nobody_else),
         T(advice_that_nobody_knows_is_refused),
         T(dontneed_zeroes),
         T(files_are_shared_when_read_and_copied_when_written),

@@ -265,6 +265,8 @@ static int extend(const struct area *a, uint64_t from, uint64_t to)
                              .fresh = true,
                              .filled = a->prot & PROT_WRITE};
     int r = a->prot & PROT_ANY ? pages_map(from, to, &want) : 0;
+    space_claim(from,
+                to); /* a reservation that was given back is parked without a trace in the tables */
     return r < 0 ? r : area_add(from, to, a->prot, a->flags, a->file, want.file_offset);
 }
 
@@ -300,14 +302,14 @@ static int64_t grow(uint64_t addr, uint64_t old_len, uint64_t new_len, int flags
     if (!target || !range_ok(target, new_len)) {
         return -ENOMEM;
     }
-    if (flags & MREMAP_FIXED) {
-        if (a->flags & AREA_SHARED ? !pages_untouched(target, target + new_len)
-                                   : !pages_usable(target, target + new_len)) {
-            klog("mremap: address %lx was used before, and cannot be again", target);
-            return -ENOMEM;
-        }
-        space_claim(target, target + new_len);
+    bool usable = !(flags & MREMAP_FIXED) || a->flags & AREA_SHARED
+                      ? pages_untouched(target, target + new_len)
+                      : pages_usable(target, target + new_len);
+    if (!usable) {
+        klog("mremap: address %lx was used before, and cannot be again", target);
+        return -ENOMEM;
     }
+    space_claim(target, target + new_len);
     int64_t r = move(a, addr, old_len, target);
     if (r >= 0 && new_len > old_len) {
         int more = extend(area_find(target + old_len - 1), target + old_len, target + new_len);
