@@ -218,8 +218,9 @@ int pages_map(uint64_t from, uint64_t to, const struct page_want *want)
     }
     uint64_t need = m.frames + tables;
     if (frames_free() < need && (!mm_reclaim() || frames_free() < need)) {
-        klog("memory is used up: %lu KiB are wanted, %lu KiB of %lu KiB are free", m.frames * 4,
-             frames_free() * 4, frames_total() * 4);
+        klog("memory is used up: %lu KiB are wanted, %lu KiB of %lu KiB are free; deploy with more "
+             "--memory",
+             m.frames * 4, frames_free() * 4, frames_total() * 4);
         return -ENOMEM;
     }
     while (from < to) {
