@@ -159,6 +159,38 @@ int main(void) {
     assert refused.status == 1 and refused.err.count("deploy with more --memory") == 1
 
 
+SERVER = """
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+int main(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(8000)};
+    struct hostent *self;
+    char name[80] = "";
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    gethostname(name, sizeof name);
+    self = gethostbyname(name);
+    fprintf(stderr, "%s is %s\\n", name, self ? "known" : "unknown");
+    bind(fd, (struct sockaddr *)&at, sizeof at);
+    listen(fd, 1);
+    for (;;) {
+        sleep(1);
+    }
+}"""
+
+
+def test_servers_and_filters_are_told_apart(real, programs, tmp_path):
+    refused = real.unictl("deploy", "ends", programs["static"], "-i", "http")
+    assert refused.status == 1 and "a server that stays in the foreground" in refused.err
+    (tmp_path / "server.c").write_text(SERVER)
+    subprocess.run(["gcc", "-o", tmp_path / "server", tmp_path / "server.c"], check=True)
+    refused = real.unictl("deploy", "waits", tmp_path / "server", "--timeout", "1s")
+    assert refused.status == 1 and "listens on port 8000" in refused.err and "--interface http" in refused.err
+    assert "unid is known" in refused.err  # its own name, without the network
+
+
 def test_python_of_this_machine(real):
     python = shutil.which("python3", path="/usr/bin")
     library = run_here([python, "-c", "import os; print(os.path.dirname(os.__file__))"]).decode().strip()
