@@ -191,6 +191,12 @@ def test_servers_and_filters_are_told_apart(real, programs, tmp_path):
     assert "unid is known" in refused.err  # its own name, without the network
 
 
+def test_files_that_are_missing_at_the_start_are_named(real, programs):
+    refused = real.unictl("deploy", "lacks", "/bin/cat", "--", "/etc/no-such-file")
+    assert refused.status == 1
+    assert "libos: not found before that (--with takes files along): /etc/no-such-file\n" in refused.err
+
+
 def test_python_of_this_machine(real):
     python = shutil.which("python3", path="/usr/bin")
     library = run_here([python, "-c", "import os; print(os.path.dirname(os.__file__))"]).decode().strip()
