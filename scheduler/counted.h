@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-#include "unid/abi.h"
+#include "hypervisor/hv.h"
 
 /* Room for the text of any list of calls. */
 enum { COUNTED_TEXT_SIZE = UNID_REPORT_NUMBERS * 16 };
