@@ -107,6 +107,11 @@ def test_rootfs_is_a_directory_or_an_archive(real, programs, tmp_path):
             tar.add(root, ".")
         real.unictl("deploy", "root", "/bin/up", "--rootfs", tmp_path / name, "--", name).ok()
         assert real.call("root", b"y").ok().body == f"{name}|in the root\nY".encode()
+    packed = (tmp_path / "packed.tgz").read_bytes()
+    real.unictl("deploy", "root", "/bin/up", "--rootfs", "-", "--", "piped", stdin=packed).ok()
+    assert real.call("root", b"z").ok().body == b"piped|in the root\nZ"
+    refused = real.unictl("deploy", "root", "/bin/up", "--rootfs", "-", stdin=b"no archive")
+    assert refused.status == 1 and "no tar archive" in refused.err
     refused = real.unictl("deploy", "root", "/bin/down", "--rootfs", root)
     assert refused.status == 1 and "/bin/down" in refused.err
     refused = real.unictl("deploy", "root", "/bin/up", "--rootfs", tmp_path / "nowhere")
