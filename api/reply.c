@@ -48,9 +48,9 @@ void reply_program_problem(struct api_call *call, unsigned status, const char *d
 {
     json_t *j = json_pack("{s:s, s:s, s:i, s:o}", "type", "/problems/program-failed", "title",
                           "The program cannot be a function", "status", (int)status, "detail",
-                          reply_text(detail));
+                          un_json_string(detail));
     if (j && log_tail[0]) {
-        json_object_set_new(j, "log_tail", reply_text(log_tail));
+        json_object_set_new(j, "log_tail", un_json_string(log_tail));
     }
     if (j && counted) {
         json_object_set_new(j, "unsupported", reply_missing_calls(counted));
@@ -65,7 +65,7 @@ void reply_report_problem(struct api_call *call, unsigned status, const char *de
     json_t *found = report ? json_loads(report, 0, NULL) : NULL;
     json_t *j = json_pack("{s:s, s:s, s:i, s:o, s:o*}", "type", "/problems/program-refused", "title",
                           "The program cannot run here", "status", (int)status, "detail",
-                          reply_text(detail), "report", found);
+                          un_json_string(detail), "report", found);
     send_json(call, status, "application/problem+json", j);
 }
 
@@ -107,6 +107,14 @@ void reply_error(struct api_call *call, int rc, const struct un_error *err)
     reply_problem(call, status, text);
 }
 
+void reply_add(json_t **items, json_t *item)
+{
+    if (json_array_append_new(*items, item) < 0) {
+        json_decref(*items);
+        *items = NULL;
+    }
+}
+
 json_t *reply_page(json_t *items, const char *next)
 {
     return json_pack("{s:o, s:s?}", "items", items, "next", next);
@@ -116,19 +124,6 @@ json_t *reply_time(uint64_t wall_us)
 {
     char text[UN_CLOCK_TEXT_SIZE];
     return json_string(un_clock_format(wall_us, text));
-}
-
-json_t *reply_text(const char *text)
-{
-    json_t *j = json_string(text);
-    if (j) {
-        return j;
-    }
-    un_autofree char *copy = strdup(text);
-    for (char *c = copy; c && *c; c++) {
-        *c = (char)((unsigned char)*c < 0x80 ? *c : '?');
-    }
-    return copy ? json_string(copy) : NULL;
 }
 
 /* --- calls of functions ----------------------------------------------------------------------- */
@@ -144,7 +139,7 @@ static json_t *exit_json(const struct hv_exit *exit)
 {
     json_t *j =
         json_pack("{s:s, s:i, s:o?}", "kind", hv_exit_name(exit->kind), "status", (int)exit->status,
-                  "detail", exit->detail[0] ? reply_text(exit->detail) : NULL);
+                  "detail", exit->detail[0] ? un_json_string(exit->detail) : NULL);
     if (j && !exit->detail[0]) {
         json_object_del(j, "detail");
     }
@@ -177,34 +172,39 @@ static const char *const titles[] = {
     [SCHED_INTERNAL] = "unid failed",
 };
 
-static void add_call(json_t *list, uint32_t number, uint32_t times)
+static void add_call(json_t **list, uint32_t number, uint32_t times)
 {
     char unknown[32];
     const char *name = un_syscall_name(number);
     snprintf(unknown, sizeof(unknown), "syscall_%u", number);
-    json_array_append_new(
-        list, json_pack("{s:s, s:I}", "name", name ? name : unknown, "times", (json_int_t)times));
+    reply_add(list,
+              json_pack("{s:s, s:I}", "name", name ? name : unknown, "times", (json_int_t)times));
 }
 
 json_t *reply_missing_calls(const struct unid_report *report)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < report->unsupported_count && i < UNID_REPORT_CALLS; i++) {
-        add_call(list, report->unsupported[i].number, report->unsupported[i].times);
+        add_call(&list, report->unsupported[i].number, report->unsupported[i].times);
     }
     return list;
 }
 
 json_t *reply_calls_made(const struct unid_report *report)
 {
-    json_t *list = NULL;
+    bool any = false;
+    json_t *list = json_array();
     for (uint32_t i = 0; i < UNID_REPORT_NUMBERS; i++) {
         if (report->made[i] > 0) {
-            list = list ? list : json_array();
-            add_call(list, i, report->made[i]);
+            any = true;
+            add_call(&list, i, report->made[i]);
         }
     }
-    return list ? list : json_null();
+    if (!any) {
+        json_decref(list);
+        return json_null();
+    }
+    return list;
 }
 
 json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsigned *ret_status)
@@ -218,7 +218,7 @@ json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsig
                           titles[outcome->kind], "status", (int)*ret_status, "instance", instance,
                           "invocation_id", id, "outcome", name);
     if (j && outcome->detail && outcome->detail[0]) {
-        json_object_set_new(j, "detail", reply_text(outcome->detail));
+        json_object_set_new(j, "detail", un_json_string(outcome->detail));
     }
     if (j && outcome->retry_after_s) {
         json_object_set_new(j, "retry_after_s", json_integer(outcome->retry_after_s));
@@ -230,7 +230,7 @@ json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsig
         json_object_set_new(j, "unsupported", reply_missing_calls(outcome->report));
     }
     if (j && outcome->log_tail && outcome->log_tail[0]) {
-        json_object_set_new(j, "log_tail", reply_text(outcome->log_tail));
+        json_object_set_new(j, "log_tail", un_json_string(outcome->log_tail));
     }
     return j;
 }

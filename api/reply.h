@@ -27,12 +27,13 @@ void reply_error(struct api_call *call, int rc, const struct un_error *err);
 /* The status for an errno: -ENOENT 404, -EINVAL 400, -EBUSY 409, ... */
 unsigned reply_status(int rc);
 
+/* Appends to the items of a listing; takes `item`. Without an item (NULL) there is no listing either: `*items`
+ * becomes NULL, and its page a 500, as what is missing in a listing nobody sees. */
+void reply_add(json_t **items, json_t *item);
 /* A listing's {"items": items, "next": next}. Takes `items`. */
 json_t *reply_page(json_t *items, const char *next);
 /* An RFC 3339 string. */
 json_t *reply_time(uint64_t wall_us);
-/* A string from bytes that may not be UTF-8: what is not is replaced. */
-json_t *reply_text(const char *text);
 
 /* The system calls of a report that are not there: [{"name": "fork", "times": 2}]. NULL when out of
  * memory. */

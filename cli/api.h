@@ -9,7 +9,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "cli/verbs.h"
+#include "cli/verbs/verbs.h"
 #include "common/json.h"
 
 /* "unictl: ..." on stderr; the caller returns `exit`, which is given back. Foreign text is cleaned.

@@ -40,6 +40,18 @@ int show_list(const struct cli_call *call, const json_t *list, const char *const
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 
+int show_line(struct un_buf *out, const char *label, const char *value)
+{
+    un_autobuf struct un_buf clean = {0};
+    int rc = table_append_clean(&clean, value && *value ? value : "-", false);
+    return rc ? rc : un_buf_printf(out, "%-13s%s\n", label, (const char *)clean.data);
+}
+
+int show_known(struct un_buf *out, const char *label, const char *value)
+{
+    return *value ? show_line(out, label, value) : 0;
+}
+
 static int by_times_made(const void *a, const void *b)
 {
     uint64_t x = api_uint(*(const json_t *const *)a, "times");

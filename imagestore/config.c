@@ -557,7 +557,8 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
     if (c->machine.set && (sdk || program)) {
         return un_error_set(err, -EINVAL,
                             "machine: an image of kind %s brings no kernel of its own; a machine image "
-                            "is a PVH or multiboot ELF file, a Linux bzImage or a disk",
+                            "is an ELF file with a PVH note or a multiboot header or of Linux' "
+                            "64-bit boot protocol, a Linux bzImage or a disk",
                             image_kind_name(kind));
     }
     c->machine.set = !sdk && !program;

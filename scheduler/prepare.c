@@ -6,7 +6,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
-#include "scheduler/counted.h"
+#include "scheduler/record/counted.h"
 #include "scheduler/scheduler_impl.h"
 
 const char **run_argv(const char *name, const struct function_config *config)

@@ -150,6 +150,8 @@ enum sched_outcome_kind {
     SCHED_WRONG_INTERFACE, /* a request for a function that takes connections, or the other way round */
     SCHED_INTERNAL         /* our own: database, memory */
 };
+/* Whether receipts may have this outcome: a kind's name, or one that only queued work has. */
+bool sched_outcome_known(const char *name);
 const char *sched_outcome_name(enum sched_outcome_kind k); /* "ok", "no-function", ... */
 /* The HTTP status that stands for an outcome: 404, 429, 413, 411, 502, 504, 503, 421, 500; 200 for SCHED_OK,
  * whose real status is the function's own. */

@@ -139,6 +139,23 @@ def test_deploy_of_what_cannot_run_says_what_to_do(make_unid, tmp_path):
     assert unid.unictl("ls", "--json").ok().json["items"] == []
 
 
+def test_what_is_not_as_unictl_has_it_is_told_with_the_way_to_say_it(unid, program):
+    """As those do who come from other tools."""
+    twice = unid.unictl("deploy", "web", program, "--publish", "8080:80")
+    assert twice.status == 2 and "--publish 8080" in twice.err and "--port 80" in twice.err
+    nothing = unid.unictl("deploy", "web", "")
+    assert nothing.status == 2 and "empty" in nothing.err
+    assert unid.unictl("receipts", "--since", "7d").ok()
+    unknown = unid.unictl("receipts", "--status", "fialed")
+    assert unknown.status == 1 and "ok, failed" in unknown.err
+    for noun in ("trigger", "volume"):
+        gone = unid.unictl(noun, "rm", "one", "two")
+        assert gone.status == 1 and f"no {noun} one" in gone.err and f"no {noun} two" in gone.err
+    untagged = unid.unictl("image", "untag", "one")
+    assert untagged.status == 1 and "no tag one" in untagged.err
+    assert "no trigger one" in unid.unictl("trigger", "show", "one").err
+
+
 def test_versions_and_rollback(unid, program):
     for n in (1, 2, 3):
         unid.unictl("deploy", "f", program, "--", "size", n).ok()
@@ -150,6 +167,23 @@ def test_versions_and_rollback(unid, program):
     assert len(unid.unictl("invoke", "f:3").ok().out) == 3
     assert unid.unictl("rollback", "f").status == 1
     assert unid.unictl("rollback", "f", "9").status == 1
+
+
+def test_aliases_are_set_listed_and_removed(unid, program):
+    unid.unictl("deploy", "f", program, "--", "status", "201").ok()
+    unid.unictl("deploy", "f", program, "--", "status", "202").ok()
+    assert unid.unictl("alias", "set", "f", "stable", "1").ok().text == "f:stable is version 1\n"
+    assert "201" in unid.unictl("invoke", "f:stable", "--include").ok().err
+    rows = [line.split() for line in unid.unictl("alias", "ls", "f").ok().text.splitlines()]
+    assert rows == [["ALIAS", "VERSION"], ["live", "2"], ["stable", "1"]]
+    assert unid.unictl("alias", "set", "f", "stable", "2", "--json").ok().json == {"alias": "stable", "version": 2}
+    assert unid.unictl("alias", "rm", "f", "stable").ok().text == "stable\n"
+    assert unid.unictl("alias", "set", "f", "stable", "0").status == 2
+    assert unid.unictl("alias", "set", "f", "stable").status == 2
+    for refused in (["rm", "f", "stable"], ["rm", "f", "live"], ["set", "f", "stable", "9"], ["ls", "g"]):
+        assert unid.unictl("alias", *refused).status == 1, refused
+    unid.unictl("alias", "set", "f", "live", "1").ok()
+    assert "201" in unid.unictl("invoke", "f", "--include").ok().err
 
 
 def deploy_failing(unid, program, behaviour):

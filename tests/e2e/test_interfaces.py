@@ -302,9 +302,7 @@ def test_what_is_not_allowed_is_refused_and_logged(shared, name, egress):
 
 @pytest.mark.parametrize("host, error", [("127.0.0.1", 111), ("nobody.invalid", 113)])
 def test_hosts_that_do_not_answer_are_errors_of_the_program(shared, name, host, error):
-    unused = socket.create_server(("127.0.0.1", 0))
-    port = unused.getsockname()[1]
-    unused.close()
+    port = harness.free_port()
     shared.deploy(name, "net", f"{host}:{port}", "x", egress=[f"{host}:{port}"])
     assert shared.get(f"/fn/{name}").problem(502)["log_tail"] == f"error {error}\n"
     receipt = wait_for(

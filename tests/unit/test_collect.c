@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "cli/collect.h"
+#include "cli/collect/collect.h"
 #include "common/bytes.h"
 #include "common/cleanup.h"
 #include "tests/unit/elf_support.h"
@@ -213,6 +213,38 @@ static void write_needing(const struct ground *g, const char *file, const char *
     write_file(g, file, f.data, sizeof f.data, 0755);
 }
 
+/* The entry whose path ends so; NULL: none. */
+static const struct collect_entry *entry_ending(struct ground *g, const char *end)
+{
+    size_t count;
+    const struct collect_entry *const *list = collect_entries(g->c, &count);
+    for (size_t i = 0; i < count; i++) {
+        const char *at = strstr(list[i]->path, end);
+        if (at && strcmp(at, end) == 0) {
+            return list[i];
+        }
+    }
+    return NULL;
+}
+
+static void who_ends_threads_gets_what_the_c_library_loads_then(void **state)
+{
+    struct ground *g = *state;
+    write_needing(g, "quiet", "libc.so.6", "");
+    assert_int_equal(collect_program(g->c, at(g, "quiet"), &g->err), 0);
+    assert_int_equal(collect_libraries(g->c, &g->err), 0);
+    assert_null(entry_ending(g, "/libgcc_s.so.1"));
+    collect_free(g->c);
+    assert_int_equal(collect_new(&g->c, &g->err), 0);
+    write_needing(g, "library.so", "libc.so.6", "pthread_exit");
+    assert_int_equal(collect_program(g->c, at(g, "quiet"), &g->err), 0);
+    assert_int_equal(collect_with(g->c, at(g, "library.so"), &g->err), 0);
+    assert_int_equal(collect_libraries(g->c, &g->err), 0);
+    const struct collect_entry *e = entry_ending(g, "/libgcc_s.so.1");
+    assert_non_null(e);
+    assert_string_equal(e->why, "loaded when a thread ends");
+}
+
 static void libraries_are_found_by_the_origin(void **state)
 {
     struct ground *g = *state;
@@ -378,6 +410,7 @@ int main(void)
         TEST(env_in_a_script_is_looked_up_here),
         TEST(an_interpreter_that_cannot_start_is_told),
         TEST(directories_come_with_all_below),
+        TEST(who_ends_threads_gets_what_the_c_library_loads_then),
         TEST(libraries_are_found_by_the_origin),
         TEST(a_missing_library_is_an_error_of_the_program_and_a_warning_of_others),
         TEST(the_same_files_give_the_same_archive),

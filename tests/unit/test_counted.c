@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "scheduler/counted.h"
+#include "scheduler/record/counted.h"
 
 static void missing_calls_are_named(void **state)
 {

@@ -15,8 +15,8 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
-#include "scheduler/dial_impl.h"
-#include "scheduler/egress.h"
+#include "scheduler/egress/dial_impl.h"
+#include "scheduler/egress/egress.h"
 
 static struct un_loop *loop;
 static struct dialer *dialer;

@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "scheduler/admission.h"
-#include "scheduler/guest_log.h"
 #include "scheduler/pool_policy.h"
+#include "scheduler/record/guest_log.h"
 
 #define SECOND 1000000ull
 

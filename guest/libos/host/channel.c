@@ -68,7 +68,9 @@ void host_next(void)
     uint64_t monotonic = clock_monotonic_ns();
     frames_mark();
     if (!(boot_page()->flags & UNID_BOOT_REQUEST_READY)) {
+        fpu_keep();
         host_call(UNID_OP_NEXT);
+        fpu_bring_back();
     }
     const struct unid_call *c = call_page();
     clock_resume(monotonic, c->wall_ns);
