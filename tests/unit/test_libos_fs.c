@@ -362,6 +362,7 @@ static void a_removed_directory_is_a_dead_end(void **state)
     assert_int_equal(sys_getcwd(cwd, sizeof(cwd)), 10);
     assert_string_equal(cwd, "/tmp/gone");
     assert_int_equal(sys_getcwd(cwd, 9), -ERANGE);
+    assert_int_equal(sys_getcwd(NULL, 0), -ERANGE);
     assert_int_equal(sys_rmdir("../gone"), 0);
     assert_int_equal(sys_open("x", O_CREAT | O_WRONLY, 0644), -ENOENT);
     assert_int_equal(sys_getcwd(cwd, sizeof(cwd)), -ENOENT);
@@ -529,6 +530,7 @@ static void flags_and_locks(void **state)
     assert_int_equal(sys_ioctl(fd, TCGETS, (uintptr_t)&l), -ENOTTY);
     assert_int_equal(sys_fcntl(fd, 9999, 0), -EINVAL);
     assert_int_equal(sys_fsync(fd), 0);
+    assert_int_equal(sys_fsync((int)sys_open("/dev/null", O_WRONLY, 0)), -EINVAL);
     assert_int_equal(sys_unlink("/tmp/fl"), 0);
 }
 
