@@ -10,6 +10,7 @@
  * to connect to: nobody has the tap open, so nothing comes from it. It serves the next guest of the same
  * wish at once, one of another after a change of the rules. The tables are made by the first attach and go
  * with the last link; bridges: segment.h.
+ * What is left in the kernel of connections that its last guest opened is ended meanwhile (sockets.h).
  * The worker owns the sockets to the kernel and runs jobs in order; the loop thread owns the rest.
  */
 #include <errno.h>
@@ -32,9 +33,10 @@
 #include "netplumb/net.h"
 #include "netplumb/rules.h"
 #include "netplumb/segment.h"
+#include "netplumb/sockets.h"
 #include "netplumb/targets.h"
 
-enum op { OP_MAKE, OP_CHANGE, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
+enum op { OP_MAKE, OP_CHANGE, OP_WAIT, OP_FORGET, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
 enum { IDLE_LOOKED_AT = 64 }; /* of the idle links, for one with the policy that is wanted */
 
 struct request {
@@ -44,22 +46,26 @@ struct request {
     net_attach_cb attached;
     net_done_cb done;
     void *arg;
-    char *rules, *undo; /* of the policy: to be added, to be deleted; or NULL */
+    char *rules; /* OP_MAKE, OP_CHANGE, OP_REMOVE: what changes of what the guest may connect to */
+    char *undo;  /* OP_MAKE: what takes that back */
 };
 
-/* What a struct net_link is the public part of. At most one request of it is under way. */
+/* What a struct net_link is the public part of. At most one request of it is under way, and the forgetting of
+ * its last guest before that. */
 struct link {
     struct net_link pub;
     uint32_t guest;
-    bool in_use; /* its user knows of it */
+    bool in_use;        /* its user knows of it */
+    bool has_opened;    /* a connection has come from its guest */
+    bool is_forgetting; /* `forgetting` is under way */
     uint64_t idle_from_us;
     struct net_policy *policy; /* as in the rules, or about to be; NULL: nothing */
-    struct net_policy *before; /* OP_CHANGE */
+    struct net_policy *before; /* while a request is under way: what holds if it fails */
     struct un_list node;       /* in idle */
     struct un_list all_node;
     struct un_post ready;        /* of an attach that found an idle link */
     struct net_segment *segment; /* the worker's */
-    struct request req;
+    struct request req, forgetting;
 };
 
 struct netplumb {
@@ -71,7 +77,6 @@ struct netplumb {
     struct un_workers *worker;
     struct un_loop *loop;
     struct request reconcile, clearing;
-    bool clearing_busy;
     struct un_list all;   /* struct link */
     struct un_list idle;  /* struct link, the longest idle first */
     struct link **guests; /* by number; NULL: no link */
@@ -84,9 +89,10 @@ struct netplumb {
     struct un_timer linger;
     unsigned links, attached; /* all there are; those in use or being made */
     /* the worker's */
-    struct nl_sock *nl;
+    struct nl_sock *nl, *diag; /* rtnetlink; sockets.h */
     struct net_rules *rules;
     bool clean, made; /* nothing of an earlier unid is left; the tables are there */
+    bool wider_told;
     struct net_segments segments;
 };
 
@@ -173,13 +179,14 @@ static void on_connection(void *arg, struct net_port *port, uint32_t guest, int 
 {
     struct netplumb *np = arg;
     int64_t number = net_range_guest(&np->range, guest);
-    const struct link *link = number < 0 ? NULL : np->guests[number];
+    struct link *link = number < 0 ? NULL : np->guests[number];
     if (!link || !link->in_use || !np->on_open || !net_policy_allows(link->policy, port)) {
         refuse(np, port, guest, fd);
         return;
     }
     struct un_endpoint to = {.port = port->port, .is_address = port->host->literal != 0};
     memcpy(to.host, port->host->host, sizeof(to.host));
+    link->has_opened = true;
     np->on_open(link->req.arg, &to, fd);
 }
 
@@ -248,7 +255,7 @@ static int clear(struct netplumb *np, struct un_error *err)
 {
     int rc = 0;
     if (!np->nl) {
-        rc = net_socket_new(&np->nl, err);
+        rc = net_socket_new(NETLINK_ROUTE, &np->nl, err);
     }
     if (rc == 0 && !np->rules) {
         rc = net_rules_new(&np->rules, err);
@@ -268,19 +275,38 @@ static int clear(struct netplumb *np, struct un_error *err)
     return net_rules_remove(np->rules, &np->names, err);
 }
 
-static int prepare(struct netplumb *np, struct un_error *err)
+/* Removes what an earlier unid left; once. */
+static int clear_leftovers(struct netplumb *np, struct un_error *err)
 {
-    if (!np->clean) {
-        int rc = clear(np, err);
-        if (rc < 0) {
-            return rc;
-        }
-        np->clean = true;
+    int rc = np->clean ? 0 : clear(np, err);
+    np->clean = rc == 0;
+    return rc;
+}
+
+/* Before the first bridge, each time that there was none. */
+static int check_range(struct netplumb *np, struct un_error *err)
+{
+    char wider[NET_ROUTE_SIZE], base[NET_IP_SIZE];
+    int rc = net_range_check(np->nl, &np->range, wider, err);
+    if (rc == 0 && wider[0] && !np->wider_told) {
+        np->wider_told = true;
+        un_log(
+            UN_LOG_WARN,
+            "machines.range is part of what the host has a route to: while there are machines it "
+            "does not reach what is behind that",
+            "range", net_addr_text(np->range.base, base), "route", wider);
     }
-    if (np->made) {
-        return 0;
+    return rc;
+}
+
+static int make_tables(struct netplumb *np, struct un_error *err)
+{
+    int rc = clear_leftovers(np, err);
+    if (rc < 0 || np->made) {
+        return rc;
     }
-    int rc = net_rules_install(np->rules, &np->names, &np->range, err);
+    rc = check_range(np, err);
+    rc = rc < 0 ? rc : net_rules_install(np->rules, &np->names, &np->range, err);
     np->made = rc == 0;
     return rc;
 }
@@ -302,10 +328,12 @@ static int make_guest(struct request *req, int bridge, struct un_error *err)
     rc = net_tap_make(np->nl, &np->names, link->tap, np->tap_owner, bridge, err);
     if (rc == 0) {
         rc = net_guest_add(np->nl, bridge, link, err);
+        if (rc < 0) {
+            net_link_remove(np->nl, link->tap, NULL);
+            net_guest_remove(np->nl, bridge, link, NULL);
+        }
     }
-    if (rc < 0) {
-        net_link_remove(np->nl, link->tap, NULL);
-        net_guest_remove(np->nl, bridge, link, NULL);
+    if (rc < 0) { /* a tap that could not be made may be another's of that name */
         net_rules_remove_guest(np->rules, &np->names, link, req->undo, NULL);
     }
     return rc;
@@ -315,7 +343,7 @@ static int run_make(struct request *req, struct un_error *err)
 {
     struct netplumb *np = req->np;
     struct net_segment *segment = NULL;
-    int rc = prepare(np, err);
+    int rc = make_tables(np, err);
     rc = rc < 0 ? rc : net_segments_join(&np->segments, np->nl, np->rules, &segment, err);
     if (rc < 0) {
         return rc;
@@ -338,17 +366,20 @@ static int run_remove(struct request *req, struct un_error *err)
     /* What is told is the first that fails; the others are tried all the same. */
     int more = net_guest_remove(np->nl, segment->bridge, link, rc < 0 ? NULL : err);
     rc = rc < 0 ? rc : more;
-    more = net_rules_remove_guest(np->rules, &np->names, link, req->undo, rc < 0 ? NULL : err);
+    more = net_rules_remove_guest(np->rules, &np->names, link, req->rules, rc < 0 ? NULL : err);
     rc = rc < 0 ? rc : more;
     more = net_segments_leave(&np->segments, np->nl, np->rules, segment, rc < 0 ? NULL : err);
     return rc < 0 ? rc : more;
 }
 
-static int run_reconcile(struct netplumb *np, struct un_error *err)
+static int run_forget(struct request *req, struct un_error *err)
 {
-    int rc = np->clean ? 0 : clear(np, err);
-    np->clean = np->clean || rc == 0;
-    return rc;
+    struct netplumb *np = req->np;
+    const struct link *link = un_container_of(req, struct link, forgetting);
+    int rc = np->diag ? 0 : net_sockets_open(&np->diag, err);
+    return rc < 0 ? rc
+                  : net_sockets_end(np->diag, &np->range, net_range_addr(&np->range, link->guest),
+                                    err);
 }
 
 static int run(struct un_job *job, struct un_error *err)
@@ -363,12 +394,16 @@ static int run(struct un_job *job, struct un_error *err)
         return run_make(req, err);
     case OP_CHANGE:
         return net_rules_change(req->np->rules, req->rules, err);
+    case OP_WAIT:
+        return 0;
+    case OP_FORGET:
+        return run_forget(req, err);
     case OP_REMOVE:
         return run_remove(req, err);
     case OP_CLEAR:
         return req->np->made ? clear(req->np, err) : 0;
     default:
-        return run_reconcile(req->np, err);
+        return clear_leftovers(req->np, err);
     }
 }
 
@@ -391,14 +426,13 @@ static void link_free(struct link *link)
     free(link);
 }
 
-/* The texts that let the link's guest reach what `add` names and no longer what `remove` does. False:
- * out of memory. */
-static bool make_texts(struct link *link, const struct net_policy *remove,
-                       const struct net_policy *add)
+/* The texts that let the link's guest reach what `add` names and no longer what it could. False: out of
+ * memory. */
+static bool make_texts(struct link *link, const struct net_policy *add)
 {
     const struct net_names *names = &link->req.np->names;
     un_autobuf struct un_buf rules = {0}, undo = {0};
-    int rc = net_rules_policy_text(names, false, link->pub.ip, remove, &rules);
+    int rc = net_rules_policy_text(names, false, link->pub.ip, link->policy, &rules);
     rc = rc < 0 ? rc : net_rules_policy_text(names, true, link->pub.ip, add, &rules);
     rc = rc < 0 ? rc : net_rules_policy_text(names, false, link->pub.ip, add, &undo);
     free_texts(&link->req);
@@ -417,14 +451,13 @@ static void submit(struct request *req, enum op op,
 
 static void on_cleared(struct un_job *job, int rc, const struct un_error *err)
 {
-    struct request *req = un_container_of(job, struct request, job);
-    req->np->clearing_busy = false;
     if (rc < 0) {
         un_log(UN_LOG_WARN, "network not removed in full", "error", err->text);
     }
 }
 
-/* Frees it; what all links share goes with the last. */
+/* Frees it; what all links share goes with the last. Jobs end in order, so that an earlier clearing has:
+ * the last link was made after it. */
 static void link_gone(struct link *link)
 {
     struct netplumb *np = link->req.np;
@@ -432,20 +465,14 @@ static void link_gone(struct link *link)
     if (np->links == 0) {
         un_loop_unpost(np->loop, &np->dnsmasq_post);
         net_dnsmasq_stop(np->dnsmasq);
-    }
-    if (np->links == 0 && !np->clearing_busy) {
-        np->clearing_busy = true;
         submit(&np->clearing, OP_CLEAR, on_cleared);
     }
 }
 
 static void on_removed(struct un_job *job, int rc, const struct un_error *err)
 {
-    struct request *req = un_container_of(job, struct request, job);
-    if (rc < 0) {
-        un_log(UN_LOG_WARN, "network not removed in full", "error", err->text);
-    }
-    link_gone(link_of(req));
+    on_cleared(job, rc, err);
+    link_gone(link_of(un_container_of(job, struct request, job)));
 }
 
 /* Removes the links that have been idle long enough, and comes again for the next. */
@@ -461,7 +488,7 @@ static void on_linger(void *arg)
             (void)un_timer_arm_at(&np->linger, due);
             break;
         }
-        if (!make_texts(link, NULL, link->policy)) {
+        if (!make_texts(link, NULL)) {
             (void)un_timer_arm_at(&np->linger, un_loop_now_us(np->loop) + np->linger_us);
             break;
         }
@@ -470,45 +497,53 @@ static void on_linger(void *arg)
     }
 }
 
+/* What was asked for the link holds; or, when that failed, what held before. */
+static void settle(struct link *link, int rc)
+{
+    struct netplumb *np = link->req.np;
+    struct net_policy *unused = rc < 0 ? link->policy : link->before;
+    link->policy = rc < 0 ? link->before : link->policy;
+    link->before = NULL;
+    free_texts(&link->req);
+    net_policy_put(&np->targets, unused);
+    names_changed(np);
+}
+
 static void on_made(struct un_job *job, int rc, const struct un_error *err)
 {
     struct request *req = un_container_of(job, struct request, job);
     struct request was = *req;
-    struct net_link *pub = &link_of(req)->pub;
+    struct link *link = link_of(req);
+    struct net_link *pub = &link->pub;
     struct un_error why = UN_ERROR_INIT; /* `err` goes with the link */
+    settle(link, rc);
     if (rc < 0) {
         un_error_copy(&why, err);
-        req->np->attached--;
-        link_gone(link_of(req));
+        was.np->attached--;
+        link_gone(link);
         pub = NULL;
     } else {
-        free_texts(req);
-        link_of(req)->in_use = true;
+        link->in_use = true;
         un_loop_post(was.np->loop, &was.np->dnsmasq_post); /* it starts while the machine is made */
         net_dnsmasq_changed(was.np->dnsmasq);
     }
     was.attached(was.arg, rc, pub, &why);
 }
 
-/* The rules of an idle link are those of its next guest; or as they were, and it stays idle. */
+/* A link that was idle stays so when it failed; one that has a guest stays where it is in any case. */
 static void on_changed(struct un_job *job, int rc, const struct un_error *err)
 {
     struct request *req = un_container_of(job, struct request, job);
     struct link *link = link_of(req);
-    struct netplumb *np = req->np;
-    free_texts(req);
-    if (rc < 0) {
-        net_policy_put(&np->targets, link->policy);
-        link->policy = un_steal(&link->before);
-        names_changed(np);
-        net_detach(&link->pub);
-        req->attached(req->arg, rc, NULL, err);
-        return;
+    struct net_link *pub = &link->pub;
+    settle(link, rc);
+    if (rc < 0 && !link->in_use) {
+        net_detach(pub);
+        pub = NULL;
+    } else {
+        link->in_use = true;
     }
-    net_policy_put(&np->targets, un_steal(&link->before));
-    names_changed(np);
-    link->in_use = true;
-    req->attached(req->arg, 0, &link->pub, NULL);
+    req->attached(req->arg, rc, pub, err);
 }
 
 static void on_ready(void *arg)
@@ -532,7 +567,7 @@ static int link_new(struct netplumb *np, struct link **ret, struct un_error *err
                             np->range.size);
     }
     link->guest = (uint32_t)guest;
-    link->req.np = np;
+    link->req.np = link->forgetting.np = np;
     un_list_init(&link->node);
     un_list_push(&np->all, &link->all_node);
     np->guests[link->guest] = link;
@@ -558,93 +593,92 @@ static struct link *find_idle(struct netplumb *np, const struct net_policy *poli
     return looked ? un_list_entry(np->idle.prev, struct link, node) : NULL;
 }
 
-/* How a link gets its policy: OP_MAKE or OP_CHANGE, and what follows. */
-struct way {
-    enum op op;
-    void (*done)(struct un_job *job, int rc, const struct un_error *err);
-};
+/* The policy of that wish (net_policy_put). */
+static int policy_of(struct netplumb *np, const struct net_wish *wish, struct net_policy **ret,
+                     struct un_error *err)
+{
+    *ret = NULL;
+    return wish ? net_policy_get(&np->targets, wish->key, wish->egress, ret, err) : 0;
+}
 
-/* Begins what gives the link its policy, which is taken on success. */
-static int begin(struct link *link, const struct way *way, struct net_policy *policy,
-                 struct un_error *err)
+/* Begins what gives the link its policy, OP_MAKE or OP_CHANGE. Takes the policy, also on failure. */
+static int begin(struct link *link, enum op op, struct net_policy *policy, struct un_error *err)
 {
     struct netplumb *np = link->req.np;
-    if (way->op == OP_CHANGE && link->policy == policy) {
+    bool same = op == OP_CHANGE && link->policy == policy;
+    if (same && !link->is_forgetting) {
         net_policy_put(&np->targets, policy); /* it has its own */
         link->ready = (struct un_post){.fn = on_ready, .arg = link};
         un_loop_post(np->loop, &link->ready);
         return 0;
     }
-    if (!make_texts(link, link->policy, policy)) {
+    if (!same && !make_texts(link, policy)) {
+        net_policy_put(&np->targets, policy);
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     link->before = link->policy;
     link->policy = policy;
-    submit(&link->req, way->op, way->done);
+    names_changed(np);
+    /* Jobs end in order: what is under way has then. */
+    submit(&link->req, same ? OP_WAIT : op, op == OP_MAKE ? on_made : on_changed);
     return 0;
 }
 
 int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err)
 {
-    struct net_policy *policy = NULL;
-    int rc = wish ? net_policy_get(&np->targets, wish->key, wish->egress, &policy, err) : 0;
+    struct net_policy *policy;
+    int rc = policy_of(np, wish, &policy, err);
     if (rc < 0) {
         return rc;
     }
-    struct link *link = find_idle(np, policy);
-    bool idle = link != NULL;
+    struct link *idle = find_idle(np, policy), *link = idle;
     rc = idle ? 0 : link_new(np, &link, err);
-    const struct way way = {idle ? OP_CHANGE : OP_MAKE, idle ? on_changed : on_made};
-    rc = rc < 0 ? rc : begin(link, &way, policy, err);
     if (rc < 0) {
         net_policy_put(&np->targets, policy);
-        if (link && !idle) {
+        return rc;
+    }
+    rc = begin(link, idle ? OP_CHANGE : OP_MAKE, policy, err);
+    if (rc < 0) {
+        if (!idle) {
             link_free(link);
         }
         return rc;
     }
-    names_changed(np);
-    if (idle) {
-        un_list_remove(&link->node);
-    }
+    un_list_remove(&link->node);
     np->attached++;
     link->req.attached = cb;
     link->req.arg = arg;
     return 0;
 }
 
-/* As on_changed, of a link that has a guest: it stays where it is in any case. */
-static void on_wish_changed(struct un_job *job, int rc, const struct un_error *err)
+bool net_has_room(const struct netplumb *np)
 {
-    struct request *req = un_container_of(job, struct request, job);
-    struct link *link = link_of(req);
-    struct net_policy *unused = rc < 0 ? link->policy : link->before;
-    free_texts(req);
-    link->policy = rc < 0 ? link->before : link->policy;
-    link->before = NULL;
-    net_policy_put(&req->np->targets, unused);
-    names_changed(req->np);
-    req->attached(req->arg, rc, &link->pub, err);
+    return !un_list_empty(&np->idle) || np->links < np->range.size;
 }
 
 int net_change(struct net_link *pub, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err)
 {
     struct link *link = un_container_of(pub, struct link, pub);
-    struct netplumb *np = link->req.np;
-    struct net_policy *policy = NULL;
-    int rc = wish ? net_policy_get(&np->targets, wish->key, wish->egress, &policy, err) : 0;
-    const struct way way = {OP_CHANGE, on_wish_changed};
-    rc = rc < 0 ? rc : begin(link, &way, policy, err);
+    struct net_policy *policy;
+    int rc = policy_of(link->req.np, wish, &policy, err);
+    rc = rc < 0 ? rc : begin(link, OP_CHANGE, policy, err);
     if (rc < 0) {
-        net_policy_put(&np->targets, policy);
         return rc;
     }
-    names_changed(np);
     link->req.attached = cb;
     link->req.arg = arg;
     return 0;
+}
+
+static void on_forgotten(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct request *req = un_container_of(job, struct request, job);
+    un_container_of(req, struct link, forgetting)->is_forgetting = false;
+    if (rc < 0) {
+        un_log(UN_LOG_DEBUG, "connections of a former machine are not ended", "error", err->text);
+    }
 }
 
 void net_detach(struct net_link *pub)
@@ -655,6 +689,11 @@ void net_detach(struct net_link *pub)
     link->in_use = false;
     link->idle_from_us = un_loop_now_us(np->loop);
     un_list_push(&np->idle, &link->node);
+    if (link->has_opened) {
+        link->has_opened = false;
+        link->is_forgetting = true;
+        submit(&link->forgetting, OP_FORGET, on_forgotten);
+    }
     if (!un_timer_armed(&np->linger)) {
         on_linger(np);
     }
@@ -708,9 +747,8 @@ void net_close(struct netplumb *np)
         un_log(UN_LOG_WARN, "network not removed in full", "error", err.text);
     }
     net_rules_free(np->rules);
-    if (np->nl) {
-        nl_socket_free(np->nl);
-    }
+    nl_socket_free(np->nl);
+    nl_socket_free(np->diag);
     net_dnsmasq_free(np->dnsmasq);
     net_segments_done(&np->segments);
     net_range_done(&np->range);

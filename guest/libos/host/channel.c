@@ -238,9 +238,12 @@ static struct unid_report *report(void)
     return (struct unid_report *)UNID_REPORT_ADDR;
 }
 
-void host_report_call(void)
+void host_report_call(uint64_t number)
 {
     report()->calls++;
+    if (number < UNID_REPORT_NUMBERS) {
+        report()->made[number]++;
+    }
 }
 
 void host_report_unsupported(uint32_t number)
