@@ -13,6 +13,7 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include "file.h"
 #include "host.h"
 #include "mm.h"
 #include "sys_core.h"
@@ -109,6 +110,10 @@ void host_report_unsupported(uint32_t number)
 {
     (void)number;
     world.unsupported++;
+}
+
+void absent_tell(void)
+{
 }
 
 void host_done(int status)

@@ -115,7 +115,7 @@ int64_t sys_uname(struct new_utsname *ret)
         return -EFAULT;
     }
     *ret = (struct new_utsname){.sysname = "Linux",
-                                .nodename = "unid",
+                                .nodename = HOST_NAME,
                                 .release = LINUX_RELEASE,
                                 .version = "#1 unid",
                                 .machine = "x86_64",
