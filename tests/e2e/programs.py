@@ -263,7 +263,9 @@ FILTERS += [
     Filter("luajit", ["/usr/bin/luajit", "-e", LUAJIT], lambda: text(3000)),
     Filter("xmlstarlet", ["/usr/bin/xmlstarlet", *XPATH], XML),
     Filter("gm", ["/usr/bin/gm", "convert", "ppm:-", "-resize", "50%", "-blur", "0x1", "ppm:-"], pixels),
-    Filter("openssl-dgst", ["/usr/bin/openssl", "dgst", "-sha3-256"], random_bytes, along("/etc/ssl/openssl.cnf")),
+    Filter(
+        "openssl-dgst", ["/usr/bin/openssl", "dgst", "-sha3-256"], random_bytes, along("/etc/ssl/openssl.cnf")
+    ),
     Filter(
         "openssl-enc",
         ["/usr/bin/openssl", "enc", "-aes-256-cbc", "-K", "5a" * 32, "-iv", "07" * 16],
