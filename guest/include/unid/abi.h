@@ -8,7 +8,7 @@
  *
  * At entry: rdi = UNID_BOOT_ADDR; rsp = boot.stack_top - 8, where a zero stands (aligned as after a
  * call); all other general registers zero; direction flag clear; x87 as after FNINIT, MXCSR 0x1f80.
- * SSE2 may be used; AVX only when boot.flags has UNID_BOOT_AVX.
+ * SSE2 may be used; AVX where CPUID shows OSXSAVE, and XGETBV the state as enabled.
  *
  * The host is asked for what it alone has, by a call: the guest fills `struct unid_call`, raises
  * `seq`, rings the doorbell, and waits until `ack` equals `seq`. Ringing is one OUT of a byte (any
@@ -104,7 +104,6 @@
 
 /* boot.flags */
 #define UNID_BOOT_REQUEST_READY 1 /* the first NEXT is answered already: do not ring for it */
-#define UNID_BOOT_AVX           2 /* the CPU's AVX state is enabled */
 #define UNID_BOOT_FSGSBASE      4 /* WRFSBASE and its kin may be used (1.1) */
 #define UNID_BOOT_FILL          8 /* memory can be had in pieces (1.1) */
 #define UNID_FILL_OFFSET        8 /* from boot.doorbell_addr */
