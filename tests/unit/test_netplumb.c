@@ -659,8 +659,8 @@ static void test_only_arp_and_ipv4_get_past_the_tap(void **state)
     send_frame(fa, in_vlan(echo_request(gw, a, a->gateway), 0));
     send_frame(fa, in_vlan(echo_request(gw, a, a->gateway), 7));
     send_frame(fa, of_type(echo_request(gw, a, a->gateway), 0x88cc)); /* LLDP */
-    assert_false(comes(fa, ETH_P_IP, 23, IPPROTO_ICMP, NULL));
-    assert_false(comes(fb, ETH_P_IPV6, 20, 58, NULL));
+    assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_ICMP, NULL));
+    assert_false(comes_at_once(fb, ETH_P_IPV6, 20, 58, NULL));
     un_autofree char *after = output_of(count);
     assert_string_equal(before, after);
     close(fa);
