@@ -9,12 +9,14 @@
  * An idle link keeps its tap, its address and its place in the rules, with what its last guest was allowed
  * to connect to: nobody has the tap open, so nothing comes from it. It serves the next guest of the same
  * wish at once, one of another after a change of the rules. The tables are made by the first attach and go
- * with the last link; bridges: segment.h.
+ * with the last link; bridges: segment.h. What others remove of tables and bridges is made again (watch.h,
+ * mend.h); a link whose tap is gone serves no other guest.
  * The worker owns the sockets to the kernel and runs jobs in order; the loop thread owns the rest.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -28,14 +30,19 @@
 #include "netplumb/dnsmasq.h"
 #include "netplumb/link.h"
 #include "netplumb/listen.h"
+#include "netplumb/mend.h"
 #include "netplumb/namespace.h"
 #include "netplumb/net.h"
 #include "netplumb/rules.h"
 #include "netplumb/segment.h"
 #include "netplumb/targets.h"
+#include "netplumb/watch.h"
 
-enum op { OP_MAKE, OP_CHANGE, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
-enum { IDLE_LOOKED_AT = 64 }; /* of the idle links, for one with the policy that is wanted */
+enum op { OP_MAKE, OP_CHANGE, OP_REMOVE, OP_CLEAR, OP_RECONCILE, OP_MEND };
+enum {
+    IDLE_LOOKED_AT = 64,    /* of the idle links, for one with the policy that is wanted */
+    MEND_AGAIN_US = 1000000 /* after a failure */
+};
 
 struct request {
     struct un_job job;
@@ -45,20 +52,24 @@ struct request {
     net_done_cb done;
     void *arg;
     char *rules, *undo; /* of the policy: to be added, to be deleted; or NULL */
+    char *policy;       /* of the policy: as it is then in force */
+    int mended;         /* OP_MEND: what net_mend gave */
 };
 
 /* What a struct net_link is the public part of. At most one request of it is under way. */
 struct link {
     struct net_link pub;
     uint32_t guest;
-    bool in_use; /* its user knows of it */
+    bool in_use;        /* its user knows of it */
+    bool is_made, lost; /* it has been made; its tap is gone */
     uint64_t idle_from_us;
     struct net_policy *policy; /* as in the rules, or about to be; NULL: nothing */
     struct net_policy *before; /* OP_CHANGE */
     struct un_list node;       /* in idle */
     struct un_list all_node;
-    struct un_post ready;        /* of an attach that found an idle link */
-    struct net_segment *segment; /* the worker's */
+    struct un_post ready; /* of an attach that found an idle link */
+    struct net_made made; /* the worker's */
+    int index;            /* the tap's; the worker's before is_made */
     struct request req;
 };
 
@@ -70,8 +81,10 @@ struct netplumb {
     uint64_t linger_us;
     struct un_workers *worker;
     struct un_loop *loop;
-    struct request reconcile, clearing;
-    bool clearing_busy;
+    struct request reconcile, clearing, mending;
+    bool clearing_busy, mending_busy, mend_wanted;
+    uint64_t mended;
+    struct un_timer mend_timer;
     struct un_list all;   /* struct link */
     struct un_list idle;  /* struct link, the longest idle first */
     struct link **guests; /* by number; NULL: no link */
@@ -88,9 +101,14 @@ struct netplumb {
     struct net_rules *rules;
     bool clean, made; /* nothing of an earlier unid is left; the tables are there */
     struct net_segments segments;
+    struct un_list made_links; /* struct net_made */
+    struct net_watch *watch;   /* made by the worker, then the loop thread's */
+    bool mend_failed;
 };
 
 static void on_linger(void *arg);
+static void on_gone(void *arg);
+static void on_tap_gone(void *arg, const char *name, int index);
 
 bool net_available(struct un_error *err)
 {
@@ -212,6 +230,9 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
     np->dnsmasq_post = (struct un_post){.fn = on_dnsmasq, .arg = np};
     un_list_init(&np->all);
     un_list_init(&np->idle);
+    np->mending.np = np;
+    un_list_init(&np->made_links);
+    un_timer_init(&np->mend_timer, spec->loop, on_gone, np);
     un_timer_init(&np->linger, spec->loop, on_linger, np);
     const struct net_targets_user ports = {.open = open_port, .close = close_port, .arg = np};
     const struct net_dnsmasq_user lists = {
@@ -280,7 +301,13 @@ static int prepare(struct netplumb *np, struct un_error *err)
     if (np->made) {
         return 0;
     }
-    int rc = net_rules_install(np->rules, &np->names, &np->range, err);
+    const struct net_watch_user user = {.loop = np->loop,
+                                        .names = &np->names,
+                                        .on_gone = on_gone,
+                                        .on_tap_gone = on_tap_gone,
+                                        .arg = np};
+    int rc = np->watch ? 0 : net_watch_new(&user, &np->watch, err);
+    rc = rc < 0 ? rc : net_rules_install(np->rules, &np->names, &np->range, err);
     np->made = rc == 0;
     return rc;
 }
@@ -325,15 +352,32 @@ static int run_make(struct request *req, struct un_error *err)
         net_segments_leave(&np->segments, np->nl, np->rules, segment, NULL);
         return rc;
     }
-    link_of(req)->segment = segment;
+    struct link *link = link_of(req);
+    link->made =
+        (struct net_made){.link = &link->pub, .segment = segment, .policy = un_steal(&req->policy)};
+    un_list_push(&np->made_links, &link->made.node);
+    link->index = (int)if_nametoindex(link->pub.tap);
     return 0;
+}
+
+static int run_change(struct request *req, struct un_error *err)
+{
+    struct net_made *made = &link_of(req)->made;
+    int rc = net_rules_change(req->np->rules, req->rules, err);
+    if (rc == 0) {
+        free(made->policy);
+        made->policy = un_steal(&req->policy);
+    }
+    return rc;
 }
 
 static int run_remove(struct request *req, struct un_error *err)
 {
     struct netplumb *np = req->np;
-    struct net_segment *segment = link_of(req)->segment;
+    struct net_segment *segment = link_of(req)->made.segment;
     const struct net_link *link = &link_of(req)->pub;
+    un_list_remove(&link_of(req)->made.node);
+    free(un_steal(&link_of(req)->made.policy));
     int rc = net_link_remove(np->nl, link->tap, err);
     /* What is told is the first that fails; the others are tried all the same. */
     int more = net_guest_remove(np->nl, segment->bridge, link, rc < 0 ? NULL : err);
@@ -351,6 +395,24 @@ static int run_reconcile(struct netplumb *np, struct un_error *err)
     return rc;
 }
 
+static int run_mend(struct request *req, struct un_error *err)
+{
+    struct netplumb *np = req->np;
+    if (!np->made) {
+        return 0; /* it was unid that has removed it */
+    }
+    const struct net_mend mend = {.names = &np->names,
+                                  .range = &np->range,
+                                  .nl = np->nl,
+                                  .rules = np->rules,
+                                  .segments = &np->segments,
+                                  .made = &np->made_links,
+                                  .again = np->mend_failed};
+    req->mended = net_mend(&mend, err);
+    np->mend_failed = req->mended < 0;
+    return req->mended < 0 ? req->mended : 0;
+}
+
 static int run(struct un_job *job, struct un_error *err)
 {
     struct request *req = un_container_of(job, struct request, job);
@@ -362,11 +424,13 @@ static int run(struct un_job *job, struct un_error *err)
     case OP_MAKE:
         return run_make(req, err);
     case OP_CHANGE:
-        return net_rules_change(req->np->rules, req->rules, err);
+        return run_change(req, err);
     case OP_REMOVE:
         return run_remove(req, err);
     case OP_CLEAR:
         return req->np->made ? clear(req->np, err) : 0;
+    case OP_MEND:
+        return run_mend(req, err);
     default:
         return run_reconcile(req->np, err);
     }
@@ -376,12 +440,14 @@ static void free_texts(struct request *req)
 {
     free(un_steal(&req->rules));
     free(un_steal(&req->undo));
+    free(un_steal(&req->policy));
 }
 
 static void link_free(struct link *link)
 {
     struct netplumb *np = link->req.np;
     free_texts(&link->req);
+    free(link->made.policy);
     net_policy_put(&np->targets, link->policy);
     names_changed(np);
     un_list_remove(&link->all_node);
@@ -397,14 +463,16 @@ static bool make_texts(struct link *link, const struct net_policy *remove,
                        const struct net_policy *add)
 {
     const struct net_names *names = &link->req.np->names;
-    un_autobuf struct un_buf rules = {0}, undo = {0};
+    un_autobuf struct un_buf rules = {0}, undo = {0}, policy = {0};
     int rc = net_rules_policy_text(names, false, link->pub.ip, remove, &rules);
     rc = rc < 0 ? rc : net_rules_policy_text(names, true, link->pub.ip, add, &rules);
     rc = rc < 0 ? rc : net_rules_policy_text(names, false, link->pub.ip, add, &undo);
+    rc = rc < 0 ? rc : net_rules_policy_text(names, true, link->pub.ip, add, &policy);
     free_texts(&link->req);
     link->req.rules = rc < 0 ? NULL : un_buf_steal_str(&rules);
     link->req.undo = rc < 0 ? NULL : un_buf_steal_str(&undo);
-    return link->req.rules && link->req.undo;
+    link->req.policy = rc < 0 ? NULL : un_buf_steal_str(&policy);
+    return link->req.rules && link->req.undo && link->req.policy;
 }
 
 static void submit(struct request *req, enum op op,
@@ -448,6 +516,17 @@ static void on_removed(struct un_job *job, int rc, const struct un_error *err)
     link_gone(link_of(req));
 }
 
+/* An idle link goes. False: out of memory. */
+static bool remove_idle(struct link *link)
+{
+    if (!make_texts(link, NULL, link->policy)) {
+        return false;
+    }
+    un_list_remove(&link->node);
+    submit(&link->req, OP_REMOVE, on_removed);
+    return true;
+}
+
 /* Removes the links that have been idle long enough, and comes again for the next. */
 static void on_linger(void *arg)
 {
@@ -461,12 +540,59 @@ static void on_linger(void *arg)
             (void)un_timer_arm_at(&np->linger, due);
             break;
         }
-        if (!make_texts(link, NULL, link->policy)) {
+        if (!remove_idle(link)) {
             (void)un_timer_arm_at(&np->linger, un_loop_now_us(np->loop) + np->linger_us);
             break;
         }
-        un_list_remove(&link->node);
-        submit(&link->req, OP_REMOVE, on_removed);
+    }
+}
+
+/* --- what others remove ------------------------------------------------------------------------- */
+
+static void on_mended(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct netplumb *np = un_container_of(job, struct request, job)->np;
+    np->mending_busy = false;
+    if (rc < 0) {
+        un_log(UN_LOG_ERROR,
+               "machines' network was changed by another program, and cannot be mended yet",
+               "error", err->text);
+        (void)un_timer_arm_in(&np->mend_timer, MEND_AGAIN_US);
+    } else if (np->mending.mended) {
+        np->mended++;
+        un_log(UN_LOG_WARN, "machines' network was changed by another program, and has been mended",
+               "firewall", np->mending.mended & NET_MENDED_RULES ? "made again" : "was there",
+               "bridges", np->mending.mended & NET_MENDED_BRIDGES ? "made again" : "were there");
+    }
+    if (np->mend_wanted) {
+        on_gone(np);
+    }
+}
+
+static void on_gone(void *arg)
+{
+    struct netplumb *np = arg;
+    np->mend_wanted = np->mending_busy;
+    if (!np->mending_busy) {
+        np->mending_busy = true;
+        np->mending.mended = 0;
+        submit(&np->mending, OP_MEND, on_mended);
+    }
+}
+
+static void on_tap_gone(void *arg, const char *name, int index)
+{
+    struct netplumb *np = arg;
+    un_list_for_each_safe (it, &np->all) {
+        struct link *link = un_list_entry(it, struct link, all_node);
+        if (!link->is_made || link->index != index || link->req.op == OP_REMOVE) {
+            continue; /* another's, or unid removes it */
+        }
+        link->lost = true;
+        un_log(UN_LOG_WARN, "tap of a machine was removed by another program", "tap", name);
+        if (un_list_linked(&link->node)) {
+            (void)remove_idle(link); /* else when it has lingered */
+        }
     }
 }
 
@@ -483,7 +609,11 @@ static void on_made(struct un_job *job, int rc, const struct un_error *err)
         pub = NULL;
     } else {
         free_texts(req);
-        link_of(req)->in_use = true;
+        link_of(req)->in_use = link_of(req)->is_made = true;
+        if (net_watch_start(req->np->watch, NULL) < 0) {
+            un_log(UN_LOG_WARN, "what others remove of the network is not seen", "error",
+                   "out of memory");
+        }
         un_loop_post(was.np->loop, &was.np->dnsmasq_post); /* it starts while the machine is made */
         net_dnsmasq_changed(was.np->dnsmasq);
     }
@@ -655,6 +785,9 @@ void net_detach(struct net_link *pub)
     link->in_use = false;
     link->idle_from_us = un_loop_now_us(np->loop);
     un_list_push(&np->idle, &link->node);
+    if (link->lost && remove_idle(link)) {
+        return;
+    }
     if (!un_timer_armed(&np->linger)) {
         on_linger(np);
     }
@@ -667,8 +800,10 @@ int net_guest_socket(struct netplumb *np)
 
 void net_get_stats(const struct netplumb *np, struct net_stats *ret)
 {
-    *ret = (struct net_stats){
-        .attached = np->attached, .idle = np->links - np->attached, .refused = np->refused};
+    *ret = (struct net_stats){.attached = np->attached,
+                              .idle = np->links - np->attached,
+                              .refused = np->refused,
+                              .mended = np->mended};
 }
 
 static void on_reconciled(struct un_job *job, int rc, const struct un_error *err)
@@ -694,7 +829,9 @@ void net_close(struct netplumb *np)
         return;
     }
     un_timer_cancel(&np->linger);
+    un_timer_cancel(&np->mend_timer);
     un_workers_free(np->worker);
+    net_watch_free(np->watch);
     un_loop_unpost(np->loop, &np->dnsmasq_post);
     net_dnsmasq_stop(np->dnsmasq);
     while (!un_list_empty(&np->idle)) {
