@@ -17,7 +17,12 @@
 #include "common/cleanup.h"
 #include "service/service_impl.h"
 
-enum { READ_LEAST = 16 * 1024, INPUT_ROOM = 64 * 1024, RETRY_BYTES = 512 * 1024 };
+enum {
+    READ_LEAST = 16 * 1024,
+    INPUT_ROOM = 64 * 1024,
+    RETRY_BYTES = 512 * 1024,
+    UNANSWERED_US = 1000000 /* a connection that is not taken for so long says that none is */
+};
 
 static void tell_ready(void *arg)
 {
@@ -62,6 +67,11 @@ static void leave_machine(struct hv_vm *vm)
     struct machine *mc = vm->mc;
     if (vm->raw) {
         stream_leave(vm);
+    }
+    /* A connection that was kept may be one that nobody hears any more. */
+    bool reached = vm->reached && (vm->answered || !vm->reused);
+    if (vm->bev && !reached && un_loop_now_us(vm->drv->loop) - vm->assigned_us >= UNANSWERED_US) {
+        machine_doubt(mc);
     }
     struct bufferevent *bev = un_steal(&vm->bev);
     vm->mc = NULL;
@@ -275,7 +285,9 @@ void connection_requeue(struct hv_vm *vm)
     vm->input_wanted = vm->peer_closed = false;
     un_list_push_front(&sv->waiting, &vm->node);
     sv->waiting_count++;
+    mc->in_flight--;
     machine_doubt(mc);
+    service_changed(sv);
 }
 
 /* Without a byte of an answer: as if it had not been tried, where that can be. */
@@ -297,6 +309,11 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct hv_vm *vm = arg;
     if (what & BEV_EVENT_CONNECTED) {
+        vm->reached = true;
+        return;
+    }
+    if (!vm->reached) {
+        connection_requeue(vm); /* nothing of the request has been sent */
         return;
     }
     vm->peer_closed = true;
@@ -383,11 +400,15 @@ static void send_request(struct hv_vm *vm, bool is_connected)
         connection_end(vm, HV_EXIT_LOST, "no socket: out of memory or descriptors");
         return;
     }
-    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm);
+    vm->reached = is_connected;
+    if (!is_connected && bufferevent_socket_connect(vm->bev, addr, sizeof(vm->mc->addr)) < 0) {
+        connection_requeue(vm);
+        return;
+    }
+    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm); /* not from inside connect */
     bufferevent_setwatermark(vm->bev, EV_WRITE, INPUT_ROOM, 0);
     bufferevent_setwatermark(vm->bev, EV_READ, 0, INPUT_ROOM);
-    if ((!is_connected && bufferevent_socket_connect(vm->bev, addr, sizeof(vm->mc->addr)) < 0) ||
-        bufferevent_write(vm->bev, vm->request.data, vm->request.len) < 0 ||
+    if (bufferevent_write(vm->bev, vm->request.data, vm->request.len) < 0 ||
         bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
         connection_end(vm, HV_EXIT_LOST, "no connection to the machine");
         return;
@@ -408,6 +429,8 @@ void connection_assign(struct hv_vm *vm, struct machine *mc)
 {
     bool is_probed = mc->probe_open;
     vm->mc = mc;
+    vm->reached = false;
+    vm->assigned_us = un_loop_now_us(vm->drv->loop);
     mc->in_flight++;
     un_list_push(&mc->connections, &vm->node);
     if (is_probed) {
@@ -423,8 +446,8 @@ void connection_assign(struct hv_vm *vm, struct machine *mc)
         return;
     }
     send_request(vm, is_probed || vm->reused);
-    if (vm->ended) {
-        return;
+    if (!vm->bev) {
+        return; /* it ended, or waits again */
     }
     if (!vm->started) {
         vm->started = true;

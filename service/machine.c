@@ -211,7 +211,7 @@ static void fail_late(struct machine *mc)
     const struct service *sv = mc->sv;
     unsigned long long ms = sv->ready_timeout_us / 1000;
     char why[160];
-    if (sv->ready_console) {
+    if (sv->ready_console && !mc->proven) {
         snprintf(why, sizeof(why), "its console did not say \"%.80s\" within %llu ms",
                  sv->ready_console, ms);
     } else {
@@ -264,7 +264,7 @@ static void on_timer(void *arg)
         fail_late(mc);
         return;
     }
-    if (mc->sv->ready_console) {
+    if (mc->sv->ready_console && !mc->proven) {
         if (un_timer_arm_in(&mc->timer, mc->sv->ready_timeout_us - age) < 0) {
             fail(mc, HV_EXIT_LOST, "out of memory");
         }
@@ -288,8 +288,13 @@ void machine_start(struct machine *mc)
 
 void machine_doubt(struct machine *mc)
 {
-    mc->in_flight--;
     if (mc->state == MACHINE_READY) {
+        if (mc->proven) {
+            un_log(UN_LOG_INFO, "machine does not answer; its port is asked until it does",
+                   "service", mc->sv->name);
+            mc->started_us = un_loop_now_us(mc->sv->drv->loop);
+            keep_drop_all(mc);
+        }
         set_state(mc, MACHINE_STARTING);
         if (un_timer_arm_in(&mc->timer, PROBE_FIRST_US) < 0) {
             fail(mc, HV_EXIT_LOST, "out of memory");

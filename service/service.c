@@ -262,13 +262,13 @@ static void assign_waiting(struct service *sv)
     }
 }
 
-/* The first machine in a state; of the ready ones only idle ones, the longest idle. */
+/* The first machine in a state that has nothing in flight; the longest idle. */
 static struct machine *pick(const struct service *sv, enum machine_state state)
 {
     struct machine *found = NULL;
     un_list_for_each (it, &sv->machines) {
         struct machine *mc = un_list_entry(it, struct machine, node);
-        if (mc->state == state && (state != MACHINE_READY || (mc->in_flight == 0 && !mc->spent)) &&
+        if (mc->state == state && mc->in_flight == 0 && !mc->spent &&
             (!found || mc->idle_us < found->idle_us)) {
             found = mc;
         }

@@ -157,7 +157,7 @@ void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why);
 const char *machine_state_name(enum machine_state state);
 /* A socket with which the machine can be reached, not connected. NULL: out of memory or descriptors. */
 struct bufferevent *machine_socket(const struct machine *mc);
-/* It took a connection but does not listen after all: back to STARTING, with a request less. */
+/* It does not listen after all, or not any more: back to STARTING, where its port is asked. */
 void machine_doubt(struct machine *mc);
 /* Its connection is broken off or was closed: one request less. */
 void machine_release(struct machine *mc);
@@ -232,6 +232,8 @@ struct hv_vm {
     /* UNID_INTERFACE_TCP: the machine has taken it, the client's end has been passed on, the machine's has
      * been told, a piece is out */
     bool raw, taken, shut, output_ended, output_out;
+    bool reached;           /* the machine, or QEMU for it, has taken the connection */
+    uint64_t assigned_us;   /* since when it is asked to */
     struct un_timer settle; /* connected, not counted as taken yet */
     struct un_post post;    /* on_ready, on_exit, on_gone */
 };

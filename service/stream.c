@@ -134,20 +134,11 @@ static void on_settled(void *arg)
 static void connected(struct hv_vm *vm)
 {
     int one = 1;
+    vm->reached = true;
     setsockopt(bufferevent_getfd(vm->bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     un_timer_init(&vm->settle, vm->drv->loop, on_settled, vm);
     if (vm->mc->proven || un_timer_arm_in(&vm->settle, SETTLE_US) < 0) {
         taken(vm);
-    }
-}
-
-/* It was not taken after all: to another machine, or to this one when it has come up. */
-static void give_back(struct hv_vm *vm)
-{
-    if (vm->mc->proven || vm->mc->state != MACHINE_READY) {
-        connection_end(vm, HV_EXIT_LOST, "the machine refused the connection");
-    } else {
-        connection_requeue(vm);
     }
 }
 
@@ -175,7 +166,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
         connected(vm);
     } else if (!vm->taken) {
         un_timer_cancel(&vm->settle);
-        give_back(vm);
+        connection_requeue(vm); /* to another machine, or to this one when it has come up */
     } else if (what & BEV_EVENT_EOF) {
         vm->peer_closed = true;
         deliver(vm);
@@ -187,12 +178,15 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 void stream_assign(struct hv_vm *vm, bool is_connected)
 {
     struct machine *mc = vm->mc;
-    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm);
     bufferevent_setwatermark(vm->bev, EV_WRITE, STREAM_ROOM, 0);
     bufferevent_setwatermark(vm->bev, EV_READ, 0, STREAM_ROOM);
-    if ((!is_connected &&
-         bufferevent_socket_connect(vm->bev, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) ||
-        bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
+    if (!is_connected &&
+        bufferevent_socket_connect(vm->bev, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) {
+        connection_requeue(vm);
+        return;
+    }
+    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm); /* not from inside connect */
+    if (bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
         connection_end(vm, HV_EXIT_LOST, "no connection to the machine");
         return;
     }
