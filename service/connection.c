@@ -285,6 +285,7 @@ void connection_requeue(struct hv_vm *vm)
     vm->input_wanted = vm->peer_closed = false;
     un_list_push_front(&sv->waiting, &vm->node);
     sv->waiting_count++;
+    vm->reached = false;
     mc->in_flight--;
     machine_doubt(mc);
     service_changed(sv);
@@ -465,6 +466,34 @@ void connection_usage(struct hv_vm *vm, struct hv_usage *ret)
     }
     if (vm->per_request) {
         ret->egress = vm->mc ? vm->mc->egress : vm->egress;
+    }
+}
+
+void connection_wants(struct hv_vm *vm, char *ret, size_t size)
+{
+    const struct service *sv = vm->sv;
+    struct machine *mc = vm->mc;
+    ret[0] = '\0';
+    if (!sv || vm->reached) {
+        return;
+    }
+    if (mc) {
+        snprintf(ret, size, "its machine does not take the connection");
+        return;
+    }
+    un_list_for_each (it, &sv->machines) { /* the one that has come the farthest */
+        struct machine *other = un_list_entry(it, struct machine, node);
+        bool comes = other->state < MACHINE_READY;
+        mc = comes && (!mc || other->state > mc->state) ? other : mc;
+    }
+    if (mc) {
+        machine_wants(mc, ret, size);
+    } else if (sv->failures > 0) {
+        snprintf(ret, size, "its last machine failed: %s", sv->why);
+    } else if (sv->blocked) {
+        snprintf(ret, size, "another machine has its volumes");
+    } else if (!un_list_empty(&sv->machines)) {
+        snprintf(ret, size, "all its machines were busy");
     }
 }
 

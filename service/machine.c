@@ -206,18 +206,36 @@ static void try_connect(struct machine *mc)
     }
 }
 
-static void fail_late(struct machine *mc)
+/* What it has not done within `us`, and the last that it said. */
+static void say_late(struct machine *mc, uint64_t us, char *ret, size_t size)
 {
     const struct service *sv = mc->sv;
-    unsigned long long ms = sv->ready_timeout_us / 1000;
-    char why[160];
+    unsigned long long ms = us / 1000;
+    char what[160];
+    tell_line(mc);
     if (sv->ready_console && !mc->proven) {
-        snprintf(why, sizeof(why), "its console did not say \"%.80s\" within %llu ms",
+        snprintf(what, sizeof(what), "its console did not say \"%.80s\" within %llu ms",
                  sv->ready_console, ms);
     } else {
-        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", sv->port, ms);
+        snprintf(what, sizeof(what), "port %u did not answer within %llu ms", sv->port, ms);
     }
+    snprintf(ret, size, "%s%s%.60s", what, mc->words[0] ? "; its last words: " : "", mc->words);
+}
+
+static void fail_late(struct machine *mc)
+{
+    char why[256];
+    say_late(mc, mc->sv->ready_timeout_us, why, sizeof(why));
     fail(mc, HV_EXIT_LOST, why);
+}
+
+void machine_wants(struct machine *mc, char *ret, size_t size)
+{
+    if (mc->state == MACHINE_STARTING) {
+        say_late(mc, un_loop_now_us(mc->sv->drv->loop) - mc->started_us, ret, size);
+    } else {
+        snprintf(ret, size, "its machine was still being made");
+    }
 }
 
 /* The answer of a guest on the user network. An attempt whose packet was lost is given up for another; the

@@ -515,6 +515,7 @@ static const struct hv_driver_ops service_ops = {
     .vm_input = connection_input,
     .vm_output_done = connection_output_done,
     .vm_usage = connection_usage,
+    .vm_wants = connection_wants,
     .vm_pid = connection_pid,
     .vm_free = connection_free,
 };

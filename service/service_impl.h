@@ -159,6 +159,8 @@ const char *machine_state_name(enum machine_state state);
 struct bufferevent *machine_socket(const struct machine *mc);
 /* It does not listen after all, or not any more: back to STARTING, where its port is asked. */
 void machine_doubt(struct machine *mc);
+/* What it is that one waits for who waits for this machine, in words. */
+void machine_wants(struct machine *mc, char *ret, size_t size);
 /* Its connection is broken off or was closed: one request less. */
 void machine_release(struct machine *mc);
 
@@ -197,6 +199,7 @@ int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_e
 void connection_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
 void connection_output_done(struct hv_vm *vm);
 void connection_usage(struct hv_vm *vm, struct hv_usage *ret);
+void connection_wants(struct hv_vm *vm, char *ret, size_t size);
 int connection_pid(struct hv_vm *vm);
 void connection_free(struct hv_vm *vm);
 
