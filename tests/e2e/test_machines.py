@@ -180,6 +180,9 @@ def test_what_makes_no_sense_is_refused(daemon):
         body = {"image": digest, "machine": machine}
         problem = daemon.put("/api/v1/functions/bad", body, unix=True).problem(status)
         assert word in problem["detail"]
+    for what in [{"args": ["x"]}, {"env": {"A": "b"}}, {"isolation": "reset"}, {"driver": "kvm"}]:
+        problem = daemon.put("/api/v1/functions/bad", {"image": digest, **what}, unix=True).problem(400)
+        assert problem["detail"].startswith(next(iter(what)) + ":")
     body = {"image": push(daemon, harness.sdk_image()), "machine": {"port": 80}}
     assert "no kernel" in daemon.put("/api/v1/functions/bad", body, unix=True).problem(400)["detail"]
 
