@@ -21,7 +21,9 @@ enum {
     READ_LEAST = 16 * 1024,
     INPUT_ROOM = 64 * 1024,
     RETRY_BYTES = 512 * 1024,
-    UNANSWERED_US = 1000000 /* a connection that is not taken for so long says that none is */
+    UNANSWERED_US = 1000000, /* a connection that is not taken for so long says that none is */
+    AGAIN_FIRST_US = 4000,
+    AGAIN_DOUBLINGS = 4
 };
 
 static void tell_ready(void *arg)
@@ -62,9 +64,20 @@ static bool is_spotless(const struct hv_vm *vm, struct bufferevent *bev)
            evbuffer_get_length(vm->piece) == vm->output_len;
 }
 
+/* It connects no more, or has. */
+static void stop_connecting(struct hv_vm *vm)
+{
+    un_timer_cancel(&vm->again);
+    if (vm->mc && vm->mc->connecting == vm) {
+        vm->mc->connecting = NULL;
+        service_changed(vm->sv);
+    }
+}
+
 static void leave_machine(struct hv_vm *vm)
 {
     struct machine *mc = vm->mc;
+    stop_connecting(vm);
     if (vm->raw) {
         stream_leave(vm);
     }
@@ -278,6 +291,7 @@ void connection_requeue(struct hv_vm *vm)
 {
     struct service *sv = vm->sv;
     struct machine *mc = vm->mc;
+    stop_connecting(vm);
     bufferevent_free(vm->bev);
     vm->bev = NULL;
     vm->mc = NULL;
@@ -310,7 +324,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct hv_vm *vm = arg;
     if (what & BEV_EVENT_CONNECTED) {
-        vm->reached = true;
+        connection_reached(vm);
         return;
     }
     if (!vm->reached) {
@@ -414,6 +428,7 @@ static void send_request(struct hv_vm *vm, bool is_connected)
         connection_end(vm, HV_EXIT_LOST, "no connection to the machine");
         return;
     }
+    connection_attempted(vm);
     setsockopt(bufferevent_getfd(vm->bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
@@ -424,6 +439,41 @@ static void connect_anew(struct hv_vm *vm)
     vm->bev = machine_socket(vm->mc);
     vm->reused = vm->peer_closed = false;
     send_request(vm, false);
+}
+
+static void on_again(void *arg)
+{
+    struct hv_vm *vm = arg;
+    vm->attempts++;
+    bufferevent_free(vm->bev);
+    vm->bev = machine_socket(vm->mc);
+    if (vm->raw && vm->bev) {
+        stream_assign(vm, false);
+    } else {
+        send_request(vm, false);
+    }
+}
+
+/* QEMU listens with room for one that it has not taken yet. Of connections that come at once the kernel drops the
+ * first packet of most, and repeats it after a second; those that are taken by halves hang for longer. */
+void connection_attempted(struct hv_vm *vm)
+{
+    unsigned doublings = vm->attempts < AGAIN_DOUBLINGS ? vm->attempts : AGAIN_DOUBLINGS;
+    if (vm->mc->link || vm->reached) {
+        return;
+    }
+    vm->mc->connecting = vm;
+    un_timer_init(&vm->again, vm->drv->loop, on_again, vm);
+    /* Out of memory: the kernel repeats it. */
+    (void)un_timer_arm_in(&vm->again, (uint64_t)AGAIN_FIRST_US << doublings);
+}
+
+void connection_reached(struct hv_vm *vm)
+{
+    vm->reached = true;
+    vm->reached_us = un_loop_now_us(vm->drv->loop);
+    vm->attempts = 0;
+    stop_connecting(vm);
 }
 
 void connection_assign(struct hv_vm *vm, struct machine *mc)

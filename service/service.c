@@ -243,7 +243,7 @@ static struct machine *free_place(const struct service *sv)
     un_list_for_each (it, &sv->machines) {
         struct machine *mc = un_list_entry(it, struct machine, node);
         unsigned places = mc->proven ? sv->limits.concurrency : 1;
-        if (mc->state == MACHINE_READY && !mc->spent && mc->in_flight < places &&
+        if (mc->state == MACHINE_READY && !mc->spent && !mc->connecting && mc->in_flight < places &&
             (!best || mc->in_flight > best->in_flight)) {
             best = mc;
         }

@@ -134,7 +134,8 @@ struct machine {
     struct bufferevent
         *probe; /* an attempt to connect; READY: a connection for the first request */
     bool probe_open;
-    struct un_list kept; /* keep.c: open connections without a request */
+    struct hv_vm *connecting; /* over QEMU's user network, where one does at a time; or NULL */
+    struct un_list kept;      /* keep.c: open connections without a request */
     unsigned kept_count;
     uint64_t probe_us;           /* when it was begun */
     bool asking;                 /* hv_machine_ops.ask is under way */
@@ -191,6 +192,10 @@ void connection_lost(struct hv_vm *vm, enum hv_exit_kind kind, const char *why);
 void connection_log(struct hv_vm *vm, const void *data, size_t len);
 /* It leaves its machine and its service, and on_exit follows. Once. */
 void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail);
+/* An attempt to connect has been begun: the only one of its machine, and repeated soon, over QEMU's user network. */
+void connection_attempted(struct hv_vm *vm);
+/* The machine, or QEMU for it, has taken the connection. */
+void connection_reached(struct hv_vm *vm);
 /* The machine did not take it: it waits again, in front of the others. */
 void connection_requeue(struct hv_vm *vm);
 int connection_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
@@ -235,8 +240,11 @@ struct hv_vm {
     /* UNID_INTERFACE_TCP: the machine has taken it, the client's end has been passed on, the machine's has
      * been told, a piece is out */
     bool raw, taken, shut, output_ended, output_out;
-    bool reached;           /* the machine, or QEMU for it, has taken the connection */
-    uint64_t assigned_us;   /* since when it is asked to */
+    bool reached;                     /* the machine, or QEMU for it, has taken the connection */
+    uint64_t assigned_us, reached_us; /* since when it is asked to; since when it has */
+    struct un_timer again;            /* over QEMU's user network: the next attempt */
+    unsigned attempts;                /* in vain */
+    bool spoke;             /* UNID_INTERFACE_TCP: a byte of the machine's has come, or its end */
     struct un_timer settle; /* connected, not counted as taken yet */
     struct un_post post;    /* on_ready, on_exit, on_gone */
 };
