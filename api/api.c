@@ -277,8 +277,10 @@ json_t *call_json(struct api_call *call)
 static void refuse(struct http_exchange *ex, enum route_result result, const char *allow)
 {
     if (result == ROUTE_BAD_METHOD) {
+        char detail[128];
+        snprintf(detail, sizeof(detail), "this resource has other methods: %.80s", allow);
         http_respond_field(ex, "Allow", allow);
-        http_respond_problem(ex, 405, "this resource has other methods");
+        http_respond_problem(ex, 405, detail);
     } else if (result == ROUTE_MALFORMED) {
         http_respond_problem(ex, 400, "the path is malformed, or has dot segments");
     } else {

@@ -1,11 +1,11 @@
 /* api.h - what the daemon wires up: the HTTP interface of unid.
  *
  * Requests come from listeners (http/server.h), go through one table of routes (routes.c), and end
- * in a handler: the gateway (gateway.c) for calls of functions, rest_*.c for the rest. What the
+ * in a handler: the gateway (gateway.c) for calls of functions, rest/ for the rest. What the
  * interface looks like from outside is told by docs/openapi.yaml, which a test holds against the
  * table.
  *
- * To add a route: a row in routes.c, its handler in a rest_*.c, its description in
+ * To add a route: a row in routes.c, its handler in rest/, its description in
  * docs/openapi.yaml.
  *
  * This folder keeps no state of its own but running requests. Loop thread throughout.

@@ -35,7 +35,7 @@ struct api {
     uint64_t requests;
     struct watch *watch;
     struct door *door;
-    struct un_list follows; /* rest_logs.c: streams that never end by themselves */
+    struct un_list follows; /* api/rest/logs.c: streams that never end by themselves */
 };
 
 struct api_call {
@@ -94,6 +94,7 @@ void rest_function_remove(struct api_call *call);
 void rest_function_versions(struct api_call *call);
 void rest_alias_list(struct api_call *call);
 void rest_alias_put(struct api_call *call);
+void rest_alias_remove(struct api_call *call);
 void rest_function_rollback(struct api_call *call);
 void rest_invoke(struct api_call *call);
 void rest_invocation_list(struct api_call *call);
@@ -125,14 +126,14 @@ void rest_version(struct api_call *call);
 void rest_openapi(struct api_call *call);
 void rest_doctor(struct api_call *call);
 
-/* gateway.c, for rest_invocations.c: calls the function as `trigger` says. */
+/* gateway.c, for api/rest/invocations.c: calls the function as `trigger` says. */
 void gateway_call(struct api_call *call, enum sched_trigger trigger, const char *function,
                   const char *qualifier, const char *target);
 
 /* gateway.c: calls the function at whose own port the exchange came in. */
 void gateway_own_port(struct api_call *call, const struct http_pin *pin);
 
-/* rest_tags.c, for rest_images.c: gives each image of `answer` (an image or a page of images; the
+/* api/rest/tags.c, for api/rest/images.c: gives each image of `answer` (an image or a page of images; the
  * reference is taken, NULL becomes a 500) its "tags", and ends the call with it. */
 void tags_reply(struct api_call *call, unsigned status, json_t *answer);
 

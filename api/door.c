@@ -10,7 +10,7 @@
 #include "common/endpoint.h"
 #include "common/fault.h"
 #include "common/log.h"
-#include "scheduler/dial.h"
+#include "scheduler/egress/dial.h"
 
 enum { ACCEPT_PAUSE_US = 100000, RETRY_US = 5000000 };
 
@@ -31,15 +31,14 @@ struct gate {
     char *why;
 };
 
-/* A look-up of a function, for its ports or for a connection to it. */
+/* A look-up of a function for a connection to it, or of what all publish. */
 struct lookup {
     struct un_list node;
     struct door *d;
     char function[64];
-    int fd; /* -1: for its ports */
+    int fd; /* -1: none */
     uint16_t port;
     unsigned depth;
-    bool again; /* the function has changed meanwhile */
 };
 
 /* --- one port --------------------------------------------------------------------------------- */
@@ -318,36 +317,9 @@ static void door_free_if_over(struct door *d)
     }
 }
 
-static void on_live(void *arg, int rc, struct function_version *v, const struct un_error *err)
+static void on_change(void *arg, const char *function, struct function_version *live)
 {
-    struct lookup *l = arg;
-    struct door *d = l->d;
-    if (l->again && !d->closed) {
-        l->again = false;
-        function_resolve(d->api->registry, l->function, NULL, on_live, l);
-        return;
-    }
-    if (!d->closed && (rc == 0 || rc == -ENOENT)) {
-        follow(d, l->function, rc == 0 ? v : NULL);
-    }
-    lookup_free(l);
-    door_free_if_over(d);
-}
-
-static void on_change(void *arg, const char *function)
-{
-    struct door *d = arg;
-    un_list_for_each (it, &d->lookups) {
-        struct lookup *l = un_list_entry(it, struct lookup, node);
-        if (l->fd < 0 && strcmp(l->function, function) == 0) {
-            l->again = true; /* answers may come in another order than they were asked for */
-            return;
-        }
-    }
-    struct lookup *l = lookup_new(d, function, -1);
-    if (l) {
-        function_resolve(d->api->registry, function, NULL, on_live, l);
-    }
+    follow(arg, function, live);
 }
 
 /* --- deploys ---------------------------------------------------------------------------------- */
@@ -379,18 +351,9 @@ int door_reserve(struct door *d, const char *function, char *const *publish, str
     return 0;
 }
 
-void door_settle(struct door *d, const char *function, char *const *publish,
-                 const struct function_version *live)
+void door_settle(struct door *d, const char *function, char *const *publish)
 {
-    if (live) {
-        follow(d, function, live);
-    }
     let_go(d, function, publish, SIZE_MAX);
-}
-
-void door_removed(struct door *d, const char *function)
-{
-    follow(d, function, NULL);
 }
 
 json_t *door_ports_json(const struct door *d, const char *function)

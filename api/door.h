@@ -6,7 +6,7 @@
  *                                                                function's own (gateway.c)
  *
  * A port is opened, and refused, when its function is about to be deployed (door_reserve); it is served
- * while the function's live version publishes it. What cannot be opened later (at the start of unid, after
+ * while the function's live version publishes it, and free before whoever changed that is answered. What cannot be opened later (at the start of unid, after
  * a rollback) is logged, shown in the function's JSON, and tried again.
  *
  *     (none) ── reserve ──> held ── deployed ──> served ── another version, removed ──> (none)
@@ -31,12 +31,8 @@ void door_open_ports(struct door *d, void (*done)(void *arg), void *arg);
  * success is ended by door_settle. -EADDRINUSE, -EACCES, ...: one cannot be opened, with its name and who
  * has it; nothing is held then. */
 int door_reserve(struct door *d, const char *function, char *const *publish, struct un_error *err);
-/* The deploy is over. `live`: the version that it made; NULL: none. */
-void door_settle(struct door *d, const char *function, char *const *publish,
-                 const struct function_version *live);
-
-/* A function is gone: its ports are free before whoever removed it is told so. */
-void door_removed(struct door *d, const char *function);
+/* The deploy is over. What its version publishes, if it made one, is served by now. */
+void door_settle(struct door *d, const char *function, char *const *publish);
 
 /* [{"address": "127.0.0.1:5432", "error": null or text}] of a function; NULL when out of memory. */
 json_t *door_ports_json(const struct door *d, const char *function);

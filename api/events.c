@@ -78,8 +78,8 @@ static json_t *report_json(const struct intake_report *r)
     json_t *list = json_array();
     for (size_t i = 0; i < r->count; i++) {
         const struct async_accepted *a = &r->list[i];
-        json_array_append_new(list, json_pack("{s:s?, s:s}", "id", *a->id ? a->id : NULL, "result",
-                                              async_result_name(a->result)));
+        reply_add(&list, json_pack("{s:s?, s:s}", "id", *a->id ? a->id : NULL, "result",
+                                   async_result_name(a->result)));
     }
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:o}", "events", (int)r->events, "matched",
                      (int)r->matched, "accepted", (int)r->accepted, "duplicates",

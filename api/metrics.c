@@ -1,6 +1,6 @@
 /* metrics.c - GET /metrics: Prometheus text exposition format 0.0.4
  * (prometheus.io/docs/instrumenting/exposition_formats). What is counted, and how that is bounded, is
- * said in scheduler/metrics.h. */
+ * said in scheduler/record/metrics.h. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,8 +10,8 @@
 #include "api/reply.h"
 #include "api/watch.h"
 #include "events/events.h"
-#include "scheduler/async.h"
-#include "scheduler/metrics.h"
+#include "scheduler/async/async.h"
+#include "scheduler/record/metrics.h"
 #include "store/store.h"
 
 /* More than all of them take: bounded functions, drivers and buckets. */

@@ -1,4 +1,4 @@
-/* openapi.S - docs/openapi.yaml as bytes of the program, for rest_system.c. */
+/* openapi.S - docs/openapi.yaml as bytes of the program, for api/rest/system.c. */
     .section .rodata
     .global api_openapi_yaml, api_openapi_yaml_end
 api_openapi_yaml:

@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "scheduler/replay.h"
+#include "scheduler/record/replay.h"
 
 /* {"same": bool, "status": [a, b] or absent, "headers": [{"name", "before", "after"}], "body": ...}.
  * The body is {"kind": "same"}, {"kind": "text", "diff": lines as diff -u has them}, or {"kind":

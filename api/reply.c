@@ -44,13 +44,17 @@ void reply_problem(struct api_call *call, unsigned status, const char *detail)
 }
 
 void reply_program_problem(struct api_call *call, unsigned status, const char *detail,
-                           const char *log_tail)
+                           const char *log_tail, const struct unid_report *counted)
 {
     json_t *j = json_pack("{s:s, s:s, s:i, s:o}", "type", "/problems/program-failed", "title",
                           "The program cannot be a function", "status", (int)status, "detail",
-                          reply_text(detail));
+                          un_json_string(detail));
     if (j && log_tail[0]) {
-        json_object_set_new(j, "log_tail", reply_text(log_tail));
+        json_object_set_new(j, "log_tail", un_json_string(log_tail));
+    }
+    if (j && counted) {
+        json_object_set_new(j, "unsupported", reply_missing_calls(counted));
+        json_object_set_new(j, "calls_made", reply_calls_made(counted));
     }
     send_json(call, status, "application/problem+json", j);
 }
@@ -61,7 +65,7 @@ void reply_report_problem(struct api_call *call, unsigned status, const char *de
     json_t *found = report ? json_loads(report, 0, NULL) : NULL;
     json_t *j = json_pack("{s:s, s:s, s:i, s:o, s:o*}", "type", "/problems/program-refused", "title",
                           "The program cannot run here", "status", (int)status, "detail",
-                          reply_text(detail), "report", found);
+                          un_json_string(detail), "report", found);
     send_json(call, status, "application/problem+json", j);
 }
 
@@ -103,6 +107,14 @@ void reply_error(struct api_call *call, int rc, const struct un_error *err)
     reply_problem(call, status, text);
 }
 
+void reply_add(json_t **items, json_t *item)
+{
+    if (json_array_append_new(*items, item) < 0) {
+        json_decref(*items);
+        *items = NULL;
+    }
+}
+
 json_t *reply_page(json_t *items, const char *next)
 {
     return json_pack("{s:o, s:s?}", "items", items, "next", next);
@@ -114,48 +126,7 @@ json_t *reply_time(uint64_t wall_us)
     return json_string(un_clock_format(wall_us, text));
 }
 
-json_t *reply_text(const char *text)
-{
-    json_t *j = json_string(text);
-    if (j) {
-        return j;
-    }
-    un_autofree char *copy = strdup(text);
-    for (char *c = copy; c && *c; c++) {
-        *c = (char)((unsigned char)*c < 0x80 ? *c : '?');
-    }
-    return copy ? json_string(copy) : NULL;
-}
-
 /* --- calls of functions ----------------------------------------------------------------------- */
-
-/* Intel SDM volume 3, table 6-1. */
-static const char *fault_name(uint32_t vector)
-{
-    static const char *const names[] = {"divide error",
-                                        "debug exception",
-                                        "non-maskable interrupt",
-                                        "breakpoint",
-                                        "overflow",
-                                        "bound range exceeded",
-                                        "invalid opcode",
-                                        "device not available",
-                                        "double fault",
-                                        "coprocessor segment overrun",
-                                        "invalid task state segment",
-                                        "segment not present",
-                                        "stack fault",
-                                        "general protection",
-                                        "page fault",
-                                        "reserved",
-                                        "x87 floating-point error",
-                                        "alignment check",
-                                        "machine check",
-                                        "SIMD floating-point error",
-                                        "virtualization exception",
-                                        "control protection exception"};
-    return vector < UN_ARRAY_SIZE(names) ? names[vector] : "fault";
-}
 
 static json_t *hex(uint64_t value)
 {
@@ -168,7 +139,7 @@ static json_t *exit_json(const struct hv_exit *exit)
 {
     json_t *j =
         json_pack("{s:s, s:i, s:o?}", "kind", hv_exit_name(exit->kind), "status", (int)exit->status,
-                  "detail", exit->detail[0] ? reply_text(exit->detail) : NULL);
+                  "detail", exit->detail[0] ? un_json_string(exit->detail) : NULL);
     if (j && !exit->detail[0]) {
         json_object_del(j, "detail");
     }
@@ -177,7 +148,7 @@ static json_t *exit_json(const struct hv_exit *exit)
         json_t *vector = known ? json_integer(exit->fault_vector) : json_null();
         json_t *fault =
             json_pack("{s:o, s:s, s:I, s:o, s:o}", "vector", vector, "name",
-                      fault_name(exit->fault_vector), "error_code", (json_int_t)exit->fault_error,
+                      un_fault_name(exit->fault_vector), "error_code", (json_int_t)exit->fault_error,
                       "rip", hex(exit->fault_rip), "address", hex(exit->fault_addr));
         json_object_set_new(j, "fault", fault);
     }
@@ -201,15 +172,37 @@ static const char *const titles[] = {
     [SCHED_INTERNAL] = "unid failed",
 };
 
+static void add_call(json_t **list, uint32_t number, uint32_t times)
+{
+    char unknown[32];
+    const char *name = un_syscall_name(number);
+    snprintf(unknown, sizeof(unknown), "syscall_%u", number);
+    reply_add(list,
+              json_pack("{s:s, s:I}", "name", name ? name : unknown, "times", (json_int_t)times));
+}
+
 json_t *reply_missing_calls(const struct unid_report *report)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < report->unsupported_count && i < UNID_REPORT_CALLS; i++) {
-        char number[32];
-        const char *name = un_syscall_name(report->unsupported[i].number);
-        snprintf(number, sizeof(number), "syscall_%u", report->unsupported[i].number);
-        json_array_append_new(list, json_pack("{s:s, s:I}", "name", name ? name : number, "times",
-                                              (json_int_t)report->unsupported[i].times));
+        add_call(&list, report->unsupported[i].number, report->unsupported[i].times);
+    }
+    return list;
+}
+
+json_t *reply_calls_made(const struct unid_report *report)
+{
+    bool any = false;
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < UNID_REPORT_NUMBERS; i++) {
+        if (report->made[i] > 0) {
+            any = true;
+            add_call(&list, i, report->made[i]);
+        }
+    }
+    if (!any) {
+        json_decref(list);
+        return json_null();
     }
     return list;
 }
@@ -225,7 +218,7 @@ json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsig
                           titles[outcome->kind], "status", (int)*ret_status, "instance", instance,
                           "invocation_id", id, "outcome", name);
     if (j && outcome->detail && outcome->detail[0]) {
-        json_object_set_new(j, "detail", reply_text(outcome->detail));
+        json_object_set_new(j, "detail", un_json_string(outcome->detail));
     }
     if (j && outcome->retry_after_s) {
         json_object_set_new(j, "retry_after_s", json_integer(outcome->retry_after_s));
@@ -237,7 +230,7 @@ json_t *reply_outcome(const struct sched_outcome *outcome, const char *id, unsig
         json_object_set_new(j, "unsupported", reply_missing_calls(outcome->report));
     }
     if (j && outcome->log_tail && outcome->log_tail[0]) {
-        json_object_set_new(j, "log_tail", reply_text(outcome->log_tail));
+        json_object_set_new(j, "log_tail", un_json_string(outcome->log_tail));
     }
     return j;
 }

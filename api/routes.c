@@ -43,6 +43,8 @@ const struct route api_routes[] = {
      rest_alias_list},
     {"PUT", "/api/v1/functions/{name}/aliases/{alias}", "setAlias", AUTH_TOKEN, BODY_JSON,
      rest_alias_put},
+    {"DELETE", "/api/v1/functions/{name}/aliases/{alias}", "removeAlias", AUTH_TOKEN, BODY_NONE,
+     rest_alias_remove},
     {"POST", "/api/v1/functions/{name}/rollback", "rollbackFunction", AUTH_TOKEN, BODY_JSON,
      rest_function_rollback},
     {"POST", "/api/v1/functions/{name}/invocations", "invokeFunction", AUTH_TOKEN, BODY_STREAM,

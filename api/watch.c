@@ -10,7 +10,7 @@
 #include "common/clock.h"
 #include "common/id.h"
 #include "common/json.h"
-#include "scheduler/news.h"
+#include "scheduler/record/news.h"
 
 static const char *const kind_names[WATCH_KINDS] = {"function", "invocation", "instance",
                                                     "trigger",  "deadletter", "image"};
@@ -235,7 +235,7 @@ static json_t *invocation_json(const struct sched_news *n)
                      r->function, "version", (json_int_t)r->version, "trigger",
                      sched_trigger_name(r->trigger), "trigger_name", r->trigger_name, "attempt",
                      (json_int_t)r->attempt, "status", (json_int_t)r->status, "outcome", r->outcome,
-                     "error", reply_text(r->error), "run_us",
+                     "error", un_json_string(r->error), "run_us",
                      (json_int_t)(r->phases.first_byte_us + r->phases.run_us));
 }
 
@@ -280,7 +280,7 @@ static void on_news(void *arg, const struct sched_news *n)
             watch_tell(w, WATCH_FUNCTION, "rolled-back",
                        json_pack("{s:s, s:s, s:I, s:I, s:o}", "function", n->function, "alias",
                                  "live", "version", (json_int_t)n->version, "from",
-                                 (json_int_t)n->from, "reason", reply_text(n->why)));
+                                 (json_int_t)n->from, "reason", un_json_string(n->why)));
         }
         break;
     case NEWS_DEADLETTERS_GONE:

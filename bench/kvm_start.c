@@ -292,7 +292,8 @@ static void print_table(uint64_t cpu_us)
            b.failed, b.done * 1e6 / (double)(b.end_us - b.first_us), (double)cpu_us / b.done);
 }
 
-static void prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len)
+static void prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len,
+                        const struct unid_report *report)
 {
     if (rc < 0) {
         fprintf(stderr, "snapshot: %s\n%.*s", err->text, (int)len, (const char *)log);

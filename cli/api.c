@@ -118,7 +118,8 @@ static const char *advice(long status)
     }
 }
 
-int cli_fail_response(const struct cli_call *call, const struct client_response *r)
+/* Gives the problem, if there is one. */
+static int say_problem(const struct client_response *r, json_t **ret)
 {
     enum cli_exit exit = cli_exit_of_status(r->status);
     un_autojson json_t *problem = NULL;
@@ -132,7 +133,15 @@ int cli_fail_response(const struct cli_call *call, const struct client_response 
              advice(r->status), retry ? " (try again in " : "", retry ? retry : "",
              retry ? " s)" : "");
     say_more(problem);
-    if (call->json) {
+    *ret = un_steal(&problem);
+    return exit;
+}
+
+int cli_fail_response(const struct cli_call *call, const struct client_response *r)
+{
+    un_autojson json_t *problem = NULL;
+    int exit = say_problem(r, &problem);
+    if (problem && call->json) {
         cli_print_json(problem);
     }
     return exit;
@@ -140,6 +149,17 @@ int cli_fail_response(const struct cli_call *call, const struct client_response 
 
 int api_call(const struct cli_call *call, const char *method, const char *path, const json_t *body,
              json_t **ret)
+{
+    un_autojson json_t *problem = NULL;
+    int exit = api_call_problem(call, method, path, body, ret, &problem);
+    if (problem && call->json) {
+        cli_print_json(problem);
+    }
+    return exit;
+}
+
+int api_call_problem(const struct cli_call *call, const char *method, const char *path,
+                     const json_t *body, json_t **ret, json_t **ret_problem)
 {
     static const char *const json_fields[] = {"Content-Type: application/json", NULL};
     un_autofree char *text = body ? un_json_text(body) : NULL;
@@ -161,7 +181,7 @@ int api_call(const struct cli_call *call, const char *method, const char *path, 
         return cli_fail_send(call, rc, &err);
     }
     if (r.status >= 300) {
-        return cli_fail_response(call, &r);
+        return say_problem(&r, ret_problem);
     }
     json_t *value = NULL;
     if (r.body.len) {

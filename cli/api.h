@@ -9,7 +9,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "cli/verbs.h"
+#include "cli/verbs/verbs.h"
 #include "common/json.h"
 
 /* "unictl: ..." on stderr; the caller returns `exit`, which is given back. Foreign text is cleaned.
@@ -31,6 +31,10 @@ enum cli_exit cli_exit_of_status(long status);
  * is encoded; NULL (out of memory while it was made) is reported. */
 int api_call(const struct cli_call *call, const char *method, const char *path, const json_t *body,
              json_t **ret);
+/* As api_call, but the JSON of a refusal is given in `ret_problem` (NULL: it had none) instead of printed
+ * with --json; the message for people is printed as ever. */
+int api_call_problem(const struct cli_call *call, const char *method, const char *path,
+                     const json_t *body, json_t **ret, json_t **ret_problem);
 /* GET of one thing; `*ret` stays NULL when there is none (404). */
 int api_find(const struct cli_call *call, const char *path, json_t **ret);
 /* Follows a listing's pages up to `limit` items (0: all) and gives one {"items": [...], "next":

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "cli/api.h"
-#include "cli/verbs.h"
+#include "cli/verbs/verbs.h"
 #include "common/cleanup.h"
 
 enum { TOKEN_FILE_MAX = 4096 };

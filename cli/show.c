@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/cleanup.h"
@@ -37,6 +38,43 @@ int show_list(const struct cli_call *call, const json_t *list, const char *const
     un_autobuf struct un_buf out = {0};
     int rc = show_items(json_object_get(list, "items"), heads, fill, &out);
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
+}
+
+int show_line(struct un_buf *out, const char *label, const char *value)
+{
+    un_autobuf struct un_buf clean = {0};
+    int rc = table_append_clean(&clean, value && *value ? value : "-", false);
+    return rc ? rc : un_buf_printf(out, "%-13s%s\n", label, (const char *)clean.data);
+}
+
+int show_known(struct un_buf *out, const char *label, const char *value)
+{
+    return *value ? show_line(out, label, value) : 0;
+}
+
+static int by_times_made(const void *a, const void *b)
+{
+    uint64_t x = api_uint(*(const json_t *const *)a, "times");
+    uint64_t y = api_uint(*(const json_t *const *)b, "times");
+    return (x < y) - (x > y);
+}
+
+int show_calls(const json_t *list, bool by_times, struct un_buf *out)
+{
+    size_t count = json_array_size(list);
+    un_autofree const json_t **calls = calloc(count + 1, sizeof(*calls));
+    int rc = calls ? 0 : -ENOMEM;
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        calls[i] = json_array_get(list, i);
+    }
+    if (rc == 0 && by_times) {
+        qsort(calls, count, sizeof(*calls), by_times_made);
+    }
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        rc = un_buf_printf(out, "%s%s %" PRIu64, i > 0 ? ", " : "", api_str(calls[i], "name"),
+                           api_uint(calls[i], "times"));
+    }
+    return rc;
 }
 
 const char *show_ago(const char *time, char *buf)

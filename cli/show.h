@@ -23,6 +23,11 @@ int show_list(const struct cli_call *call, const json_t *list, const char *const
 int show_items(const json_t *items, const char *const *heads, show_item_fn fill,
                struct un_buf *out);
 
+/* One line of a description: the label, then the value made fit for a terminal, or "-" without one (NULL, ""). 0, -ENOMEM. */
+int show_line(struct un_buf *out, const char *label, const char *value);
+/* The same of what is left out when it is not known (""). */
+int show_known(struct un_buf *out, const char *label, const char *value);
+
 /* "3 hours ago" for an RFC 3339 time; the text itself when it is none. All write to and return
  * `buf` (TABLE_CELL_SIZE bytes). */
 const char *show_ago(const char *time, char *buf);
@@ -33,6 +38,10 @@ const char *show_digest(const char *digest, char *buf);
 /* The columns of receipts, shared by `receipts` and `describe`. */
 extern const char *const show_receipt_heads[];
 void show_receipt_row(const json_t *receipt, struct show_row *row);
+
+/* Appends system calls, [{"name", "times"}], as "read 40, mmap 33": as they stand, or the most frequent
+ * first. 0, -ENOMEM. */
+int show_calls(const json_t *list, bool by_times, struct un_buf *out);
 
 /* The phases of a receipt in their order, ended by an entry without a key. */
 struct show_phase {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/bytes.h"
+#include "common/cleanup.h"
 
 bool un_elf_is(const void *data, size_t len)
 {
@@ -38,6 +39,22 @@ static int read_ident(struct un_reader *r, struct un_elf *elf, struct un_error *
     return 0;
 }
 
+static const char *machine_name(unsigned machine)
+{
+    static const struct {
+        unsigned machine;
+        const char *name;
+    } known[] = {{EM_386, "32-bit x86"}, {EM_ARM, "32-bit ARM"}, {EM_AARCH64, "ARM64"},
+                 {EM_RISCV, "RISC-V"},   {EM_PPC64, "POWER"},    {EM_S390, "S/390"},
+                 {EM_X86_64, "x86-64"}};
+    for (size_t i = 0; i < UN_ARRAY_SIZE(known); i++) {
+        if (known[i].machine == machine) {
+            return known[i].name;
+        }
+    }
+    return "another CPU";
+}
+
 static int read_header(struct un_reader *r, uint64_t file_size, struct un_elf *elf,
                        struct un_error *err)
 {
@@ -61,7 +78,8 @@ static int read_header(struct un_reader *r, uint64_t file_size, struct un_elf *e
         return un_error_set(err, -EINVAL, "ELF: the file ends inside its header");
     }
     if (elf->machine != (elf->is64 ? EM_X86_64 : EM_386)) {
-        return un_error_set(err, -ENOTSUP, "ELF: machine %u, only x86 runs here", elf->machine);
+        return un_error_set(err, -ENOTSUP, "ELF: made for %s (machine %u), only x86-64 runs here",
+                            machine_name(elf->machine), elf->machine);
     }
     if (elf->type != ET_EXEC && elf->type != ET_DYN) {
         return un_error_set(err, -EINVAL, "ELF: type %u is not a program", elf->type);

@@ -39,8 +39,9 @@ int un_json_parse(const void *data, size_t len, json_t **ret, struct un_error *e
         return un_error_set(err, -ENOMEM, "JSON: out of memory");
     }
     if (!value) {
+        bool nul = json_error_code(&why) == json_error_null_character;
         return un_error_set(err, -EINVAL, "JSON: line %d, column %d: %s", why.line, why.column,
-                            why.text);
+                            nul ? "a string must not have \\u0000 in it" : why.text);
     }
     *ret = value;
     return 0;
@@ -85,6 +86,19 @@ int un_json_get_str(const json_t *obj, const char *key, const char **out, struct
     }
     *out = json_string_value(v);
     return 0;
+}
+
+json_t *un_json_string(const char *text)
+{
+    json_t *j = text ? json_string(text) : json_null();
+    if (j) {
+        return j;
+    }
+    un_autofree char *copy = strdup(text);
+    for (char *c = copy; c && *c; c++) {
+        *c = (char)((unsigned char)*c < 0x80 ? *c : '?');
+    }
+    return copy ? json_string(copy) : NULL;
 }
 
 int un_json_only_keys(const json_t *obj, const char *const *known, struct un_error *err)

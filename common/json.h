@@ -28,13 +28,15 @@ int un_json_get_int(const json_t *obj, const char *key, int64_t least, int64_t m
 int un_json_get_bool(const json_t *obj, const char *key, bool *out, struct un_error *err);
 /* Borrowed from `obj`. A string with an embedded NUL is refused. */
 int un_json_get_str(const json_t *obj, const char *key, const char **out, struct un_error *err);
+/* A string of bytes that may not be UTF-8: what is not ASCII is replaced then. null of NULL; NULL when out of memory. */
+json_t *un_json_string(const char *text);
 /* Refuses keys that are not in `known` (NULL-terminated), naming the first. */
 int un_json_only_keys(const json_t *obj, const char *const *known, struct un_error *err);
 
 /* Compact text (free with free()), NULL of NULL. NULL also when out of memory, now or at any time since this thread's
  * last un_json_text: members that could not be added would be missing. So whoever builds a value
  * and writes it at once need not check each step; whoever gives up in between calls
- * un_json_text(NULL), lest the next text of the thread be refused. */
+ * un_json_text(NULL), lest the next text of the thread be refused; for jobs, their threads do. */
 char *un_json_text(const json_t *value);
 
 #endif

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "common/json.h"
+
 enum { IDLE_SECONDS = 10, STACK_BYTES = 1024 * 1024 };
 
 struct un_workers {
@@ -77,6 +79,7 @@ static void *thread_main(void *arg)
         pthread_mutex_unlock(&pool->lock);
         job->err = (struct un_error)UN_ERROR_INIT;
         job->rc = job->run(job, &job->err);
+        (void)un_json_text(NULL); /* what one gave up is nothing to the next */
         post_result(job);
         pthread_mutex_lock(&pool->lock);
     }

@@ -11,7 +11,7 @@
 #define UNID_DAEMON_OUTGOING_H
 
 #include "common/loop.h"
-#include "scheduler/dial.h"
+#include "scheduler/egress/dial.h"
 #include "service/service.h"
 
 struct outgoing;

@@ -150,8 +150,8 @@ static int parse_functions(const json_t *root, struct trigger_config *c, struct 
 static bool destination_ok(const char *text)
 {
     struct trigger_function f;
-    return strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0 ||
-           parse_function(text, &f, NULL) == 0;
+    size_t scheme = strncmp(text, "http://", 7) == 0 ? 7 : strncmp(text, "https://", 8) == 0 ? 8 : 0;
+    return scheme ? strcspn(text + scheme, ":/?#") > 0 : parse_function(text, &f, NULL) == 0;
 }
 
 static int parse_common(const json_t *root, struct trigger_config *c, struct un_error *err)
@@ -173,7 +173,7 @@ static int parse_common(const json_t *root, struct trigger_config *c, struct un_
     if ((c->on_success && !destination_ok(c->on_success)) ||
         (c->on_failure && !destination_ok(c->on_failure))) {
         return un_error_set(
-            err, -EINVAL, "on_%s: must be a function's name, or an http:// or https:// URL",
+            err, -EINVAL, "on_%s: must be a function's name, or a URL like http://HOST/ or https://HOST/",
             c->on_success && !destination_ok(c->on_success) ? "success" : "failure");
     }
     c->policy.max_attempts = (unsigned)attempts;

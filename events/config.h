@@ -11,7 +11,7 @@
 
 #include "events/cron.h"
 #include "events/event.h"
-#include "scheduler/async.h"
+#include "scheduler/async/async.h"
 
 /* NULL: whatever. All that are set must fit. */
 struct trigger_match {

@@ -19,7 +19,7 @@
 #include "events/config.h"
 #include "events/event.h"
 #include "imagestore/function.h"
-#include "scheduler/async.h"
+#include "scheduler/async/async.h"
 #include "store/store.h"
 
 struct events;

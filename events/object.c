@@ -1,5 +1,5 @@
 /* object.c - an object's bytes as a function's input, and its output as an object: the hooks of
- * the durable queue (scheduler/async.h).
+ * the durable queue (scheduler/async/async.h).
  *
  * A locator is "BUCKET KEY [VERSION]", each part percent-encoded. Where the store is and with what
  * credentials is the trigger's to say when the step runs, so that no secret is in the queue, and a

@@ -387,7 +387,9 @@ static int remove_run(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
     struct removal *r = un_container_of(job, struct removal, job);
     int rc = store_exec(db, err, "DELETE FROM triggers WHERE name = ?", "t", r->name);
-    return rc == 0 && sqlite3_changes(db) == 0 ? un_error_set(err, -ENOENT, "no such trigger") : rc;
+    return rc == 0 && sqlite3_changes(db) == 0
+               ? un_error_set(err, -ENOENT, "no trigger %s", r->name)
+               : rc;
 }
 
 static void remove_done(struct store_job *job, int rc, const struct un_error *err)

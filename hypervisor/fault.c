@@ -58,6 +58,12 @@ const char *hv_fault_system_call(const uint8_t *code, size_t len)
 
 void hv_fault_describe_call(char *detail, size_t size, const char *name, uint64_t rip)
 {
+    if (strcmp(name, "syscall") != 0) {
+        snprintf(detail, size,
+                 "executed %s at %#" PRIx64 ", the 32-bit way of calling, which is not offered", name,
+                 rip);
+        return;
+    }
     snprintf(detail, size,
              "executed a system call instruction (%s) at %#" PRIx64
              " that was not found when the program was prepared (code made at run time)",

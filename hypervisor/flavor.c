@@ -12,6 +12,7 @@
 
 #include "common/cleanup.h"
 #include "common/limits.h"
+#include "common/linux64.h"
 
 enum { DETECT_BYTES = 8 << 20 };
 
@@ -29,6 +30,17 @@ static const struct hv_flavor flavors[] = {
     {.name = "unikraft",
      .type = HV_MACHINE_PC,
      .template = "netdev.ip={ip}/{prefix}:{gateway} -- {append}"},
+    /* Its images for Firecracker; the first word is the program's name. */
+    {.name = "unikraft-fc",
+     .type = HV_MACHINE_MICROVM,
+     .template = "unikraft netdev.ip={ip}/{prefix}:{gateway} -- {append}",
+     .by_words = true,
+     .virtio1 = true},
+    {.name = "firecracker",
+     .type = HV_MACHINE_MICROVM,
+     .template = "{append}",
+     .by_words = true,
+     .virtio1 = true},
     {.name = "solo5",
      .type = HV_MACHINE_PC,
      .template = "--ipv4={ip}/{prefix} --ipv4-gateway={gateway} {append}"},
@@ -64,10 +76,18 @@ const struct hv_flavor *hv_flavor_find(const char *name)
 
 const char *hv_flavor_names(void)
 {
-    return "plain, pc, q35, unikraft, solo5, osv, rumprun, nanos, linux, linux-pc";
+    return "plain, pc, q35, firecracker, unikraft, unikraft-fc, solo5, osv, rumprun, nanos, linux, linux-pc";
 }
 
-const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
+/* Linux' own, which does not ask, says nothing of its machine. */
+static bool asks_for_boot_params(const void *image, size_t len)
+{
+    struct un_elf elf;
+    return un_elf_is(image, len) && un_elf_parse_library(image, len, len, &elf, NULL) == 0 &&
+           un_linux64_file(image, len, &elf) == UN_LINUX64_ASKS;
+}
+
+static const struct hv_flavor *detect(const void *image, size_t len)
 {
     /* rumprun before Solo5, as it runs on that as well. */
     static const struct {
@@ -84,7 +104,6 @@ const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
         {"NVMTFS", "nanos"}, /* its file system */
     };
     const uint8_t *bytes = image;
-    len = len < DETECT_BYTES ? len : DETECT_BYTES;
     if (len > 0x206 && memcmp(bytes + 0x202, "HdrS", 4) == 0) {
         return hv_flavor_find("linux");
     }
@@ -94,6 +113,15 @@ const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
         }
     }
     return hv_flavor_find("plain");
+}
+
+const struct hv_flavor *hv_flavor_detect(const void *image, size_t len)
+{
+    const struct hv_flavor *said = detect(image, len < DETECT_BYTES ? len : DETECT_BYTES);
+    if (!asks_for_boot_params(image, len)) {
+        return said;
+    }
+    return hv_flavor_find(strcmp(said->name, "unikraft") == 0 ? "unikraft-fc" : "firecracker");
 }
 
 static size_t word_length(const char *s)

@@ -16,17 +16,19 @@ struct hv_flavor {
     const char *template;
     bool json;                      /* {append} stands in a JSON string */
     bool guard;                     /* it knows a watchdog and a panic device */
-    bool acpi, virtio1, one_ioapic; /* as in hv_machine_spec */
+    bool acpi, by_words, virtio1, one_ioapic; /* as in hv_machine_spec */
 };
 
-/* "plain", "pc", "q35" (the user's words only, by machine type), "unikraft", "solo5", "osv", "rumprun", "nanos",
+/* "plain", "pc", "q35", "firecracker" (the user's words only, by machine type; the last is a microvm that looks as
+ * Firecracker's does), "unikraft", "unikraft-fc" (its images for Firecracker), "solo5", "osv", "rumprun", "nanos",
  * "linux" (microvm), "linux-pc" (one without drivers for virtio-mmio); NULL: unknown. */
 const struct hv_flavor *hv_flavor_find(const char *name);
 /* All names, comma-separated, for messages. */
 const char *hv_flavor_names(void);
 
 /* What an image says of itself: by the words that only one of them has in its binary. "plain" when it
- * says nothing. Looks at the first 8 MiB. */
+ * says nothing; one of the two for Firecracker when it is a kernel that asks for struct boot_params
+ * (common/linux64.h). Looks at the first 8 MiB. */
 const struct hv_flavor *hv_flavor_detect(const void *image, size_t len);
 
 /* A guest's network, as text; NULL where there is none. And what its time stamp counter counts in a

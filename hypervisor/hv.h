@@ -202,7 +202,7 @@ struct hv_driver_spec {
 };
 
 typedef void hv_prepare_cb(void *arg, int rc, const struct un_error *err, const void *log,
-                           size_t log_len);
+                           size_t log_len, const struct unid_report *report);
 
 struct hv_driver_ops {
     const char *name; /* "fake", "libvirt", "kvm" */
@@ -228,8 +228,8 @@ struct hv_driver_ops {
      * time that the guest may take to its first NEXT (0: LIMIT_SNAPSHOT_BUILD_MS); the image is kept
      * until the end, the rest is copied. `cb` comes once: rc 0; -EINVAL, -ENOMEM, -E2BIG as from
      * vm_run; -EPROTO when the guest ended before it asked for a request, -ETIMEDOUT when it did not
-     * ask in time, each with what it wrote to its log (borrowed); else what went wrong with the
-     * driver. */
+     * ask in time, each with what it wrote to its log and what its library OS counted (borrowed; NULL:
+     * not known); else what went wrong with the driver. */
     void (*prepare)(struct hv_driver *drv, const struct hv_run_spec *spec, hv_prepare_cb *cb,
                     void *arg);
 

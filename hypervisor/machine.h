@@ -22,10 +22,10 @@
 #include "hypervisor/hv.h"
 
 enum hv_machine_boot {
-    HV_BOOT_KERNEL,    /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
-    HV_BOOT_MULTIBOOT, /* a multiboot kernel that it does not take, by a loader of the driver's */
-    HV_BOOT_DISK,      /* the first disk, by firmware */
-    HV_BOOT_SHELL      /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
+    HV_BOOT_KERNEL, /* what QEMU's -kernel takes: PVH, most of multiboot 1, bzImage */
+    HV_BOOT_LOADER, /* an ELF kernel that it does not take, by a loader of the driver's */
+    HV_BOOT_DISK,   /* the first disk, by firmware */
+    HV_BOOT_SHELL   /* nothing yet: hv_machine_ops.load says what. MICROVM without disks */
 };
 
 /* What the guest's drivers want to find. */
@@ -51,7 +51,7 @@ enum hv_machine_net {
 /* What is known of the guest's TCP on the user network, where QEMU takes connections before the guest
  * does. */
 enum hv_machine_heard {
-    HV_HEARD_UNKNOWN, /* it cannot be told */
+    HV_HEARD_UNKNOWN, /* it cannot be told, this time */
     HV_HEARD_NOTHING, /* the guest's driver has not set its card up */
     HV_HEARD_CARD,    /* it has; no connection to guest_port stands */
     HV_HEARD_LISTENS  /* the guest has answered a connection to guest_port, which stands */
@@ -73,7 +73,9 @@ struct hv_machine_spec {
     const char *name; /* for people: [a-z0-9-], at most 40 */
     enum hv_machine_boot boot;
     enum hv_machine_type type;
-    bool acpi; /* MICROVM: the guest finds its devices by ACPI's tables, not by their addresses */
+    /* MICROVM: how the guest finds its devices: by ACPI's tables; by words on its command line, as with Firecracker,
+     * and then there is no ACPI, and interrupts are a PC's; by neither: by their addresses. */
+    bool acpi, by_words;
     /* MICROVM: the guest's drivers know virtio 1 only, not the registers before it (virtio 1.0, section 4.2.4);
      * it knows one I/O APIC, where QEMU's microvm has two: then there are places for 8 devices. */
     bool virtio1, one_ioapic;
@@ -94,7 +96,7 @@ struct hv_machine; /* its first member is struct hv_machine_base */
 
 struct hv_machine_ops {
     /* Gives the machine (free). -EINVAL what cannot be put together. What goes wrong later comes by
-     * on_made; there too, -ENOTSUP: this host has no shells. */
+     * on_made; there too, -ENOTSUP: this host has no shells; -EADDRINUSE: somebody has taken host_port. */
     int (*new)(struct hv_driver *drv, const struct hv_machine_spec *spec, struct hv_machine **ret,
                struct un_error *err);
     void (*start)(struct hv_machine *m); /* after on_made(0); once. Not of a shell */

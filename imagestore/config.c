@@ -411,6 +411,9 @@ static int parse_choices(const json_t *root, struct function_config *c, struct u
                      &isolation) < 0) {
         return un_error_set(err, -EINVAL, "isolation: must be vm or reset");
     }
+    if (un_json_get_bool(root, "list_calls", &c->list_calls, err) < 0) {
+        return -EINVAL;
+    }
     c->driver = (enum function_driver)driver;
     c->isolation = (enum function_isolation)isolation;
     return 0;
@@ -424,6 +427,7 @@ int function_config_parse(const void *json, size_t len, struct function_config *
                                        "env",        "egress",     "program",     "machine",
                                        "publish",
                                        "reserved_concurrency",
+                                       "list_calls",
                                        NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
@@ -515,6 +519,7 @@ char *function_config_to_json(const struct function_config *c)
         (c->reserved_concurrency > 0 &&
          json_object_set_new(root, "reserved_concurrency",
                              json_integer(c->reserved_concurrency)) < 0) ||
+        (c->list_calls && json_object_set_new(root, "list_calls", json_true()) < 0) ||
         (c->program && json_object_set_new(root, "program", json_string(c->program)) < 0) ||
         (c->machine.set &&
          json_object_set_new(root, "machine", machine_config_to_json(&c->machine)) < 0) ||
@@ -568,7 +573,8 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
     if (c->machine.set && (sdk || program)) {
         return un_error_set(err, -EINVAL,
                             "machine: an image of kind %s brings no kernel of its own; a machine image "
-                            "is a PVH or multiboot ELF file, a Linux bzImage or a disk",
+                            "is an ELF file with a PVH note or a multiboot header or of Linux' "
+                            "64-bit boot protocol, a Linux bzImage or a disk",
                             image_kind_name(kind));
     }
     c->machine.set = !sdk && !program;
@@ -619,7 +625,8 @@ int function_settle_image(struct function_config *c, const struct image_mapping 
     return program && program[0]
                ? 0
                : un_error_set(err, -EINVAL,
-                              "program: is missing; the root file system does not say what runs");
+                              "program: is missing; the root file system does not say what runs "
+                              "(unictl deploy: --program PATH, or --rootfs TAR and the path)");
 }
 
 /* --- the snapshot's key ----------------------------------------------------------------------- */

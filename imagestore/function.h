@@ -56,6 +56,7 @@ struct function_config {
     bool memory_given;    /* by who deploys; a default may be raised. In a configuration to be deployed only */
     uint32_t timeout_ms;
     uint32_t concurrency; /* VMs at once, at least 1 */
+    bool list_calls;      /* receipts tell which system calls were made, not only how many */
     uint32_t reserved_concurrency; /* of them, those that other functions cannot keep it from having */
     char **args;          /* NULL-terminated, without the program's own name */
     char **env;           /* NULL-terminated "K=V", sorted by key */
@@ -170,6 +171,10 @@ void function_aliases(struct registry *r, const char *name, function_aliases_cb 
 void function_set_alias(struct registry *r, const char *name, const char *alias, uint32_t version,
                         function_done_cb cb, void *arg);
 
+/* -ENOENT: the function or the alias; -EBUSY: "live", which can be moved only. */
+void function_remove_alias(struct registry *r, const char *name, const char *alias,
+                           function_done_cb cb, void *arg);
+
 /* A machine of the version has been ready for the first time; what is held against it is forgotten. */
 void function_note_ready(struct registry *r, const char *name, uint32_t version,
                          function_done_cb cb, void *arg);
@@ -184,10 +189,13 @@ void function_note_failed(struct registry *r, const char *name, uint32_t version
 /* Removes the function with all versions and aliases. Running invocations go on. */
 void function_remove(struct registry *r, const char *name, function_done_cb cb, void *arg);
 
-/* Calls `fn` (loop thread) whenever a name's resolution may have changed: deploy, alias, remove. At
- * most six listeners, until registry_off_change or registry_close. */
-void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);
+/* Is told, on the loop thread, of each change after which a name may resolve to something else: deploy, alias, remove. `live`:
+ * what is live after it, borrowed; NULL: the function is gone. Changes are told in the order in which they are committed,
+ * and each before its caller is: what a listener frees at once, that caller finds free. */
+typedef void (*registry_change_fn)(void *arg, const char *name, struct function_version *live);
+/* At most six listeners, until registry_off_change or registry_close. */
+void registry_on_change(struct registry *r, registry_change_fn fn, void *arg);
 /* The listener is not called any more. */
-void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg);
+void registry_off_change(struct registry *r, registry_change_fn fn, void *arg);
 
 #endif

@@ -38,6 +38,7 @@ static const char *const kind_names[] = {
     [IMAGE_PVH] = "pvh",
     [IMAGE_MULTIBOOT1] = "multiboot1",
     [IMAGE_MULTIBOOT2] = "multiboot2",
+    [IMAGE_LINUX64] = "linux64",
     [IMAGE_BZIMAGE] = "bzimage",
     [IMAGE_DISK] = "disk",
     [IMAGE_INITRD] = "initrd",

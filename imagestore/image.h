@@ -39,8 +39,9 @@ enum image_kind {
     IMAGE_PVH,           /* kernel ELF with the Xen note XEN_ELFNOTE_PHYS32_ENTRY */
     IMAGE_MULTIBOOT1,
     IMAGE_MULTIBOOT2,
+    IMAGE_LINUX64, /* kernel ELF that is entered by Linux' 64-bit boot protocol (common/linux64.h) */
     IMAGE_BZIMAGE,
-    IMAGE_DISK,  /* anything else with a whole number of 512-byte sectors and the signature of an MBR, a
+    IMAGE_DISK, /* anything else with a whole number of 512-byte sectors and the signature of an MBR, a
                     GPT or a file system, or qcow2 */
     IMAGE_INITRD /* cpio archive ("newc"), plain or compressed: goes with a kernel */
 };
@@ -67,7 +68,7 @@ struct image_info {
 int image_recognise(const void *head, size_t len, uint64_t file_size, enum image_kind *ret,
                     struct un_error *err);
 /* Whether a kernel of this kind, whose bytes these are, is one that QEMU does not load itself, so that a loader
- * in the guest has to: multiboot 2, and ELF files for x86-64 with a multiboot 1 header without load addresses,
+ * in the guest has to: multiboot 2, Linux' 64-bit boot protocol, and ELF files for x86-64 with a multiboot 1 header without load addresses,
  * also where they have a PVH note, which QEMU looks for later (hw/i386/multiboot.c, measured with 7.2). Pure;
  * any thread. */
 bool image_needs_loader(enum image_kind kind, const void *data, size_t len);

@@ -17,16 +17,18 @@
 /* What image_recognise looks at. */
 #define IMAGE_HEAD_BYTES (64u << 10)
 
-/* head.c: note segments of an ELF file that begin behind its head. */
-struct image_late_notes {
+/* head.c: what lies behind the head of an ELF file and is looked at: segments of notes, and the code at the entry of
+ * what may be a kernel (common/linux64.h). */
+struct image_late {
     const uint8_t *data;
     size_t len;
+    bool code;
 };
-enum { IMAGE_LATE_NOTES_MAX = 4 };
+enum { IMAGE_LATE_NOTES_MAX = 4, IMAGE_LATE_MAX = IMAGE_LATE_NOTES_MAX + 1 };
 /* image_recognise, with those. recognise.c */
 int image_recognise_late(const void *head, size_t len, uint64_t file_size,
-                         const struct image_late_notes *late, size_t late_count,
-                         enum image_kind *ret, struct un_error *err);
+                         const struct image_late *late, size_t late_count, enum image_kind *ret,
+                         struct un_error *err);
 
 /* initrd.c. Whether the bytes begin as a cpio archive in its "newc" form does. */
 bool initrd_is_cpio(const void *head, size_t len);

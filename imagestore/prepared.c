@@ -162,7 +162,7 @@ int image_prepare(struct imagestore *is, const struct image_prepare_spec *spec, 
     int fault = un_fault("image.prepare");
     int rc = fault ? un_error_errno(err, fault, "write prepared image")
                    : prepare_program(&prepare, &result, err);
-    un_autofree char *report = result.report ? un_json_text(result.report) : NULL;
+    un_autofree char *report = un_json_text(result.report);
     json_decref(result.report);
     if (rc == 0 && !report) {
         rc = un_error_set(err, -ENOMEM, "out of memory");

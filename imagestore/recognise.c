@@ -2,7 +2,8 @@
  *
  * Sources: ELF notes of the Xen hypervisor (xen/include/public/elfnote.h), Multiboot Specification
  * 0.6.96 section 3.1, Multiboot2 Specification 2.0 section 3.1, the Linux x86 boot protocol
- * (Documentation/arch/x86/boot.rst), QEMU's docs/interop/qcow2.txt, UEFI Specification section 5.
+ * (Documentation/arch/x86/boot.rst; of ELF files see common/linux64.h), QEMU's docs/interop/qcow2.txt,
+ * UEFI Specification section 5.
  *
  * A new kind is a new function here, called from image_recognise in an order that is explained
  * there.
@@ -16,6 +17,7 @@
 #include "common/cleanup.h"
 #include "common/elf.h"
 #include "common/limits.h"
+#include "common/linux64.h"
 #include "imagestore/internal.h"
 #include "prepare/tar.h"
 #include "unid/abi.h"
@@ -40,7 +42,7 @@ struct probe {
     const uint8_t *data;
     size_t len;
     uint64_t file_size;
-    const struct image_late_notes *late;
+    const struct image_late *late;
     size_t late_count;
 };
 
@@ -143,31 +145,37 @@ static bool find_pvh(const struct probe *p, const struct un_elf *elf, struct un_
         return true;
     }
     for (size_t i = 0; i < p->late_count; i++) {
-        const struct image_late_notes *late = &p->late[i];
-        if (un_elf_find_note_in(late->data, late->len, PVH_NOTE_OWNER, PVH_NOTE_TYPE, ret)) {
+        const struct image_late *late = &p->late[i];
+        if (!late->code &&
+            un_elf_find_note_in(late->data, late->len, PVH_NOTE_OWNER, PVH_NOTE_TYPE, ret)) {
             return true;
         }
     }
     return false;
 }
 
-/* A PVH kernel is loaded by its physical addresses and entered where the note says; its virtual ones
- * and its entry point mean nothing before it runs, and a vmlinux has them anywhere. */
-static int check_pvh(const struct un_elf *elf, const struct un_elf_note *note, struct un_error *err)
+/* What is loaded by physical addresses may have its virtual ones anywhere, as a vmlinux has. */
+static int check_bytes(const struct un_elf *elf, struct un_error *err)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < elf->segment_count; i++) {
         bytes += elf->segments[i].mem_size; /* no overflow: they do not overlap */
     }
+    return bytes <= MAX_SPAN
+               ? 0
+               : un_error_set(err, -EINVAL,
+                              "ELF: segments of %" PRIu64 " MiB, no machine has more than %d MiB",
+                              bytes >> 20, LIMIT_FUNCTION_MEMORY_MIB);
+}
+
+/* A PVH kernel is entered where the note says; its entry point means nothing before it runs. */
+static int check_pvh(const struct un_elf *elf, const struct un_elf_note *note, struct un_error *err)
+{
     if (note->size < 4) {
         return un_error_set(err, -EINVAL, "PVH note: %" PRIu64 " bytes, no entry point fits",
                             note->size);
     }
-    return bytes <= MAX_SPAN ? 0
-                             : un_error_set(err, -EINVAL,
-                                            "ELF: segments of %" PRIu64
-                                            " MiB, no machine has more than %d MiB",
-                                            bytes >> 20, LIMIT_FUNCTION_MEMORY_MIB);
+    return check_bytes(elf, err);
 }
 
 /* Whether it is a PVH kernel (an SDK image is none); then `*ret_rc` says whether a good one. */
@@ -185,8 +193,33 @@ static bool recognise_pvh(const struct probe *p, int *ret_rc, struct un_error *e
     return true;
 }
 
-/* A kernel says so by a note or header which no program has, so kernels are asked for first. PVH
- * comes before multiboot: it is entered with the same ease and says more. */
+/* The same of a kernel of Linux' 64-bit boot protocol. One that has a multiboot header besides is entered by that. */
+static bool recognise_linux64(const struct probe *p, int *ret_rc, struct un_error *err)
+{
+    struct un_error none = UN_ERROR_INIT;
+    struct un_elf elf;
+    struct un_elf_note note;
+    uint64_t at;
+    if (un_elf_parse_library(p->data, p->len, p->file_size, &elf, &none) < 0 ||
+        un_elf_find_note(p->data, p->len, &elf, UNID_NOTE_OWNER, UNID_NOTE_TYPE, &note)) {
+        return false;
+    }
+    enum un_linux64 is = un_linux64_file(p->data, p->len, &elf);
+    for (size_t i = 0; i < p->late_count && is == UN_LINUX64_NOT; i++) {
+        if (p->late[i].code) {
+            is = un_linux64_is(&elf, p->late[i].data, p->late[i].len);
+        }
+    }
+    if (is == UN_LINUX64_NOT || has_multiboot2(p) || find_multiboot1(p, &at)) {
+        return false;
+    }
+    *ret_rc = check_bytes(&elf, err);
+    return true;
+}
+
+/* A kernel says so by a note, a header or code which no program has, so kernels are asked for first. PVH
+ * comes before multiboot: it is entered with the same ease and says more; what only Linux' protocol can enter
+ * says least. */
 static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_error *err)
 {
     uint64_t at;
@@ -195,6 +228,10 @@ static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_
     int rc;
     if (recognise_pvh(p, &rc, err)) {
         *ret = rc == 0 ? IMAGE_PVH : *ret;
+        return rc;
+    }
+    if (recognise_linux64(p, &rc, err)) {
+        *ret = rc == 0 ? IMAGE_LINUX64 : *ret;
         return rc;
     }
     rc = un_elf_parse(p->data, p->len, p->file_size, &elf, err);
@@ -223,10 +260,12 @@ static int recognise_elf(const struct probe *p, enum image_kind *ret, struct un_
     } else if (find_multiboot1(p, &at)) {
         *ret = IMAGE_MULTIBOOT1;
     } else if (elf.high > USER_SPACE_END) {
-        return un_error_set(err, -EINVAL,
-                            "ELF: a kernel (segments up to 0x%" PRIx64
-                            ") with neither a PVH note nor a multiboot header; use its bzImage",
-                            elf.high);
+        return un_error_set(
+            err, -EINVAL,
+            "ELF: a kernel (segments up to 0x%" PRIx64
+            ") that is entered by neither a PVH note, a multiboot header nor a physical "
+            "address; use its bzImage",
+            elf.high);
     } else if (!elf.is64) {
         return un_error_set(err, -EINVAL, "ELF: a 32-bit program; programs must be 64-bit x86");
     } else {
@@ -341,7 +380,8 @@ static int explain_unknown(const struct probe *p, struct un_error *err)
          "\xfd"
          "7zXZ",
          "xz, but neither a tar archive nor an initrd; unpack it first"},
-        {0, 4, "\x28\xb5\x2f\xfd", "zstd, but neither a tar archive nor an initrd; unpack it first"},
+        {0, 4, "\x28\xb5\x2f\xfd",
+         "zstd, but neither a tar archive nor an initrd; unpack it first"},
         {0, 4, "PK\x03\x04", "a zip archive"},
         {257, 5, "ustar", "a tar archive that cannot be read"},
         {0, 2, "MZ", "a Windows or EFI program"},
@@ -355,8 +395,8 @@ static int explain_unknown(const struct probe *p, struct un_error *err)
         }
     }
     return un_error_set(err, -EINVAL,
-                        "not an image: neither ELF, Linux bzImage, multiboot nor a disk (it starts "
-                        "with %02x %02x %02x %02x)",
+                        "not an image: neither ELF, a script (its first line begins with #!), Linux bzImage, "
+                        "multiboot nor a disk (it starts with %02x %02x %02x %02x)",
                         p->data[0], p->len > 1 ? p->data[1] : 0, p->len > 2 ? p->data[2] : 0,
                         p->len > 3 ? p->data[3] : 0);
 }
@@ -428,14 +468,11 @@ int image_recognise(const void *head, size_t len, uint64_t file_size, enum image
 }
 
 int image_recognise_late(const void *head, size_t len, uint64_t file_size,
-                         const struct image_late_notes *late, size_t late_count,
-                         enum image_kind *ret, struct un_error *err)
+                         const struct image_late *late, size_t late_count, enum image_kind *ret,
+                         struct un_error *err)
 {
-    struct probe p = {.data = head,
-                      .len = len,
-                      .file_size = file_size,
-                      .late = late,
-                      .late_count = late_count};
+    struct probe p = {
+        .data = head, .len = len, .file_size = file_size, .late = late, .late_count = late_count};
     int rc = 0;
     if (file_size == 0 || len == 0) {
         return un_error_set(err, -EINVAL, "not an image: it is empty");
@@ -482,7 +519,7 @@ bool image_needs_loader(enum image_kind kind, const void *data, size_t len)
     uint64_t at;
     if ((kind != IMAGE_MULTIBOOT1 && kind != IMAGE_PVH) || !un_elf_is(data, len) ||
         !find_multiboot1(&p, &at)) {
-        return kind == IMAGE_MULTIBOOT2;
+        return kind == IMAGE_MULTIBOOT2 || kind == IMAGE_LINUX64;
     }
     return u16_at(&p, offsetof(Elf64_Ehdr, e_machine)) == EM_X86_64 &&
            !(u32_at(&p, at + 4) & MULTIBOOT1_HAS_ADDRESSES);

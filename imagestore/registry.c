@@ -25,7 +25,7 @@ struct registry {
     struct version_cache cache;
     uint64_t generation;
     struct {
-        void (*fn)(void *arg, const char *name);
+        registry_change_fn fn;
         void *arg;
     } listeners[LISTENERS_MAX];
     unsigned listener_count;
@@ -45,9 +45,12 @@ struct registry_op {
     char why[160]; /* of a version that failed */
     uint64_t generation;
     /* the answer */
-    bool created;
+    bool created, went_back;
     struct version_list versions;
     struct un_buf aliases; /* struct function_alias */
+    /* of a change */
+    int (*change)(struct registry_op *op, sqlite3 *db, struct un_error *err);
+    struct version_list live; /* afterwards; empty: the function is gone */
     /* tells the caller */
     void (*tell)(struct registry_op *op, int rc, const struct un_error *err);
     union {
@@ -95,14 +98,14 @@ void registry_close(struct registry *r)
     }
 }
 
-void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+void registry_on_change(struct registry *r, registry_change_fn fn, void *arg)
 {
     assert(r->listener_count < LISTENERS_MAX);
     r->listeners[r->listener_count].fn = fn;
     r->listeners[r->listener_count++].arg = arg;
 }
 
-void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+void registry_off_change(struct registry *r, registry_change_fn fn, void *arg)
 {
     for (unsigned i = 0; i < r->listener_count; i++) {
         if (r->listeners[i].fn == fn && r->listeners[i].arg == arg) {
@@ -112,13 +115,18 @@ void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *n
     }
 }
 
+static struct function_version *first_of(const struct version_list *list)
+{
+    return list->count ? list->items[0] : NULL;
+}
+
 /* Before the change's caller is told, so that what it asks next is answered by the new state. */
-static void changed(struct registry *r, const char *name)
+static void changed(struct registry *r, const struct registry_op *op)
 {
     r->generation++;
-    version_cache_drop(&r->cache, name);
+    version_cache_drop(&r->cache, op->name);
     for (unsigned i = 0; i < r->listener_count && !r->closed; i++) {
-        r->listeners[i].fn(r->listeners[i].arg, name);
+        r->listeners[i].fn(r->listeners[i].arg, op->name, first_of(&op->live));
     }
 }
 
@@ -128,6 +136,7 @@ static void op_free(struct registry_op *op)
 {
     struct registry *r = op->registry;
     version_list_done(&op->versions);
+    version_list_done(&op->live);
     un_buf_done(&op->aliases);
     function_config_done(&op->config);
     free(op);
@@ -138,7 +147,7 @@ static void op_done(struct store_job *job, int rc, const struct un_error *err)
 {
     struct registry_op *op = un_container_of(job, struct registry_op, job);
     if (rc == 0 && job->access == STORE_WRITE) {
-        changed(op->registry, op->name);
+        changed(op->registry, op);
     }
     op->tell(op, rc, err);
     op_free(op);
@@ -169,13 +178,6 @@ static struct registry_op *op_new(struct registry *r, const char *name, const ch
     return op;
 }
 
-static void op_submit(struct registry_op *op, enum store_access access,
-                      int (*run)(struct store_job *, sqlite3 *, struct un_error *))
-{
-    op->job = (struct store_job){.access = access, .run = run, .done = op_done};
-    store_submit(op->registry->store, &op->job);
-}
-
 static struct registry_op *op_of(struct store_job *job)
 {
     return un_container_of(job, struct registry_op, job);
@@ -184,6 +186,38 @@ static struct registry_op *op_of(struct store_job *job)
 static int no_function(struct un_error *err)
 {
     return un_error_set(err, -ENOENT, "no such function");
+}
+
+static void op_read(struct registry_op *op,
+                    int (*run)(struct store_job *, sqlite3 *, struct un_error *))
+{
+    op->job = (struct store_job){.access = STORE_READ, .run = run, .done = op_done};
+    store_submit(op->registry->store, &op->job);
+}
+
+/* In the change's own transaction: what is live afterwards is what its listeners are told, whatever is changed next. */
+static int change_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct registry_op *op = op_of(job);
+    struct un_error gone = UN_ERROR_INIT;
+    int rc = op->change(op, db, err);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = registry_sql_resolve(db, op->name, FUNCTION_LIVE, &op->live, &gone);
+    if (rc < 0 && rc != -ENOENT) {
+        un_error_copy(err, &gone);
+        return rc;
+    }
+    return 0;
+}
+
+static void op_change(struct registry_op *op,
+                      int (*fn)(struct registry_op *op, sqlite3 *db, struct un_error *err))
+{
+    op->change = fn;
+    op->job = (struct store_job){.access = STORE_WRITE, .run = change_run, .done = op_done};
+    store_submit(op->registry->store, &op->job);
 }
 
 static void tell_done(struct registry_op *op, int rc, const struct un_error *err)
@@ -199,21 +233,19 @@ static void tell_list(struct registry_op *op, int rc, const struct un_error *err
 
 /* --- deploy ----------------------------------------------------------------------------------- */
 
-static int deploy_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+static int deploy_run(struct registry_op *op, sqlite3 *db, struct un_error *err)
 {
-    struct registry_op *op = op_of(job);
     if (!op->valid) {
         return un_error_set(err, -EINVAL,
                             "a function's name is 1 to 63 of a-z 0-9 -, starts with a letter and "
                             "does not end with -");
     }
-    return registry_sql_deploy(db, op->name, &op->config, &op->created, &op->versions, err);
+    return registry_sql_deploy(db, op->name, &op->config, &op->created, err);
 }
 
 static void tell_deploy(struct registry_op *op, int rc, const struct un_error *err)
 {
-    struct function_version *v = rc == 0 ? op->versions.items[0] : NULL;
-    op->cb.deploy(op->arg, rc, v, rc == 0 && op->created, err);
+    op->cb.deploy(op->arg, rc, rc == 0 ? first_of(&op->live) : NULL, rc == 0 && op->created, err);
 }
 
 void function_deploy(struct registry *r, const char *name, struct function_config *config,
@@ -230,7 +262,7 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
     op->config = taken;
     op->cb.deploy = cb;
     op->tell = tell_deploy;
-    op_submit(op, STORE_WRITE, deploy_run);
+    op_change(op, deploy_run);
 }
 
 /* --- resolve ---------------------------------------------------------------------------------- */
@@ -281,7 +313,7 @@ void function_resolve(struct registry *r, const char *name, const char *qualifie
         un_loop_post(r->loop, &op->post);
         return;
     }
-    op_submit(op, STORE_READ, resolve_run);
+    op_read(op, resolve_run);
 }
 
 struct function_version *function_peek(struct registry *r, const char *name, const char *qualifier)
@@ -330,7 +362,7 @@ static void list(struct registry *r, const struct list_spec *spec, function_list
     op->number = spec->limit < LIMIT_PAGE_ITEMS ? spec->limit : LIMIT_PAGE_ITEMS;
     op->cb.list = cb;
     op->tell = tell_list;
-    op_submit(op, STORE_READ, spec->run);
+    op_read(op, spec->run);
 }
 
 void function_list(struct registry *r, const char *after, unsigned limit, function_list_cb cb,
@@ -366,7 +398,7 @@ void function_versions(struct registry *r, const char *name, function_list_cb cb
     }
     op->cb.list = cb;
     op->tell = tell_list;
-    op_submit(op, STORE_READ, versions_run);
+    op_read(op, versions_run);
 }
 
 static int read_aliases(sqlite3 *db, int64_t function_id, struct un_buf *ret, struct un_error *err)
@@ -411,14 +443,14 @@ void function_aliases(struct registry *r, const char *name, function_aliases_cb 
     }
     op->cb.aliases = cb;
     op->tell = tell_aliases;
-    op_submit(op, STORE_READ, aliases_run);
+    op_read(op, aliases_run);
 }
 
 /* --- changes ---------------------------------------------------------------------------------- */
 
 /* A change that gives nothing but its success. */
 static void change(struct registry *r, const char *name, const char *word, uint32_t number,
-                   int (*run)(struct store_job *job, sqlite3 *db, struct un_error *err),
+                   int (*fn)(struct registry_op *op, sqlite3 *db, struct un_error *err),
                    function_done_cb cb, void *arg)
 {
     struct registry_op *op = op_new(r, name, word, arg);
@@ -429,12 +461,11 @@ static void change(struct registry *r, const char *name, const char *word, uint3
     op->number = number;
     op->cb.done = cb;
     op->tell = tell_done;
-    op_submit(op, STORE_WRITE, run);
+    op_change(op, fn);
 }
 
-static int set_alias_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+static int set_alias_run(struct registry_op *op, sqlite3 *db, struct un_error *err)
 {
-    struct registry_op *op = op_of(job);
     if (!op->valid) {
         return no_function(err);
     }
@@ -454,9 +485,28 @@ void function_set_alias(struct registry *r, const char *name, const char *alias,
     change(r, name, fits ? alias : NULL, version, set_alias_run, cb, arg);
 }
 
-static int remove_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+static int remove_alias_run(struct registry_op *op, sqlite3 *db, struct un_error *err)
 {
-    struct registry_op *op = op_of(job);
+    if (!op->valid) {
+        return no_function(err);
+    }
+    if (strcmp(op->word, FUNCTION_LIVE) == 0) {
+        return un_error_set(err, -EBUSY,
+                            "\"" FUNCTION_LIVE "\" is what requests get that name no version: it can be "
+                            "moved to another one, but not removed");
+    }
+    return registry_sql_remove_alias(db, op->name, op->word, err);
+}
+
+void function_remove_alias(struct registry *r, const char *name, const char *alias,
+                           function_done_cb cb, void *arg)
+{
+    bool fits = strnlen(alias, FUNCTION_NAME_SIZE) < FUNCTION_NAME_SIZE;
+    change(r, name, fits ? alias : "", 0, remove_alias_run, cb, arg);
+}
+
+static int remove_run(struct registry_op *op, sqlite3 *db, struct un_error *err)
+{
     return op->valid ? registry_sql_remove(db, op->name, err) : no_function(err);
 }
 
@@ -467,9 +517,8 @@ void function_remove(struct registry *r, const char *name, function_done_cb cb, 
 
 /* --- what becomes of versions ----------------------------------------------------------------- */
 
-static int note_ready_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+static int note_ready_run(struct registry_op *op, sqlite3 *db, struct un_error *err)
 {
-    struct registry_op *op = op_of(job);
     return op->valid ? registry_sql_note_ready(db, op->name, op->number, err) : no_function(err);
 }
 
@@ -479,17 +528,16 @@ void function_note_ready(struct registry *r, const char *name, uint32_t version,
     change(r, name, NULL, version, note_ready_run, cb, arg);
 }
 
-static int note_failed_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+static int note_failed_run(struct registry_op *op, sqlite3 *db, struct un_error *err)
 {
-    struct registry_op *op = op_of(job);
     return op->valid
-               ? registry_sql_note_failed(db, op->name, op->number, op->why, &op->versions, err)
+               ? registry_sql_note_failed(db, op->name, op->number, op->why, &op->went_back, err)
                : no_function(err);
 }
 
 static void tell_failed(struct registry_op *op, int rc, const struct un_error *err)
 {
-    op->cb.failed(op->arg, rc, rc == 0 && op->versions.count ? op->versions.items[0] : NULL, err);
+    op->cb.failed(op->arg, rc, rc == 0 && op->went_back ? first_of(&op->live) : NULL, err);
 }
 
 void function_note_failed(struct registry *r, const char *name, uint32_t version, const char *why,
@@ -504,5 +552,5 @@ void function_note_failed(struct registry *r, const char *name, uint32_t version
     snprintf(op->why, sizeof op->why, "%s", why);
     op->cb.failed = cb;
     op->tell = tell_failed;
-    op_submit(op, STORE_WRITE, note_failed_run);
+    op_change(op, note_failed_run);
 }

@@ -40,11 +40,13 @@ int registry_sql_list(sqlite3 *db, const char *after, unsigned limit, bool publi
                       struct version_list *ret, struct un_error *err);
 int registry_sql_versions(sqlite3 *db, const char *name, struct version_list *ret,
                           struct un_error *err);
-/* `ret_created`: the name is new. The version that is live afterwards goes to `ret`. */
+/* `ret_created`: the name is new. */
 int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *config,
-                        bool *ret_created, struct version_list *ret, struct un_error *err);
+                        bool *ret_created, struct un_error *err);
 int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uint32_t version,
                            struct un_error *err);
+int registry_sql_remove_alias(sqlite3 *db, const char *name, const char *alias,
+                              struct un_error *err);
 /* Whether a function (0: one that is new) may attach a volume. -EINVAL there is none of that name, -EBUSY
  * another function's live version attaches it. volume_sql.c */
 int registry_sql_check_volume(sqlite3 *db, const char *name, int64_t function_id,
@@ -54,9 +56,9 @@ int registry_sql_remove(sqlite3 *db, const char *name, struct un_error *err);
  * this one. registry_state.c */
 int registry_sql_live_moves(sqlite3 *db, int64_t function_id, int64_t version, struct un_error *err);
 int registry_sql_note_ready(sqlite3 *db, const char *name, uint32_t version, struct un_error *err);
-/* The version that is live instead goes to `ret`, if one is. */
+/* `ret_back`: the version that was live before it is so again. */
 int registry_sql_note_failed(sqlite3 *db, const char *name, uint32_t version, const char *why,
-                             struct version_list *ret, struct un_error *err);
+                             bool *ret_back, struct un_error *err);
 int registry_sql_list_kept(sqlite3 *db, const char *after, unsigned limit, struct version_list *ret,
                            struct un_error *err);
 int registry_sql_point_alias(sqlite3 *db, int64_t function_id, const char *alias, int64_t version,

@@ -361,7 +361,7 @@ static int add_version(sqlite3 *db, const struct new_version *v, int64_t *ret_id
 }
 
 int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *config,
-                        bool *ret_created, struct version_list *ret, struct un_error *err)
+                        bool *ret_created, struct un_error *err)
 {
     struct image_info image;
     struct further further;
@@ -390,7 +390,7 @@ int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *c
         rc = add_version(db, &v, &version_id, err);
         rc = rc < 0 ? rc : note_machine(db, version_id, &config->machine, &further, err);
     }
-    return rc < 0 ? rc : registry_sql_resolve(db, name, FUNCTION_LIVE, ret, err);
+    return rc < 0 ? rc : 0;
 }
 
 int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uint32_t version,
@@ -416,6 +416,19 @@ int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uin
     }
     version_list_done(&list);
     return rc;
+}
+
+int registry_sql_remove_alias(sqlite3 *db, const char *name, const char *alias, struct un_error *err)
+{
+    int64_t id;
+    int rc = registry_sql_function_id(db, name, &id, err);
+    rc = rc < 0 ? rc
+                : store_exec(db, err,
+                             "DELETE FROM function_aliases WHERE function_id = ? AND alias = ?",
+                             "it", id, alias);
+    return rc == 0 && sqlite3_changes(db) == 0
+               ? un_error_set(err, -ENOENT, "function %s has no alias %s", name, alias)
+               : rc;
 }
 
 int registry_sql_remove(sqlite3 *db, const char *name, struct un_error *err)

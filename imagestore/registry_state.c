@@ -69,7 +69,7 @@ static bool may_be_live(sqlite3 *db, const char *name, int64_t function_id, int6
 }
 
 int registry_sql_note_failed(sqlite3 *db, const char *name, uint32_t version, const char *why,
-                             struct version_list *ret, struct un_error *err)
+                             bool *ret_back, struct un_error *err)
 {
     int64_t id, before = 0;
     int rc = registry_sql_function_id(db, name, &id, err);
@@ -81,7 +81,7 @@ int registry_sql_note_failed(sqlite3 *db, const char *name, uint32_t version, co
                              "iit", id, (int64_t)version, why);
     if (rc == 0 && before && may_be_live(db, name, id, before)) {
         rc = registry_sql_point_alias(db, id, FUNCTION_LIVE, before, err);
-        rc = rc < 0 ? rc : registry_sql_resolve(db, name, FUNCTION_LIVE, ret, err);
+        *ret_back = rc == 0;
     }
     return rc;
 }

@@ -113,7 +113,7 @@ static int untag_run(struct store_job *job, sqlite3 *db, struct un_error *err)
     struct tag_op *op = un_container_of(job, struct tag_op, job);
     int rc = store_exec(db, err, "DELETE FROM image_tags WHERE tag = ?", "t", op->question.tag);
     if (rc == 0 && sqlite3_changes(db) == 0) {
-        return un_error_set(err, -ENOENT, "no such tag");
+        return un_error_set(err, -ENOENT, "no tag %s", op->question.tag);
     }
     return rc;
 }

@@ -282,7 +282,9 @@ static int list_run(struct store_job *job, sqlite3 *db, struct un_error *err)
     for (size_t i = 0; rc == 0 && i < count; i++) {
         infos[i].allocated_bytes = volume_file_allocated(op->is->volume_fd, infos[i].name);
     }
-    return rc == 0 && !op->all && count == 0 ? un_error_set(err, -ENOENT, "no such volume") : rc;
+    return rc == 0 && !op->all && count == 0
+               ? un_error_set(err, -ENOENT, "no volume %s", op->info.name)
+               : rc;
 }
 
 static void list_done(struct store_job *job, int rc, const struct un_error *err)
@@ -581,7 +583,7 @@ void volume_remove(struct imagestore *is, const char *name, image_done_cb cb, vo
     }
     op->done_cb = cb;
     struct volume *v = volume_find(is, op->info.name);
-    op->rc = v ? not_busy(v, &op->err) : un_error_set(&op->err, -ENOENT, "no such volume");
+    op->rc = v ? not_busy(v, &op->err) : un_error_set(&op->err, -ENOENT, "no volume %s", op->info.name);
     if (op->rc < 0) {
         op_end_later(op);
         return;

@@ -33,7 +33,14 @@ int net_range_init(struct net_range *r, const char *text, struct un_error *err)
             "10.87.0.0/16",
             text);
     }
-    uint32_t base = ntohl(in.s_addr);
+    uint32_t base = ntohl(in.s_addr), net = base >> 24;
+    if (net == 0 || net == IN_LOOPBACKNET || net >= 224) { /* RFC 6890, 5771 */
+        return un_error_set(
+            err, -EINVAL,
+            "the range of guest addresses '%s' is not of addresses that machines can "
+            "have",
+            text);
+    }
     if (base & ~mask_of(prefix)) {
         return un_error_set(err, -EINVAL,
                             "the range of guest addresses '%s' does not begin at a /%u network",
@@ -86,11 +93,11 @@ void net_range_give(struct net_range *r, uint32_t guest)
 
 void net_range_describe(const struct net_range *r, uint32_t guest, struct net_link *ret)
 {
-    uint32_t ip = r->base + 2 + guest;
+    uint32_t ip = net_range_addr(r, guest);
     net_addr_text(ip, ret->ip);
-    net_addr_text(mask_of(r->prefix), ret->netmask);
-    net_addr_text(r->base + 1, ret->gateway);
-    net_addr_text(r->base + 1, ret->dns);
+    net_range_netmask(r, ret->netmask);
+    net_range_gateway(r, ret->gateway);
+    net_range_gateway(r, ret->dns);
     ret->prefix = r->prefix;
     net_addr_mac(ip, ret->mac);
 }
@@ -104,6 +111,16 @@ void net_addr_mac(uint32_t addr, char ret[NET_MAC_SIZE])
 void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE])
 {
     net_addr_text(r->base + 1, ret);
+}
+
+void net_range_netmask(const struct net_range *r, char ret[NET_IP_SIZE])
+{
+    net_addr_text(mask_of(r->prefix), ret);
+}
+
+uint32_t net_range_addr(const struct net_range *r, uint32_t guest)
+{
+    return r->base + 2 + guest;
 }
 
 int64_t net_range_guest(const struct net_range *r, uint32_t addr)

@@ -27,7 +27,7 @@ struct net_range {
 
 enum { NET_GUESTS_MAX = 65536, NET_NAMES_MAX = 256 };
 
-/* "a.b.c.d/n" with n in 8..29 and no host bits. -EINVAL, -ENOMEM. */
+/* "a.b.c.d/n" with n in 8..29 and no host bits, which is neither loopback nor multicast. -EINVAL, -ENOMEM. */
 int net_range_init(struct net_range *r, const char *text, struct un_error *err);
 void net_range_done(struct net_range *r);
 
@@ -38,7 +38,9 @@ void net_range_give(struct net_range *r, uint32_t guest);
 /* Fills all but `tap`. The gateway is base + 1, guest n is base + 2 + n. */
 void net_range_describe(const struct net_range *r, uint32_t guest, struct net_link *ret);
 void net_range_gateway(const struct net_range *r, char ret[NET_IP_SIZE]);
+void net_range_netmask(const struct net_range *r, char ret[NET_IP_SIZE]);
 
+uint32_t net_range_addr(const struct net_range *r, uint32_t guest); /* host byte order */
 /* The guest that has an address (host byte order), or -1. */
 int64_t net_range_guest(const struct net_range *r, uint32_t addr);
 bool net_range_contains(const struct net_range *r, uint32_t addr);

@@ -65,7 +65,7 @@ int net_dnsmasq_config(const struct net_names *n, const struct net_range *range,
 {
     char base[NET_IP_SIZE], gateway[NET_IP_SIZE], mask[NET_IP_SIZE];
     net_addr_text(range->base, base);
-    net_addr_text(~UINT32_C(0) << (32 - range->prefix), mask);
+    net_range_netmask(range, mask);
     net_range_gateway(range, gateway);
     int rc =
         un_buf_printf(out,

@@ -1,6 +1,7 @@
 /* link.c - see link.h. */
 #include "netplumb/link.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_bridge.h>
@@ -34,8 +35,7 @@ static inline void link_putp(struct rtnl_link **l)
 }
 #define autolink __attribute__((cleanup(link_putp))) struct rtnl_link
 
-/* libnl's own codes as negative errnos, with its text. */
-static int nl_fail(struct un_error *err, int code, const char *what, const char *name)
+int net_nl_error(struct un_error *err, int code, const char *what, const char *name)
 {
     static const struct {
         int code, err;
@@ -88,16 +88,16 @@ void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_
     snprintf(ret, NET_NAME_SIZE, "ut%s%x", n->tag, guest & 0xfffff);
 }
 
-int net_socket_new(struct nl_sock **ret, struct un_error *err)
+int net_socket_new(int protocol, struct nl_sock **ret, struct un_error *err)
 {
     struct nl_sock *nl = nl_socket_alloc();
     if (!nl) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    int rc = nl_connect(nl, NETLINK_ROUTE);
+    int rc = nl_connect(nl, protocol);
     if (rc < 0) {
         nl_socket_free(nl);
-        return nl_fail(err, rc, "connect to", "rtnetlink");
+        return net_nl_error(err, rc, "connect to", "the kernel's netlink");
     }
     *ret = nl;
     return 0;
@@ -113,7 +113,7 @@ static int link_change(struct nl_sock *nl, const char *name, struct rtnl_link *c
     rtnl_link_set_name(orig, name);
     rtnl_link_set_name(change, name);
     int rc = rtnl_link_change(nl, orig, change, 0);
-    return rc < 0 ? nl_fail(err, rc, "set up", name) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "set up", name) : 0;
 }
 
 /* Each link that is up with IPv6 has a route of its own (ff00::/8), and the kernel goes through all of
@@ -188,7 +188,7 @@ static int add_address(struct nl_sock *nl, int index, const char *ip, unsigned p
     if (addr) {
         rtnl_addr_put(addr);
     }
-    return rc < 0 ? nl_fail(err, rc, "give the bridge the address", ip) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "give the bridge the address", ip) : 0;
 }
 
 /* A route to `ip`/`prefix` by the link itself. NULL: out of memory. */
@@ -220,6 +220,66 @@ static struct rtnl_route *route_of(int index, const char *ip, unsigned prefix, b
     return route;
 }
 
+/* Where a route leads; false for the default. */
+static bool destination(struct rtnl_route *route, uint32_t *ret_addr, unsigned *ret_prefix)
+{
+    struct nl_addr *dst = rtnl_route_get_dst(route);
+    struct in_addr in;
+    if (!dst || nl_addr_get_len(dst) != sizeof(in)) {
+        return false;
+    }
+    memcpy(&in, nl_addr_get_binary_addr(dst), sizeof(in));
+    *ret_addr = ntohl(in.s_addr);
+    *ret_prefix = nl_addr_get_prefixlen(dst);
+    return *ret_prefix > 0;
+}
+
+static void describe(struct rtnl_route *route, char ret[NET_ROUTE_SIZE])
+{
+    char ip[NET_IP_SIZE], link[IF_NAMESIZE] = "no link";
+    struct rtnl_nexthop *hop = rtnl_route_nexthop_n(route, 0);
+    uint32_t addr = 0;
+    unsigned prefix = 0;
+    (void)destination(route, &addr, &prefix);
+    if (hop) {
+        (void)if_indextoname((unsigned)rtnl_route_nh_get_ifindex(hop), link); /* it may be gone */
+    }
+    snprintf(ret, NET_ROUTE_SIZE, "%s/%u by %s", net_addr_text(addr, ip), prefix, link);
+}
+
+int net_range_check(struct nl_sock *nl, const struct net_range *range,
+                    char ret_wider[NET_ROUTE_SIZE], struct un_error *err)
+{
+    struct nl_cache *cache = NULL;
+    char inner[NET_ROUTE_SIZE] = "", base[NET_IP_SIZE];
+    unsigned widest = 33, narrowest = 0, prefix; /* of those inside; of those around */
+    uint32_t addr;
+    int rc = rtnl_route_alloc_cache(nl, AF_INET, 0, &cache);
+    if (rc < 0) {
+        return net_nl_error(err, rc, "list", "routes");
+    }
+    ret_wider[0] = '\0';
+    for (struct nl_object *o = nl_cache_get_first(cache); o; o = nl_cache_get_next(o)) {
+        struct rtnl_route *route = (struct rtnl_route *)o;
+        if (!destination(route, &addr, &prefix)) {
+            continue;
+        }
+        if (prefix >= range->prefix && prefix < widest && net_range_contains(range, addr)) {
+            widest = prefix;
+            describe(route, inner);
+        } else if (prefix < range->prefix && prefix > narrowest &&
+                   (addr ^ range->base) >> (32 - prefix) == 0) {
+            narrowest = prefix;
+            describe(route, ret_wider);
+        }
+    }
+    nl_cache_free(cache);
+    return inner[0] ? un_error_set(err, -EADDRINUSE,
+                                   "machines.range %s/%u is in use: the host has %s; set another",
+                                   net_addr_text(range->base, base), range->prefix, inner)
+                    : 0;
+}
+
 /* As `ip route append local FIRST/PREFIX dev BRIDGE table local`: the kernel answers ARP for these
  * addresses, takes packets to them, by whatever link, and lets sockets be bound to them. */
 static int add_local_route(struct nl_sock *nl, int index, const struct net_range *range,
@@ -233,7 +293,7 @@ static int add_local_route(struct nl_sock *nl, int index, const struct net_range
     }
     int rc = rtnl_route_add(nl, route, NLM_F_CREATE | NLM_F_APPEND);
     rtnl_route_put(route);
-    return rc < 0 ? nl_fail(err, rc, "give the bridge the virtual addresses from", text) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "give the bridge the virtual addresses from", text) : 0;
 }
 
 int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *name,
@@ -258,7 +318,7 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *n
     nl_addr_put(own);
     int rc = rtnl_link_add(nl, bridge, NLM_F_CREATE | NLM_F_EXCL);
     if (rc < 0) {
-        return nl_fail(err, rc, "make the bridge", name);
+        return net_nl_error(err, rc, "make the bridge", name);
     }
     int index = (int)if_nametoindex(name);
     rc = link_start(nl, name, n->mark, 0, err);
@@ -284,14 +344,13 @@ static int port_isolate(struct nl_sock *nl, const char *tap, struct un_error *er
     struct ifinfomsg info = {.ifi_family = AF_BRIDGE, .ifi_index = (int)if_nametoindex(tap)};
     int rc = msg ? nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO) : -NLE_NOMEM;
     struct nlattr *port = rc == 0 ? nla_nest_start(msg, IFLA_PROTINFO | NLA_F_NESTED) : NULL;
-    if (!port || nla_put_u8(msg, IFLA_BRPORT_ISOLATED, 1) < 0 ||
-        nla_put_u8(msg, IFLA_BRPORT_LEARNING, 1) < 0) {
+    if (!port || nla_put_u8(msg, IFLA_BRPORT_ISOLATED, 1) < 0) {
         nlmsg_free(msg);
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     nla_nest_end(msg, port);
     rc = nl_send_sync(nl, msg); /* frees it */
-    return rc < 0 ? nl_fail(err, rc, "isolate", tap) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "isolate", tap) : 0;
 }
 
 /* Gives the tap's descriptor; the tap goes with it unless it was made persistent. */
@@ -367,7 +426,7 @@ int net_guest_add(struct nl_sock *nl, int bridge, const struct net_link *link, s
     }
     rtnl_neigh_put(neigh);
     rtnl_route_put(route);
-    return rc < 0 ? nl_fail(err, rc, "make known", link->ip) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "make known", link->ip) : 0;
 }
 
 int net_guest_remove(struct nl_sock *nl, int bridge, const struct net_link *link,
@@ -383,7 +442,7 @@ int net_guest_remove(struct nl_sock *nl, int bridge, const struct net_link *link
     }
     rtnl_neigh_put(neigh);
     rtnl_route_put(route);
-    return rc < 0 ? nl_fail(err, rc, "forget", link->ip) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "forget", link->ip) : 0;
 }
 
 int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
@@ -394,7 +453,7 @@ int net_link_remove(struct nl_sock *nl, const char *name, struct un_error *err)
     }
     rtnl_link_set_name(link, name);
     int rc = unless_gone(rtnl_link_delete(nl, link));
-    return rc < 0 ? nl_fail(err, rc, "remove", name) : 0;
+    return rc < 0 ? net_nl_error(err, rc, "remove", name) : 0;
 }
 
 /* By name; the mark is set right after a link is made, so a link without any may be ours as well. */
@@ -416,7 +475,7 @@ int net_link_remove_all(struct nl_sock *nl, const struct net_names *n, struct un
     struct nl_cache *cache = NULL;
     int rc = rtnl_link_alloc_cache(nl, AF_UNSPEC, &cache), removed = 0;
     if (rc < 0) {
-        return nl_fail(err, rc, "list", "links");
+        return net_nl_error(err, rc, "list", "links");
     }
     rc = 0;
     for (struct nl_object *o = nl_cache_get_first(cache); o && rc == 0; o = nl_cache_get_next(o)) {

@@ -6,6 +6,7 @@
 #ifndef UNID_NETPLUMB_LINK_H
 #define UNID_NETPLUMB_LINK_H
 
+#include <linux/netlink.h>
 #include <netlink/socket.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -26,7 +27,19 @@ void net_names_bridge(const struct net_names *n, uint32_t segment, char ret[NET_
 /* "ut<tag><hex>": at most 15 characters. */
 void net_names_tap(const struct net_names *n, uint32_t guest, char ret[NET_NAME_SIZE]);
 
-int net_socket_new(struct nl_sock **ret, struct un_error *err);
+/* Of one of the protocols of netlink(7); for the functions below NETLINK_ROUTE. */
+int net_socket_new(int protocol, struct nl_sock **ret, struct un_error *err);
+
+/* libnl's own code as a negative errno, which it returns, with its text. */
+int net_nl_error(struct un_error *err, int code, const char *what, const char *name);
+
+/* A destination that the host has a route to, and by what: "10.0.0.0/8 by eth0"; or "". */
+enum { NET_ROUTE_SIZE = 48 };
+/* Whether the range is nobody's yet, while no link of ours is there. -EADDRINUSE: the host has an address or a
+ * route in it. Gives the narrowest route that the whole range is a part of, but for the default one: what is
+ * behind that the host does not reach while our bridges are there. */
+int net_range_check(struct nl_sock *nl, const struct net_range *range,
+                    char ret_wider[NET_ROUTE_SIZE], struct un_error *err);
 
 /* Makes a bridge with the gateway's address, up, and a route that makes all virtual addresses this
  * host's own. Other bridges may have the same of both; they go with the bridge. Gives its index. -EEXIST:
@@ -34,7 +47,8 @@ int net_socket_new(struct nl_sock **ret, struct un_error *err);
 int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *name,
                     const struct net_range *range, int *ret_index, struct un_error *err);
 
-/* Makes a persistent tap of `owner` as an isolated port of the bridge, up. */
+/* Makes a persistent tap of `owner` as an isolated port of the bridge, up. On failure there is none. -EBUSY,
+ * -EINVAL: a foreign link has the name, and stays. */
 int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap, uid_t owner,
                  int bridge, struct un_error *err);
 

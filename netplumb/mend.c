@@ -3,6 +3,11 @@
 
 #include <errno.h>
 
+#include "common/cleanup.h"
+#include "common/log.h"
+
+enum { AGAIN_US = 1000000 };
+
 /* The tables anew: empty, so that they refuse everything, and then what they let through. */
 static int make_rules(const struct net_mend *m, struct un_error *err)
 {
@@ -51,4 +56,62 @@ int net_mend(const struct net_mend *m, struct un_error *err)
         what |= NET_MENDED_BRIDGES;
     }
     return rc < 0 ? rc : what;
+}
+
+/* --- when -------------------------------------------------------------------------------------- */
+
+static int run(struct un_job *job, struct un_error *err)
+{
+    struct net_mender *m = un_container_of(job, struct net_mender, job);
+    m->what = m->look(m->arg, err);
+    return m->what < 0 ? m->what : 0;
+}
+
+static void on_looked(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct net_mender *m = un_container_of(job, struct net_mender, job);
+    m->is_busy = false;
+    if (rc < 0) {
+        un_log(UN_LOG_ERROR,
+               "machines' network was changed by another program, and cannot be mended yet",
+               "error", err->text);
+    } else if (m->what) {
+        m->mended++;
+        un_log(UN_LOG_WARN, "machines' network was changed by another program, and has been mended",
+               "firewall", m->what & NET_MENDED_RULES ? "made again" : "was there", "bridges",
+               m->what & NET_MENDED_BRIDGES ? "made again" : "were there");
+    }
+    if (rc < 0 && !m->is_closed) {
+        (void)un_timer_arm_in(&m->timer, AGAIN_US); /* out of memory: with the next news */
+    }
+    if (m->is_wanted) {
+        net_mender_look(m);
+    }
+}
+
+static void on_timer(void *arg)
+{
+    net_mender_look(arg);
+}
+
+void net_mender_init(struct net_mender *m)
+{
+    un_timer_init(&m->timer, m->loop, on_timer, m);
+}
+
+void net_mender_look(struct net_mender *m)
+{
+    m->is_wanted = m->is_busy;
+    if (!m->is_busy && !m->is_closed) {
+        m->is_busy = true;
+        m->what = 0;
+        m->job = (struct un_job){.run = run, .done = on_looked};
+        un_workers_submit(m->worker, &m->job);
+    }
+}
+
+void net_mender_close(struct net_mender *m)
+{
+    m->is_closed = true;
+    un_timer_cancel(&m->timer);
 }

@@ -129,7 +129,7 @@ static int try_links(struct un_error *err)
     net_names_init(&names, "/");
     net_names_tap(&names, 0, guest.tap);
     int rc = net_range_init(&range, "10.87.0.0/24", err);
-    rc = rc < 0 ? rc : net_socket_new(&nl, err);
+    rc = rc < 0 ? rc : net_socket_new(NETLINK_ROUTE, &nl, err);
     rc = rc < 0 ? rc : net_rules_new(&rules, err);
     rc = rc < 0 ? rc : net_segments_init(&segments, &names, &range, 1, err);
     rc = rc < 0 ? rc : net_rules_install(rules, &names, &range, err);

@@ -5,10 +5,11 @@
  * tap per guest as an isolated port of a bridge, with a route to the guest's address; one nftables table
  * in each of the families bridge and inet. The kernel takes some 20 ms to remove a tap (it waits for an
  * RCU grace period), so a tap that is given back is kept for the next guest, with its address, for
- * NET_LINGER_MS; with the last one bridges and tables go as well. All of it bears the instance's name; what an earlier unid of this state
- * directory left is removed before the first guest, and nothing else is ever changed: no existing
- * link, address, route, table or sysctl of the host. It all is in the host's network, or in a namespace
- * of unid's own (namespace.h).
+ * NET_LINGER_MS; with the last one bridges and tables go as well. All of it bears the instance's name; what
+ * an earlier unid of this state directory left is removed before the first guest, and nothing else is ever
+ * changed: no existing link, address, route, table or sysctl of the host, and no range is used in which the
+ * host has an address or a route of its own. It all is in the host's network, or in a namespace of unid's
+ * own (namespace.h).
  *
  *     guest ── tap (isolated port) ──┬ bridge ──┬─ gateway address ── unid, dnsmasq
  *     guest ── tap (isolated port) ──┘          ├─ virtual addresses ── listeners of unid's
@@ -16,10 +17,11 @@
  *
  * The policy, which holds from the moment that the tap exists:
  *  - a guest speaks with its own MAC and IP address only (bridge table, per tap);
- *  - it reaches the gateway's DHCP and DNS, answers to connections that unid opens, the endpoints of its
- *    own function's egress (netplumb_spec.on_open), and nothing else of the host; no other guest
- *    (isolated ports, and nothing forwarded between bridges); no network behind the host (forward chain). A connection to anything else gets a
- *    reset;
+ *  - it reaches the gateway's DHCP, answers to connections that unid opens, the endpoints of its own
+ *    function's egress (netplumb_spec.on_open), the gateway's DNS if some of these are names, and nothing
+ *    else of the host; no other guest
+ *    (isolated ports, and nothing forwarded between bridges); no network behind the host (forward chain).
+ *    A connection to anything else gets a reset;
  *  - IPv6 and every other protocol but ARP and IPv4 stop at the tap.
  * Where another program removes tables or bridges of ours they are made again as soon as the kernel has told.
  *
@@ -32,8 +34,8 @@
  * Loop thread throughout; the kernel is spoken to on one worker thread. Where things are: plumb.c
  * what is asked, link.c taps and bridges (rtnetlink), segment.c which tap is on which bridge, rules.c
  * the firewall (libnftables), addr.c addresses, targets.c what guests may connect to, listen.c where that
- * arrives, dnsmasq.c DHCP and DNS, namespace.c a network for who is not root, watch.c and mend.c what other
- * programs remove of it.
+ * arrives, sockets.c what is left of that, dnsmasq.c DHCP and DNS, namespace.c a network for who is not root,
+ * watch.c and mend.c what other programs remove of it.
  */
 #ifndef UNID_NETPLUMB_NET_H
 #define UNID_NETPLUMB_NET_H
@@ -100,12 +102,16 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
  * is allowed. */
 void net_close(struct netplumb *np);
 
-/* `link` is given on success (net_detach); -EPERM, -ENODEV, ... with what to do. */
+/* `link` is given on success (net_detach); -EPERM, -ENODEV, ... with what to do; -EADDRINUSE: the host uses
+ * addresses of the range. */
 typedef void (*net_attach_cb)(void *arg, int rc, struct net_link *link, const struct un_error *err);
 /* 0 and `cb` follows; or at once -ENOSPC (all addresses are in use), -EINVAL (an endpoint that cannot be
  * served), -ENOMEM, and no `cb`. The wish is borrowed until the return; NULL: nothing is allowed. */
 int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err);
+
+/* Whether there is an address for one guest more. Removed links give theirs back some 20 ms later. */
+bool net_has_room(const struct netplumb *np);
 
 /* What the guest of an attached link may connect to from now on, before it has opened anything; and who is
  * told of that. As net_attach, but when `cb` says that it failed, the link is still the caller's, with what

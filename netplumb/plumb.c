@@ -11,6 +11,7 @@
  * wish at once, one of another after a change of the rules. The tables are made by the first attach and go
  * with the last link; bridges: segment.h. What others remove of tables and bridges is made again (watch.h,
  * mend.h); a link whose tap is gone serves no other guest.
+ * What is left in the kernel of connections that its last guest opened is ended meanwhile (sockets.h).
  * The worker owns the sockets to the kernel and runs jobs in order; the loop thread owns the rest.
  */
 #include <errno.h>
@@ -35,14 +36,12 @@
 #include "netplumb/net.h"
 #include "netplumb/rules.h"
 #include "netplumb/segment.h"
+#include "netplumb/sockets.h"
 #include "netplumb/targets.h"
 #include "netplumb/watch.h"
 
-enum op { OP_MAKE, OP_CHANGE, OP_REMOVE, OP_CLEAR, OP_RECONCILE, OP_MEND };
-enum {
-    IDLE_LOOKED_AT = 64,    /* of the idle links, for one with the policy that is wanted */
-    MEND_AGAIN_US = 1000000 /* after a failure */
-};
+enum op { OP_MAKE, OP_CHANGE, OP_WAIT, OP_FORGET, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
+enum { IDLE_LOOKED_AT = 64 }; /* of the idle links, for one with the policy that is wanted */
 
 struct request {
     struct un_job job;
@@ -51,26 +50,29 @@ struct request {
     net_attach_cb attached;
     net_done_cb done;
     void *arg;
-    char *rules, *undo; /* of the policy: to be added, to be deleted; or NULL */
-    char *policy;       /* of the policy: as it is then in force */
-    int mended;         /* OP_MEND: what net_mend gave */
+    char *rules;  /* OP_MAKE, OP_CHANGE, OP_REMOVE: what changes of what the guest may connect to */
+    char *undo;   /* OP_MAKE: what takes that back */
+    char *policy; /* OP_MAKE, OP_CHANGE: what is in force then */
 };
 
-/* What a struct net_link is the public part of. At most one request of it is under way. */
+/* What a struct net_link is the public part of. At most one request of it is under way, and the forgetting of
+ * its last guest before that. */
 struct link {
     struct net_link pub;
     uint32_t guest;
-    bool in_use;        /* its user knows of it */
-    bool is_made, lost; /* it has been made; its tap is gone */
+    bool in_use;           /* its user knows of it */
+    bool is_made, is_lost; /* it has been made; its tap is gone */
+    bool has_opened;       /* a connection has come from its guest */
+    bool is_forgetting;    /* `forgetting` is under way */
     uint64_t idle_from_us;
     struct net_policy *policy; /* as in the rules, or about to be; NULL: nothing */
-    struct net_policy *before; /* OP_CHANGE */
+    struct net_policy *before; /* while a request is under way: what holds if it fails */
     struct un_list node;       /* in idle */
     struct un_list all_node;
     struct un_post ready; /* of an attach that found an idle link */
     struct net_made made; /* the worker's */
     int index;            /* the tap's; the worker's before is_made */
-    struct request req;
+    struct request req, forgetting;
 };
 
 struct netplumb {
@@ -81,10 +83,7 @@ struct netplumb {
     uint64_t linger_us;
     struct un_workers *worker;
     struct un_loop *loop;
-    struct request reconcile, clearing, mending;
-    bool clearing_busy, mending_busy, mend_wanted;
-    uint64_t mended;
-    struct un_timer mend_timer;
+    struct request reconcile, clearing;
     struct un_list all;   /* struct link */
     struct un_list idle;  /* struct link, the longest idle first */
     struct link **guests; /* by number; NULL: no link */
@@ -97,18 +96,21 @@ struct netplumb {
     struct un_timer linger;
     unsigned links, attached; /* all there are; those in use or being made */
     /* the worker's */
-    struct nl_sock *nl;
+    struct nl_sock *nl, *diag; /* rtnetlink; sockets.h */
     struct net_rules *rules;
     bool clean, made; /* nothing of an earlier unid is left; the tables are there */
+    bool wider_told;
     struct net_segments segments;
     struct un_list made_links; /* struct net_made */
-    struct net_watch *watch;   /* made by the worker, then the loop thread's */
     bool mend_failed;
+    struct net_watch *watch; /* made by the worker, then the loop thread's */
+    struct net_mender mender;
 };
 
 static void on_linger(void *arg);
 static void on_gone(void *arg);
 static void on_tap_gone(void *arg, const char *name, int index);
+static int look(void *arg, struct un_error *err);
 
 bool net_available(struct un_error *err)
 {
@@ -191,13 +193,14 @@ static void on_connection(void *arg, struct net_port *port, uint32_t guest, int 
 {
     struct netplumb *np = arg;
     int64_t number = net_range_guest(&np->range, guest);
-    const struct link *link = number < 0 ? NULL : np->guests[number];
+    struct link *link = number < 0 ? NULL : np->guests[number];
     if (!link || !link->in_use || !np->on_open || !net_policy_allows(link->policy, port)) {
         refuse(np, port, guest, fd);
         return;
     }
     struct un_endpoint to = {.port = port->port, .is_address = port->host->literal != 0};
     memcpy(to.host, port->host->host, sizeof(to.host));
+    link->has_opened = true;
     np->on_open(link->req.arg, &to, fd);
 }
 
@@ -230,9 +233,7 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
     np->dnsmasq_post = (struct un_post){.fn = on_dnsmasq, .arg = np};
     un_list_init(&np->all);
     un_list_init(&np->idle);
-    np->mending.np = np;
     un_list_init(&np->made_links);
-    un_timer_init(&np->mend_timer, spec->loop, on_gone, np);
     un_timer_init(&np->linger, spec->loop, on_linger, np);
     const struct net_targets_user ports = {.open = open_port, .close = close_port, .arg = np};
     const struct net_dnsmasq_user lists = {
@@ -260,6 +261,9 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
         free(np);
         return rc;
     }
+    np->mender =
+        (struct net_mender){.loop = np->loop, .worker = np->worker, .look = look, .arg = np};
+    net_mender_init(&np->mender);
     *ret = np;
     return 0;
 }
@@ -269,7 +273,7 @@ static int clear(struct netplumb *np, struct un_error *err)
 {
     int rc = 0;
     if (!np->nl) {
-        rc = net_socket_new(&np->nl, err);
+        rc = net_socket_new(NETLINK_ROUTE, &np->nl, err);
     }
     if (rc == 0 && !np->rules) {
         rc = net_rules_new(&np->rules, err);
@@ -289,24 +293,43 @@ static int clear(struct netplumb *np, struct un_error *err)
     return net_rules_remove(np->rules, &np->names, err);
 }
 
-static int prepare(struct netplumb *np, struct un_error *err)
+/* Removes what an earlier unid left; once. */
+static int clear_leftovers(struct netplumb *np, struct un_error *err)
 {
-    if (!np->clean) {
-        int rc = clear(np, err);
-        if (rc < 0) {
-            return rc;
-        }
-        np->clean = true;
+    int rc = np->clean ? 0 : clear(np, err);
+    np->clean = rc == 0;
+    return rc;
+}
+
+/* Before the first bridge, each time that there was none. */
+static int check_range(struct netplumb *np, struct un_error *err)
+{
+    char wider[NET_ROUTE_SIZE], base[NET_IP_SIZE];
+    int rc = net_range_check(np->nl, &np->range, wider, err);
+    if (rc == 0 && wider[0] && !np->wider_told) {
+        np->wider_told = true;
+        un_log(
+            UN_LOG_WARN,
+            "machines.range is part of what the host has a route to: while there are machines it "
+            "does not reach what is behind that",
+            "range", net_addr_text(np->range.base, base), "route", wider);
     }
-    if (np->made) {
-        return 0;
+    return rc;
+}
+
+static int make_tables(struct netplumb *np, struct un_error *err)
+{
+    int rc = clear_leftovers(np, err);
+    if (rc < 0 || np->made) {
+        return rc;
     }
     const struct net_watch_user user = {.loop = np->loop,
                                         .names = &np->names,
                                         .on_gone = on_gone,
                                         .on_tap_gone = on_tap_gone,
                                         .arg = np};
-    int rc = np->watch ? 0 : net_watch_new(&user, &np->watch, err);
+    rc = check_range(np, err);
+    rc = rc < 0 || np->watch ? rc : net_watch_new(&user, &np->watch, err);
     rc = rc < 0 ? rc : net_rules_install(np->rules, &np->names, &np->range, err);
     np->made = rc == 0;
     return rc;
@@ -329,10 +352,12 @@ static int make_guest(struct request *req, int bridge, struct un_error *err)
     rc = net_tap_make(np->nl, &np->names, link->tap, np->tap_owner, bridge, err);
     if (rc == 0) {
         rc = net_guest_add(np->nl, bridge, link, err);
+        if (rc < 0) {
+            net_link_remove(np->nl, link->tap, NULL);
+            net_guest_remove(np->nl, bridge, link, NULL);
+        }
     }
-    if (rc < 0) {
-        net_link_remove(np->nl, link->tap, NULL);
-        net_guest_remove(np->nl, bridge, link, NULL);
+    if (rc < 0) { /* a tap that could not be made may be another's of that name */
         net_rules_remove_guest(np->rules, &np->names, link, req->undo, NULL);
     }
     return rc;
@@ -342,7 +367,7 @@ static int run_make(struct request *req, struct un_error *err)
 {
     struct netplumb *np = req->np;
     struct net_segment *segment = NULL;
-    int rc = prepare(np, err);
+    int rc = make_tables(np, err);
     rc = rc < 0 ? rc : net_segments_join(&np->segments, np->nl, np->rules, &segment, err);
     if (rc < 0) {
         return rc;
@@ -377,40 +402,24 @@ static int run_remove(struct request *req, struct un_error *err)
     struct net_segment *segment = link_of(req)->made.segment;
     const struct net_link *link = &link_of(req)->pub;
     un_list_remove(&link_of(req)->made.node);
-    free(un_steal(&link_of(req)->made.policy));
     int rc = net_link_remove(np->nl, link->tap, err);
     /* What is told is the first that fails; the others are tried all the same. */
     int more = net_guest_remove(np->nl, segment->bridge, link, rc < 0 ? NULL : err);
     rc = rc < 0 ? rc : more;
-    more = net_rules_remove_guest(np->rules, &np->names, link, req->undo, rc < 0 ? NULL : err);
+    more = net_rules_remove_guest(np->rules, &np->names, link, req->rules, rc < 0 ? NULL : err);
     rc = rc < 0 ? rc : more;
     more = net_segments_leave(&np->segments, np->nl, np->rules, segment, rc < 0 ? NULL : err);
     return rc < 0 ? rc : more;
 }
 
-static int run_reconcile(struct netplumb *np, struct un_error *err)
-{
-    int rc = np->clean ? 0 : clear(np, err);
-    np->clean = np->clean || rc == 0;
-    return rc;
-}
-
-static int run_mend(struct request *req, struct un_error *err)
+static int run_forget(struct request *req, struct un_error *err)
 {
     struct netplumb *np = req->np;
-    if (!np->made) {
-        return 0; /* it was unid that has removed it */
-    }
-    const struct net_mend mend = {.names = &np->names,
-                                  .range = &np->range,
-                                  .nl = np->nl,
-                                  .rules = np->rules,
-                                  .segments = &np->segments,
-                                  .made = &np->made_links,
-                                  .again = np->mend_failed};
-    req->mended = net_mend(&mend, err);
-    np->mend_failed = req->mended < 0;
-    return req->mended < 0 ? req->mended : 0;
+    const struct link *link = un_container_of(req, struct link, forgetting);
+    int rc = np->diag ? 0 : net_sockets_open(&np->diag, err);
+    return rc < 0 ? rc
+                  : net_sockets_end(np->diag, &np->range, net_range_addr(&np->range, link->guest),
+                                    err);
 }
 
 static int run(struct un_job *job, struct un_error *err)
@@ -425,14 +434,16 @@ static int run(struct un_job *job, struct un_error *err)
         return run_make(req, err);
     case OP_CHANGE:
         return run_change(req, err);
+    case OP_WAIT:
+        return 0;
+    case OP_FORGET:
+        return run_forget(req, err);
     case OP_REMOVE:
         return run_remove(req, err);
     case OP_CLEAR:
         return req->np->made ? clear(req->np, err) : 0;
-    case OP_MEND:
-        return run_mend(req, err);
     default:
-        return run_reconcile(req->np, err);
+        return clear_leftovers(req->np, err);
     }
 }
 
@@ -457,14 +468,13 @@ static void link_free(struct link *link)
     free(link);
 }
 
-/* The texts that let the link's guest reach what `add` names and no longer what `remove` does. False:
- * out of memory. */
-static bool make_texts(struct link *link, const struct net_policy *remove,
-                       const struct net_policy *add)
+/* The texts that let the link's guest reach what `add` names and no longer what it could. False: out of
+ * memory. */
+static bool make_texts(struct link *link, const struct net_policy *add)
 {
     const struct net_names *names = &link->req.np->names;
     un_autobuf struct un_buf rules = {0}, undo = {0}, policy = {0};
-    int rc = net_rules_policy_text(names, false, link->pub.ip, remove, &rules);
+    int rc = net_rules_policy_text(names, false, link->pub.ip, link->policy, &rules);
     rc = rc < 0 ? rc : net_rules_policy_text(names, true, link->pub.ip, add, &rules);
     rc = rc < 0 ? rc : net_rules_policy_text(names, false, link->pub.ip, add, &undo);
     rc = rc < 0 ? rc : net_rules_policy_text(names, true, link->pub.ip, add, &policy);
@@ -485,14 +495,13 @@ static void submit(struct request *req, enum op op,
 
 static void on_cleared(struct un_job *job, int rc, const struct un_error *err)
 {
-    struct request *req = un_container_of(job, struct request, job);
-    req->np->clearing_busy = false;
     if (rc < 0) {
         un_log(UN_LOG_WARN, "network not removed in full", "error", err->text);
     }
 }
 
-/* Frees it; what all links share goes with the last. */
+/* Frees it; what all links share goes with the last. Jobs end in order, so that an earlier clearing has:
+ * the last link was made after it. */
 static void link_gone(struct link *link)
 {
     struct netplumb *np = link->req.np;
@@ -500,31 +509,25 @@ static void link_gone(struct link *link)
     if (np->links == 0) {
         un_loop_unpost(np->loop, &np->dnsmasq_post);
         net_dnsmasq_stop(np->dnsmasq);
-    }
-    if (np->links == 0 && !np->clearing_busy) {
-        np->clearing_busy = true;
         submit(&np->clearing, OP_CLEAR, on_cleared);
     }
 }
 
 static void on_removed(struct un_job *job, int rc, const struct un_error *err)
 {
-    struct request *req = un_container_of(job, struct request, job);
-    if (rc < 0) {
-        un_log(UN_LOG_WARN, "network not removed in full", "error", err->text);
-    }
-    link_gone(link_of(req));
+    on_cleared(job, rc, err);
+    link_gone(link_of(un_container_of(job, struct request, job)));
 }
 
 /* An idle link goes. False: out of memory. */
 static bool remove_idle(struct link *link)
 {
-    if (!make_texts(link, NULL, link->policy)) {
-        return false;
+    bool can = make_texts(link, NULL);
+    if (can) {
+        un_list_remove(&link->node);
+        submit(&link->req, OP_REMOVE, on_removed);
     }
-    un_list_remove(&link->node);
-    submit(&link->req, OP_REMOVE, on_removed);
-    return true;
+    return can;
 }
 
 /* Removes the links that have been idle long enough, and comes again for the next. */
@@ -549,35 +552,33 @@ static void on_linger(void *arg)
 
 /* --- what others remove ------------------------------------------------------------------------- */
 
-static void on_mended(struct un_job *job, int rc, const struct un_error *err)
+/* Worker thread. */
+static int look(void *arg, struct un_error *err)
 {
-    struct netplumb *np = un_container_of(job, struct request, job)->np;
-    np->mending_busy = false;
+    struct netplumb *np = arg;
+    int rc = net_namespace_join(np->ns);
     if (rc < 0) {
-        un_log(UN_LOG_ERROR,
-               "machines' network was changed by another program, and cannot be mended yet",
-               "error", err->text);
-        (void)un_timer_arm_in(&np->mend_timer, MEND_AGAIN_US);
-    } else if (np->mending.mended) {
-        np->mended++;
-        un_log(UN_LOG_WARN, "machines' network was changed by another program, and has been mended",
-               "firewall", np->mending.mended & NET_MENDED_RULES ? "made again" : "was there",
-               "bridges", np->mending.mended & NET_MENDED_BRIDGES ? "made again" : "were there");
+        return un_error_errno(err, rc, "join unid's network namespace");
     }
-    if (np->mend_wanted) {
-        on_gone(np);
+    if (!np->made) {
+        return 0; /* it was unid that has removed it */
     }
+    const struct net_mend mend = {.names = &np->names,
+                                  .range = &np->range,
+                                  .nl = np->nl,
+                                  .rules = np->rules,
+                                  .segments = &np->segments,
+                                  .made = &np->made_links,
+                                  .again = np->mend_failed};
+    rc = net_mend(&mend, err);
+    np->mend_failed = rc < 0;
+    return rc;
 }
 
 static void on_gone(void *arg)
 {
     struct netplumb *np = arg;
-    np->mend_wanted = np->mending_busy;
-    if (!np->mending_busy) {
-        np->mending_busy = true;
-        np->mending.mended = 0;
-        submit(&np->mending, OP_MEND, on_mended);
-    }
+    net_mender_look(&np->mender);
 }
 
 static void on_tap_gone(void *arg, const char *name, int index)
@@ -588,7 +589,7 @@ static void on_tap_gone(void *arg, const char *name, int index)
         if (!link->is_made || link->index != index || link->req.op == OP_REMOVE) {
             continue; /* another's, or unid removes it */
         }
-        link->lost = true;
+        link->is_lost = true;
         un_log(UN_LOG_WARN, "tap of a machine was removed by another program", "tap", name);
         if (un_list_linked(&link->node)) {
             (void)remove_idle(link); /* else when it has lingered */
@@ -596,21 +597,36 @@ static void on_tap_gone(void *arg, const char *name, int index)
     }
 }
 
+/* --- what comes and goes ------------------------------------------------------------------------ */
+
+/* What was asked for the link holds; or, when that failed, what held before. */
+static void settle(struct link *link, int rc)
+{
+    struct netplumb *np = link->req.np;
+    struct net_policy *unused = rc < 0 ? link->policy : link->before;
+    link->policy = rc < 0 ? link->before : link->policy;
+    link->before = NULL;
+    free_texts(&link->req);
+    net_policy_put(&np->targets, unused);
+    names_changed(np);
+}
+
 static void on_made(struct un_job *job, int rc, const struct un_error *err)
 {
     struct request *req = un_container_of(job, struct request, job);
     struct request was = *req;
-    struct net_link *pub = &link_of(req)->pub;
+    struct link *link = link_of(req);
+    struct net_link *pub = &link->pub;
     struct un_error why = UN_ERROR_INIT; /* `err` goes with the link */
+    settle(link, rc);
     if (rc < 0) {
         un_error_copy(&why, err);
-        req->np->attached--;
-        link_gone(link_of(req));
+        was.np->attached--;
+        link_gone(link);
         pub = NULL;
     } else {
-        free_texts(req);
-        link_of(req)->in_use = link_of(req)->is_made = true;
-        if (net_watch_start(req->np->watch, NULL) < 0) {
+        link->in_use = link->is_made = true;
+        if (net_watch_start(was.np->watch, NULL) < 0) {
             un_log(UN_LOG_WARN, "what others remove of the network is not seen", "error",
                    "out of memory");
         }
@@ -620,25 +636,20 @@ static void on_made(struct un_job *job, int rc, const struct un_error *err)
     was.attached(was.arg, rc, pub, &why);
 }
 
-/* The rules of an idle link are those of its next guest; or as they were, and it stays idle. */
+/* A link that was idle stays so when it failed; one that has a guest stays where it is in any case. */
 static void on_changed(struct un_job *job, int rc, const struct un_error *err)
 {
     struct request *req = un_container_of(job, struct request, job);
     struct link *link = link_of(req);
-    struct netplumb *np = req->np;
-    free_texts(req);
-    if (rc < 0) {
-        net_policy_put(&np->targets, link->policy);
-        link->policy = un_steal(&link->before);
-        names_changed(np);
-        net_detach(&link->pub);
-        req->attached(req->arg, rc, NULL, err);
-        return;
+    struct net_link *pub = &link->pub;
+    settle(link, rc);
+    if (rc < 0 && !link->in_use) {
+        net_detach(pub);
+        pub = NULL;
+    } else {
+        link->in_use = true;
     }
-    net_policy_put(&np->targets, un_steal(&link->before));
-    names_changed(np);
-    link->in_use = true;
-    req->attached(req->arg, 0, &link->pub, NULL);
+    req->attached(req->arg, rc, pub, err);
 }
 
 static void on_ready(void *arg)
@@ -662,7 +673,7 @@ static int link_new(struct netplumb *np, struct link **ret, struct un_error *err
                             np->range.size);
     }
     link->guest = (uint32_t)guest;
-    link->req.np = np;
+    link->req.np = link->forgetting.np = np;
     un_list_init(&link->node);
     un_list_push(&np->all, &link->all_node);
     np->guests[link->guest] = link;
@@ -688,93 +699,92 @@ static struct link *find_idle(struct netplumb *np, const struct net_policy *poli
     return looked ? un_list_entry(np->idle.prev, struct link, node) : NULL;
 }
 
-/* How a link gets its policy: OP_MAKE or OP_CHANGE, and what follows. */
-struct way {
-    enum op op;
-    void (*done)(struct un_job *job, int rc, const struct un_error *err);
-};
+/* The policy of that wish (net_policy_put). */
+static int policy_of(struct netplumb *np, const struct net_wish *wish, struct net_policy **ret,
+                     struct un_error *err)
+{
+    *ret = NULL;
+    return wish ? net_policy_get(&np->targets, wish->key, wish->egress, ret, err) : 0;
+}
 
-/* Begins what gives the link its policy, which is taken on success. */
-static int begin(struct link *link, const struct way *way, struct net_policy *policy,
-                 struct un_error *err)
+/* Begins what gives the link its policy, OP_MAKE or OP_CHANGE. Takes the policy, also on failure. */
+static int begin(struct link *link, enum op op, struct net_policy *policy, struct un_error *err)
 {
     struct netplumb *np = link->req.np;
-    if (way->op == OP_CHANGE && link->policy == policy) {
+    bool same = op == OP_CHANGE && link->policy == policy;
+    if (same && !link->is_forgetting) {
         net_policy_put(&np->targets, policy); /* it has its own */
         link->ready = (struct un_post){.fn = on_ready, .arg = link};
         un_loop_post(np->loop, &link->ready);
         return 0;
     }
-    if (!make_texts(link, link->policy, policy)) {
+    if (!same && !make_texts(link, policy)) {
+        net_policy_put(&np->targets, policy);
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     link->before = link->policy;
     link->policy = policy;
-    submit(&link->req, way->op, way->done);
+    names_changed(np);
+    /* Jobs end in order: what is under way has then. */
+    submit(&link->req, same ? OP_WAIT : op, op == OP_MAKE ? on_made : on_changed);
     return 0;
 }
 
 int net_attach(struct netplumb *np, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err)
 {
-    struct net_policy *policy = NULL;
-    int rc = wish ? net_policy_get(&np->targets, wish->key, wish->egress, &policy, err) : 0;
+    struct net_policy *policy;
+    int rc = policy_of(np, wish, &policy, err);
     if (rc < 0) {
         return rc;
     }
-    struct link *link = find_idle(np, policy);
-    bool idle = link != NULL;
+    struct link *idle = find_idle(np, policy), *link = idle;
     rc = idle ? 0 : link_new(np, &link, err);
-    const struct way way = {idle ? OP_CHANGE : OP_MAKE, idle ? on_changed : on_made};
-    rc = rc < 0 ? rc : begin(link, &way, policy, err);
     if (rc < 0) {
         net_policy_put(&np->targets, policy);
-        if (link && !idle) {
+        return rc;
+    }
+    rc = begin(link, idle ? OP_CHANGE : OP_MAKE, policy, err);
+    if (rc < 0) {
+        if (!idle) {
             link_free(link);
         }
         return rc;
     }
-    names_changed(np);
-    if (idle) {
-        un_list_remove(&link->node);
-    }
+    un_list_remove(&link->node);
     np->attached++;
     link->req.attached = cb;
     link->req.arg = arg;
     return 0;
 }
 
-/* As on_changed, of a link that has a guest: it stays where it is in any case. */
-static void on_wish_changed(struct un_job *job, int rc, const struct un_error *err)
+bool net_has_room(const struct netplumb *np)
 {
-    struct request *req = un_container_of(job, struct request, job);
-    struct link *link = link_of(req);
-    struct net_policy *unused = rc < 0 ? link->policy : link->before;
-    free_texts(req);
-    link->policy = rc < 0 ? link->before : link->policy;
-    link->before = NULL;
-    net_policy_put(&req->np->targets, unused);
-    names_changed(req->np);
-    req->attached(req->arg, rc, &link->pub, err);
+    return !un_list_empty(&np->idle) || np->links < np->range.size;
 }
 
 int net_change(struct net_link *pub, const struct net_wish *wish, net_attach_cb cb, void *arg,
                struct un_error *err)
 {
     struct link *link = un_container_of(pub, struct link, pub);
-    struct netplumb *np = link->req.np;
-    struct net_policy *policy = NULL;
-    int rc = wish ? net_policy_get(&np->targets, wish->key, wish->egress, &policy, err) : 0;
-    const struct way way = {OP_CHANGE, on_wish_changed};
-    rc = rc < 0 ? rc : begin(link, &way, policy, err);
+    struct net_policy *policy;
+    int rc = policy_of(link->req.np, wish, &policy, err);
+    rc = rc < 0 ? rc : begin(link, OP_CHANGE, policy, err);
     if (rc < 0) {
-        net_policy_put(&np->targets, policy);
         return rc;
     }
-    names_changed(np);
     link->req.attached = cb;
     link->req.arg = arg;
     return 0;
+}
+
+static void on_forgotten(struct un_job *job, int rc, const struct un_error *err)
+{
+    struct request *req = un_container_of(job, struct request, job);
+    un_container_of(req, struct link, forgetting)->is_forgetting = false;
+    if (rc < 0) {
+        un_log(UN_LOG_DEBUG, "connections of a former machine are not ended", "error", err->text);
+    }
 }
 
 void net_detach(struct net_link *pub)
@@ -785,7 +795,12 @@ void net_detach(struct net_link *pub)
     link->in_use = false;
     link->idle_from_us = un_loop_now_us(np->loop);
     un_list_push(&np->idle, &link->node);
-    if (link->lost && remove_idle(link)) {
+    if (link->has_opened) {
+        link->has_opened = false;
+        link->is_forgetting = true;
+        submit(&link->forgetting, OP_FORGET, on_forgotten);
+    }
+    if (link->is_lost && remove_idle(link)) {
         return;
     }
     if (!un_timer_armed(&np->linger)) {
@@ -803,7 +818,7 @@ void net_get_stats(const struct netplumb *np, struct net_stats *ret)
     *ret = (struct net_stats){.attached = np->attached,
                               .idle = np->links - np->attached,
                               .refused = np->refused,
-                              .mended = np->mended};
+                              .mended = np->mender.mended};
 }
 
 static void on_reconciled(struct un_job *job, int rc, const struct un_error *err)
@@ -829,7 +844,7 @@ void net_close(struct netplumb *np)
         return;
     }
     un_timer_cancel(&np->linger);
-    un_timer_cancel(&np->mend_timer);
+    net_mender_close(&np->mender);
     un_workers_free(np->worker);
     net_watch_free(np->watch);
     un_loop_unpost(np->loop, &np->dnsmasq_post);
@@ -845,9 +860,8 @@ void net_close(struct netplumb *np)
         un_log(UN_LOG_WARN, "network not removed in full", "error", err.text);
     }
     net_rules_free(np->rules);
-    if (np->nl) {
-        nl_socket_free(np->nl);
-    }
+    nl_socket_free(np->nl);
+    nl_socket_free(np->diag);
     net_dnsmasq_free(np->dnsmasq);
     net_segments_done(&np->segments);
     net_range_done(&np->range);

@@ -12,9 +12,11 @@
  *     guest -> 203.0.113.5:443 --ports--> 203.0.113.5:40001 --there--> 10.87.255.7:40001
  *     guest <- 203.0.113.5:443 <-sports-- 203.0.113.5:40001 <--back--- 10.87.255.7:40001
  *
- * So is DHCP's port: dnsmasq serves all bridges by one socket, which is at all of the host's addresses, and
- * would meet others' DHCP servers at 67. A checksum of 0 says that there is none (RFC 768), as some guests'
- * packets do; nftables would count on from it.
+ * DNS is one view for all: only who may connect to something by its name (named) gets any answer of it.
+ *
+ * DHCP's port is rewritten as well: dnsmasq serves all bridges by one socket, which is at all of the host's
+ * addresses, and would meet others' DHCP servers at 67. A checksum of 0 says that there is none (RFC 768), as
+ * some guests' packets do; nftables would count on from it.
  *
  * This happens before and behind all that others hook in, whose tables see the rewritten packets only.
  */
@@ -100,6 +102,7 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
     return un_buf_printf(
         out,
         "  set bridges { type ifname; }\n"
+        "  set named { type ipv4_addr; }\n"
         "  set allowed { type ipv4_addr . ipv4_addr . inet_service; }\n"
         "  map ports { type ipv4_addr . ipv4_addr . inet_service : inet_service; }\n"
         "  map there { type ipv4_addr . ipv4_addr . inet_service : ipv4_addr; }\n"
@@ -113,9 +116,8 @@ static int rewriting_text(const struct net_names *n, const struct net_range *ran
         "    udp dport 67 udp dport set %u udp checksum set 0\n"
         "    tcp dport set ip saddr . ip daddr . tcp dport map @ports\n"
         "    ip daddr set ip saddr . ip daddr . tcp dport map @there\n"
-        "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn counter reject "
-        "with "
-        "tcp reset\n"
+        "    ip daddr != { %s/%u, 255.255.255.255 } tcp flags & (syn | ack) == syn"
+        " counter reject with tcp reset\n"
         "  }\n"
         "  chain to_guest {\n"
         "    type filter hook postrouting priority 310; policy accept;\n"
@@ -149,7 +151,8 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "    ip saddr . ip daddr . tcp dport @allowed accept\n"
                      "    tcp flags & (syn | ack) == syn counter reject with tcp reset\n"
                      "    ip daddr != %s drop\n"
-                     "    udp dport 53 accept\n"
+                     "    ip saddr @named udp dport 53 accept\n"
+                     "    udp dport 53 reject with icmp type port-unreachable\n"
                      "    meta l4proto tcp accept\n"
                      "    icmp type { echo-request, echo-reply, destination-unreachable } accept\n"
                      "    drop\n"
@@ -188,11 +191,16 @@ static int port_text(const struct net_names *n, const char *verb, const char *gu
 int net_rules_policy_text(const struct net_names *n, bool add, const char *guest,
                           const struct net_policy *policy, struct un_buf *out)
 {
+    const char *verb = add ? "add" : "delete";
+    bool named = false;
     int rc = 0;
     for (size_t i = 0; policy && i < policy->count && rc == 0; i++) {
-        rc = port_text(n, add ? "add" : "delete", guest, policy->ports[i], out);
+        named = named || !policy->ports[i]->host->literal;
+        rc = port_text(n, verb, guest, policy->ports[i], out);
     }
-    return rc;
+    return rc < 0 || !named
+               ? rc
+               : un_buf_printf(out, "%s element inet unid-%s named { %s }\n", verb, n->tag, guest);
 }
 
 /* An `add` in front makes `delete` succeed whether the table was there or not. */
@@ -228,14 +236,11 @@ static char *list_tables(struct net_rules *r, const struct net_names *n)
 int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err)
 {
-    struct un_buf text = {0};
+    un_autobuf struct un_buf text = {0};
     int rc = append_removal(&text, n);
-    if (rc == 0) {
-        rc = net_rules_text(n, range, &text);
-    }
+    rc = rc < 0 ? rc : net_rules_text(n, range, &text);
     rc = rc < 0 ? un_error_set(err, rc, "out of memory")
                 : run(r, (const char *)text.data, "make our tables", err);
-    un_buf_done(&text);
     free(r->listed);
     r->listed = rc < 0 ? NULL : list_tables(r, n);
     return rc;
@@ -251,12 +256,10 @@ bool net_rules_intact(struct net_rules *r, const struct net_names *n)
 
 int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_error *err)
 {
-    struct un_buf text = {0};
+    un_autobuf struct un_buf text = {0};
     int rc = append_removal(&text, n);
-    rc = rc < 0 ? un_error_set(err, rc, "out of memory")
-                : run(r, (const char *)text.data, "remove our tables", err);
-    un_buf_done(&text);
-    return rc;
+    return rc < 0 ? un_error_set(err, rc, "out of memory")
+                  : run(r, (const char *)text.data, "remove our tables", err);
 }
 
 static int change_bridge(struct net_rules *r, const char *verb, const struct net_names *n,
@@ -284,13 +287,11 @@ int net_rules_remove_bridge(struct net_rules *r, const struct net_names *n, cons
 static int change_guest(struct net_rules *r, const char *verb, const struct net_names *n,
                         const struct net_link *link, const char *more, struct un_error *err)
 {
-    struct un_buf text = {0};
+    un_autobuf struct un_buf text = {0};
     int rc = un_buf_printf(&text, "%s element bridge unid-%s guests { \"%s\" . %s . %s }\n%s", verb,
                            n->tag, link->tap, link->mac, link->ip, more ? more : "");
-    rc = rc < 0 ? un_error_set(err, rc, "out of memory")
-                : run(r, (const char *)text.data, link->tap, err);
-    un_buf_done(&text);
-    return rc;
+    return rc < 0 ? un_error_set(err, rc, "out of memory")
+                  : run(r, (const char *)text.data, link->tap, err);
 }
 
 int net_rules_add_guest(struct net_rules *r, const struct net_names *n, const struct net_link *link,

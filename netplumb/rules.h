@@ -24,7 +24,8 @@ void net_rules_free(struct net_rules *r); /* NULL allowed; the tables stay */
 /* The tables' text; pure. -ENOMEM. */
 int net_rules_text(const struct net_names *n, const struct net_range *range, struct un_buf *out);
 
-/* What lets a guest (its address) reach what its policy names, or takes that back; pure. NULL: nothing.
+/* What lets a guest (its address) reach what its policy names, and DNS if there are names among that, or takes
+ * that back; pure. NULL: nothing.
  * -ENOMEM. */
 int net_rules_policy_text(const struct net_names *n, bool add, const char *guest,
                           const struct net_policy *policy, struct un_buf *out);

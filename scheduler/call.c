@@ -16,7 +16,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "hypervisor/machine.h"
-#include "common/syscall_name.h"
+#include "scheduler/record/counted.h"
 #include "scheduler/scheduler_impl.h"
 
 enum { REBINDS_MAX = 3 };
@@ -51,6 +51,21 @@ const char *sched_outcome_name(enum sched_outcome_kind k)
     return (unsigned)k <= SCHED_INTERNAL ? outcomes[k].name : "unknown";
 }
 
+bool sched_outcome_known(const char *name)
+{
+    static const char *const queued[] = {"interrupted", "fetch-failed", "put-failed",
+                                         "delivery-failed", "answer-too-large"};
+    bool known = false;
+
+    for (size_t i = 0; i < UN_ARRAY_SIZE(outcomes); i++) {
+        known = known || strcmp(outcomes[i].name, name) == 0;
+    }
+    for (size_t i = 0; i < UN_ARRAY_SIZE(queued); i++) {
+        known = known || strcmp(queued[i], name) == 0;
+    }
+    return known;
+}
+
 unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
     return (unsigned)k <= SCHED_INTERNAL ? outcomes[k].status : 500;
@@ -58,8 +73,8 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
 
 const char *sched_trigger_name(enum sched_trigger t)
 {
-    static const char *const names[] = {"http",  "invoke",      "async",
-                                        "event", "destination", "replay", "tcp"};
+    static const char *const names[] = {"http",        "invoke", "async", "event",
+                                        "destination", "replay", "tcp"};
 
     return (unsigned)t <= SCHED_TCP ? names[t] : "unknown";
 }
@@ -389,7 +404,8 @@ static void open_image(struct sched_call *c, const char *digest, image_open_cb c
     image_open(c->s->images, digest, cb, c);
 }
 
-static void on_further(void *arg, int rc, struct image_mapping *mapping, const struct un_error *err);
+static void on_further(void *arg, int rc, struct image_mapping *mapping,
+                       const struct un_error *err);
 
 /* What a machine gets besides its image, one after the other. */
 static void open_further(struct sched_call *c)
@@ -445,11 +461,12 @@ int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_err
             return 0;
         }
     }
-    return un_error_set(err, -ENOTSUP,
-                        "an image of kind %s cannot run here: this daemon runs no machine images, "
-                        "since libvirt's QEMU driver is missing or machines.network is none; programs, "
-                        "and images linked with the guest SDK (unid-cc), can run",
-                        image_kind_name(kind));
+    return un_error_set(
+        err, -ENOTSUP,
+        "an image of kind %s cannot run here: this daemon runs no machine images, "
+        "since libvirt's QEMU driver is missing or machines.network is none; programs, "
+        "and images linked with the guest SDK (unid-cc), can run",
+        image_kind_name(kind));
 }
 
 /* The names of the drivers, for people. */
@@ -530,12 +547,13 @@ static bool refuse_version(struct sched_call *c)
     }
     c->cls = &driver->classes[driver_runs_machines(driver) ? 0 : cls];
     if (c->cls->mib + reserve_of_others(c->s, v->name) > set->memory_mib) {
-        call_finish(c, SCHED_CANNOT_RUN,
-                    "the function wants %llu MiB, and other functions have reserved all but %llu of "
-                    "the %llu MiB that VMs may have; reserve less, or raise the daemon's memory_mib",
-                    (unsigned long long)c->cls->mib,
-                    (unsigned long long)(set->memory_mib - reserve_of_others(c->s, v->name)),
-                    (unsigned long long)set->memory_mib);
+        call_finish(
+            c, SCHED_CANNOT_RUN,
+            "the function wants %llu MiB, and other functions have reserved all but %llu of "
+            "the %llu MiB that VMs may have; reserve less, or raise the daemon's memory_mib",
+            (unsigned long long)c->cls->mib,
+            (unsigned long long)(set->memory_mib - reserve_of_others(c->s, v->name)),
+            (unsigned long long)set->memory_mib);
         return true;
     }
     return false;
@@ -738,7 +756,8 @@ void call_finish(struct sched_call *c, enum sched_outcome_kind kind, const char 
     c->kind = kind;
     close_phases(c);
     /* How long a connection stays open says nothing of when the next place becomes free. */
-    if (c->instance && !c->stream && kind != SCHED_CANCELLED) { /* its place was held so long: start and run */
+    if (c->instance && !c->stream &&
+        kind != SCHED_CANCELLED) { /* its place was held so long: start and run */
         admission_mean_add(&c->line->mean, c->mark_us - c->admitted_us);
     }
     call_set_state(c, CALL_ENDED);
@@ -757,29 +776,6 @@ static unsigned call_status(const struct sched_call *c)
         return 499; /* as nginx writes down a client that closed its connection */
     }
     return sched_outcome_status(c->kind);
-}
-
-/* A program that failed most likely did so for the lack of a system call that it asked for. */
-static void name_missing_calls(struct sched_call *c)
-{
-    const struct unid_report *report = &c->record->receipt.usage.report;
-    size_t at = strlen(c->detail);
-
-    if (c->kind != SCHED_FAILED || report->unsupported_count == 0) {
-        return;
-    }
-    for (uint32_t i = 0; i < report->unsupported_count && at < sizeof(c->detail) - 1; i++) {
-        uint32_t number = report->unsupported[i].number;
-        const char *name = un_syscall_name(number);
-        const char *begin = i > 0                            ? ", "
-                            : report->unsupported_count == 1 ? "; unsupported system call: "
-                                                             : "; unsupported system calls: ";
-        int n = name ? snprintf(c->detail + at, sizeof(c->detail) - at, "%s%s", begin, name)
-                     : snprintf(c->detail + at, sizeof(c->detail) - at, "%snumber %u", begin, number);
-
-        at += n > 0 ? (size_t)n : 0;
-    }
-    snprintf(c->record->receipt.error, sizeof(c->record->receipt.error), "%.255s", c->detail);
 }
 
 static void complete_receipt(struct sched_call *c)
@@ -802,7 +798,13 @@ static void complete_receipt(struct sched_call *c)
     } else {
         r->egress = r->usage.egress; /* has been counted (sched_count_egress) */
     }
-    name_missing_calls(c);
+    if (c->kind == SCHED_FAILED && r->usage.report.unsupported_count > 0) {
+        counted_name_missing(&r->usage.report, c->detail, sizeof(c->detail));
+        snprintf(r->error, sizeof(r->error), "%.255s", c->detail);
+    }
+    if (c->version && !c->version->config.list_calls) {
+        memset(r->usage.report.made, 0, sizeof(r->usage.report.made));
+    }
 }
 
 static void tell_end(struct sched_call *c)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/syscall_name.h"
 #include "scheduler/scheduler_impl.h"
 
 enum { BODY_SHARE_BYTES = 16 * 1024 }; /* what a call may buffer when all together hold too much */
@@ -259,7 +260,7 @@ void call_fail(struct sched_call *c, const struct hv_exit *why)
         call_finish(c, SCHED_FAILED,
                     "the function crashed at instruction 0x%llx, address 0x%llx: %s",
                     (unsigned long long)why->fault_rip, (unsigned long long)why->fault_addr,
-                    why->detail[0] ? why->detail : "CPU exception");
+                    why->detail[0] ? why->detail : un_fault_name(why->fault_vector));
         break;
     case HV_EXIT_LIMIT:
         call_finish(c, SCHED_FAILED, "the function reached a limit: %s", why->detail);

@@ -134,7 +134,7 @@ static enum hv_machine_boot boot_of(enum image_kind kind, const struct image_map
     if (kind == IMAGE_DISK) {
         return HV_BOOT_DISK;
     }
-    return m->needs_loader ? HV_BOOT_MULTIBOOT : HV_BOOT_KERNEL;
+    return m->needs_loader ? HV_BOOT_LOADER : HV_BOOT_KERNEL;
 }
 
 static int path_of(const struct image_mapping *m, char *ret, size_t size, struct un_error *err)

@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "scheduler/record/counted.h"
 #include "scheduler/scheduler_impl.h"
 
 const char **run_argv(const char *name, const struct function_config *config)
@@ -76,14 +77,15 @@ struct prepare {
     struct un_post post;
 };
 
-static void prepare_end(struct prepare *p, int rc, const struct un_error *err, const char *log_tail)
+static void prepare_end(struct prepare *p, int rc, const struct un_error *err, const char *log_tail,
+                        const struct unid_report *report)
 {
     struct scheduler *s = p->s;
 
     if (p->image) {
         image_unref(p->image);
     }
-    p->cb(p->arg, rc, err, log_tail);
+    p->cb(p->arg, rc, err, log_tail, report);
     free(p);
     sched_done(s);
 }
@@ -95,9 +97,10 @@ static bool programs_fault(int rc)
 }
 
 static void on_prepared(void *arg, int rc, const struct un_error *err, const void *log,
-                        size_t log_len)
+                        size_t log_len, const struct unid_report *report)
 {
     struct prepare *p = arg;
+    struct un_error why = UN_ERROR_INIT;
     struct guest_log_sink sink = {.max_bytes = LIMIT_LOG_BYTES, .at_us = un_clock_wall_us()};
     struct guest_log lines = {0};
     char tail[LOG_TAIL_BYTES];
@@ -108,14 +111,18 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const voi
         rc = 0;
     }
     if (rc == 0) {
-        prepare_end(p, 0, NULL, NULL);
+        prepare_end(p, 0, NULL, NULL, NULL);
         return;
+    }
+    un_error_copy(&why, err);
+    if (report) {
+        counted_name_missing(report, why.text, sizeof(why.text));
     }
     guest_log_add(&lines, log, log_len, &sink);
     guest_log_finish(&lines, &sink);
     guest_log_tail(&lines, tail, sizeof(tail));
     guest_log_done(&lines);
-    prepare_end(p, rc, err, tail);
+    prepare_end(p, rc, &why, tail, report);
 }
 
 /* A program that takes longer to ask than a call of it may run is of no use. A very short timeout does
@@ -141,14 +148,14 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
     un_autofree const char **envp = run_envp(p->config);
 
     if (rc < 0) {
-        prepare_end(p, rc, err, NULL);
+        prepare_end(p, rc, err, NULL, NULL);
         return;
     }
     p->image = mapping;
     rc = argv && envp ? function_snapshot_key(p->name, p->config, key, &why)
               : un_error_set(&why, -ENOMEM, "out of memory");
     if (rc < 0) {
-        prepare_end(p, rc, &why, NULL);
+        prepare_end(p, rc, &why, NULL, NULL);
         return;
     }
     struct hv_run_spec spec = run_spec_of(mapping, p->config, argv, envp);
@@ -164,7 +171,7 @@ static void begin(void *arg)
     if (p->driver && p->driver->ops->prepare) {
         image_open(p->s->images, p->config->image, on_image, p);
     } else {
-        prepare_end(p, 0, NULL, NULL);
+        prepare_end(p, 0, NULL, NULL, NULL);
     }
 }
 
@@ -176,7 +183,7 @@ void sched_prepare(struct scheduler *s, const char *name, const struct function_
 
     if (!p) {
         un_error_set(&err, -ENOMEM, "prepare a function: out of memory");
-        cb(arg, -ENOMEM, &err, NULL);
+        cb(arg, -ENOMEM, &err, NULL, NULL);
         return;
     }
     *p = (struct prepare){

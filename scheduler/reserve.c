@@ -13,7 +13,6 @@
 #include "common/log.h"
 #include "scheduler/scheduler_impl.h"
 
-static void on_change(void *arg, const char *name);
 static void read_page(struct scheduler *s, const char *after);
 
 /* --- the sums --------------------------------------------------------------------------------- */
@@ -115,39 +114,15 @@ static void take(struct scheduler *s, const struct function_version *v)
                  place_mib(s, v->config.memory_mib));
 }
 
-struct lookup {
-    struct scheduler *s;
-    char name[64];
-};
-
-static void on_version(void *arg, int rc, struct function_version *v, const struct un_error *err)
-{
-    struct lookup *l = arg;
-    struct scheduler *s = l->s;
-
-    if (rc == 0) {
-        take(s, v);
-    } else if (rc == -ENOENT) {
-        set_reserved(s, l->name, 0, 0);
-    }
-    free(l);
-    sched_done(s);
-}
-
-static void on_change(void *arg, const char *name)
+static void on_change(void *arg, const char *name, struct function_version *live)
 {
     struct scheduler *s = arg;
-    struct lookup *l = calloc(1, sizeof(*l));
 
-    if (!l) {
-        un_log(UN_LOG_WARN, "no memory to look whether a function reserves places", "function",
-               name);
-        return;
+    if (live) {
+        take(s, live);
+    } else {
+        set_reserved(s, name, 0, 0);
     }
-    l->s = s;
-    snprintf(l->name, sizeof(l->name), "%s", name);
-    sched_begin(s);
-    function_resolve(s->registry, name, NULL, on_version, l);
 }
 
 static void on_page(void *arg, int rc, struct function_version *const *list, size_t count,

@@ -150,6 +150,8 @@ enum sched_outcome_kind {
     SCHED_WRONG_INTERFACE, /* a request for a function that takes connections, or the other way round */
     SCHED_INTERNAL         /* our own: database, memory */
 };
+/* Whether receipts may have this outcome: a kind's name, or one that only queued work has. */
+bool sched_outcome_known(const char *name);
 const char *sched_outcome_name(enum sched_outcome_kind k); /* "ok", "no-function", ... */
 /* The HTTP status that stands for an outcome: 404, 429, 413, 411, 502, 504, 503, 421, 500; 200 for SCHED_OK,
  * whose real status is the function's own. */
@@ -237,9 +239,11 @@ void sched_call_cancel(struct sched_call *c);
 /* 0: the function may be called (also when its driver has no use for preparing, is not there, or
  * could not do it now). With `log_tail`, the program itself is at fault, before it asked for a request:
  * -EPROTO it ended, -ETIMEDOUT it took too long, -EINVAL, -ENOMEM, -E2BIG as from vm_run; it is the
- * end of what the program logged (valid UTF-8, may be empty). Else the image cannot be read: errors of
+ * end of what the program logged (valid UTF-8, may be empty), and `report` what its library OS counted
+ * (NULL: not known). Else the image cannot be read: errors of
  * image_open. Borrowed. */
-typedef void sched_prepare_cb(void *arg, int rc, const struct un_error *err, const char *log_tail);
+typedef void sched_prepare_cb(void *arg, int rc, const struct un_error *err, const char *log_tail,
+                              const struct unid_report *report);
 
 /* Has the driver make the snapshot of a function that is about to be deployed, from an SDK image.
  * `config->image` is a digest; `name` and `config` are kept until `cb`, which comes once, never inside

@@ -14,15 +14,15 @@
 #include "common/list.h"
 #include "hypervisor/machine.h"
 #include "scheduler/admission.h"
-#include "scheduler/async.h"
-#include "scheduler/egress.h"
-#include "scheduler/guest_log.h"
-#include "scheduler/interface.h"
-#include "scheduler/metrics.h"
-#include "scheduler/news.h"
+#include "scheduler/async/async.h"
+#include "scheduler/egress/egress.h"
+#include "scheduler/interface/interface.h"
 #include "scheduler/pool_policy.h"
-#include "scheduler/receipt.h"
-#include "scheduler/replay_impl.h"
+#include "scheduler/record/guest_log.h"
+#include "scheduler/record/metrics.h"
+#include "scheduler/record/news.h"
+#include "scheduler/record/receipt.h"
+#include "scheduler/record/replay_impl.h"
 #include "scheduler/scheduler.h"
 
 enum {
@@ -39,7 +39,7 @@ struct instance;
 struct async_recent;
 struct un_workers;
 
-/* What becomes of an event with its attempt's receipt, in one transaction; async_end.c. */
+/* What becomes of an event with its attempt's receipt, in one transaction; scheduler/async/end.c. */
 enum async_action {
     ASYNC_END_NONE, /* the receipt is of no queued event */
     ASYNC_END_REMOVE,
@@ -93,7 +93,7 @@ struct record {
     struct guest_log log;
     /* Waits for the end of what follows the call; record_submit only notes that it came. */
     bool held, came;
-    struct async_end end; /* of the durable queue; goes together with it */
+    struct async_end end;     /* of the durable queue; goes together with it */
     struct replay_kept *kept; /* the request, when it is to be kept; or NULL */
 };
 struct record *record_new(void);
@@ -126,12 +126,12 @@ struct line {
     char name[64];
     struct un_list waiting; /* calls, oldest first */
     unsigned waiting_count;
-    unsigned running; /* places taken */
+    unsigned running;      /* places taken */
     unsigned reserved;     /* places that others cannot take; reserve.c writes these */
     uint64_t reserved_mib; /* memory of each of them */
     uint64_t unused_mib;   /* of those that are not taken */
     bool in_reserved_ring; /* while it is in a ring: in which */
-    unsigned refs;    /* of calls and warm sets */
+    unsigned refs;         /* of calls and warm sets */
     struct admission_mean mean;
     struct image_mapping *image; /* of the version that was called last, or NULL */
     struct un_list warm_sets;    /* of the versions that have VMs to be used again */
@@ -258,10 +258,10 @@ struct instance {
     struct record *record;   /* ENDING and RECYCLING only: waits for the time that they take */
     char id[UN_ID_SIZE];
     uint64_t born_us, state_us; /* since when it is in its state */
-    uint64_t ended_us; /* when its call ended */
-    uint64_t round;    /* the pool policy's when it was begun */
-    uint64_t warm_us;  /* WARM: since when */
-    bool bound_ahead;  /* of its first call */
+    uint64_t ended_us;          /* when its call ended */
+    uint64_t round;             /* the pool policy's when it was begun */
+    uint64_t warm_us;           /* WARM: since when */
+    bool bound_ahead;           /* of its first call */
     unsigned runs;
     struct hv_usage used_before; /* by earlier runs */
 };
@@ -325,13 +325,13 @@ struct sched_call {
     char *uri, *peer;
     bool http10, own_port;
     unsigned depth;
-    bool stream; /* a connection: raw bytes both ways, no head */
+    bool stream;        /* a connection: raw bytes both ways, no head */
     bool length_wanted; /* waits for the end of its body, to know its length; LOOKUP only */
     struct un_buf
         head; /* the request head as abi.h says; once there is a version, by its interface */
 
-    struct function_version *version; /* a reference, once resolved */
-    struct image_mapping *image;      /* a reference, once open */
+    struct function_version *version;    /* a reference, once resolved */
+    struct image_mapping *image;         /* a reference, once open */
     struct image_mapping *initrd, *disk; /* likewise, of what a machine gets besides */
     struct line *line;
     uint64_t generation; /* the line's, when the version was found */
@@ -355,7 +355,8 @@ struct sched_call {
     unsigned rebinds; /* VMs lost before their guest ran */
     unsigned moves;   /* to another version, as its own was not live any more */
     uint64_t in_vain; /* id of the version that it could not be sent to, for `exit`; 0: none */
-    struct un_buf raw_head; /* of a machine image's call until it is sent: as before the interface's work */
+    struct un_buf
+        raw_head; /* of a machine image's call until it is sent: as before the interface's work */
     bool body_eof, source_waits;
     size_t input_room; /* what the guest waits for; 0: it does not */
 
@@ -394,7 +395,8 @@ struct machine_words {
 struct machine_parts {
     struct imagestore *images; /* has the volumes */
     const struct function_version *version;
-    struct image_mapping *image, *initrd, *disk; /* NULL: none; borrowed, and referred to by `files` */
+    struct image_mapping *image, *initrd,
+        *disk; /* NULL: none; borrowed, and referred to by `files` */
 };
 int machine_config_of(const struct machine_parts *p, struct machine_words *words,
                       struct hv_machine_config *ret, struct un_error *err);
@@ -469,8 +471,8 @@ void services_stats(const struct scheduler *s, struct hv_service_stats *ret);
 
 /* What machines of services write to their consoles: logs of their functions, without an invocation. */
 struct consoles {
-    struct un_list list;    /* struct console; those that wrote last first */
-    size_t pending_bytes;   /* of all, not on disk yet */
+    struct un_list list;  /* struct console; those that wrote last first */
+    size_t pending_bytes; /* of all, not on disk yet */
     struct un_timer timer;
     struct console_batch *batch; /* being written, or NULL */
 };

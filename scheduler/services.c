@@ -1,7 +1,7 @@
 /* services.c - which machines of which version are kept: between the registry, which knows versions, and
  * the driver of services, which knows machines.
  *
- *     registry ── a name's resolution has changed ──> which version is live? ──> driver: live, keep
+ *     registry ── another version is live ──> driver: live, keep
  *     driver ── machines of a new version fail in a row ──> registry: which was live before? ──> live again
  *     driver ── the first machine of a version is ready ──> registry: that is known from now on
  *
@@ -24,8 +24,8 @@ struct services {
     struct scheduler *s;
     struct sched_driver *driver;
     const struct hv_service_ops *ops;
-    struct un_list kept;    /* struct kept */
-    struct un_list lookups; /* struct lookup */
+    struct un_list kept;     /* struct kept */
+    struct un_list openings; /* struct opening */
 };
 
 /* A function whose live version has min_instances. The driver holds its images. */
@@ -34,13 +34,12 @@ struct kept {
     struct function_version *version; /* a reference */
 };
 
-/* A question about a function's live version. */
-struct lookup {
+/* The images of a version of which machines are to be kept, on their way. */
+struct opening {
     struct un_list node;
     struct services *sv;
-    char name[64];
-    bool stale; /* a later one is on its way */
-    struct function_version *version;
+    bool stale; /* the function has changed meanwhile */
+    struct function_version *version; /* a reference */
     struct image_mapping *image, *initrd, *disk; /* of it, as they come */
 };
 
@@ -90,68 +89,71 @@ static int keep(struct services *sv, const struct machine_parts *parts, struct f
     return 0;
 }
 
-/* --- lookups ---------------------------------------------------------------------------------- */
+/* --- images ----------------------------------------------------------------------------------- */
 
-static void lookup_free(struct lookup *l)
+static void opening_free(struct opening *o)
 {
-    struct scheduler *s = l->sv->s;
-    struct image_mapping *const images[] = {l->image, l->initrd, l->disk};
+    struct scheduler *s = o->sv->s;
+    struct image_mapping *const images[] = {o->image, o->initrd, o->disk};
 
     for (size_t i = 0; i < UN_ARRAY_SIZE(images); i++) {
         if (images[i]) {
             image_unref(images[i]);
         }
     }
-    un_list_remove(&l->node);
-    if (l->version) {
-        function_unref(l->version);
-    }
-    free(l);
+    un_list_remove(&o->node);
+    function_unref(o->version);
+    free(o);
     sched_done(s);
 }
 
-/* Where the next image of the version goes, and which that is; NULL: all are there. */
-static struct image_mapping **next_image(struct lookup *l, const char **ret_digest)
+static void say_not_kept(const char *name, const char *why)
 {
-    const struct function_config *c = &l->version->config;
+    un_log(UN_LOG_WARN, "no machines of a service can be kept until it is called", "function", name,
+           "error", why);
+}
 
-    *ret_digest = !l->image                            ? c->image
-                  : !l->initrd && c->machine.initrd[0] ? c->machine.initrd
+/* Where the next image of the version goes, and which that is; NULL: all are there. */
+static struct image_mapping **next_image(struct opening *o, const char **ret_digest)
+{
+    const struct function_config *c = &o->version->config;
+
+    *ret_digest = !o->image                            ? c->image
+                  : !o->initrd && c->machine.initrd[0] ? c->machine.initrd
                                                        : c->machine.disk;
-    return !l->image                            ? &l->image
-           : !l->initrd && c->machine.initrd[0] ? &l->initrd
-           : !l->disk && c->machine.disk[0]     ? &l->disk
+    return !o->image                            ? &o->image
+           : !o->initrd && c->machine.initrd[0] ? &o->initrd
+           : !o->disk && c->machine.disk[0]     ? &o->disk
                                                 : NULL;
 }
 
 static void on_image(void *arg, int rc, struct image_mapping *image, const struct un_error *err)
 {
-    struct lookup *l = arg;
+    struct opening *o = arg;
     struct un_error mine = UN_ERROR_INIT;
     const char *digest;
 
     if (rc == 0) {
-        *next_image(l, &digest) = image;
+        *next_image(o, &digest) = image;
     }
-    if (l->stale || l->sv->s->closing) {
+    if (o->stale || o->sv->s->closing) {
         rc = 0;
-    } else if (rc == 0 && next_image(l, &digest)) {
-        image_open(l->sv->s->images, digest, on_image, l);
+    } else if (rc == 0 && next_image(o, &digest)) {
+        image_open(o->sv->s->images, digest, on_image, o);
         return;
     } else if (rc == 0) {
-        const struct machine_parts parts = {.images = l->sv->s->images,
-                                            .version = l->version,
-                                            .image = l->image,
-                                            .initrd = l->initrd,
-                                            .disk = l->disk};
-        rc = keep(l->sv, &parts, l->version, &mine);
+        const struct machine_parts parts = {.images = o->sv->s->images,
+                                            .version = o->version,
+                                            .image = o->image,
+                                            .initrd = o->initrd,
+                                            .disk = o->disk};
+        rc = keep(o->sv, &parts, o->version, &mine);
         err = &mine;
     }
     if (rc < 0) {
-        un_log(UN_LOG_WARN, "no machines of a service can be kept until it is called", "function",
-               l->name, "error", err->text);
+        say_not_kept(o->version->name, err->text);
     }
-    lookup_free(l);
+    opening_free(o);
 }
 
 /* Calls of a version that is not live any more, which wait for a machine of it. */
@@ -175,83 +177,57 @@ static bool is_kept(const struct function_version *v)
     return m->set && m->service && m->min_instances > 0;
 }
 
-/* The live version is known; `v` NULL: there is none. True when its image is being opened. */
-static bool take(struct lookup *l, struct function_version *v)
+/* Opens the images of a version of which machines are to be kept. */
+static void open_images(struct services *sv, struct function_version *v)
 {
-    struct services *sv = l->sv;
-    struct kept *k = find_kept(sv, l->name);
+    struct opening *o = un_fault("services.opening") ? NULL : calloc(1, sizeof(*o));
+
+    if (!o) {
+        say_not_kept(v->name, "out of memory");
+        return;
+    }
+    o->sv = sv;
+    o->version = function_ref(v);
+    un_list_init(&o->node);
+    un_list_push(&sv->openings, &o->node);
+    sched_begin(sv->s);
+    image_open(sv->s->images, v->config.image, on_image, o);
+}
+
+/* `v` is live now; NULL: the function is gone. */
+static void follow(struct services *sv, const char *name, struct function_version *v)
+{
+    struct kept *k = find_kept(sv, name);
     char key[MACHINE_KEY_SIZE];
     bool machine = v && v->config.machine.set;
 
+    un_list_for_each (it, &sv->openings) {
+        struct opening *older = un_list_entry(it, struct opening, node);
+
+        older->stale = older->stale || strcmp(older->version->name, name) == 0;
+    }
     if (machine) {
         machine_key_of(v, key);
     }
-    sv->ops->live(sv->driver->drv, l->name, machine ? key : NULL);
+    sv->ops->live(sv->driver->drv, name, machine ? key : NULL);
     if (v) {
-        move_calls(sv->s, l->name, v);
+        move_calls(sv->s, name, v);
     }
     /* Who asks for a failing version by its number. If it is the live one, on_rolled_back is to come. */
-    sv->ops->give_up(sv->driver->drv, l->name, machine ? key : NULL);
+    sv->ops->give_up(sv->driver->drv, name, machine ? key : NULL);
     if (!v || !is_kept(v)) {
         kept_free(k);
-        return false;
+    } else if (!k || k->version->id != v->id) {
+        open_images(sv, v);
     }
-    if (k && k->version->id == v->id) {
-        return false;
-    }
-    l->version = function_ref(v);
-    image_open(sv->s->images, v->config.image, on_image, l);
-    return true;
 }
 
-static void on_version(void *arg, int rc, struct function_version *v, const struct un_error *err)
-{
-    struct lookup *l = arg;
-
-    if (l->stale || l->sv->s->closing) {
-        lookup_free(l);
-        return;
-    }
-    if (rc < 0 && rc != -ENOENT) {
-        un_log(UN_LOG_WARN, "which version of a function is live cannot be read", "function",
-               l->name, "error", err->text);
-        l->sv->ops->give_up(l->sv->driver->drv, l->name, NULL);
-    } else if (take(l, rc == 0 ? v : NULL)) {
-        return;
-    }
-    lookup_free(l);
-}
-
-static struct lookup *lookup_new(struct services *sv, const char *name)
-{
-    struct lookup *l = un_fault("services.lookup") ? NULL : calloc(1, sizeof(*l));
-
-    if (!l) {
-        un_log(UN_LOG_WARN, "no memory to look which version of a function is live", "function",
-               name);
-        sv->ops->give_up(sv->driver->drv, name, NULL);
-        return NULL;
-    }
-    un_list_for_each (it, &sv->lookups) {
-        struct lookup *older = un_list_entry(it, struct lookup, node);
-
-        older->stale = older->stale || strcmp(older->name, name) == 0;
-    }
-    l->sv = sv;
-    snprintf(l->name, sizeof(l->name), "%s", name);
-    un_list_init(&l->node);
-    un_list_push(&sv->lookups, &l->node);
-    sched_begin(sv->s);
-    return l;
-}
-
-static void on_change(void *arg, const char *name)
+static void on_change(void *arg, const char *name, struct function_version *live)
 {
     struct services *sv = arg;
-    struct lookup *l = sv->s->closing ? NULL : lookup_new(sv, name);
 
-    if (l) {
-        function_resolve(sv->s->registry, name, NULL, on_version, l);
+    if (!sv->s->closing) {
+        follow(sv, name, live);
     }
 }
 
@@ -269,11 +245,7 @@ static void on_page(void *arg, int rc, struct function_version *const *list, siz
         un_log(UN_LOG_WARN, "services whose machines are kept cannot be read", "error", err->text);
     }
     for (size_t i = 0; rc == 0 && i < count && !s->closing; i++) {
-        struct lookup *l = lookup_new(sv, list[i]->name);
-
-        if (l && !take(l, list[i])) {
-            lookup_free(l);
-        }
+        follow(sv, list[i]->name, list[i]);
     }
     if (rc == 0 && count == LIMIT_PAGE_ITEMS && !s->closing) {
         read_page(sv, list[count - 1]->name);
@@ -440,7 +412,7 @@ int services_init(struct scheduler *s, struct un_error *err)
     sv->driver = driver;
     sv->ops = driver->ops->service;
     un_list_init(&sv->kept);
-    un_list_init(&sv->lookups);
+    un_list_init(&sv->openings);
     s->services = sv;
     sv->ops->listen(driver->drv, &events, sv);
     registry_on_change(s->registry, on_change, sv);

@@ -19,7 +19,7 @@
 #include "scheduler/scheduler_impl.h"
 
 static void on_idle(void *arg);
-static void on_change(void *arg, const char *name);
+static void on_change(void *arg, const char *name, struct function_version *live);
 
 void warm_init(struct scheduler *s)
 {
@@ -228,7 +228,7 @@ void warm_evict(struct scheduler *s, uint64_t mib)
 }
 
 /* Another version may be live now, or the function gone. */
-static void on_change(void *arg, const char *name)
+static void on_change(void *arg, const char *name, struct function_version *live)
 {
     struct scheduler *s = arg;
     struct line *line = line_find(s, name) ? line_get(s, name) : NULL;

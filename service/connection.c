@@ -277,9 +277,14 @@ static void connect_anew(struct hv_vm *vm);
 
 static void deliver(struct hv_vm *vm);
 
+/* What stands at its watermark is told of again and again (libevent's bufferevent_inbuf_wm_check), unless it is not read. */
 static void on_read(struct bufferevent *bev, void *arg)
 {
-    deliver(arg);
+    struct hv_vm *vm = arg;
+    if (vm->output_len && evbuffer_get_length(bufferevent_get_input(bev)) >= INPUT_ROOM) {
+        bufferevent_disable(bev, EV_READ);
+    }
+    deliver(vm);
 }
 
 static void on_write(struct bufferevent *bev, void *arg)
@@ -362,6 +367,9 @@ static void deliver(struct hv_vm *vm)
     }
     if (evbuffer_get_length(vm->piece) == 0) {
         evbuffer_add_buffer(vm->piece, bufferevent_get_input(vm->bev));
+        if (!vm->peer_closed && !(bufferevent_get_enabled(vm->bev) & EV_READ)) {
+            bufferevent_enable(vm->bev, EV_READ);
+        }
     }
     size_t len = evbuffer_get_contiguous_space(vm->piece);
     if (len == 0) {

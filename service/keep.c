@@ -13,12 +13,13 @@
 
 #include "service/service_impl.h"
 
-enum { KEPT_MOST = 64, KEPT_S = 5, KEPT_IN_NEED_MS = 50 };
+enum { KEPT_MOST = 64, KEPT_US = 5000000, KEPT_IN_NEED_US = 50000 };
 
 struct kept {
     struct un_list node;
     struct machine *mc;
     struct bufferevent *bev;
+    struct un_timer timer; /* it has waited for long enough */
 };
 
 /* --- where an answer ends ----------------------------------------------------------------------- */
@@ -80,12 +81,20 @@ uint64_t answer_watch_rest(const struct answer_watch *w)
 
 /* --- connections that wait ---------------------------------------------------------------------- */
 
-static void drop(struct kept *k)
+/* Gives what is left when nobody waits for it any more: the connection. */
+static struct bufferevent *take_out(struct kept *k)
 {
+    struct bufferevent *bev = k->bev;
+    un_timer_cancel(&k->timer);
     un_list_remove(&k->node);
     k->mc->kept_count--;
-    bufferevent_free(k->bev);
     free(k);
+    return bev;
+}
+
+static void drop(void *arg)
+{
+    bufferevent_free(take_out(arg));
 }
 
 static void on_data(struct bufferevent *bev, void *arg)
@@ -110,9 +119,7 @@ static bool somebody_waits(const struct machine *mc)
 
 void keep_give(struct machine *mc, struct bufferevent *bev)
 {
-    struct timeval patience = somebody_waits(mc)
-                                  ? (struct timeval){.tv_usec = KEPT_IN_NEED_MS * 1000}
-                                  : (struct timeval){.tv_sec = KEPT_S};
+    uint64_t patience_us = somebody_waits(mc) ? KEPT_IN_NEED_US : KEPT_US;
     struct kept *k =
         mc->state == MACHINE_READY && mc->kept_count < KEPT_MOST ? calloc(1, sizeof(*k)) : NULL;
     if (!k) {
@@ -125,24 +132,16 @@ void keep_give(struct machine *mc, struct bufferevent *bev)
     mc->kept_count++;
     bufferevent_setcb(bev, on_data, NULL, on_event, k);
     bufferevent_setwatermark(bev, EV_READ, 0, 0);
-    bufferevent_set_timeouts(bev, &patience, NULL);
-    if (bufferevent_enable(bev, EV_READ) < 0) {
+    un_timer_init(&k->timer, mc->sv->drv->loop, drop, k);
+    if (un_timer_arm_in(&k->timer, patience_us) < 0 || bufferevent_enable(bev, EV_READ) < 0) {
         drop(k);
     }
 }
 
 struct bufferevent *keep_take(struct machine *mc)
 {
-    if (un_list_empty(&mc->kept)) {
-        return NULL;
-    }
     struct kept *k = un_list_first(&mc->kept, struct kept, node);
-    struct bufferevent *bev = k->bev;
-    un_list_remove(&k->node);
-    mc->kept_count--;
-    free(k);
-    bufferevent_set_timeouts(bev, NULL, NULL);
-    return bev;
+    return k ? take_out(k) : NULL;
 }
 
 void keep_drop_all(struct machine *mc)

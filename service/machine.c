@@ -3,9 +3,9 @@
  * With a tap the gateway's kernel answers for the guest's readiness: an attempt to connect succeeds
  * when the port is open. With QEMU's user network every connection is taken at once, by QEMU, which
  * holds it until the guest's TCP answers; so QEMU is asked whether it has, and no attempt is made before
- * the guest's card is up, as its first packet would be lost. Where QEMU cannot tell, such a machine gets
- * one request at a time until it has answered one. A guest may say on its console instead that it is
- * ready: then its port is not asked.
+ * the guest's card is up, as its first packet would be lost. Where QEMU cannot tell, time after time, such
+ * a machine gets one request at a time until it has answered one. A guest may say on its console instead
+ * that it is ready: then its port is not asked.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,7 +29,9 @@ enum {
     PROBE_STALE_US = 20000, /* on the user network: its first packet may be lost, or refused */
     LINE_MAX_BYTES = 1024,
     BOOT_LOG_BYTES = 16 * 1024,
-    STEADY_US = 5000000 /* ready for so long it is no crash loop */
+    STEADY_US = 5000000, /* ready for so long it is no crash loop */
+    UNHEARD_MOST = 5,    /* one command of the monitor may fail */
+    MISSES_MOST = 5
 };
 
 static void on_timer(void *arg);
@@ -164,7 +166,7 @@ static void ready(struct machine *mc, bool proven)
 /* Whether QEMU takes connections for the guest, and tells how it is with them. */
 static bool must_ask(const struct machine *mc)
 {
-    return !mc->link && hv_machine_ops(mc->m)->ask && mc->heard != HV_HEARD_UNKNOWN;
+    return !mc->link && hv_machine_ops(mc->m)->ask && mc->unheard < UNHEARD_MOST;
 }
 
 static void on_probe(struct bufferevent *bev, short what, void *arg)
@@ -246,8 +248,9 @@ static void on_heard(void *arg, enum hv_machine_heard heard)
     bool stale = un_loop_now_us(mc->sv->drv->loop) - mc->probe_us >= PROBE_STALE_US;
     mc->asking = false;
     mc->heard = heard;
-    if (mc->state != MACHINE_STARTING) {
-        return;
+    mc->unheard = heard == HV_HEARD_UNKNOWN ? mc->unheard + 1 : 0;
+    if (mc->state != MACHINE_STARTING || (heard == HV_HEARD_UNKNOWN && must_ask(mc))) {
+        return; /* the timer asks again */
     }
     if (heard == HV_HEARD_LISTENS && mc->probe_open) {
         ready(mc, true);
@@ -300,6 +303,7 @@ void machine_start(struct machine *mc)
     mc->started_us = un_loop_now_us(mc->sv->drv->loop);
     mc->sv->drv->started++;
     mc->heard = HV_HEARD_NOTHING;
+    mc->unheard = 0;
     hv_machine_ops(mc->m)->start(mc->m);
     on_timer(mc);
 }
@@ -383,9 +387,28 @@ static void fail_injected(struct machine *mc, int rc, const char *why)
     service_changed(sv);
 }
 
+/* Its port was free a moment ago: another is made, at another. False: that has been tried often enough. */
+static bool miss(struct machine *mc, int rc)
+{
+    struct service *sv = mc->sv;
+    if (rc != -EADDRINUSE || sv->misses == MISSES_MOST) {
+        sv->misses = 0;
+        return false;
+    }
+    sv->misses++;
+    un_log(UN_LOG_INFO, "a machine's port was taken by somebody else: another is made", "service",
+           sv->name);
+    machine_end(mc, HV_EXIT_LOST, "its port was taken");
+    service_changed(sv);
+    return true;
+}
+
 static void on_made(void *arg, int rc, const struct un_error *err)
 {
     struct machine *mc = arg;
+    if (miss(mc, rc)) {
+        return;
+    }
     if (rc < 0) {
         char why[160]; /* `err` goes with the machine */
         snprintf(why, sizeof(why), "%.159s", err->text);

@@ -14,9 +14,9 @@
 
 enum {
     FAILURES_MOST = 3, /* in a row, then those who wait are told */
-    MEMORY_RETRY_US = 100000,
-    MEMORY_RETRY_IDLE_US = 2000000, /* for a machine that nobody waits for */
-    FORGET_US = 600000000           /* failures of a version that nobody uses any more */
+    ROOM_RETRY_US = 100000,
+    ROOM_RETRY_IDLE_US = 2000000, /* for a machine that nobody waits for */
+    FORGET_US = 600000000         /* failures of a version that nobody uses any more */
 };
 
 static void decide(void *arg);
@@ -133,6 +133,7 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
     sv->spec = (struct hv_machine_spec){.boot = config->boot,
                                         .type = sv->flavor->type,
                                         .acpi = sv->flavor->acpi,
+                                        .by_words = sv->flavor->by_words,
                                         .virtio1 = sv->flavor->virtio1,
                                         .one_ioapic = sv->flavor->one_ioapic,
                                         .mem_bytes = config->mem_bytes};
@@ -140,8 +141,8 @@ static void take_config(struct service *sv, const struct hv_machine_config *conf
         sv->spec.type = HV_MACHINE_PC; /* firmware needs one */
     }
     sv->injectable = config->boot == HV_BOOT_KERNEL && config->volume_count == 0 &&
-                     sv->spec.type == HV_MACHINE_MICROVM && !sv->spec.virtio1 &&
-                     !sv->spec.one_ioapic && config->image &&
+                     sv->spec.type == HV_MACHINE_MICROVM && !sv->spec.by_words &&
+                     !sv->spec.virtio1 && !sv->spec.one_ioapic && config->image &&
                      hv_pvh_check(config->image, config->image_len, NULL) == 0;
 }
 
@@ -276,13 +277,19 @@ static struct machine *pick(const struct service *sv, enum machine_state state)
     return found;
 }
 
-/* Whether there is memory for one machine more: that of a shell which will be it, or free. */
+static bool has_room(const struct service *sv)
+{
+    const struct hv_driver *drv = sv->drv;
+    return (!drv->net || net_has_room(drv->net)) &&
+           (!drv->may_use || drv->may_use(drv->arg, sv->spec.mem_bytes));
+}
+
+/* Whether there are memory and an address for one machine more: those of a shell which will be it, or free. */
 static bool may_make(struct service *sv)
 {
-    struct hv_driver *drv = sv->drv;
-    bool may = shells_fit(sv) || !drv->may_use || drv->may_use(drv->arg, sv->spec.mem_bytes);
-    while (!may && shells_yield(drv)) {
-        may = drv->may_use(drv->arg, sv->spec.mem_bytes);
+    bool may = shells_fit(sv) || has_room(sv);
+    while (!may && shells_yield(sv->drv)) {
+        may = has_room(sv);
     }
     return may;
 }
@@ -313,7 +320,7 @@ static void carry_out(struct service *sv, const struct service_decision *d)
         struct hv_driver *drv = sv->drv;
         if (!may_make(sv)) {
             sv->retry_us = un_loop_now_us(drv->loop) +
-                           (sv->waiting_count > 0 ? MEMORY_RETRY_US : MEMORY_RETRY_IDLE_US);
+                           (sv->waiting_count > 0 ? ROOM_RETRY_US : ROOM_RETRY_IDLE_US);
             service_changed(sv);
             break;
         }

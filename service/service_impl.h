@@ -70,6 +70,7 @@ struct service {
     unsigned waiting_count, connections;
     uint64_t used_us, retry_us;
     unsigned failures; /* in a row */
+    unsigned misses;   /* in a row: machines that were not made as their port was taken */
     char why[160];     /* the last */
     struct un_timer timer;
     struct un_post post; /* a decision is due */
@@ -140,6 +141,7 @@ struct machine {
     uint64_t probe_us;           /* when it was begun */
     bool asking;                 /* hv_machine_ops.ask is under way */
     enum hv_machine_heard heard; /* the last answer */
+    unsigned unheard;            /* answers in a row that told nothing */
     struct un_buf line;          /* of the console */
     char words[96];              /* its last line before that */
     struct un_buf boot;          /* per request: console bytes from before its request, bounded */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/fault.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "store/private.h"
 
@@ -44,6 +45,7 @@ static int run_one(struct store *s, struct store_job *job, bool alone)
         return rc;
     }
     rc = job->run(job, db, err);
+    (void)un_json_text(NULL); /* as in run_read */
     if (sqlite3_get_autocommit(db)) {
         return rc < 0 ? rc : un_error_set(err, -EIO, "database: the transaction was given up");
     }

@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "common/json.h"
 #include "store/private.h"
 
 enum {
@@ -204,6 +205,7 @@ static int run_read(sqlite3 *db, sqlite3_stmt *rollback, struct store_job *job)
     int rc = store_simple_sql(db, "BEGIN", &job->err);
     if (rc == 0) {
         rc = job->run(job, db, &job->err);
+        (void)un_json_text(NULL); /* what one gave up is nothing to the next */
         store_undo(rollback);
     }
     return rc;

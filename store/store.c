@@ -215,9 +215,9 @@ int store_check_room(struct store *s, uint64_t bytes, struct un_error *err)
     uint64_t room = (uint64_t)fs.f_bavail * fs.f_frsize;
     uint64_t need = s->wal_bytes + STORE_RESERVE_BYTES;
     if (__builtin_add_overflow(need, bytes, &need) || room < need) {
-        return un_error_set(
-            err, -ENOSPC, "no space left on the disk of %s: %llu MiB free, %llu MiB needed",
-            s->path, (unsigned long long)(room >> 20), (unsigned long long)(need >> 20));
+        return un_error_set(err, -ENOSPC,
+                            "no space left on the database's disk: %llu MiB free, %llu MiB needed",
+                            (unsigned long long)(room >> 20), (unsigned long long)(need >> 20));
     }
     return 0;
 }

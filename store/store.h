@@ -105,8 +105,8 @@ int store_step(sqlite3_stmt *stmt, struct un_error *err);
 /* Prepare, bind, run to the end, finalize. Returns 0 or a negative errno. */
 int store_exec(sqlite3 *db, struct un_error *err, const char *sql, const char *binds, ...);
 
-/* For the run() of a write job that is about to add much: -ENOSPC unless the file system has room
- * for `bytes`, for moving what is in the write-ahead log into the file, and for a reserve. With the
+/* For the run() of a write job that is about to add much, and for who wants to know; any thread: -ENOSPC unless the file
+ * system has room for `bytes`, for moving what is in the write-ahead log into the file, and for a reserve. With the
  * reserve a store whose disk is full can still delete. */
 int store_check_room(struct store *s, uint64_t bytes, struct un_error *err);
 

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/collect.h"
+#include "cli/collect/collect.h"
 #include "common/cleanup.h"
 #include "prepare/program.h"
 #include "prepare/tar.h"

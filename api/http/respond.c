@@ -311,8 +311,8 @@ void http_respond_full(struct http_exchange *ex, unsigned status, const char *co
 void http_respond_problem(struct http_exchange *ex, unsigned status, const char *detail)
 {
     un_autojson json_t *j =
-        json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", http_status_text(status),
-                  "status", (int)status, "detail", detail);
+        json_pack("{s:s, s:s, s:i, s:o}", "type", "about:blank", "title", http_status_text(status),
+                  "status", (int)status, "detail", un_json_string(detail));
     un_autofree char *text = un_json_text(j);
     http_respond_full(ex, status, "application/problem+json", text ? text : "{}",
                       text ? strlen(text) : 2);

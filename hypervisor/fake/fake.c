@@ -29,6 +29,7 @@ struct fake_prepare {
     hv_prepare_cb *cb;
     void *arg;
     int rc;
+    struct unid_report report;
     char log[256];
 };
 
@@ -121,7 +122,7 @@ static void on_prepared(void *arg)
     } else if (p->rc < 0) {
         un_error_errno(&err, p->rc, "prepare a fake guest");
     }
-    p->cb(p->arg, p->rc, &err, p->log, strlen(p->log));
+    p->cb(p->arg, p->rc, &err, p->log, strlen(p->log), &p->report);
     free(p);
 }
 
@@ -134,11 +135,11 @@ static void fake_prepare(struct hv_driver *base, const struct hv_run_spec *run, 
 
     if (!p) { /* as fake_probe */
         un_error_set(&err, -ENOMEM, "out of memory");
-        cb(arg, -ENOMEM, &err, NULL, 0);
+        cb(arg, -ENOMEM, &err, NULL, 0, NULL);
         return;
     }
     *p = (struct fake_prepare){.drv = drv, .cb = cb, .arg = arg, .rc = drv->script.prepare_rc};
-    if (fake_guest_stillborn(drv, run, p->log, sizeof(p->log))) {
+    if (fake_guest_stillborn(drv, run, p->log, sizeof(p->log), &p->report)) {
         p->rc = -EPROTO;
     } else if (drv->script.prepare_log) {
         snprintf(p->log, sizeof(p->log), "%s", drv->script.prepare_log);

@@ -41,8 +41,8 @@
  *     cgi                      a CGI program: answers its meta-variables, a line each, and the body
  *     http                     an HTTP server: answers the request's head and body in chunks, and keeps
  *                              the connection
- *     stillborn [TEXT]         ends with status 1 before it asks for a request, as vm_run and prepare
- *                              tell; TEXT is logged before
+ *     stillborn [TEXT [NUMBER]] ends with status 1 before it asks for a request, as vm_run and prepare
+ *                              tell; TEXT is logged before; prepare tells of one call that is not there
  *
  * To add one: a row in the table of fake_guest.c.
  *

@@ -599,6 +599,8 @@ static void step_unsupported(struct fake_vm *vm)
          i += 2) {
         r->unsupported[r->unsupported_count].number = (uint32_t)word_number(vm, i, 0);
         r->unsupported[r->unsupported_count].times = (uint32_t)word_number(vm, i + 1, 0);
+        r->made[r->unsupported[r->unsupported_count].number % UNID_REPORT_NUMBERS] +=
+            r->unsupported[r->unsupported_count].times;
         r->calls += r->unsupported[r->unsupported_count++].times;
     }
     answer(vm, "ok\n");
@@ -722,7 +724,7 @@ static const char *const *find_program(const struct fake_driver *drv, const stru
 }
 
 bool fake_guest_stillborn(const struct fake_driver *drv, const struct hv_run_spec *run, char *log,
-                          size_t size)
+                          size_t size, struct unid_report *ret)
 {
     struct program room;
     const char *const *program = find_program(drv, run, &room);
@@ -731,6 +733,12 @@ bool fake_guest_stillborn(const struct fake_driver *drv, const struct hv_run_spe
         return false;
     }
     snprintf(log, size, "%s", program[1] ? program[1] : "");
+    if (program[1] && program[2]) {
+        uint32_t number = (uint32_t)strtoul(program[2], NULL, 10);
+        ret->unsupported[0].number = number;
+        ret->unsupported_count = ret->unsupported[0].times = 1;
+        ret->made[number % UNID_REPORT_NUMBERS] = 1;
+    }
     return true;
 }
 

@@ -79,7 +79,7 @@ void fake_guest_done(struct fake_vm *vm);
 void fake_guest_reset(struct fake_vm *vm);
 /* Whether this guest would end before it asks for a request; then `log` is what it says before. */
 bool fake_guest_stillborn(const struct fake_driver *drv, const struct hv_run_spec *run, char *log,
-                          size_t size);
+                          size_t size, struct unid_report *ret);
 
 /* The guest asks (hv.h, on_ask); its step is called again when it was answered: vm->result, and in
  * vm->input what RECV gave. */

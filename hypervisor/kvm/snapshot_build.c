@@ -53,6 +53,7 @@ struct build {
     struct un_timer timer;
     struct un_post begin_post;
     struct un_buf log;
+    struct unid_report report; /* of a build that failed */
     struct un_job job;
     struct snapshot_file file; /* of the job */
     struct kvm_placement placement;
@@ -114,7 +115,8 @@ static void build_finish(struct build *b)
     snapshot_note_result(b->all, b->key, b->err.code < 0);
     while (w) {
         struct waiter *next = w->next;
-        w->cb(w->arg, b->err.code, b->err.code ? &b->err : NULL, b->log.data, b->log.len);
+        w->cb(w->arg, b->err.code, b->err.code ? &b->err : NULL, b->log.data, b->log.len,
+              b->err.code ? &b->report : NULL);
         free(w);
         w = next;
     }
@@ -126,6 +128,9 @@ static void build_end(struct build *b)
     b->state = BUILD_ENDED;
     un_timer_cancel(&b->timer);
     if (b->vm) {
+        struct hv_usage usage;
+        kvm_vm_usage((struct hv_vm *)(void *)b->vm, &usage);
+        b->report = usage.report;
         kvm_vm_free((struct hv_vm *)(void *)b->vm); /* on_gone goes on */
     } else {
         build_finish(b);
@@ -221,7 +226,10 @@ static void on_saved(void *arg, const uint8_t *state)
 static void on_log(void *arg, const void *data, size_t len)
 {
     struct build *b = arg;
-    size_t room = LIMIT_LOG_BYTES - (b->log.len < LIMIT_LOG_BYTES ? b->log.len : LIMIT_LOG_BYTES);
+    if (b->log.len + len > LIMIT_LOG_BYTES) { /* its end tells why the program failed */
+        un_buf_consume(&b->log, b->log.len < len ? b->log.len : b->log.len / 2);
+    }
+    size_t room = LIMIT_LOG_BYTES - b->log.len;
     (void)un_buf_append(&b->log, data, len < room ? len : room);
 }
 
@@ -467,7 +475,7 @@ struct refusal {
 static void refuse_due(void *arg)
 {
     struct refusal *r = arg;
-    r->cb(r->arg, r->err.code, &r->err, NULL, 0);
+    r->cb(r->arg, r->err.code, &r->err, NULL, 0, NULL);
     free(r);
 }
 
@@ -476,7 +484,7 @@ static void refuse(struct snapshots *all, hv_prepare_cb *cb, void *arg, int code
     struct refusal *r = calloc(1, sizeof(*r));
     if (!r) {
         struct un_error err = {.code = -ENOMEM, .text = "out of memory"};
-        cb(arg, -ENOMEM, &err, NULL, 0);
+        cb(arg, -ENOMEM, &err, NULL, 0, NULL);
         return;
     }
     *r = (struct refusal){.post = {.fn = refuse_due, .arg = r}, .cb = cb, .arg = arg};

@@ -99,8 +99,37 @@ static int write_all(int fd, const void *data, size_t len, uint64_t at)
     return 0;
 }
 
+/* Pages that are to stand in the file one after the other, written in one call. The page cache then has them in
+ * large folios, where its file system can, and of such a folio a fault of a clone maps what is around it at once,
+ * and its end unmaps it at once: page by page, both take several times as long. `buf` has room for CHUNK bytes. */
+struct chunk {
+    int fd;
+    uint8_t *buf;
+    uint64_t at; /* in the file */
+    size_t len;
+};
+enum { CHUNK = 2 << 20 /* the largest folio that a file system of x86-64 makes */ };
+
+static int chunk_flush(struct chunk *c)
+{
+    int rc = c->len > 0 ? write_all(c->fd, c->buf, c->len, c->at) : 0;
+    c->len = 0;
+    return rc;
+}
+
+static int chunk_add(struct chunk *c, const uint8_t *page, uint64_t at)
+{
+    int rc = at != c->at + c->len || at % CHUNK == 0 ? chunk_flush(c) : 0;
+    if (c->len == 0) {
+        c->at = at;
+    }
+    memcpy(c->buf + c->len, page, PAGE);
+    c->len += PAGE;
+    return rc;
+}
+
 /* Copies what is not zero of [from, to) of the source's memory. */
-static int write_range(int fd, const struct snapshot_source *s, uint64_t from, uint64_t to,
+static int write_range(struct chunk *c, const struct snapshot_source *s, uint64_t from, uint64_t to,
                        uint64_t *sum)
 {
     uint8_t page[PAGE];
@@ -116,7 +145,7 @@ static int write_range(int fd, const struct snapshot_source *s, uint64_t from, u
         if (is_zero(page)) {
             continue;
         }
-        int rc = write_all(fd, page, PAGE, SNAPSHOT_MEM_AT + at);
+        int rc = chunk_add(c, page, SNAPSHOT_MEM_AT + at);
         if (rc < 0) {
             return rc;
         }
@@ -126,7 +155,7 @@ static int write_range(int fd, const struct snapshot_source *s, uint64_t from, u
 }
 
 /* Holes of the source are passed over; the channel's part is one there. */
-static int write_memory(int fd, const struct snapshot_source *s, uint64_t *sum)
+static int write_ranges(struct chunk *c, const struct snapshot_source *s, uint64_t *sum)
 {
     uint64_t at = 0;
     bool channel = false;
@@ -138,7 +167,7 @@ static int write_memory(int fd, const struct snapshot_source *s, uint64_t *sum)
         uint64_t from = data < 0 ? s->mem_bytes : (uint64_t)data & ~(PAGE - 1);
         if (!channel && from >= UNID_BOOT_ADDR) {
             channel = true;
-            int rc = write_range(fd, s, UNID_BOOT_ADDR, UNID_CHANNEL_END, sum);
+            int rc = write_range(c, s, UNID_BOOT_ADDR, UNID_CHANNEL_END, sum);
             if (rc < 0) {
                 return rc;
             }
@@ -154,13 +183,25 @@ static int write_memory(int fd, const struct snapshot_source *s, uint64_t *sum)
         } else if (in_channel(from)) {
             from = to < UNID_CHANNEL_END ? to : UNID_CHANNEL_END;
         }
-        int rc = write_range(fd, s, from, to, sum);
+        int rc = write_range(c, s, from, to, sum);
         if (rc < 0) {
             return rc;
         }
         at = to;
     }
     return 0;
+}
+
+static int write_memory(int fd, const struct snapshot_source *s, uint64_t *sum)
+{
+    struct chunk c = {.fd = fd, .buf = malloc(CHUNK)};
+    if (!c.buf) {
+        return -ENOMEM;
+    }
+    int rc = write_ranges(&c, s, sum);
+    rc = rc < 0 ? rc : chunk_flush(&c);
+    free(c.buf);
+    return rc;
 }
 
 static int write_content(int fd, const char *key, const struct snapshot_source *s)

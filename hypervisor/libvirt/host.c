@@ -25,7 +25,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "hypervisor/libvirt/inject.h"
-#include "hypervisor/libvirt/multiboot/loader.h"
+#include "hypervisor/libvirt/loader/loader.h"
 #include "hypervisor/libvirt/overlay.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/qemucaps.h"
@@ -251,7 +251,12 @@ static int create_domain(struct lv_shell *s, const struct un_buf *xml, struct un
     reaper_get();
     s->domain = virDomainCreateXML(s->host->conn, (const char *)xml->data, flags);
     reaper_put();
-    return s->domain ? 0 : virt_error(err, -EIO, "create domain");
+    if (s->domain) {
+        return 0;
+    }
+    const char *said = virGetLastErrorMessage();
+    return virt_error(err, said && lv_usernet_port_is_taken(said) ? -EADDRINUSE : -EIO,
+                      "create domain");
 }
 
 static int start_domain(struct lv_shell *s, const char *accelerator, struct un_error *err)
@@ -437,14 +442,14 @@ static int place_boot_files(const struct lv_shell *s, struct hv_machine_spec *se
         rc = copy_for_qemu(s, seen->initrd, ".initrd", files->initrd, err);
         seen->initrd = files->initrd;
     }
-    if (rc < 0 || seen->boot != HV_BOOT_MULTIBOOT) {
+    if (rc < 0 || seen->boot != HV_BOOT_LOADER) {
         return rc;
     }
     rc = append_module(files->modules, seen->kernel, err);
     if (rc == 0 && seen->initrd) {
         rc = append_module(files->modules, seen->initrd, err);
     }
-    snprintf(files->loader, FILE_SIZE, "%s/" LV_MULTIBOOT_FILE, s->host->place->work);
+    snprintf(files->loader, FILE_SIZE, "%s/" LV_LOADER_FILE, s->host->place->work);
     seen->kernel = files->loader;
     seen->initrd = (const char *)files->modules->data;
     return rc;

@@ -149,9 +149,10 @@ static int append_devices(const struct lv_machine_xml_spec *spec, bool xen, stru
                  : un_buf_append_str(out, "<controller type='usb' model='none'/>"
                                           "<memballoon model='none'/><audio id='1' type='none'/>");
     }
-    /* QEMU's microvm gives its transports away from the highest address down, in which order its ACPI tables
-     * have them; other guests look for them from the lowest up: what is to be found first comes last. */
-    bool backwards = !xen && m->type == HV_MACHINE_MICROVM && !m->acpi;
+    /* QEMU's microvm gives its transports away from the highest address down, in which order its ACPI tables,
+     * and the words that it has for a command line, name them; other guests look for them from the lowest up: what
+     * is to be found first comes last. */
+    bool backwards = !xen && m->type == HV_MACHINE_MICROVM && !m->acpi && !m->by_words;
     for (unsigned i = 0; i < m->disk_count; i++) {
         size_t at = backwards ? m->disk_count - 1 - i : i;
         const char *overlay = spec->overlays && !xen ? spec->overlays[at] : NULL;
@@ -242,7 +243,8 @@ int lv_xml_build_machine(const struct lv_machine_xml_spec *spec, struct un_buf *
                                              "<access mode='shared'/></memoryBacking>");
     }
     rc = rc < 0 ? rc : append_os(m, types[m->type].machine, xen, out);
-    rc = rc < 0 ? rc : un_buf_append_str(out, "<features><acpi/><apic/></features>");
+    bool bare = !xen && m->type == HV_MACHINE_MICROVM && m->by_words;
+    rc = rc < 0 ? rc : un_buf_printf(out, "<features>%s<apic/></features>", bare ? "" : "<acpi/>");
     rc = rc < 0 ? rc : append_cpu(spec->accelerator, out);
     rc = rc < 0 ? rc
                 : un_buf_append_str(out, "<on_poweroff>destroy</on_poweroff>"

@@ -17,7 +17,7 @@
 #include "common/bytes.h"
 #include "common/cleanup.h"
 #include "common/id.h"
-#include "hypervisor/libvirt/multiboot/loader.h"
+#include "hypervisor/libvirt/loader/loader.h"
 #include "hypervisor/libvirt/proc.h"
 #include "hypervisor/libvirt/rom.h"
 #include "hypervisor/libvirt/waiter.h"
@@ -431,9 +431,9 @@ int lv_place_prepare(struct lv_place *p, struct un_error *err)
     rc = rc < 0 ? rc : write_file(path, lv_rom, LV_ROM_SIZE, err);
     rc = rc < 0 ? rc : path_make(path, p->work, LV_WAITER_FILE, err);
     rc = rc < 0 ? rc : write_file(path, lv_waiter, lv_waiter_size, err);
-    rc = rc < 0 ? rc : path_make(path, p->work, LV_MULTIBOOT_FILE, err);
+    rc = rc < 0 ? rc : path_make(path, p->work, LV_LOADER_FILE, err);
     rc = rc < 0 ? rc
-                : write_file(path, lv_multiboot, (size_t)(lv_multiboot_end - lv_multiboot), err);
+                : write_file(path, lv_loader, (size_t)(lv_loader_end - lv_loader), err);
     rc = rc < 0 ? rc : path_make(path, root, "etc", err);
     return rc < 0 ? rc : write_config(path, err);
 }

@@ -2,7 +2,7 @@
  *
  *     <state_dir>/libvirt/     kept: tag, lock, accelerator.json, cache/ (libvirt's view of QEMU)
  *     <work>/                  gone with the driver: root/ (libvirt's state and sockets), rom.bin,
- *                              waiter.elf, multiboot.loader, s/ (doorbell sockets), d/ (what machines write to
+ *                              waiter.elf, boot.loader, s/ (doorbell sockets), d/ (what machines write to
  *                              images; or it is <state_dir>/libvirt/scratch), owner (the path of <state_dir>/libvirt)
  *
  * <work> is /dev/shm/unid-<tag>, or beside the other short-lived files: a short path (socket names

@@ -4,6 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+bool lv_usernet_port_is_taken(const char *said)
+{
+    return strstr(said, "Could not set up host forwarding rule");
+}
+
 bool lv_usernet_card_is_up(const char *status)
 {
     return strstr(status, "VIRTIO_CONFIG_S_DRIVER_OK") || !strstr(status, "status:");

@@ -1,4 +1,4 @@
-/* usernet.h - what QEMU's monitor tells of its user network, read. Pure.
+/* usernet.h - what QEMU and its monitor tell of its user network, read. Pure.
  *
  * QEMU takes a connection to a forwarded port at once and holds it until the guest's TCP answers. A first
  * packet that comes before the guest has its card set up is lost, and repeated only after seconds
@@ -15,6 +15,10 @@
 #define LV_USER_CARD        "user0-card"
 #define LV_USER_CARD_STATUS "info virtio-status /machine/peripheral/" LV_USER_CARD
 #define LV_USER_CARD_ON_PCI "/virtio-backend"
+
+/* Whether QEMU did not start because it could not listen at the host's port, by what it said (QEMU, net/slirp.c,
+ * slirp_hostfwd). */
+bool lv_usernet_port_is_taken(const char *said);
 
 /* Whether the guest's driver has the card set up, by the answer to that. True as well where QEMU does not
  * know the question. */

@@ -86,7 +86,7 @@ class Store:
             [str(w) for w in words],
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=180,
             check=False,
             env={**os.environ, "CEPH_CONF": str(self.config), **(env or {})},
         )
@@ -119,7 +119,7 @@ class Store:
         self.run("ceph-mon", "-c", self.config, "--mkfs", "-i", "a", "--keyring", keyring, "--monmap",
                  monmap)
         self.spawn("mon", "ceph-mon", "-i", "a")
-        self.run("ceph", "--connect-timeout", "30", "-s")
+        self.run("ceph", "--connect-timeout", "120", "-s")
         self.start_osd(keyring)
         self.start_gateway()
         self.run("radosgw-admin", "user", "create", "--uid=test", "--display-name=test",
@@ -154,7 +154,7 @@ class Store:
         except OSError:
             return False
 
-    def wait(self, condition, what, seconds=60):
+    def wait(self, condition, what, seconds=180):
         end = time.monotonic() + seconds
         while not condition():
             for name, process in self.processes.items():

@@ -58,6 +58,14 @@ def free_port():
             return port
 
 
+def state_of(pid):
+    """A process's state as proc(5) has it, in /proc/PID/stat; None when there is none."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return None
+
+
 def sdk_image(salt=b"", size=0, base=0x200000):
     """An SDK image (guest/include/unid/abi.h) as small as can be: one segment, our note, an endless
     loop. The fake driver never runs its code; `salt` and `size` make images differ."""
@@ -235,6 +243,16 @@ class Daemon:
             self.end()
         elif self.process:
             self.kill()
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """It stands still meanwhile: what it is sent comes to it at once, however slowly it was sent."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            wait_for(lambda: state_of(self.process.pid) == "T", "unid stands still")
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def kill(self):
         self.process.kill()

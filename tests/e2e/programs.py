@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUSYBOX = "/bin/busybox"
 PHP = "/usr/bin/php-cgi"
 PYTHON = "/usr/bin/python3.11"
-DATABASE = "/tmp/unid-compat.db"  # of a program, in its VM and on the host
+DATABASE = f"/tmp/unid-compat-{os.getpid()}.db"  # of a program, in its VM and on the host
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi".split()
 
 
@@ -247,7 +247,7 @@ int main(int argc, char **argv)
     static int count[256], v[1000];
     time_t then = 1700000000;
     struct stat st;
-    char line[256];
+    char line[256], name[64];
     double sum = 0;
     FILE *f;
     int c, n = 0;
@@ -260,7 +260,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 1000; i++) {
         sum += sqrt(v[i]) * sin(i);
     }
-    f = fopen("/tmp/unid-compat-c", "w+");
+    snprintf(name, sizeof name, "/tmp/unid-compat-c-%d", (int)getpid());
+    f = fopen(name, "w+");
     for (int i = 'a'; i <= 'z'; i++) {
         fprintf(f, "%c %d\n", i, count[i]);
     }
@@ -269,10 +270,10 @@ int main(int argc, char **argv)
         fputs(line, stdout);
     }
     fclose(f);
-    n = stat("/tmp/unid-compat-c", &st);
+    n = stat(name, &st);
     printf("%d %d\n", n, (int)st.st_size);
-    unlink("/tmp/unid-compat-c");
-    n = stat("/tmp/unid-compat-c", &st);
+    unlink(name);
+    n = stat(name, &st);
     printf("%d %s\n", n, strerror(errno));
     if (setjmp(back) == 0) {
         longjmp(back, ++mine);
@@ -456,10 +457,13 @@ http {{
 }}
 """
 
+OPCACHES = [[], sorted(map(str, pathlib.Path("/usr/lib/php").glob("*/opcache.so")))[-1:] or ["/opcache.so"]]
 PHP_PAGE = """\
 <?php
 header('X-Page: yes');
 header('Content-Type: text/plain');
+$cache = function_exists('opcache_get_status') ? opcache_get_status() : null;
+header('X-Cached: ' . ($cache ? $cache['opcache_statistics']['num_cached_scripts'] : 'none'));
 echo $_SERVER['REQUEST_METHOD'], ' ', $_SERVER['SCRIPT_FILENAME'] === __FILE__ ? 'file' : 'no file', "\\n";
 echo json_encode([$_GET, $_POST, PHP_VERSION, hash('sha256', file_get_contents('php://input'))]), "\\n";
 echo preg_replace('/(\\w+) (\\w+)/', '$2 $1', 'hello world'), strrev(serialize([1, 2.5, 'x' => null])), "\\n";

@@ -3,6 +3,8 @@
 import json
 import re
 import subprocess
+import sys
+import tarfile
 
 import pytest
 
@@ -124,7 +126,34 @@ def test_deploy_of_what_cannot_run_says_what_to_do(make_unid, tmp_path):
     assert done.status == 1 and "problem: " in done.text and "it cannot run" in done.text
     done = unid.unictl("check", tmp_path / "prog", "--json")
     assert done.status == 1 and done.json["runs"] is False and done.json["report"]["problems"]
+    (tmp_path / "nowhere").symlink_to("gone")
+    done = unid.unictl("deploy", "f", tmp_path / "nowhere")
+    assert done.status == 1 and "nowhere: a link that leads nowhere" in done.err
+    (tmp_path / "plain").write_text("echo hello\n")
+    done = unid.unictl("deploy", "f", tmp_path / "plain")
+    assert done.status == 1 and "its first line begins with #!" in done.err
+    with tarfile.open(tmp_path / "root.tar", "w") as tar:
+        tar.add(sys.executable, "bin/prog")
+    done = unid.unictl("deploy", "f", tmp_path / "root.tar")
+    assert done.status == 1 and "--rootfs TAR" in done.err
     assert unid.unictl("ls", "--json").ok().json["items"] == []
+
+
+def test_what_is_not_as_unictl_has_it_is_told_with_the_way_to_say_it(unid, program):
+    """As those do who come from other tools."""
+    twice = unid.unictl("deploy", "web", program, "--publish", "8080:80")
+    assert twice.status == 2 and "--publish 8080" in twice.err and "--port 80" in twice.err
+    nothing = unid.unictl("deploy", "web", "")
+    assert nothing.status == 2 and "empty" in nothing.err
+    assert unid.unictl("receipts", "--since", "7d").ok()
+    unknown = unid.unictl("receipts", "--status", "fialed")
+    assert unknown.status == 1 and "ok, failed" in unknown.err
+    for noun in ("trigger", "volume"):
+        gone = unid.unictl(noun, "rm", "one", "two")
+        assert gone.status == 1 and f"no {noun} one" in gone.err and f"no {noun} two" in gone.err
+    untagged = unid.unictl("image", "untag", "one")
+    assert untagged.status == 1 and "no tag one" in untagged.err
+    assert "no trigger one" in unid.unictl("trigger", "show", "one").err
 
 
 def test_versions_and_rollback(unid, program):
@@ -140,6 +169,23 @@ def test_versions_and_rollback(unid, program):
     assert len(unid.unictl("invoke", "f:3").ok().out) == 3
     assert unid.unictl("rollback", "f").status == 1
     assert unid.unictl("rollback", "f", "9").status == 1
+
+
+def test_aliases_are_set_listed_and_removed(unid, program):
+    unid.unictl("deploy", "f", program, "--", "status", "201").ok()
+    unid.unictl("deploy", "f", program, "--", "status", "202").ok()
+    assert unid.unictl("alias", "set", "f", "stable", "1").ok().text == "f:stable is version 1\n"
+    assert "201" in unid.unictl("invoke", "f:stable", "--include").ok().err
+    rows = [line.split() for line in unid.unictl("alias", "ls", "f").ok().text.splitlines()]
+    assert rows == [["ALIAS", "VERSION"], ["live", "2"], ["stable", "1"]]
+    assert unid.unictl("alias", "set", "f", "stable", "2", "--json").ok().json == {"alias": "stable", "version": 2}
+    assert unid.unictl("alias", "rm", "f", "stable").ok().text == "stable\n"
+    assert unid.unictl("alias", "set", "f", "stable", "0").status == 2
+    assert unid.unictl("alias", "set", "f", "stable").status == 2
+    for refused in (["rm", "f", "stable"], ["rm", "f", "live"], ["set", "f", "stable", "9"], ["ls", "g"]):
+        assert unid.unictl("alias", *refused).status == 1, refused
+    unid.unictl("alias", "set", "f", "live", "1").ok()
+    assert "201" in unid.unictl("invoke", "f", "--include").ok().err
 
 
 def deploy_failing(unid, program, behaviour):

@@ -580,6 +580,9 @@ VERBS = [
     "rm",
     "versions",
     "rollback",
+    "alias set",
+    "alias ls",
+    "alias rm",
     "ps",
     "logs",
     "receipts",
@@ -656,6 +659,21 @@ def test_volumes_are_made_and_shown(stub):
     done = stub.run("volume", "rm", "a", "b")
     assert (done.status, done.text) == (1, "a\n")
     assert "used by function db" in done.err
+
+
+@pytest.mark.parametrize("name", ["netkernel", "multiboot1", "multiboot2", "linux64"])
+def test_deploy_sends_a_kernel_as_it_is(stub, name):
+    kernel = (harness.BUILD / f"tests/guests/{name}.elf").read_bytes()
+    image = {
+        "digest": "sha256:" + hashlib.sha256(kernel).hexdigest(),
+        "kind": "pvh",
+        "size": len(kernel),
+        "created_at": "2020-01-01T00:00:00Z",
+        "function_versions": 0,
+    }
+    stub.answers = [problem(404), answer(201, image), answer(201, FUNCTION)]
+    stub.run("deploy", "f", harness.BUILD / f"tests/guests/{name}.elf").ok()
+    assert stub.requests[1][1] == kernel
 
 
 def test_deploy_sends_what_a_machine_gets_besides(stub):

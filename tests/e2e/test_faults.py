@@ -137,6 +137,11 @@ def filled(path):
         file.unlink()
 
 
+def disk_finding(unid):
+    findings = unid.get("/api/v1/doctor").ok().json["findings"]
+    return next(f for f in findings if f["check"] == "disk")
+
+
 def push_until_full(unid):
     """Gives the digests of the images that it still took."""
     digests = []
@@ -161,8 +166,13 @@ def cramped(small_disk, make_unid):
 def test_full_disk_is_507_and_what_is_stored_stays(cramped):
     unid = cramped
     unid.deploy("f", "hello")
+    assert disk_finding(unid)["status"] == "ok"
     digests = push_until_full(unid)
     assert len(digests) >= 3
+    with filled(unid.state.parent):
+        told = disk_finding(unid)
+        assert told["status"] == "fail" and "0 MiB free" in told["detail"] and told["fix"]
+        assert str(unid.state) not in unid.post("/api/v1/images", sdk_image()).problem(507)["detail"]
     listed = {i["digest"] for i in unid.get("/api/v1/images?limit=1000").ok().json["items"]}
     assert set(digests) <= listed and len(listed) == len(digests) + 1
     unid.call("f").ok()

@@ -327,16 +327,16 @@ def test_timeout_is_504(shared, name):
     shared.deploy(name, "spin", timeout_ms=200)
     begun = time.monotonic()
     problem = shared.call(name).problem(504)
-    assert 0.2 <= time.monotonic() - begun < 5
+    assert time.monotonic() - begun >= 0.2
     assert problem["outcome"] == "timed-out"
     assert shared.receipt(problem["invocation_id"])["outcome"] == "timed-out"
     wait_for(lambda: not running(shared, name), "its VM is gone")
 
 
 def test_timeout_counts_from_the_start_of_the_run_not_of_the_wait(shared, name):
-    shared.deploy(name, "sleep", "600", timeout_ms=1500, concurrency=1)
-    answers = calls_at_once(shared, name, 3)()
-    assert [a.status for a in answers] == [200] * 3
+    shared.deploy(name, "sleep", "500", timeout_ms=3000, concurrency=1)
+    answers = calls_at_once(shared, name, 8)()
+    assert [a.status for a in answers] == [200] * 8
 
 
 # --- waiting --------------------------------------------------------------------------------------
@@ -605,22 +605,19 @@ def test_request_that_has_come_when_draining_begins_is_answered(unid, gate):
 
 def test_draining_is_bounded(make_unid):
     unid = make_unid(flags=["--drain-timeout", "500"]).start()
-    unid.deploy("f", "spin", timeout_ms=600000)
+    unid.deploy("f", "spin", timeout_ms=600000)  # longer than stop() waits
     join = calls_at_once(unid, "f", 1)
     wait_for(lambda: running(unid, "f"), "it runs")
-    begun = time.monotonic()
     assert unid.stop() == 0
-    assert time.monotonic() - begun < 10
     assert join()[0].problem(503)["outcome"] == "draining"
 
 
-def test_idle_daemon_ends_at_once(unid):
+def test_idle_daemon_does_not_wait_for_its_drain_s_end(make_unid):
+    unid = make_unid(flags=["--drain-timeout", "600000"]).start()  # longer than stop() waits
     keep = unid.connection()
     keep.request("GET", "/healthz")
     keep.getresponse().read()
-    begun = time.monotonic()
     assert unid.stop() == 0
-    assert time.monotonic() - begun < 5
     keep.close()
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", unid.port), 1)

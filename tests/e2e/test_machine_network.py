@@ -184,26 +184,41 @@ def test_everything_else_is_refused(daemon, host, outside):
     assert fetch(daemon, "narrow", OUTSIDE, outside.port)[0] == 200
 
 
-@pytest.mark.parametrize("kind", taps.KINDS)
-def test_machines_on_several_bridges_are_served_alike(kind, tmp_path):
-    # A daemon of its own: the guest begins with the same port and sequence number each time, so another at
-    # the same address would meet what is left of its connection.
+def test_machines_on_several_bridges_are_served_alike(daemon, host):
     count = 33  # more than one bridge takes (NET_SEGMENT_PORTS)
     names = [f"many{i}" for i in range(count)]
-    with taps.started(kind, tmp_path) as daemon:
-        server = serve(inside(daemon.process.pid), "0.0.0.0", "host")
-        try:
-            for name in names:
-                deploy(daemon, name, egress=[f"localhost:{server.port}"], idle_timeout_ms=200000)
-            with concurrent.futures.ThreadPoolExecutor(4) as pool:
-                addresses = list(pool.map(lambda name: address_of(daemon, name), names))
-            bridges = [bridge_of(daemon, address) for address in addresses]
-            one, other = 0, next(i for i in range(count) if bridges[i] != bridges[0])
-            for i, peer in [(one, other), (other, one)]:
-                assert fetch(daemon, names[i], "localhost", server.port)[0] == 200
-                assert fetch(daemon, names[i], addresses[peer], 8080) == (502, "nobody has this address")
-        finally:
-            finish(server)
+    for name in names:
+        deploy(daemon, name, egress=[f"localhost:{host.port}"], idle_timeout_ms=200000)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        addresses = list(pool.map(lambda name: address_of(daemon, name), names))
+    bridges = [bridge_of(daemon, address) for address in addresses]
+    one, other = 0, next(i for i in range(count) if bridges[i] != bridges[0])
+    for i, peer in [(one, other), (other, one)]:
+        assert fetch(daemon, names[i], "localhost", host.port)[0] == 200
+        assert fetch(daemon, names[i], addresses[peer], 8080) == (502, "nobody has this address")
+    for name in names:
+        daemon.delete(f"/api/v1/functions/{name}", unix=True).ok(204)
+
+
+def test_a_machine_at_the_address_of_another_connects_at_once(daemon, host):
+    if int(os.uname().release.split(".")[0]) < 6:
+        pytest.skip("this kernel keeps what waits of connections")
+    deploy(daemon, "alike", egress=[f"localhost:{host.port}"], max_instances=1)
+
+    def machines():
+        items = daemon.get("/api/v1/instances", unix=True).ok(200).json["items"]
+        return [m["id"] for m in items if m["function"] == "alike"]
+
+    addresses, said = [], []
+    for _ in range(4):
+        addresses.append(address_of(daemon, "alike"))
+        # A first packet that is taken for one of another connection gets no answer that the client knows.
+        said.append(get(daemon, f"alike/fetch?host=localhost&port={host.port}&alike").body.decode())
+        [machine] = machines()
+        daemon.delete(f"/api/v1/instances/{machine}", unix=True).ok(204)
+        harness.wait_for(lambda: machine not in machines(), "it is gone", WAKE_S)
+    assert said == ["host saw 127.0.0.1: GET / HTTP/1.0"] * 4
+    assert len(set(addresses)) < 4, addresses
 
 
 def test_another_function_is_reached_by_its_private_name(daemon):
@@ -216,7 +231,36 @@ def test_another_function_is_reached_by_its_private_name(daemon):
     assert fetch(daemon, "app", "db.internal", 80) == (502, "refused")
     assert fetch(daemon, "app", "nobody.internal", 80) == (502, "reset")
     assert fetch(daemon, "app", "app.internal", 80) == (502, "no such name")
-    assert fetch(daemon, "web", "db.internal", 7777) == (502, "refused")
+    # Who may connect to no name cannot ask for any.
+    assert fetch(daemon, "web", "db.internal", 7777) == (502, "no name server")
+    # By number: the first virtual addresses are those of the names above, and of those before.
+    for last in range(3):
+        assert fetch(daemon, "web", f"10.87.255.{last}", 7777) == (502, "refused")
+
+
+def test_more_requests_than_addresses_wait(tmp_path):
+    with netns.tapped(tmp_path, ["--set", "machines.range=10.87.0.0/29"]) as daemon:  # four
+        deploy(daemon, "each", service=False)
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            answers = list(pool.map(lambda _: get(daemon, "each/"), range(10)))
+        assert [a.status for a in answers] == [200] * 10
+        assert "machine failed" not in daemon.log()
+
+
+def test_a_range_that_the_host_uses_is_refused(daemon, tmp_path):
+    if taps.guests_network(daemon) != f"/proc/{daemon.process.pid}/ns/net":
+        pytest.skip("this daemon's machines are in a network of their own")
+    deploy(daemon, "here")
+    get(daemon, "here/").ok(200)
+    flags = ["--set", "machines.network=tap"]
+    other = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=inside(daemon.process.pid)).start()
+    try:
+        deploy(other, "there")
+        problem = get(other, "there/").problem()
+        assert "machines.range 10.87.0.0/16 is in use" in problem["detail"]
+        get(daemon, "here/").ok(200)
+    finally:
+        other.stop(WAKE_S)
 
 
 def test_connections_of_machines_are_counted(daemon, host):
@@ -230,8 +274,8 @@ def test_connections_of_machines_are_counted(daemon, host):
     assert fetch(daemon, "counted", "localhost", host.port)[0] == 200
     assert fetch(daemon, "counted", "localhost", host.port)[0] == 200
     assert fetch(daemon, "counted", "localhost", 1) == (502, "reset")
-    harness.wait_for(lambda: counted("connections") == [2], "they are counted")
-    assert counted("failed") == [1] and not counted("refused")
+    harness.wait_for(lambda: counted("connections") == [2] and counted("failed") == [1], "they are counted")
+    assert not counted("refused")
     # A machine for one request: its connections are that one's.
     deploy(daemon, "counted", egress=rules, service=False)
     answer = get(daemon, f"counted/fetch?host=localhost&port={host.port}").ok(200)
@@ -263,7 +307,7 @@ def test_functions_that_call_each_other_come_to_an_end(daemon):
 def test_a_host_that_does_not_answer_is_a_reset(daemon):
     deploy(daemon, "vain", egress=["localhost:1"])
     assert fetch(daemon, "vain", "localhost", 1) == (502, "reset")
-    assert "connection of a machine not made" in daemon.log()
+    harness.wait_for(lambda: "connection of a machine not made" in daemon.log(), "it is told")
 
 
 def test_a_new_version_has_its_own_egress(daemon, host, outside):
@@ -338,6 +382,7 @@ def dnsmasq_of(daemon):
 
 def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
     # The namespace must outlive the daemon, so it is another's.
+    netns.need_taps()
     keeper = netns.sleep_in(own_namespace())
     directory = tmp_path_factory.mktemp("unid")
     flags = ["--set", "machines.network=tap"]
@@ -381,6 +426,7 @@ def test_without_dnsmasq_addresses_of_the_command_line_do(tmp_path):
     hidden += ['ip link set lo up && mount --bind /dev/null /usr/sbin/dnsmasq && exec "$@"', "sh"]
     if subprocess.run([*hidden, "true"], capture_output=True).returncode != 0:
         pytest.skip("no mount namespace can be made here")
+    netns.need_taps()
     flags = ["--set", "machines.network=tap"]
     daemon = harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=hidden).start()
     try:

@@ -114,7 +114,9 @@ def test_a_second_service_is_made_of_a_shell(daemon):
     assert metric(daemon, "_used_total") == 1
     machine = [i for i in instances(daemon) if i["function"] == "second" and i["state"] == "ready"]
     assert [m["pid"] for m in machine] == [shell["pid"]]
-    lines = daemon.get("/api/v1/functions/second/logs", unix=True).ok(200).json["items"]
+    lines = harness.wait_for(
+        lambda: daemon.get("/api/v1/functions/second/logs", unix=True).ok(200).json["items"], "its first words"
+    )
     assert lines[0]["text"] == "netkernel: started"  # nothing of the shell's own
     until(lambda: len(shells(daemon)) == 1)
 
@@ -162,8 +164,10 @@ def test_other_images_are_made_in_the_ordinary_way(daemon):
     deploy(daemon, "larger", mib=MIB + 16)
     get(daemon, "larger/").ok(200)
     assert (metric(daemon, "_used_total"), metric(daemon, "_missed_total")) == (used, missed + 1)
-    deploy(daemon, "pci", flavor="pc", append="halt", ready_console="started")
-    get(daemon, "pci/")
+    # Nobody asks it anything: it has no card that the kernel knows.
+    deploy(daemon, "pci", flavor="pc", append="halt", ready_console="started", min_instances=1)
+    until(lambda: [i for i in instances(daemon) if i["function"] == "pci" and i["state"] == "ready"])
+    daemon.delete("/api/v1/functions/pci", unix=True).ok(204)
     assert (metric(daemon, "_used_total"), metric(daemon, "_missed_total")) == (used, missed + 1)
     until(lambda: {s["memory_mib"] for s in shells(daemon)} == {MIB, MIB + 16})
 

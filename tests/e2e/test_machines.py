@@ -168,6 +168,43 @@ def test_multiboot_kernels_that_cannot_be_started_are_told(daemon, image, words)
     daemon.delete("/api/v1/functions/multi", unix=True)
 
 
+def at_kernel_addresses(image):
+    """The same kernel, entered at its physical address as a vmlinux is, that does not ask what it is told."""
+    asks = b"\x81\xbe\x02\x02\0\0HdrS\x75"
+    image = bytearray(image)
+    at = image.index(asks)
+    image[at : at + 12] = b"\x90" * 12
+    (vaddr,) = struct.unpack_from("<Q", image, 64 + 16)  # of the first program header
+    struct.pack_into("<Q", image, 64 + 16, 0xFFFFFFFF80000000 + vaddr)
+    return bytes(image)
+
+
+@pytest.mark.parametrize("flavor", ["", "plain"])
+@pytest.mark.parametrize("made", [bytes, at_kernel_addresses], ids=["asks", "vmlinux"])
+def test_kernels_of_linux_64_bit_protocol_are_started(daemon, made, flavor):
+    """The test kernel takes no card but what its command line names; where there is ACPI that names none."""
+    image = daemon.post(
+        "/api/v1/images", made((BUILD / "tests/guests/linux64.elf").read_bytes()), unix=True
+    ).ok(200, 201).json
+    assert image["kind"] == "linux64"
+    named = flavor == "" and made is bytes
+    append = "ip={ip}/{prefix} port={port} " + ("-- words" if named else "crash")
+    machine = {"flavor": flavor, "append": append, "port": 8080, "initrd": push(daemon, CPIO)}
+    body = {"image": image["digest"], "memory_mib": 64, "timeout_ms": WAKE_S * 1000, "machine": machine}
+    daemon.put("/api/v1/functions/fc", body, unix=True).ok(200, 201)
+    if named:
+        answer = get(daemon, "fc/").ok(200)
+        assert answer.body.startswith(b"hello from 10.87.")
+        assert get(daemon, "fc/initrd").ok(200).body == CPIO
+        log = daemon.unictl("logs", "fc").ok().text
+        assert " port=8080 virtio_mmio.device=512@0xfeb00e00:12 -- words\n" in log
+        assert "netkernel: virtio 1" in log
+    else:
+        assert "crashes, as it was told" in get(daemon, "fc/").problem(502)["detail"]
+        assert " port=8080 crash\n" in daemon.unictl("logs", "fc").ok().text
+    daemon.delete("/api/v1/functions/fc", unix=True)
+
+
 def test_what_makes_no_sense_is_refused(daemon):
     digest = push(daemon, KERNEL.read_bytes())
     for machine, status, word in [

@@ -88,7 +88,7 @@ class Bucket:
         self.store.aws("s3", "cp", "--recursive", f"s3://{self.name}/{prefix}", str(directory))
         return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
-    def ran(self, count, seconds=30):
+    def ran(self, count, seconds=120):
         """Waits until so many events of the trigger are done."""
 
         def there():
@@ -131,15 +131,15 @@ def test_the_event_says_what_the_store_said(unid, store, tmp_path, sink):
     assert 'unid_events_total{source="ceph",result="accepted"} 1' in text
 
 
-def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, store, tmp_path):
+def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, store, tmp_path, gate):
     port = harness.free_port()
     # The same port after each start: the store has been told.
     unid = make_unid(flags=["--listen", f"127.0.0.1:{port}"])
     unid.may_log_errors = True
     unid.start()
     unid.deploy("thumb", FUNCTION)
-    # One at a time, and slow: some of these wait and one runs whenever unid is killed.
-    unid.deploy("slow", "sleep", "1500", concurrency=1)
+    # One at a time: some of these wait and one runs whenever unid is killed.
+    gate.deploy(unid, "slow", concurrency=1, timeout_ms=600000)
     bucket = Bucket(store, unid, "crash")
     slow = unid.put("/api/v1/triggers/slow", {"type": "s3", "function": "slow", "prefix": "in/"}).json
     url = bucket.add_trigger("thumb", "--fetch", "--put", "crash/out/", "--backoff", "200ms",
@@ -148,19 +148,23 @@ def test_nothing_is_lost_when_unid_is_killed_and_the_store_restarted(make_unid, 
     store.notify("crash", url, f"http://127.0.0.1:{port}/events/s3/slow?token={slow['token']}")
     pictures = {f"{i}.jpg": jpeg(100 + i) for i in range(8)}
     names = sorted(pictures)
-    bucket.upload("in/", {n: pictures[n] for n in names[:3]}, tmp_path)
-    unid.kill()
+
+    def upload_and_kill(life, some, before_the_kill=lambda: None):
+        bucket.upload("in/", {n: pictures[n] for n in some}, tmp_path)
+        before_the_kill()
+        wait_for(lambda: len(gate.held) == life, "one of them runs")
+        unid.kill()
+
+    upload_and_kill(1, names[:3])
     unid.start()
-    bucket.upload("in/", {n: pictures[n] for n in names[3:6]}, tmp_path)
     # The gateway is away while events wait, some for their objects.
-    store.stop_gateway()
-    unid.kill()
+    upload_and_kill(2, names[3:6], store.stop_gateway)
     unid.start()
     store.start_gateway()
-    bucket.upload("in/", {n: pictures[n] for n in names[6:]}, tmp_path)
-    unid.kill()
+    upload_and_kill(3, names[6:])
+    gate.open()
     unid.start()
-    bucket.ran(len(pictures), 60)
+    bucket.ran(len(pictures))
     assert bucket.download("out/", tmp_path) == {n: made_of(d) for n, d in pictures.items()}
     assert unid.get("/api/v1/deadletters").ok().json["items"] == []
 
@@ -188,7 +192,7 @@ def test_what_is_uploaded_while_unid_is_away_comes_later(make_unid, store, tmp_p
     pictures = {f"{i}.jpg": jpeg(200 + i) for i in range(3)}
     bucket.upload("in/", pictures, tmp_path)
     unid.start()
-    bucket.ran(len(pictures), 90)  # the gateway looks at what is left every half a minute
+    bucket.ran(len(pictures))  # the gateway looks at what is left every half a minute
     assert bucket.download("out/", tmp_path) == {n: made_of(d) for n, d in pictures.items()}
 
 
@@ -258,7 +262,7 @@ def test_thumbnails_come_back_from_real_machines(make_unid, store, tmp_path):
     unid.start()
     store.start_gateway()
     bucket.upload("in/", {n: pictures[n] for n in NAMES[3:]}, tmp_path)
-    bucket.ran(len(pictures), 60)
+    bucket.ran(len(pictures))
 
     def small(data):
         return subprocess.run([program, "32"], input=data, capture_output=True, check=True).stdout

@@ -204,23 +204,16 @@ def test_nginx(real, place, name):
         same_server(real, name, host, GETS + squeezed)
 
 
-def test_php_page(real, place, name):
+@pytest.mark.parametrize("opcache", programs.OPCACHES, ids=["plain", "opcache"])
+def test_php_page(real, place, name, opcache):
     needs(programs.PHP)
+    for path in opcache:
+        needs(path)
     page = place / "page.php"
     page.write_text(programs.PHP_PAGE)
-    deploy(
-        real,
-        name,
-        [programs.PHP, str(page)],
-        "-i",
-        "cgi",
-        "--with",
-        page,
-        "--with",
-        "/etc/php",
-        "--with",
-        "/usr/share/zoneinfo",
-    )
+    along = [word for path in [page, "/etc/php", "/usr/share/zoneinfo", *opcache] for word in ("--with", path)]
+    # In memory of the default size, where opcache wants 128 MiB and uses 9 of them.
+    real.unictl("deploy", name, programs.PHP, "-i", "cgi", *along, "--", str(page)).ok()
     body = b"x=1&y=two"
     kind = "application/x-www-form-urlencoded"
     answer = real.post(f"/fn/{name}/?q=a%20b", body, headers={"Content-Type": kind}).ok()
@@ -236,6 +229,8 @@ def test_php_page(real, place, name):
     head, _, want = programs.host([programs.PHP], body, env).partition(b"\r\n\r\n")
     assert answer.body == want
     assert b"X-Page: yes" in head and answer.headers["X-Page"] == "yes"
+    assert answer.headers["X-Cached"] == ("1" if opcache else "none")
+    assert receipt(real, answer)["peak_rss_kib"] < 64 << 10
 
 
 # --- what is not there ----------------------------------------------------------------------------

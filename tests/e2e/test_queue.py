@@ -154,6 +154,18 @@ def test_unictl_says_how_often_and_when(unid):
     unid.delete(f"/api/v1/deadletters?function={'x' * 70}").problem(400)
 
 
+def test_a_dead_letter_with_bytes_that_are_no_utf_8_is_listed_and_shown(shared, name):
+    """In its type and its body; none may be missing in a listing."""
+    shared.deploy(name, "status", "404")
+    invocation = submit(shared, name, b"caf\xe9", **{"Content-Type": "text/\xe9"})
+    shared.receipt(invocation)
+    listed = wait_for(lambda: letters(shared, f"?function={name}"), "the letter")
+    assert [(i["id"], i["content_type"]) for i in listed] == [(invocation, "text/?")]
+    shown = shared.get(f"/api/v1/deadletters/{invocation}").ok().json
+    assert shown["body_base64"] == "Y2Fm6Q==" and shown["content_type"] == "text/?"
+    assert shared.unictl("deadletter", "show", invocation).ok()
+
+
 def test_the_settings_say_it_where_nobody_else_does(make_unid):
     flags = [w for s in ("max_attempts=3", "backoff_ms=1") for w in ("--set", f"retry.{s}")]
     unid = make_unid(flags=flags).start()
@@ -169,6 +181,7 @@ def test_retry_options_are_checked(shared, name):
         shared.post(ASYNC.format(name) + "&" + wrong).problem(400)
     shared.post(ASYNC.format(name) + "&on_success=ftp://x/").problem(400)
     shared.post(ASYNC.format(name) + "&on_failure=No%20Name").problem(400)
+    shared.post(ASYNC.format(name) + "&on_success=http:///x").problem(400)
 
 
 def test_delayed_work_waits(shared, name):

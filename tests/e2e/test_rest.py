@@ -33,6 +33,22 @@ def content_digest(data):
 # --- system ---------------------------------------------------------------------------------------
 
 
+def test_problems_are_whole_and_say_what_to_do(shared):
+    shared.deploy("told", "echo")
+    calls = "/api/v1/functions/told/invocations"
+    assert "alias ?" in shared.post(f"{calls}?mode=async&qualifier=%ff", b"x").problem(404)["detail"]
+    other = shared.request("PATCH", "/api/v1/functions/told")
+    assert "GET" in other.problem(405)["detail"] and "GET" in other.headers["Allow"]
+    body = {"imag": "x"}
+    assert "image: is missing" in shared.put("/api/v1/functions/told", body).problem(400)["detail"]
+    nul = shared.put("/api/v1/functions/told", b'{"image":"x","args":["a\\u0000b"]}',
+                     headers={"Content-Type": "application/json"}).problem(400)
+    assert "must not have \\u0000" in nul["detail"]
+    assert "failed" in shared.get("/api/v1/invocations?status=fialed").problem(400)["detail"]
+    for known in ("ok", "failed", "no-function", "interrupted", "502", ""):
+        shared.get(f"/api/v1/invocations?status={known}").ok()
+
+
 def test_health_readiness_and_version(shared):
     assert shared.get("/healthz").ok().json == {"status": "ok"}
     assert shared.get("/readyz").ok().json == {"status": "ready"}
@@ -543,6 +559,13 @@ def test_aliases_and_rollback(shared, name):
     shared.get(f"/api/v1/functions/{name}?qualifier=9").problem(404)
     shared.get(f"/fn/{name}:nope").problem(404)
     shared.get(f"/fn/{name}:9").problem(404)
+    shared.delete(f"{alias}/stable").ok(204)
+    shared.get(f"/fn/{name}:stable").problem(404)
+    assert "stable" in shared.delete(f"{alias}/stable").problem(404)["detail"]
+    assert "moved" in shared.delete(f"{alias}/live").problem(409)["detail"]
+    shared.delete(f"{alias}/{'x' * 70}").problem(404)
+    shared.delete("/api/v1/functions/nobody/aliases/stable").problem(404)
+    assert shared.get(f"/api/v1/functions/{name}/versions").ok().json["items"][-1]["version"] == 1
 
 
 def test_unknown_functions_are_404(shared):

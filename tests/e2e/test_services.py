@@ -184,7 +184,7 @@ def test_the_old_version_serves_what_it_has_and_goes(daemon):
     deploy(daemon, "over", append="second")
     assert get(daemon, "over/count").ok(200).body == b"0\n"
     old.join()
-    until(lambda: {m["version"] for m in machines(daemon, "over")} <= {2}, 20)
+    until(lambda: {m["version"] for m in machines(daemon, "over")} <= {2})
     remove(daemon, "over")
 
 
@@ -253,7 +253,7 @@ def test_an_open_connection_keeps_a_volume_for_some_time_only(daemon):
     first = connect(put("first"))
     begun = time.monotonic()
     with connect(put("second")):
-        assert 5 < time.monotonic() - begun < 30
+        assert time.monotonic() - begun > 5
         assert {m["version"] for m in machines(daemon, "db", "ready")} == {2}
     try:
         assert first.recv(1) == b""
@@ -356,16 +356,15 @@ def test_requests_wait_for_a_machine_in_bounded_number(make_daemon):
         "machine": machine,
     }
     daemon.put("/api/v1/functions/slow", body, unix=True).ok(201)
-    answers = []
-    threads = [
-        threading.Thread(target=lambda: answers.append(get(daemon, "slow/"))) for _ in range(6)
-    ]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    clients = [daemon.connection(unix=True, timeout=WAKE_S) for _ in range(6)]
+    with daemon.stopped():
+        for c in clients:
+            c.request("GET", "/fn/slow/")
+    answers = [c.getresponse() for c in clients]
     assert sorted(a.status for a in answers) == [200] * 3 + [429] * 3
     assert all(a.headers["Retry-After"] for a in answers if a.status == 429)
+    for c in clients:
+        c.close()
     daemon.end()
 
 

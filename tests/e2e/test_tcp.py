@@ -2,7 +2,8 @@
 tests/guests with tcp=echo, over taps in a network namespace of the daemon's own. What wakes it, how bytes
 and ends go both ways, what keeps it awake, how it fails."""
 
-import json
+import pathlib
+import re
 import socket
 import threading
 import time
@@ -28,8 +29,9 @@ def daemon(tmp_path_factory):
 
 @pytest.fixture
 def drain_s():
-    """How long a daemon of the test's own may drain, unless the test is given another time."""
-    return 15
+    """How long a daemon of the test's own may drain, unless the test is given another time: longer than its end is
+    waited for."""
+    return 10 * WAKE_S
 
 
 @pytest.fixture
@@ -159,6 +161,11 @@ def test_a_slow_reader_holds_the_machine_back(daemon):
         assert receive(s, 3) == b"end"
 
 
+def open_connections(daemon):
+    metrics = daemon.get("/metrics", unix=True).ok(200).body.decode()
+    return int(re.search(r"^unid_tcp_connections (\d+)$", metrics, re.M)[1])
+
+
 def test_many_connections_share_the_machine(daemon):
     port = deploy(daemon, "echo")
     sockets = [connect(daemon, port) for _ in range(60)]
@@ -166,14 +173,10 @@ def test_many_connections_share_the_machine(daemon):
         s.sendall(b"%04d" % i)
     for i, s in enumerate(sockets):
         assert receive(s, 4) == b"%04d" % i
-    metrics = daemon.get("/metrics", unix=True).ok(200).body.decode()
-    assert "unid_tcp_connections 60" in metrics
+    wait_for(lambda: open_connections(daemon) == 60, "those of the tests before have ended")
     for s in sockets:
         s.close()
-    wait_for(
-        lambda: "unid_tcp_connections 0" in daemon.get("/metrics", unix=True).body.decode(),
-        "no connections are left",
-    )
+    wait_for(lambda: open_connections(daemon) == 0, "no connections are left")
 
 
 def test_the_herd_wakes_one_machine(daemon):
@@ -243,12 +246,12 @@ def test_a_machine_that_never_listens_resets_the_connection(daemon):
 
 
 def test_the_time_limit_is_for_waking_not_for_talking(daemon):
-    port = deploy(daemon, "brief", timeout_ms=1000, append="tcp=echo delay=100", min_instances=1)
+    port = deploy(daemon, "brief", timeout_ms=3000, append="tcp=echo delay=100", min_instances=1)
     wait_for(lambda: machines(daemon, "brief", "ready"), "it is awake", WAKE_S)
     with connect(daemon, port) as s:
         s.sendall(b"a")
         assert receive(s, 1) == b"a"
-        time.sleep(2)
+        time.sleep(4)
         s.sendall(b"b")
         assert receive(s, 1) == b"b"
     port = deploy(daemon, "slow", timeout_ms=500, append="tcp=echo delay=8000")
@@ -354,15 +357,22 @@ def test_a_function_reaches_the_service_by_its_name(daemon):
     daemon.get("/fn/caller", unix=True, timeout=WAKE_S).problem(502)
 
 
-def test_silent_connections_do_not_hold_the_end_up(own, drain_s):
+def test_silent_connections_do_not_hold_the_end_up(own):
     port = deploy(own, "echo")
     with connect(own, port) as s:
         s.sendall(b"x")
         assert receive(s, 1) == b"x"
-        began = time.monotonic()
         assert own.stop(WAKE_S) == 0
-        assert time.monotonic() - began < drain_s
         assert to_the_end_or_reset(s) == b""
+
+
+def unread(daemon, port):
+    """How many bytes of its clients at a port unid has not read (proc(5), /proc/PID/net/tcp)."""
+    rows = pathlib.Path(f"/proc/{daemon.process.pid}/net/tcp").read_text().splitlines()[1:]
+    ours = [row.split() for row in rows]
+    queues = [row[4] for row in ours if row[1].endswith(f":{port:04X}") and row[3] == "01"]  # established
+    assert queues
+    return sum(int(queue.split(":")[1], 16) for queue in queues)
 
 
 @pytest.mark.parametrize("drain_s", [3])
@@ -372,7 +382,7 @@ def test_what_waits_for_an_answer_has_until_the_drain_s_end(own, drain_s):
         s.sendall(b"x")
         assert receive(s, 1) == b"x"
         s.sendall(b"hang")
-        time.sleep(0.5)  # it is on its way to the machine
+        wait_for(lambda: unread(own, port) == 0, "it is on its way to the machine")
         began = time.monotonic()
         assert own.stop(WAKE_S) == 0
         assert time.monotonic() - began >= drain_s

@@ -75,7 +75,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         rc = image_recognise(data, size, size + more, &kind, &err);
         require(rc == 0 || err.text[0] != '\0');
         if (rc == 0 && image_needs_loader(kind, data, size)) {
-            require(kind == IMAGE_MULTIBOOT1 || kind == IMAGE_MULTIBOOT2 || kind == IMAGE_PVH);
+            require(kind == IMAGE_MULTIBOOT1 || kind == IMAGE_MULTIBOOT2 || kind == IMAGE_PVH ||
+                    kind == IMAGE_LINUX64);
         }
     }
     check_fed(data, size, 0);

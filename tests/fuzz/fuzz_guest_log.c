@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "scheduler/guest_log.h"
+#include "scheduler/record/guest_log.h"
 
 enum { MOST_BYTES = 20000, TAIL_BYTES = 200 };
 

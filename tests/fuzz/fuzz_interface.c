@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "scheduler/interface.h"
+#include "scheduler/interface/interface.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "api/replay_diff.h"
-#include "scheduler/replay_impl.h"
+#include "scheduler/record/replay_impl.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

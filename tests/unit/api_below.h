@@ -5,8 +5,8 @@
 #define UNID_TESTS_API_BELOW_H
 
 #include "common/bytes.h"
-#include "scheduler/async.h"
-#include "scheduler/receipt.h"
+#include "scheduler/async/async.h"
+#include "scheduler/record/receipt.h"
 #include "scheduler/scheduler.h"
 
 #define BELOW_DIGEST "sha256:b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"

@@ -323,7 +323,8 @@ struct contract_prepared {
 };
 
 static inline void contract_on_prepared(void *arg, int rc, const struct un_error *err,
-                                        const void *log, size_t log_len)
+                                        const void *log, size_t log_len,
+                                        const struct unid_report *report)
 {
     struct contract_prepared *p = arg;
     assert_false(p->answered);

@@ -90,7 +90,8 @@ void run(struct contract_vm *v, struct run r)
     assert_true(contract_wait(&contract, &v->exited, 60000));
 }
 
-void on_prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len)
+void on_prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len,
+                 const struct unid_report *report)
 {
     struct prepared *p = arg;
     assert_false(p->done);

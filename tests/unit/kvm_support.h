@@ -46,7 +46,8 @@ struct prepared {
 };
 
 /* For hv_driver_ops.prepare, with a struct prepared. */
-void on_prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len);
+void on_prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len,
+                 const struct unid_report *report);
 struct prepared prepare(struct run r);
 void prepare_ok(struct run r);
 

@@ -18,6 +18,13 @@ char world_log[4096];
 unsigned world_filled;
 static uint64_t image_next;
 
+/* What the processor remembers of translations: nothing makes it forget one but a page that takes its
+ * place, and a store that the entry does not allow. */
+static struct {
+    uint64_t page, frame; /* page 0: nothing */
+    bool write;
+} tlb[1024];
+
 void world_end(void)
 {
     free(hosted_memory);
@@ -36,6 +43,7 @@ void world_begin(unsigned mib)
     world_log[0] = '\0';
     world_filled = 0;
     image_next = IMAGE_AT;
+    memset(tlb, 0, sizeof(tlb));
     mm_init(ROOT_TABLE, IMAGE_END, size);
 }
 
@@ -61,13 +69,25 @@ static uint64_t *entry(uint64_t addr)
     return pte_find(addr, false, NULL);
 }
 
+/* The byte, where the processor would look for it. */
+static uint8_t *at(uint64_t addr, bool write)
+{
+    uint64_t page = page_down(addr), *pte = entry(addr);
+    unsigned slot = (page / PAGE_SIZE) % 1024;
+    if (tlb[slot].page != page || (write && !tlb[slot].write)) {
+        *pte |= PTE_A | (write ? PTE_D : 0);
+        tlb[slot].page = page;
+        tlb[slot].frame = *pte & PTE_FRAME;
+        tlb[slot].write = *pte & PTE_W;
+    }
+    *pte |= write ? PTE_D : 0;
+    return (uint8_t *)phys_to_virt(tlb[slot].frame) + (addr & PAGE_MASK);
+}
+
 int world_peek(uint64_t addr)
 {
     const uint64_t *pte = entry(addr);
-    if (!pte || !(*pte & PTE_P)) {
-        return -1;
-    }
-    return ((uint8_t *)phys_to_virt(*pte & PTE_FRAME))[addr & PAGE_MASK];
+    return pte && *pte & PTE_P ? *at(addr, false) : -1;
 }
 
 bool world_can_write(uint64_t addr)
@@ -78,12 +98,15 @@ bool world_can_write(uint64_t addr)
 
 void world_poke(uint64_t addr, uint8_t value)
 {
-    uint64_t *pte = entry(addr);
     if (!world_can_write(addr)) {
         abort();
     }
-    *pte |= PTE_D; /* as the processor does */
-    ((uint8_t *)phys_to_virt(*pte & PTE_FRAME))[addr & PAGE_MASK] = value;
+    *at(addr, true) = value;
+}
+
+void hosted_store(uint64_t addr)
+{
+    world_poke(addr, *at(addr, true));
 }
 
 uint64_t world_frame(uint64_t addr)

@@ -20,7 +20,8 @@ void world_end(void);
 /* Makes `f` a file of these bytes (borrowed). `framed`: its pages stand in the image, to be shared. */
 void world_file_init(struct world_file *f, const void *data, uint64_t size, bool framed);
 
-/* The byte that the program would read; -1 where it could not. The same for writing, and a write. */
+/* The byte that the program would read, by what the processor remembers of the tables; -1 where it could
+ * not. The same for writing, and a write. */
 int world_peek(uint64_t addr);
 bool world_can_write(uint64_t addr);
 void world_poke(uint64_t addr, uint8_t value);

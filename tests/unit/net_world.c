@@ -61,17 +61,35 @@ struct net_link *attach(struct world *w)
     return w->link;
 }
 
-void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports)
+static void on_open(void *arg, const struct un_endpoint *to, int fd)
 {
-    *w = (struct world){.rc = 0};
-    struct netplumb_spec spec = {.state_dir = state_dir,
+    struct world *w = arg;
+    w->conn = fd;
+    un_loop_stop(w->loop);
+}
+
+static void open_as(struct world *w, const char *dir, uint32_t linger_ms, uint32_t segment_ports)
+{
+    *w = (struct world){.conn = -1};
+    struct netplumb_spec spec = {.state_dir = dir,
                                  .range = "10.87.0.0/24",
                                  .tap_owner = getuid(),
                                  .linger_ms = linger_ms,
-                                 .segment_ports = segment_ports};
+                                 .segment_ports = segment_ports,
+                                 .on_open = on_open};
     assert_int_equal(un_loop_new(&w->loop, NULL), 0);
     spec.loop = w->loop;
     assert_int_equal(net_open(&spec, &w->np, NULL), 0);
+}
+
+void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports)
+{
+    open_as(w, state_dir, linger_ms, segment_ports);
+}
+
+void world_open_as(struct world *w, const char *dir)
+{
+    open_as(w, dir, 0, 0);
 }
 
 void world_open(struct world *w)
@@ -101,6 +119,16 @@ void world_wait_until_none_is_idle(struct world *w)
         net_get_stats(w->np, &stats);
     }
     assert_int_equal(stats.idle, 0);
+}
+
+void wait_until_mended(struct world *w, uint64_t times)
+{
+    struct net_stats stats = {.mended = 0};
+    for (int i = 0; i < 1000 && stats.mended < times; i++) {
+        world_run(w, 20000);
+        net_get_stats(w->np, &stats);
+    }
+    assert_true(stats.mended >= times);
 }
 
 void world_close(struct world *w)
@@ -209,10 +237,16 @@ struct frame ipv4(const char *to_mac, const struct net_link *from, const char *t
     return f;
 }
 
-struct frame tcp(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags)
+struct frame tcp_at(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags,
+                    const uint32_t seq_ack[2])
 {
-    uint8_t seg[20] = {0x30, 0x39, 4444 >> 8, 4444 & 255, 0,    0,     0, 1,
-                       0,    0,    0,         1,          0x50, flags, 4, 0};
+    uint8_t seg[20] = {12345 >> 8, 12345 & 255, 4444 >> 8, 4444 & 255};
+    for (int i = 0; i < 8; i++) {
+        seg[4 + i] = (uint8_t)(seq_ack[i / 4] >> (24 - 8 * (i % 4)));
+    }
+    seg[12] = 0x50;
+    seg[13] = flags;
+    seg[14] = 4;
     uint8_t pseudo[12] = {0};
     inet_pton(AF_INET, from->ip, pseudo);
     inet_pton(AF_INET, to, pseudo + 4);
@@ -222,6 +256,12 @@ struct frame tcp(const char *to_mac, const struct net_link *from, const char *to
     seg[16] = (uint8_t)(sum >> 8);
     seg[17] = (uint8_t)sum;
     return ipv4(to_mac, from, to, IPPROTO_TCP, seg, sizeof(seg));
+}
+
+struct frame tcp(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags)
+{
+    static const uint32_t ones[] = {1, 1};
+    return tcp_at(to_mac, from, to, flags, ones);
 }
 
 struct frame echo_request(const char *to_mac, const struct net_link *from, const char *to)
@@ -235,10 +275,10 @@ void send_frame(int fd, struct frame f)
     assert_int_equal(write(fd, f.data, f.len), (ssize_t)f.len);
 }
 
-bool comes(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
+static bool comes_within(int ms, int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    while (poll(&p, 1, 300) > 0) {
+    while (poll(&p, 1, ms) > 0) {
         struct frame f;
         ssize_t n = read(fd, f.data, sizeof(f.data));
         if (n > (ssize_t)at && f.data[12] == type >> 8 && f.data[13] == (type & 255) &&
@@ -253,15 +293,28 @@ bool comes(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
     return false;
 }
 
+bool comes(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
+{
+    return comes_within(30000, fd, type, at, value, ret);
+}
+
+bool comes_at_once(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret)
+{
+    return comes_within(300, fd, type, at, value, ret);
+}
+
 void gateway_mac(int fd, const struct net_link *l, char ret[NET_MAC_SIZE])
 {
     struct frame f;
     /* A new port begins to forward some moments after its carrier came. */
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 100; i++) {
         send_frame(fd, arp_request(l->mac, l->ip, l->gateway));
-        if (comes(fd, ETH_P_ARP, 21, 2, &f)) {
+        if (comes_at_once(fd, ETH_P_ARP, 21, 2, &f)) {
             snprintf(ret, NET_MAC_SIZE, "%02x:%02x:%02x:%02x:%02x:%02x", f.data[6], f.data[7],
                      f.data[8], f.data[9], f.data[10], f.data[11]);
+            /* Late answers to the questions before are no answers to what is asked next. */
+            send_frame(fd, echo_request(ret, l, l->gateway));
+            assert_true(comes(fd, ETH_P_IP, 34, 0, NULL));
             return;
         }
     }

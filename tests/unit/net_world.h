@@ -22,12 +22,15 @@ struct world {
     const struct net_wish *wish; /* of the next attach */
     int waiting, rc;
     struct un_error err;
+    int conn; /* what a guest has opened last; -1: nothing */
 };
 void world_open(struct world *w);
 void world_open_with(struct world *w, uint32_t linger_ms, uint32_t segment_ports); /* 0: as usual */
+void world_open_as(struct world *w, const char *state_dir); /* another unid */
 void world_close(struct world *w);
 void world_run(struct world *w, uint64_t us); /* or until something stops the loop */
 void world_wait_until_none_is_idle(struct world *w);
+void wait_until_mended(struct world *w, uint64_t times); /* what others have removed, so often */
 void wait_for(struct world *w); /* until nothing is waited for */
 
 /* Callbacks of netplumb's; `arg` is the world. */
@@ -52,12 +55,18 @@ struct frame arp_request(const char *mac, const char *ip, const char *wanted); /
 /* An IPv4 packet with `len` bytes of payload; RFC 791. */
 struct frame ipv4(const char *to_mac, const struct net_link *from, const char *to, uint8_t proto,
                   const uint8_t *payload, size_t len);
-/* A TCP segment without data to port 4444; RFC 9293. */
+/* A TCP segment without data from port 12345 to port 4444; RFC 9293. */
+struct frame tcp_at(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags,
+                    const uint32_t seq_ack[2]);
+/* The same; number and acknowledgement are 1. */
 struct frame tcp(const char *to_mac, const struct net_link *from, const char *to, uint8_t flags);
 struct frame echo_request(const char *to_mac, const struct net_link *from, const char *to);
 void send_frame(int fd, struct frame f);
-/* Whether a frame comes that has `value` at `at` and the EtherType; others are passed over. */
+/* Whether a frame comes that has `value` at `at` and the EtherType, however busy the machine is; others are passed
+ * over. */
 bool comes(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret);
+/* The same, of one that comes at once or not at all. */
+bool comes_at_once(int fd, uint16_t type, size_t at, uint8_t value, struct frame *ret);
 /* Asks by ARP until it is answered. */
 void gateway_mac(int fd, const struct net_link *l, char ret[NET_MAC_SIZE]);
 

@@ -88,11 +88,11 @@ static struct registry *the_registry; /* image_open knows only its image store *
 static unsigned image_refs;
 
 static struct {
-    void (*fn)(void *arg, const char *name);
+    registry_change_fn fn;
     void *arg;
 } listeners[3];
 
-static size_t listener(void (*fn)(void *arg, const char *name))
+static size_t listener(registry_change_fn fn)
 {
     size_t i = 0;
 
@@ -103,7 +103,7 @@ static size_t listener(void (*fn)(void *arg, const char *name))
     return i;
 }
 
-void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+void registry_on_change(struct registry *r, registry_change_fn fn, void *arg)
 {
     size_t i = listener(NULL);
 
@@ -111,23 +111,9 @@ void registry_on_change(struct registry *r, void (*fn)(void *arg, const char *na
     listeners[i].arg = arg;
 }
 
-void registry_off_change(struct registry *r, void (*fn)(void *arg, const char *name), void *arg)
+void registry_off_change(struct registry *r, registry_change_fn fn, void *arg)
 {
     listeners[listener(fn)].fn = NULL;
-}
-
-static void change(const char *name)
-{
-    for (size_t i = 0; i < UN_ARRAY_SIZE(listeners); i++) {
-        if (listeners[i].fn) {
-            listeners[i].fn(listeners[i].arg, name);
-        }
-    }
-}
-
-void world_change(struct world *w, const char *name)
-{
-    change(name);
 }
 
 const char *function_driver_name(enum function_driver d)
@@ -169,6 +155,20 @@ static struct function_version *find(struct registry *r, const char *name)
         }
     }
     return NULL;
+}
+
+static void change(struct registry *r, const char *name)
+{
+    for (size_t i = 0; i < UN_ARRAY_SIZE(listeners); i++) {
+        if (listeners[i].fn) {
+            listeners[i].fn(listeners[i].arg, name, find(r, name));
+        }
+    }
+}
+
+void world_change(struct world *w, const char *name)
+{
+    change(w->registry, name);
 }
 
 struct function_version *function_peek(struct registry *r, const char *name, const char *qualifier)
@@ -322,7 +322,7 @@ static void answer_note(void *arg)
             r->hidden[i] |= &r->versions[i] != back && strcmp(r->versions[i].name, n->name) == 0;
         }
     }
-    change(n->name);
+    change(r, n->name);
     if (n->ready) {
         n->ready(n->arg, 0, &err);
     } else {
@@ -364,7 +364,7 @@ void world_live(struct world *w, struct function_version *v)
             r->hidden[i] = &r->versions[i] != v;
         }
     }
-    change(v->name);
+    change(w->registry, v->name);
     world_run(w);
 }
 

@@ -9,8 +9,8 @@
 
 #include "common/bytes.h"
 #include "hypervisor/fake/fake.h"
-#include "scheduler/async.h"
-#include "scheduler/receipt.h"
+#include "scheduler/async/async.h"
+#include "scheduler/record/receipt.h"
 #include "scheduler/scheduler.h"
 
 enum { WORLD_FUNCTIONS = 64, WORLD_SHELL_MIB = 64 };

@@ -9,6 +9,7 @@
 /* What the next machines do, and what became of all. */
 struct fake_machines {
     bool fail_made, crash, deaf; /* ends when started; never listens */
+    unsigned ports_taken;        /* of so many machines the port is somebody else's */
     uint64_t boot_us;
     /* Connections that are taken and closed at first, as QEMU's user network does. */
     unsigned drops;
@@ -19,6 +20,7 @@ struct fake_machines {
     /* As behind QEMU's user network: connections are taken from the start on and answered when the guest
      * has booted; halfway it has its card. `mute`: what is asked cannot be told. */
     bool forwards, mute;
+    unsigned mute_first;   /* `mute`, so many times */
     unsigned early, taken; /* connections before there was a card; in all */
     const char *answer;    /* to a request with KEEP in it, over a connection that stays open */
     bool answers_once;     /* ... and is closed when another request comes */
@@ -51,7 +53,8 @@ void end_soon(struct hv_machine *m); /* when the loop runs */
 void open_out(struct hv_machine *m);
 
 struct world {
-    struct un_loop *loop;
+    struct un_loop *loop; /* virtual */
+    int echo;             /* see run_for */
     struct hv_driver machines;
     struct hv_driver *drv;
     struct hv_machine_config config;
@@ -82,7 +85,7 @@ int open_world(void **state);
 int open_world_with_shells(void **state); /* kept for an hour */
 int close_world(void **state);
 
-/* Lets the loop run for a while. */
+/* Lets the world's time, which stands still otherwise, go on for a while. */
 void run_for(struct world *w, unsigned ms);
 struct service_stats stats_of(struct world *w);
 const struct hv_service_ops *services(struct world *w);

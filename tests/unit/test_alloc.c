@@ -56,6 +56,42 @@ static int start_workers(void *arg)
     return rc;
 }
 
+/* Memory runs out for the first, which makes a value and gives up; the second writes one. */
+static int give_up(struct un_job *job, struct un_error *err)
+{
+    alloc_fail_at(1, false);
+    json_t *none = json_array();
+    assert_true(alloc_fail_end() && !none);
+    return -ENOMEM;
+}
+
+static int write_text(struct un_job *job, struct un_error *err)
+{
+    json_t *value = json_array();
+    un_autofree char *text = un_json_text(value);
+    json_decref(value);
+    return text ? 0 : -ENOMEM;
+}
+
+static void keep_result(struct un_job *job, int rc, const struct un_error *err)
+{
+}
+
+static void one_job_s_want_is_not_the_next_one_s(void **state)
+{
+    struct un_job jobs[2] = {{.run = give_up, .done = keep_result}, {.run = write_text, .done = keep_result}};
+    struct un_loop *loop = NULL;
+    struct un_workers *workers = NULL;
+    assert_int_equal(un_loop_new(&loop, NULL), 0);
+    assert_int_equal(un_workers_new(loop, "test", 1, &workers, NULL), 0);
+    un_workers_submit(workers, &jobs[0]);
+    un_workers_submit(workers, &jobs[1]);
+    un_workers_free(workers);
+    un_loop_free(loop);
+    assert_int_equal(jobs[0].rc, -ENOMEM);
+    assert_int_equal(jobs[1].rc, 0);
+}
+
 static void helpers(void **state)
 {
     alloc_fail_each("a buffer", fill_buffer, NULL);
@@ -319,6 +355,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(helpers),
+        cmocka_unit_test(one_job_s_want_is_not_the_next_one_s),
         cmocka_unit_test(parsers),
         cmocka_unit_test_setup_teardown(images, setup, teardown),
         cmocka_unit_test_setup_teardown(functions, setup, teardown),

@@ -17,12 +17,12 @@
 #include "cli/api.h"
 #include "cli/args.h"
 #include "cli/client.h"
+#include "cli/collect/spread.h"
 #include "cli/doctor_local.h"
 #include "cli/progress.h"
 #include "cli/push.h"
-#include "cli/spread.h"
 #include "cli/table.h"
-#include "cli/verbs.h"
+#include "cli/verbs/verbs.h"
 #include "common/cleanup.h"
 
 static const struct args_option options[] = {
@@ -194,6 +194,7 @@ static void durations_are_strict(void **state)
     } cases[] = {
         {"500ms", 0, 500},    {"30s", 0, 30000},     {"2m", 0, 120000},
         {"1h", 0, 3600000},   {"0s", 0, 0},          {"30", -EINVAL, 0},
+        {"7d", 0, 604800000}, {"1w", -EINVAL, 0},    {"1dd", -EINVAL, 0},
         {"s", -EINVAL, 0},    {"1m30s", -EINVAL, 0}, {"1.5s", -EINVAL, 0},
         {"30S", -EINVAL, 0},  {"", -EINVAL, 0},      {"-1s", -EINVAL, 0},
         {"30 s", -EINVAL, 0}, {"30sec", -EINVAL, 0}, {"18446744073709551615h", -ERANGE, 0},

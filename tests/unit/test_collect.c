@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "cli/collect.h"
+#include "cli/collect/collect.h"
 #include "common/bytes.h"
 #include "common/cleanup.h"
 #include "tests/unit/elf_support.h"
@@ -153,6 +153,19 @@ static void env_in_a_script_is_looked_up_here(void **state)
     assert_int_equal(collect_program(g->c, at(g, "bad"), &g->err), -EINVAL);
 }
 
+static void an_interpreter_that_cannot_start_is_told(void **state)
+{
+    struct ground *g = *state;
+    char text[256];
+    snprintf(text, sizeof text, "#!%s\n", at(g, "shim"));
+    write_file(g, "script", text, strlen(text), 0755);
+    assert_int_equal(collect_program(g->c, at(g, "script"), &g->err), -ENOENT);
+    assert_non_null(strstr(g->err.text, "the interpreter that the first line of "));
+    write_file(g, "shim", "#!/bin/sh\n", 10, 0755);
+    assert_int_equal(collect_program(g->c, at(g, "script"), &g->err), -EINVAL);
+    assert_non_null(strstr(g->err.text, "is a script itself"));
+}
+
 static void directories_come_with_all_below(void **state)
 {
     struct ground *g = *state;
@@ -198,6 +211,38 @@ static void write_needing(const struct ground *g, const char *file, const char *
                                                  .p_filesz = sizeof dynamic,
                                                  .p_memsz = sizeof dynamic};
     write_file(g, file, f.data, sizeof f.data, 0755);
+}
+
+/* The entry whose path ends so; NULL: none. */
+static const struct collect_entry *entry_ending(struct ground *g, const char *end)
+{
+    size_t count;
+    const struct collect_entry *const *list = collect_entries(g->c, &count);
+    for (size_t i = 0; i < count; i++) {
+        const char *at = strstr(list[i]->path, end);
+        if (at && strcmp(at, end) == 0) {
+            return list[i];
+        }
+    }
+    return NULL;
+}
+
+static void who_ends_threads_gets_what_the_c_library_loads_then(void **state)
+{
+    struct ground *g = *state;
+    write_needing(g, "quiet", "libc.so.6", "");
+    assert_int_equal(collect_program(g->c, at(g, "quiet"), &g->err), 0);
+    assert_int_equal(collect_libraries(g->c, &g->err), 0);
+    assert_null(entry_ending(g, "/libgcc_s.so.1"));
+    collect_free(g->c);
+    assert_int_equal(collect_new(&g->c, &g->err), 0);
+    write_needing(g, "library.so", "libc.so.6", "pthread_exit");
+    assert_int_equal(collect_program(g->c, at(g, "quiet"), &g->err), 0);
+    assert_int_equal(collect_with(g->c, at(g, "library.so"), &g->err), 0);
+    assert_int_equal(collect_libraries(g->c, &g->err), 0);
+    const struct collect_entry *e = entry_ending(g, "/libgcc_s.so.1");
+    assert_non_null(e);
+    assert_string_equal(e->why, "loaded when a thread ends");
 }
 
 static void libraries_are_found_by_the_origin(void **state)
@@ -298,6 +343,62 @@ static void an_archive_given_as_root_names_its_program(void **state)
     assert_true(collect_write(g->c, at(g, "extra"), NULL, -1, program, &g->err) < 0);
 }
 
+/* A tar archive with one file of `size` bytes, of which the first 4 are not in a hole. */
+static void write_sparse(const struct ground *g, const char *name, int64_t size)
+{
+    struct archive *a = archive_write_new();
+    struct archive_entry *e = archive_entry_new();
+    archive_write_set_format_pax(a);
+    assert_int_equal(archive_write_open_filename(a, at(g, name)), ARCHIVE_OK);
+    archive_entry_set_pathname(e, "holes");
+    archive_entry_set_mode(e, S_IFREG | 0644);
+    archive_entry_set_size(e, size);
+    archive_entry_sparse_add_entry(e, 0, 4);
+    assert_int_equal(archive_write_header(a, e), ARCHIVE_OK);
+    assert_int_equal(archive_write_data(a, "data", 4), 4);
+    archive_entry_free(e);
+    archive_write_free(a);
+}
+
+static void holes_of_an_archive_are_zeros(void **state)
+{
+    struct ground *g = *state;
+    char program[PATH_MAX];
+    static const uint8_t zeros[99996];
+    un_autobuf struct un_buf packed = {0};
+    write_sparse(g, "sparse.tar", 100000);
+    pack(g, at(g, "sparse.tar"), NULL, &packed, program);
+    const uint8_t *data = memmem(packed.data, packed.len, "data", 4);
+    assert_non_null(data);
+    assert_true((size_t)(packed.data + packed.len - data) >= 4 + sizeof zeros);
+    assert_memory_equal(data + 4, zeros, sizeof zeros);
+    assert_null(memmem(packed.data, packed.len, "GNU.sparse", 10));
+}
+
+static void what_is_too_large_is_told_before_it_is_read(void **state)
+{
+    struct ground *g = *state;
+    char program[PATH_MAX];
+    const off_t size = ((off_t)2 << 30) + 1;
+    mkdir(at(g, "d"), 0755);
+    write_file(g, "d/huge", "", 0, 0644);
+    assert_int_equal(truncate(at(g, "d/huge"), size), 0);
+    assert_int_equal(collect_with(g->c, at(g, "d"), &g->err), -EFBIG);
+    assert_non_null(strstr(g->err.text, "d/huge: with its 2147483649 bytes there are more than 2 GiB"));
+    for (int i = 0; i < 2; i++) {
+        int fd = memfd_create("pack", MFD_CLOEXEC);
+        write_sparse(g, "sparse.tar", size);
+        collect_free(g->c);
+        assert_int_equal(collect_new(&g->c, &g->err), 0);
+        g->err = (struct un_error)UN_ERROR_INIT;
+        assert_int_equal(collect_write(g->c, at(g, i ? "sparse.tar" : "d"), NULL, fd, program, &g->err),
+                         -EFBIG);
+        assert_non_null(strstr(g->err.text, "more than 2 GiB"));
+        assert_true(lseek(fd, 0, SEEK_END) < 1 << 20);
+        close(fd);
+    }
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -307,11 +408,15 @@ int main(void)
         TEST(what_cannot_be_is_told),
         TEST(a_script_brings_its_interpreter_and_its_line),
         TEST(env_in_a_script_is_looked_up_here),
+        TEST(an_interpreter_that_cannot_start_is_told),
         TEST(directories_come_with_all_below),
+        TEST(who_ends_threads_gets_what_the_c_library_loads_then),
         TEST(libraries_are_found_by_the_origin),
         TEST(a_missing_library_is_an_error_of_the_program_and_a_warning_of_others),
         TEST(the_same_files_give_the_same_archive),
         TEST(an_archive_given_as_root_names_its_program),
+        TEST(holes_of_an_archive_are_zeros),
+        TEST(what_is_too_large_is_told_before_it_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@
 
 #include "common/clock.h"
 #include "common/limits.h"
-#include "scheduler/dial.h"
+#include "scheduler/egress/dial.h"
 
 static struct un_loop *loop;
 static struct dialer *dialer;

@@ -15,8 +15,8 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
-#include "scheduler/dial_impl.h"
-#include "scheduler/egress.h"
+#include "scheduler/egress/dial_impl.h"
+#include "scheduler/egress/egress.h"
 
 static struct un_loop *loop;
 static struct dialer *dialer;
@@ -277,7 +277,7 @@ static void nothing_is_reached_without_a_rule(void **state)
         assert_int_equal(open_to("127.0.0.1"), -EACCES);
     }
     assert_int_equal(told.logs, LIMIT_EGRESS_LOG_LINES);
-    assert_non_null(strstr(told.log, "not logged"));
+    assert_non_null(strstr(told.log, "nothing further of connections is logged"));
 }
 
 static void names_are_allowed_by_rule_and_port(void **state)
@@ -358,6 +358,7 @@ static void server_that_is_not_there_refuses(void **state)
     assert_int_equal(open_to("127.0.0.1"), 0);
     UNTIL(told.writable & 1);
     assert_int_equal(ask(UNID_OP_NET_SEND, 0, "x", 1), -ECONNREFUSED);
+    assert_non_null(strstr(told.log, "unid: connect to 127.0.0.1"));
     assert_int_equal(ask(UNID_OP_NET_SHUT, 0, NULL, 0), -ECONNREFUSED);
     assert_int_equal(ask(UNID_OP_NET_CLOSE, 0, NULL, 0), 0);
 }
@@ -370,6 +371,8 @@ static void name_that_nobody_has_is_unreachable(void **state)
     assert_int_equal(ask(UNID_OP_NET_SHUT, 0, NULL, 0), -ENOTCONN);
     UNTIL(told.writable & 1);
     assert_int_equal(ask(UNID_OP_NET_SEND, 0, "x", 1), -EHOSTUNREACH);
+    assert_non_null(strstr(told.log, "connect to nobody.invalid"));
+    assert_non_null(strstr(told.log, "there is no such name"));
     assert_int_equal(open_to("nobody.invalid"), 1); /* given up while it is looked up */
     egress_free(egress);
     egress = NULL;

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "common/elf.h"
+#include "common/linux64.h"
 #include "tests/unit/elf_support.h"
 
 static struct un_error err;
@@ -285,6 +286,38 @@ static void malformed_notes_are_not_found(void **state)
     assert_false(un_elf_find_note(f.data, sizeof f.data, &elf, "unid", 1, &note));
 }
 
+/* More of it through images: test_recognise.c. */
+static void code_at_a_physical_entry_is_found(void **state)
+{
+    struct elf_file f;
+    struct un_elf elf;
+    uint64_t at = 0;
+    elf_make(&f);
+    elf_program(&f, ELF_PH_LOAD)->p_paddr = 0x400000;
+    memcpy(f.data + 0x800, "\x81\xbe\x02\x02\0\0HdrS", 10);
+    assert_int_equal(un_elf_parse(f.data, sizeof f.data, sizeof f.data, &elf, &err), 0);
+    assert_true(un_linux64_code(&elf, &at));
+    assert_int_equal(at, 0x800);
+    assert_int_equal(un_linux64_file(f.data, sizeof f.data, &elf), UN_LINUX64_ASKS);
+    for (size_t len = 0; len < 10; len++) { /* of what is not there nothing is read */
+        uint8_t *code = malloc(len ? len : 1);
+        assert_non_null(code);
+        memcpy(code, f.data + 0x800, len);
+        assert_int_equal(un_linux64_is(&elf, code, len), UN_LINUX64_NOT);
+        free(code);
+        assert_int_equal(un_linux64_file(f.data, 0x800 + len, &elf), UN_LINUX64_NOT);
+        assert_int_equal(un_linux64_file(f.data, 0x7ff, &elf), UN_LINUX64_NOT);
+    }
+    elf.entry = 0x400000 + 4096; /* behind the segment's bytes */
+    assert_false(un_linux64_code(&elf, &at));
+    elf.entry = 0x400800;
+    elf.segments[0].vaddr = 0xffffffff80000000;
+    f.data[0x800] = 0x90;
+    assert_int_equal(un_linux64_file(f.data, sizeof f.data, &elf), UN_LINUX64_HIGH);
+    elf.is64 = false;
+    assert_int_equal(un_linux64_file(f.data, sizeof f.data, &elf), UN_LINUX64_NOT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -303,6 +336,7 @@ int main(void)
         cmocka_unit_test(a_note_is_found_by_owner_and_type),
         cmocka_unit_test(the_second_of_two_notes_is_found),
         cmocka_unit_test(malformed_notes_are_not_found),
+        cmocka_unit_test(code_at_a_physical_entry_is_found),
     };
     return cmocka_run_group_tests_name("elf", tests, NULL, NULL);
 }

@@ -110,7 +110,9 @@ static void system_calls_have_names(void **state)
     assert_null(hv_fault_system_call((const uint8_t *)"\x0f\x05", 1));
     assert_null(hv_fault_system_call((const uint8_t *)"", 0));
     hv_fault_describe_call(text, sizeof(text), "int 0x80", UINT64_C(0xffffffffffffff00));
-    assert_non_null(strstr(text, "(int 0x80) at 0xffffffffffffff00"));
+    assert_non_null(strstr(text, "executed int 0x80 at 0xffffffffffffff00, the 32-bit way"));
+    hv_fault_describe_call(text, sizeof(text), "syscall", 5);
+    assert_non_null(strstr(text, "(syscall) at 0x5 that was not found"));
     assert_non_null(strstr(text, "run time)")); /* the longest one fits */
 }
 

@@ -12,6 +12,7 @@
 #include "common/json.h"
 #include "common/limits.h"
 #include "hypervisor/flavor.h"
+#include "tests/unit/elf_support.h"
 
 static const struct hv_net_words net = {.ip = "10.87.0.2",
                                         .prefix = "16",
@@ -104,6 +105,35 @@ static void images_say_what_they_are(void **state)
     assert_null(hv_flavor_find("windows"));
 }
 
+/* A kernel as Firecracker takes it: an ELF file of one segment, which `code` begins. */
+static void make_linux64(struct elf_file *f, const char *code, const char *words)
+{
+    elf_make(f);
+    elf_program(f, ELF_PH_LOAD)->p_paddr = 0x400000;
+    memcpy(f->data + 0x800, code, 10);
+    strcpy((char *)f->data + 0x1000, words);
+}
+
+static void kernels_for_firecracker_ask_for_their_parameters(void **state)
+{
+    static const char asks[] = "\x81\xbe\x02\x02\0\0HdrS", other[] = "\x81\xbe\x02\x02\0\0HdrT";
+    static const struct {
+        const char *code, *words, *flavor;
+    } cases[] = {{asks, "Powered by Unikraft", "unikraft-fc"},
+                 {asks, "", "firecracker"},
+                 {asks, "OSv v0.57", "firecracker"},
+                 {other, "Powered by Unikraft", "unikraft"},
+                 {other, "", "plain"}};
+    struct elf_file f;
+    for (size_t i = 0; i < UN_ARRAY_SIZE(cases); i++) {
+        make_linux64(&f, cases[i].code, cases[i].words);
+        assert_string_equal(hv_flavor_detect(f.data, sizeof(f.data))->name, cases[i].flavor);
+    }
+    elf_program(&f, ELF_PH_LOAD)->p_vaddr = 0xffffffff80000000; /* a vmlinux */
+    assert_string_equal(hv_flavor_detect(f.data, sizeof(f.data))->name, "plain");
+    assert_true(hv_flavor_find("firecracker")->by_words);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -112,6 +142,7 @@ int main(void)
         cmocka_unit_test(braces_that_are_no_placeholders_stay),
         cmocka_unit_test(too_long_is_refused),
         cmocka_unit_test(images_say_what_they_are),
+        cmocka_unit_test(kernels_for_firecracker_ask_for_their_parameters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,6 +94,7 @@ static void what_is_wrong_is_named(void **state)
     assert_refused(WITH("\"driver\":\"qemu\""), "driver: must be");
     assert_refused(WITH("\"driver\":1"), "driver: must be");
     assert_refused(WITH("\"isolation\":\"\""), "isolation: must be");
+    assert_refused(WITH("\"list_calls\":1"), "list_calls");
     assert_refused(WITH("\"memory_mib\":1"), "memory_mib");
     assert_refused(WITH("\"memory_mib\":65537"), "65536");
     assert_refused(WITH("\"timeout_ms\":0"), "timeout_ms");
@@ -219,13 +220,15 @@ struct registry_ground {
     struct function_version *v; /* of the last answer; a reference */
     char names[8][80];
     struct function_alias aliases[8];
-    unsigned changes;
+    unsigned changes, changes_at_answer;
     char changed[64];
+    uint32_t live[8]; /* after each of the changes; 0: gone */
 };
 
-static void on_change(void *arg, const char *name)
+static void on_change(void *arg, const char *name, struct function_version *live)
 {
     struct registry_ground *rg = arg;
+    rg->live[rg->changes % UN_ARRAY_SIZE(rg->live)] = live ? live->version : 0;
     rg->changes++;
     strcpy(rg->changed, name);
 }
@@ -332,6 +335,12 @@ static int set_alias(struct registry_ground *rg, const char *name, const char *a
     return answer_wait(&rg->ig);
 }
 
+static int remove_alias(struct registry_ground *rg, const char *name, const char *alias)
+{
+    function_remove_alias(rg->r, name, alias, on_done, &rg->ig.a);
+    return answer_wait(&rg->ig);
+}
+
 static int remove_function(struct registry_ground *rg, const char *name)
 {
     function_remove(rg->r, name, on_done, &rg->ig.a);
@@ -415,7 +424,22 @@ static void a_version_stored_without_the_later_keys_has_their_defaults(void **st
     assert_int_equal(rg->v->config.isolation, FUNCTION_RESET);
 }
 
-static void count_change(void *arg, const char *name)
+static void an_alias_is_removed_but_for_live(void **state)
+{
+    struct registry_ground *rg = *state;
+    deploy(rg, "web", rg->sdk, "");
+    set_alias(rg, "web", "old", 1);
+    assert_int_equal(resolve(rg, "web", "old"), 0);
+    assert_int_equal(remove_alias(rg, "web", "old"), 0);
+    assert_null(function_peek(rg->r, "web", "old"));
+    assert_int_equal(resolve(rg, "web", "old"), -ENOENT);
+    assert_int_equal(remove_alias(rg, "web", "old"), -ENOENT);
+    assert_int_equal(remove_alias(rg, "none", "old"), -ENOENT);
+    assert_int_equal(remove_alias(rg, "web", "live"), -EBUSY);
+    assert_int_equal(resolve(rg, "web", NULL), 0);
+}
+
+static void count_change(void *arg, const char *name, struct function_version *live)
 {
     assert_string_equal(name, "web");
     (*(unsigned *)arg)++;
@@ -432,6 +456,35 @@ static void listeners_hear_of_changes_until_they_leave(void **state)
     set_alias(rg, "web", "old", 1);
     assert_int_equal(one, 1);
     assert_int_equal(two, 2);
+}
+
+static void on_change_answered(void *arg, int rc, const struct un_error *e)
+{
+    struct registry_ground *rg = arg;
+    assert_int_equal(rc, 0);
+    rg->changes_at_answer = rg->changes;
+    ground_came(&rg->ig.g);
+}
+
+static void listeners_are_told_what_is_live_before_the_caller_is_answered(void **state)
+{
+    struct registry_ground *rg = *state;
+    const uint32_t want[] = {1, 2, 2, 1, 1, 2, 0};
+    deploy(rg, "web", rg->kernel, "");
+    deploy(rg, "web", rg->kernel, ",\"memory_mib\":128");
+    function_set_alias(rg->r, "web", "old", 1, on_change_answered, rg);
+    ground_wait(&rg->ig.g);
+    assert_int_equal(rg->changes_at_answer, 3);
+    function_note_failed(rg->r, "web", 2, "it crashed", on_version, rg);
+    assert_int_equal(answer_wait(&rg->ig), 0);
+    /* Together in one transaction: each is told what was live right after it. */
+    function_set_alias(rg->r, "web", "live", 1, on_change_answered, rg);
+    function_set_alias(rg->r, "web", "live", 2, on_change_answered, rg);
+    function_remove(rg->r, "web", on_change_answered, rg);
+    while (rg->changes_at_answer < UN_ARRAY_SIZE(want)) {
+        ground_wait(&rg->ig.g);
+    }
+    assert_memory_equal(rg->live, want, sizeof want);
 }
 
 static void kind_and_interface_must_go_together(void **state)
@@ -777,7 +830,9 @@ int main(void)
         TEST(a_deploy_makes_a_version_and_moves_live),
         TEST(the_same_configuration_makes_no_version),
         TEST(a_version_stored_without_the_later_keys_has_their_defaults),
+        TEST(an_alias_is_removed_but_for_live),
         TEST(listeners_hear_of_changes_until_they_leave),
+        TEST(listeners_are_told_what_is_live_before_the_caller_is_answered),
         TEST(egress_rules_are_kept_in_one_form),
         TEST(kind_and_interface_must_go_together),
         TEST(published_ports_are_kept_in_one_form_and_found),

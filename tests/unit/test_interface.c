@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "common/limits.h"
-#include "scheduler/interface.h"
+#include "scheduler/interface/interface.h"
 
 /* --- requests --------------------------------------------------------------------------------- */
 

@@ -5,6 +5,7 @@
 
 #include <asm/unistd.h>
 #include <linux/fs.h>
+#include <linux/sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -277,9 +278,35 @@ static void run(uint64_t with)
     }
 }
 
+static bool put(const char *path, const char *text)
+{
+    long fd = syscall(__NR_open, path, O_WRONLY, 0);
+    bool done = fd >= 0 && syscall(__NR_write, fd, text, strlen(text)) == (long)strlen(text);
+    syscall(__NR_close, fd);
+    return done;
+}
+
+/* The library OS's programs are root, whom modes do not keep out: so must be who asks the host. Another user is in
+ * a user namespace of its own (user_namespaces(7)). */
+static bool be_root(void)
+{
+    char uids[32], gids[32];
+    if (syscall(__NR_geteuid) == 0) {
+        return true;
+    }
+    snprintf(uids, sizeof(uids), "0 %ld 1", syscall(__NR_geteuid));
+    snprintf(gids, sizeof(gids), "0 %ld 1", syscall(__NR_getegid));
+    return syscall(__NR_unshare, CLONE_NEWUSER) == 0 && put("/proc/self/uid_map", uids) &&
+           put("/proc/self/setgroups", "deny") && put("/proc/self/gid_map", gids);
+}
+
 static void calls_do_what_the_hosts_do(void **state)
 {
     (void)state;
+    if (!be_root()) {
+        print_message("skipped: users may not make user namespaces here\n");
+        skip();
+    }
     fake.frames_left = 1 << 20;
     run(strtoull(getenv("MODEL_SEED") ? getenv("MODEL_SEED") : "1", NULL, 10));
 }

@@ -210,13 +210,114 @@ static void files_are_shared_when_read_and_copied_when_written(void **state)
     assert_int_equal(world_peek((uint64_t)r), 0x11);
     assert_int_equal(world_peek((uint64_t)w + 2 * PAGE_SIZE + 99), 0x11);
     assert_int_equal(world_peek((uint64_t)w + 2 * PAGE_SIZE + 100), 0);
-    /* A page that is shared cannot become a copy: its address has its frame. */
-    assert_int_equal(mm_mprotect((uint64_t)r, PAGE_SIZE, RW), -ENOMEM);
     assert_int_equal(mm_mprotect((uint64_t)w, PAGE_SIZE, PROT_READ), 0);
     assert_false(world_can_write((uint64_t)w));
     assert_int_equal(mm_mprotect((uint64_t)w, PAGE_SIZE, RW), 0);
     assert_int_equal(world_peek((uint64_t)w), 1);
     assert_int_equal(f.file.refs, 3); /* ours, and one for each area */
+}
+
+static void a_files_page_becomes_a_copy_when_it_may_be_written(void **state)
+{
+    (void)state;
+    struct world_file f;
+    memset(content, 0x11, sizeof(content));
+    world_file_init(&f, content, 2 * PAGE_SIZE, true);
+    uint64_t before = frames_free();
+    uint64_t r = (uint64_t)mm_mmap(0, 2 * PAGE_SIZE, PROT_READ, MAP_PRIVATE, &f.file, 0);
+    uint64_t other = (uint64_t)mm_mmap(0, 2 * PAGE_SIZE, PROT_READ, MAP_PRIVATE, &f.file, 0);
+    assert_int_equal(world_peek(r), 0x11); /* the processor knows the file's page by now */
+    assert_int_equal(mm_mprotect(r, PAGE_SIZE, RW), 0);
+    assert_in_range(before - frames_free(), 1, 5);
+    assert_int_equal(world_peek(r), 0x11);
+    world_poke(r, 0x22);
+    assert_int_equal(world_peek(r), 0x22);
+    assert_int_equal(world_peek(other), 0x11);
+    assert_int_equal(world_frame(r + PAGE_SIZE), f.frames + PAGE_SIZE);
+    assert_int_equal(mm_mprotect(r, PAGE_SIZE, PROT_READ), 0);
+    assert_int_equal(world_peek(r), 0x22);
+    assert_int_equal(mm_madvise(r, PAGE_SIZE, MADV_DONTNEED), 0);
+    assert_int_equal(world_peek(r), 0x11);
+    /* Hidden in between, all of it. */
+    assert_int_equal(mm_mprotect(other, 2 * PAGE_SIZE, PROT_NONE), 0);
+    assert_int_equal(mm_mprotect(other, 2 * PAGE_SIZE, RW), 0);
+    world_poke(other + PAGE_SIZE, 0x33);
+    assert_int_equal(world_peek(other), 0x11);
+    assert_int_equal(world_peek(r + PAGE_SIZE), 0x11);
+}
+
+static void a_copy_for_which_there_is_no_memory_changes_nothing(void **state)
+{
+    (void)state;
+    struct world_file f;
+    world_file_init(&f, content, 3 * PAGE_SIZE, true);
+    uint64_t r = (uint64_t)mm_mmap(0, 3 * PAGE_SIZE, PROT_READ, MAP_PRIVATE, &f.file, 0);
+    while (frames_free() > 6) {
+        map(PAGE_SIZE, RW);
+    }
+    assert_int_equal(mm_mprotect(r, 3 * PAGE_SIZE, RW), -ENOMEM);
+    assert_int_equal(world_frame(r + 2 * PAGE_SIZE), f.frames + 2 * PAGE_SIZE);
+    assert_false(world_can_write(r));
+}
+
+static void what_was_only_read_is_mapped_over(void **state)
+{
+    (void)state;
+    struct world_file f;
+    memset(content, 0x11, sizeof(content));
+    content[2 * PAGE_SIZE] = 0x44;
+    world_file_init(&f, content, 3 * PAGE_SIZE, true);
+    uint64_t r = (uint64_t)mm_mmap(0, 2 * PAGE_SIZE, PROT_READ, MAP_PRIVATE, &f.file, 0);
+    assert_int_equal(world_peek(r), 0x11);
+    assert_int_equal(map_fixed(r, PAGE_SIZE, PROT_READ), r);
+    assert_int_equal(world_peek(r), 0);
+    assert_false(world_can_write(r));
+    assert_int_equal(world_peek(r + PAGE_SIZE), 0x11);
+    assert_int_equal(mm_mmap(r + PAGE_SIZE, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED, &f.file,
+                             2 * PAGE_SIZE),
+                     r + PAGE_SIZE);
+    assert_int_equal(world_peek(r + PAGE_SIZE), 0x44);
+    /* Behind the file's end there is nothing, whatever was there. */
+    assert_int_equal(mm_mmap(r, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED, &f.file, MIB), r);
+    assert_int_equal(world_peek(r), -1);
+}
+
+static void a_file_is_shared_over_memory_that_nobody_looked_at(void **state)
+{
+    (void)state;
+    struct world_file f;
+    memset(content, 0x11, sizeof(content));
+    world_file_init(&f, content, PAGE_SIZE, true);
+    uint64_t a = map(2 * PAGE_SIZE, RW), before = frames_free();
+    for (uint64_t half = a; half <= a + PAGE_SIZE; half += PAGE_SIZE) {
+        assert_int_equal(mm_mmap(half, PAGE_SIZE, RW, MAP_SHARED | MAP_FIXED, &f.file, 0), half);
+    }
+    assert_int_equal(frames_free(), before + 2);
+    world_poke(a, 5);
+    assert_int_equal(world_peek(a + PAGE_SIZE), 5);
+    /* What could be written may be remembered as such, even when the right was taken. */
+    assert_int_equal(mm_mprotect(a, PAGE_SIZE, PROT_READ), 0);
+    assert_int_equal(map_fixed(a, PAGE_SIZE, RW), -ENOMEM);
+    uint64_t b = map(PAGE_SIZE, RW);
+    world_poke(b, 1);
+    assert_int_equal(mm_mmap(b, PAGE_SIZE, RW, MAP_SHARED | MAP_FIXED, &f.file, 0), -ENOMEM);
+    assert_non_null(strstr(world_log, "was in use"));
+}
+
+static void anonymous_memory_over_anonymous_memory_keeps_its_frames(void **state)
+{
+    (void)state;
+    for (int type = MAP_SHARED; type <= MAP_PRIVATE; type++) {
+        uint64_t a = map(2 * PAGE_SIZE, RW), frame = world_frame(a), free_now = frames_free();
+        world_poke(a + PAGE_SIZE, 1);
+        assert_int_equal(mm_mmap(a, 2 * PAGE_SIZE, RW, type | MAP_ANONYMOUS | MAP_FIXED, NULL, 0),
+                         a);
+        assert_int_equal(world_frame(a), frame);
+        assert_int_equal(world_peek(a + PAGE_SIZE), 0);
+        assert_int_equal(frames_free(), free_now);
+        /* What nobody wrote is not zeroed either: it would come to exist. */
+        assert_int_equal(*pte_find(a, false, NULL) & PTE_D, 0);
+    }
 }
 
 static void pages_behind_the_end_of_a_file_are_not_accessible(void **state)
@@ -464,6 +565,11 @@ int main(void)
         T(moved_memory_keeps_what_is_in_it),
         T(dontneed_zeroes),
         T(files_are_shared_when_read_and_copied_when_written),
+        T(a_files_page_becomes_a_copy_when_it_may_be_written),
+        T(a_copy_for_which_there_is_no_memory_changes_nothing),
+        T(what_was_only_read_is_mapped_over),
+        T(a_file_is_shared_over_memory_that_nobody_looked_at),
+        T(anonymous_memory_over_anonymous_memory_keeps_its_frames),
         T(pages_behind_the_end_of_a_file_are_not_accessible),
         T(areas_are_split_and_joined),
         T(any_order_of_calls_keeps_frames_and_contents),

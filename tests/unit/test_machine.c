@@ -152,6 +152,10 @@ static void describes_disks(void **state)
     m.acpi = true;
     build(&m, "tcg", &b);
     assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vda' bus='virtio'/>"));
+    m.acpi = false;
+    m.by_words = true; /* in the order that the words come in */
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<source file='/images/root.qcow2'/><target dev='vda' bus='virtio'/>"));
     m.type = HV_MACHINE_PC;
     m.boot = HV_BOOT_DISK;
     build(&m, "xen", &b);
@@ -196,6 +200,21 @@ static void a_guest_that_knows_virtio_1_only_gets_it_on_microvm(void **state)
     assert_false(has(&b, "qemu:"));
 }
 
+static void a_guest_that_is_told_its_devices_by_words_has_no_acpi(void **state)
+{
+    struct hv_machine_spec m = {
+        .boot = HV_BOOT_LOADER, .type = HV_MACHINE_MICROVM, .kernel = "/k", .mem_bytes = 64 * MIB};
+    un_autobuf struct un_buf b = {0};
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<features><acpi/><apic/></features>"));
+    m.by_words = true;
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<features><apic/></features>"));
+    m.type = HV_MACHINE_PC; /* whose guests look on PCI, whatever else they know */
+    build(&m, "tcg", &b);
+    assert_true(has(&b, "<features><acpi/><apic/></features>"));
+}
+
 static void reads_what_the_monitor_tells(void **state)
 {
     static const char connections[] =
@@ -217,6 +236,11 @@ static void reads_what_the_monitor_tells(void **state)
                               "Guest OS compatible with device\r\n"));
     assert_true(lv_usernet_card_is_up(
         "/machine/peripheral/x:\r\n  status:\r\n\tVIRTIO_CONFIG_S_DRIVER_OK: Driver ready\r\n"));
+    assert_true(
+        lv_usernet_port_is_taken("internal error: process exited while connecting to monitor: "
+                                 "-netdev user,id=user0,hostfwd=tcp:127.0.0.1:40000-:80: Could "
+                                 "not set up host forwarding rule 'tcp:127.0.0.1:40000-:80'"));
+    assert_false(lv_usernet_port_is_taken("internal error: process exited"));
     assert_true(lv_usernet_card_is_up("unknown command: 'info virtio-status'\r\n"));
 }
 
@@ -370,21 +394,31 @@ static void discard(struct world *w, struct hv_machine *m)
     }
 }
 
+/* Below those that the kernel gives to who asks for none (Linux, Documentation/networking/ip-sysctl.rst): nobody gets
+ * it by chance before it is used. */
 static uint16_t free_port(void)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(a);
+    enum { LEAST = 10000, COUNT = 10000 };
+    static unsigned next;
     un_autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-    return ntohs(a.sin_port);
+    for (unsigned i = 0; i < COUNT; i++) {
+        uint16_t port = LEAST + ((unsigned)getpid() * 17 + next++) % COUNT;
+        struct sockaddr_in a = {.sin_family = AF_INET,
+                                .sin_port = htons(port),
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        if (bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0) {
+            return port;
+        }
+    }
+    fail_msg("no port is free");
+    return 0;
 }
 
 /* GET over a connection of its own; what came, NUL-terminated. */
 static void get(const char *ip, uint16_t port, const char *path, char *out, size_t size)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
-    struct timeval patience = {.tv_sec = 10};
+    struct timeval patience = {.tv_sec = 60};
     char request[128];
     inet_pton(AF_INET, ip, &a.sin_addr);
     un_autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -449,6 +483,23 @@ static void user_network_reaches_the_guest(void **state)
     hv_machine_ops(m)->usage(m, &usage);
     assert_true(usage.cpu_us > 0);
     assert_true(usage.peak_rss_kib > 1024);
+    discard(w, m);
+}
+
+static void a_port_that_is_taken_meanwhile_is_told(void **state)
+{
+    struct world *w = *state;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(at);
+    un_autoclose int theirs = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(theirs, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(theirs, 1), 0);
+    assert_int_equal(getsockname(theirs, (struct sockaddr *)&at, &len), 0);
+    struct hv_machine *m = make(w, (struct hv_machine_spec){.net = HV_NET_USER,
+                                                            .host_port = ntohs(at.sin_port),
+                                                            .guest_port = 8080,
+                                                            .cmdline = "port=8080"});
+    assert_int_equal(w->rc, -EADDRINUSE);
     discard(w, m);
 }
 
@@ -723,10 +774,12 @@ int main(void)
         cmocka_unit_test(describes_disks),
         cmocka_unit_test(refuses_what_does_not_fit_together),
         cmocka_unit_test(a_guest_that_knows_virtio_1_only_gets_it_on_microvm),
+        cmocka_unit_test(a_guest_that_is_told_its_devices_by_words_has_no_acpi),
         cmocka_unit_test(reads_what_the_monitor_tells),
     };
     const struct CMUnitTest real[] = {
         cmocka_unit_test(user_network_reaches_the_guest),
+        cmocka_unit_test(a_port_that_is_taken_meanwhile_is_told),
         cmocka_unit_test(virtio_1_alone_is_what_the_guest_finds),
         cmocka_unit_test(a_crash_is_told),
         cmocka_unit_test(ends_are_told_apart),

@@ -69,10 +69,10 @@ static void test_guests_of_two_segments_reach_the_gateway_and_not_each_other(voi
         send_frame(fds[i], echo_request(other->mac, self, other->ip));
         send_frame(fds[i], echo_request(gw, self, other->ip));
         send_frame(fds[i], tcp(gw, self, other->ip, 0x10));
-        assert_false(
-            comes(fds[1 - i], ETH_P_IP, 29, (uint8_t)atoi(strrchr(self->ip, '.') + 1), NULL));
+        assert_false(comes_at_once(fds[1 - i], ETH_P_IP, 29,
+                                   (uint8_t)atoi(strrchr(self->ip, '.') + 1), NULL));
         send_frame(fds[i], arp_request(self->mac, self->ip, other->ip));
-        assert_false(comes(fds[1 - i], ETH_P_ARP, 21, 1, NULL));
+        assert_false(comes_at_once(fds[1 - i], ETH_P_ARP, 21, 1, NULL));
     }
     close(fds[0]);
     close(fds[1]);
@@ -193,7 +193,7 @@ static void ask(struct world *w, int fd, struct frame question, uint8_t port, si
         struct frame f;
         send_frame(fd, question);
         world_run(w, 20000);
-        while (comes(fd, ETH_P_IP, 23, IPPROTO_UDP, &f)) {
+        while (comes_at_once(fd, ETH_P_IP, 23, IPPROTO_UDP, &f)) {
             size_t from = at ? at : f.len - 4;
             if (f.len >= 46 && from + 4 <= f.len && f.data[35] == port &&
                 memcmp(f.data + from, bytes, 4) == 0) {
@@ -247,6 +247,53 @@ static void test_each_segment_has_dhcp_and_names(void **state)
     uint8_t byte;
     assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), -1); /* it has heard of none */
     close(fd);
+}
+
+static void change(struct world *w, struct net_link *link, const struct net_wish *wish)
+{
+    w->waiting++;
+    assert_int_equal(net_change(link, wish, on_attach, w, &w->err), 0);
+    wait_for(w);
+    assert_int_equal(w->rc, 0);
+}
+
+/* DNS is one view: who may connect to no name learns of none. */
+static void test_a_guest_that_may_connect_to_no_name_reaches_no_dns(void **state)
+{
+    if (!have_namespace || !net_names_available(NULL)) {
+        skip();
+    }
+    static const uint8_t address[] = {10, 87, 0, 192};
+    static char name[] = "a.example:80", same[] = "a.example:81", literal[] = "203.0.113.5:80";
+    char *const names[] = {name, NULL}, *const more[] = {same, literal, NULL},
+                *const addresses[] = {literal, NULL};
+    const struct net_wish by_name = {.key = "one", .egress = names},
+                          by_both = {.key = "two", .egress = more},
+                          by_address = {.key = "three", .egress = addresses};
+    struct world w;
+    world_open(&w);
+    w.wish = &by_name;
+    struct net_link *a = attach(&w);
+    assert_has_dhcp_and_names(&w, a);
+    w.wish = NULL;
+    struct net_link *b = attach(&w);
+    char gw[NET_MAC_SIZE];
+    int fd = tap_open(b->tap);
+    gateway_mac(fd, b, gw);
+    const struct frame question = dns_query(gw, b);
+    send_frame(fd, question);
+    assert_true(comes(fd, ETH_P_IP, 34, 3, NULL)); /* destination unreachable, RFC 792 */
+    change(&w, b, &by_address);
+    send_frame(fd, question);
+    assert_true(comes(fd, ETH_P_IP, 34, 3, NULL));
+    change(&w, b, &by_name);
+    ask(&w, fd, question, 53, 0, address);
+    change(&w, b, &by_both); /* the same name, another port */
+    ask(&w, fd, question, 53, 0, address);
+    close(fd);
+    net_detach(a);
+    net_detach(b);
+    world_close(&w);
 }
 
 /* Names are given in order. */
@@ -312,6 +359,7 @@ int main(void)
         cmocka_unit_test(test_a_tap_is_beside_few_others_and_without_ipv6),
         cmocka_unit_test(test_a_segment_is_made_when_all_are_full_and_goes_when_it_is_empty),
         cmocka_unit_test(test_each_segment_has_dhcp_and_names),
+        cmocka_unit_test(test_a_guest_that_may_connect_to_no_name_reaches_no_dns),
         cmocka_unit_test(test_a_foreign_bridge_of_our_name_is_left_alone_and_told),
     };
     return cmocka_run_group_tests(tests, enter_namespace, NULL);

@@ -205,7 +205,8 @@ static void test_the_rules_of_a_guest(void **state)
         "add element inet unid-%1$s ports { 10.87.0.2 . 203.0.113.5 . 443 : 40001 }\n"
         "add element inet unid-%1$s sports { 10.87.0.2 . 203.0.113.5 . 40001 : 443 }\n"
         "add element inet unid-%1$s there { 10.87.0.2 . 203.0.113.5 . 40001 : 10.87.255.1 }\n"
-        "add element inet unid-%1$s back { 10.87.0.2 . 10.87.255.1 . 40001 : 203.0.113.5 }\n";
+        "add element inet unid-%1$s back { 10.87.0.2 . 10.87.255.1 . 40001 : 203.0.113.5 }\n"
+        "add element inet unid-%1$s named { 10.87.0.2 }\n";
     char wanted[1024];
     snprintf(wanted, sizeof(wanted), expected, names.tag);
     assert_string_equal((char *)text.data, wanted);
@@ -215,6 +216,12 @@ static void test_the_rules_of_a_guest(void **state)
     un_buf_reset(&text);
     assert_int_equal(net_rules_policy_text(&names, true, "10.87.0.2", NULL, &text), 0);
     assert_int_equal(text.len, 0);
+    net_policy_put(&w.targets, p);
+    /* By address only: there is nothing to ask DNS for. */
+    const char *const addresses[] = {"203.0.113.5:443", NULL};
+    p = get(&w, "b", addresses);
+    assert_int_equal(net_rules_policy_text(&names, true, "10.87.0.2", p, &text), 0);
+    assert_null(strstr((char *)text.data, "named"));
     un_buf_done(&text);
     net_policy_put(&w.targets, p);
     world_done(&w);

@@ -3,7 +3,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -95,31 +95,46 @@ static int open_to(const void *machine, const struct un_endpoint *to, char *cons
     return open_deep(machine, to, egress, 0);
 }
 
-static void turn(void)
+static bool readable(int fd)
 {
-    for (int i = 0; i < 40; i++) { /* loopback hands segments on a little later, on a busy machine */
-        un_loop_run_ready(loop);
-        usleep(1000);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
+}
+
+/* Turns the loop until it comes to that: loopback hands segments on a little later, on a busy machine. */
+#define UNTIL(that)                                                                                \
+    for (int n = 0; !(that); n++) {                                                                \
+        assert_true(n < 60000);                                                                    \
+        un_loop_run_ready(loop);                                                                   \
+        usleep(1000);                                                                              \
     }
+
+static int read_soon(int fd, char got[8])
+{
+    UNTIL(readable(fd));
+    return (int)read(fd, got, 8);
+}
+
+static int accept_soon(void)
+{
+    UNTIL(readable(listener));
+    return accept(listener, NULL, NULL);
 }
 
 static void test_bytes_go_both_ways_to_the_end(void **state)
 {
     char got[8];
     int machine = open_to("m", &server, rules);
-    turn();
-    int conn = accept(listener, NULL, NULL);
+    int conn = accept_soon();
     assert_true(conn >= 0);
     assert_int_equal(write(machine, "ping", 4), 4);
-    turn();
-    assert_int_equal(read(conn, got, sizeof(got)), 4);
+    assert_int_equal(read_soon(conn, got), 4);
     assert_int_equal(write(conn, "pong!", 5), 5);
     close(conn);
-    turn();
-    assert_int_equal(read(machine, got, sizeof(got)), 5);
-    assert_int_equal(read(machine, got, sizeof(got)), 0);
+    assert_int_equal(read_soon(machine, got), 5);
+    assert_int_equal(read_soon(machine, got), 0);
     close(machine);
-    turn();
+    UNTIL(of_machine.bytes_in > 0); /* when it has ended */
     assert_counted(1, 0, 0);
     assert_int_equal(of_machine.bytes_out, 4);
     assert_int_equal(of_machine.bytes_in, 5);
@@ -132,11 +147,9 @@ static void test_what_is_not_allowed_is_closed(void **state)
     char *const none[] = {NULL};
     other.port = 1;
     int refused = open_to("m", &server, none), away = open_to("m", &other, rules);
-    turn();
-    assert_int_equal(read(refused, got, sizeof(got)), 0);
-    assert_int_equal(read(away, got, sizeof(got)), 0);
-    fcntl(listener, F_SETFL, O_NONBLOCK);
-    assert_int_equal(accept(listener, NULL, NULL), -1);
+    assert_int_equal(read_soon(refused, got), 0);
+    assert_int_equal(read_soon(away, got), 0);
+    assert_false(readable(listener));
     assert_counted(0, 2, 0);
     close(refused);
     close(away);
@@ -145,10 +158,11 @@ static void test_what_is_not_allowed_is_closed(void **state)
 static void test_a_machine_takes_its_connections_with_it(void **state)
 {
     char got[8];
-    int first = open_to("m", &server, rules), other = open_to("n", &server, rules);
-    turn();
+    int first = open_to("m", &server, rules), conn = accept_soon();
+    int other = open_to("n", &server, rules);
+    UNTIL(of_machine.connections == 2);
     assert_int_equal(write(first, "ping", 4), 4);
-    turn();
+    assert_int_equal(read_soon(conn, got), 4);
     assert_int_equal(of_machine.bytes_out, 0); /* of what is open still */
     int fresh = open_to("m", &server, rules);  /* being dialled */
     outgoing_end(out, "m");
@@ -162,6 +176,7 @@ static void test_a_machine_takes_its_connections_with_it(void **state)
     close(first);
     close(fresh);
     close(other);
+    close(conn);
 }
 
 static void test_a_machine_has_so_many_at_most(void **state)
@@ -172,8 +187,8 @@ static void test_a_machine_has_so_many_at_most(void **state)
         held[i] = open_to("m", &server, rules);
     }
     int other = open_to("n", &server, rules);
-    turn();
-    assert_int_equal(read(held[LIMIT_MACHINE_CONNECTIONS], got, sizeof(got)), 0);
+    assert_int_equal(read_soon(held[LIMIT_MACHINE_CONNECTIONS], got), 0);
+    UNTIL(of_machine.connections == LIMIT_MACHINE_CONNECTIONS + 1);
     assert_int_equal(read(held[LIMIT_MACHINE_CONNECTIONS - 1], got, sizeof(got)), -1);
     assert_int_equal(read(other, got, sizeof(got)), -1);
     close(other);
@@ -188,8 +203,7 @@ static void test_what_cannot_be_connected_to_has_failed(void **state)
     close(listener);
     listener = -1;
     int machine = open_to("m", &server, rules);
-    turn();
-    assert_int_equal(read(machine, got, sizeof(got)), 0);
+    assert_int_equal(read_soon(machine, got), 0);
     assert_counted(0, 0, 1);
     close(machine);
 }
@@ -210,17 +224,16 @@ static void test_a_call_within_is_as_deep_as_its_machine(void **state)
     dialer_on_internal(dialer, serve_inner, &depth);
     assert_int_equal(un_endpoint_parse(egress[0], strlen(egress[0]), false, &next, NULL), 0);
     int last = open_deep("m", &next, egress, LIMIT_CALL_DEPTH - 1);
-    turn();
+    UNTIL(depth > 0 && of_machine.connections == 1);
     assert_int_equal(depth, LIMIT_CALL_DEPTH - 1);
     depth = 0;
     int more = open_deep("m", &next, egress, LIMIT_CALL_DEPTH);
-    turn();
+    assert_int_equal(read_soon(more, got), 0);
     assert_int_equal(depth, 0);
-    assert_int_equal(read(more, got, sizeof(got)), 0);
     assert_counted(1, 1, 0);
     close(last);
     close(more);
-    turn();
+    un_loop_run_ready(loop);
 }
 
 int main(void)

@@ -95,6 +95,77 @@ static void kernels_are_told_apart(void **state)
     assert_kind(&f, IMAGE_MULTIBOOT2);
 }
 
+static const uint8_t asks[] = {0x81, 0xbe, 0x02, 0x02, 0, 0, 'H', 'd', 'r', 'S'};
+
+/* As Unikraft's for Firecracker: at one address, and it asks whether rsi points at struct boot_params. */
+static void make_linux64(struct elf_file *f)
+{
+    elf_make(f);
+    elf_program(f, ELF_PH_LOAD)->p_paddr = elf_program(f, ELF_PH_LOAD)->p_vaddr;
+    elf_program(f, ELF_PH_DATA)->p_paddr = elf_program(f, ELF_PH_DATA)->p_vaddr;
+    memcpy(f->data + 0x800, asks, sizeof asks);
+}
+
+static void kernels_of_linux_64_bit_protocol_are_told_from_programs(void **state)
+{
+    struct elf_file f;
+    make_linux64(&f);
+    assert_kind(&f, IMAGE_LINUX64);
+    assert_true(image_needs_loader(IMAGE_LINUX64, f.data, sizeof f.data));
+    elf_header(&f)->e_type = ET_DYN; /* Unikraft's that can be moved */
+    assert_kind(&f, IMAGE_LINUX64);
+    memcpy(f.data + 0x800, "\xf3\x0f\x1e\xfa", 4); /* endbr64 */
+    assert_kind(&f, IMAGE_LINUX_STATIC);
+    memcpy(f.data + 0x804, asks, sizeof asks);
+    assert_kind(&f, IMAGE_LINUX64);
+
+    for (size_t i = 0; i < sizeof asks; i++) { /* each byte counts */
+        make_linux64(&f);
+        f.data[0x800 + i] ^= 1;
+        assert_kind(&f, IMAGE_LINUX_STATIC);
+    }
+    make_linux64(&f);
+    elf_header(&f)->e_entry++; /* it must be the first instruction */
+    assert_kind(&f, IMAGE_LINUX_STATIC);
+    make_linux64(&f);
+    elf_program(&f, ELF_PH_LOAD)->p_paddr = 0; /* and stand where the file is entered */
+    assert_kind(&f, IMAGE_LINUX_STATIC);
+}
+
+static void what_a_kernel_says_besides_goes_first(void **state)
+{
+    struct elf_file f;
+    make_linux64(&f);
+    elf_add_multiboot1(f.data + 0x1000, 3);
+    assert_kind(&f, IMAGE_MULTIBOOT1);
+    make_linux64(&f);
+    elf_add_multiboot2(f.data + 0x1008);
+    assert_kind(&f, IMAGE_MULTIBOOT2);
+    elf_add_note(&f, "Xen", 18, "\0\0\x10\0", 4);
+    assert_kind(&f, IMAGE_PVH);
+    elf_make_sdk(&f);
+    elf_program(&f, ELF_PH_LOAD)->p_paddr = 0x400000;
+    memcpy(f.data + 0x800, asks, sizeof asks);
+    assert_kind(&f, IMAGE_SDK);
+}
+
+static void a_vmlinux_without_a_note_is_entered_at_its_physical_address(void **state)
+{
+    struct elf_file f;
+    elf_make(&f);
+    elf_program(&f, ELF_PH_LOAD)->p_vaddr = 0xffffffff81000000;
+    elf_program(&f, ELF_PH_LOAD)->p_paddr = 0x1000000;
+    elf_program(&f, ELF_PH_DATA)->p_vaddr = 0;
+    elf_program(&f, ELF_PH_DATA)->p_paddr = 0x1001000;
+    elf_header(&f)->e_entry = 0x1000800;
+    assert_kind(&f, IMAGE_LINUX64);
+    elf_program(&f, ELF_PH_DATA)->p_memsz = 1ull << 40;
+    assert_no_image(f.data, sizeof f.data, sizeof f.data, "no machine has more than");
+    elf_program(&f, ELF_PH_DATA)->p_memsz = 65536;
+    elf_program(&f, ELF_PH_LOAD)->p_flags = PF_R; /* data */
+    assert_no_image(f.data, sizeof f.data, sizeof f.data, "entry point");
+}
+
 static void assert_loader(const struct elf_file *f, bool wanted)
 {
     enum image_kind kind = IMAGE_SDK;
@@ -297,6 +368,39 @@ static void a_pvh_note_may_lie_late_in_the_file(void **state)
     free(cut);
 }
 
+/* The code at the entry as well; of Unikraft's it lies behind 64 KiB. */
+static void the_entry_may_lie_late_in_the_file(void **state)
+{
+    static const size_t places[] = {0x800, 65536 - 14, 65536 - 13, 65536 - 4,
+                                    65536, 200000,     299986};
+    static const size_t pieces[] = {1, 7, 65536, 65537, 1 << 20};
+    enum { SIZE = 300000 };
+    struct elf_file f;
+    for (size_t i = 0; i < UN_ARRAY_SIZE(places); i++) {
+        uint8_t *kernel = calloc(1, SIZE);
+        assert_non_null(kernel);
+        elf_make(&f);
+        elf_program(&f, ELF_PH_LOAD)->p_vaddr = elf_program(&f, ELF_PH_LOAD)->p_paddr = 0x100000;
+        elf_program(&f, ELF_PH_LOAD)->p_filesz = elf_program(&f, ELF_PH_LOAD)->p_memsz = SIZE;
+        elf_header(&f)->e_entry = 0x100000 + places[i];
+        elf_add_note(&f, "Xen", 18, "", 0);
+        elf_program(&f, ELF_PH_NOTE)->p_type = PT_NULL;
+        memcpy(kernel, f.data, 0x400);
+        memcpy(kernel + places[i] + 4, asks, sizeof asks);
+        memcpy(kernel + places[i], "\xf3\x0f\x1e\xfa", 4);
+        for (size_t k = 0; k < UN_ARRAY_SIZE(pieces); k++) {
+            enum image_kind kind = IMAGE_SDK;
+            assert_int_equal(recognise_fed(kernel, SIZE, pieces[k], &kind), 0);
+            assert_int_equal(kind, IMAGE_LINUX64);
+        }
+        memcpy(kernel + places[i], f.data + ELF_NOTE_AT, 14); /* no note, whatever it looks like */
+        enum image_kind kind = IMAGE_SDK;
+        assert_int_equal(recognise_fed(kernel, SIZE, 4096, &kind), 0);
+        assert_int_equal(kind, IMAGE_LINUX_STATIC);
+        free(kernel);
+    }
+}
+
 /* The same, through an upload. */
 static void a_late_note_is_seen_as_the_upload_comes(void **state)
 {
@@ -422,6 +526,10 @@ int main(void)
         cmocka_unit_test(paging_images_may_have_segments_in_the_direct_map),
         cmocka_unit_test(programs_are_told_apart),
         cmocka_unit_test(kernels_are_told_apart),
+        cmocka_unit_test(kernels_of_linux_64_bit_protocol_are_told_from_programs),
+        cmocka_unit_test(what_a_kernel_says_besides_goes_first),
+        cmocka_unit_test(a_vmlinux_without_a_note_is_entered_at_its_physical_address),
+        cmocka_unit_test(the_entry_may_lie_late_in_the_file),
         cmocka_unit_test(what_qemu_does_not_load_needs_a_loader),
         cmocka_unit_test(a_header_must_be_aligned_and_add_up),
         cmocka_unit_test(a_bzimage_is_recognised_and_held_to_its_sizes),

@@ -11,7 +11,7 @@
 #include "api/replay_diff.h"
 #include "common/cleanup.h"
 #include "common/json.h"
-#include "scheduler/replay_impl.h"
+#include "scheduler/record/replay_impl.h"
 
 static struct replay_answer answer(unsigned status, const char *fields, const void *body,
                                    size_t len, size_t keep)

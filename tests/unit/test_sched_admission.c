@@ -13,8 +13,8 @@
 #include "common/limits.h"
 #include "sched_world.h"
 #include "scheduler/admission.h"
-#include "scheduler/metrics.h"
-#include "scheduler/news.h"
+#include "scheduler/record/metrics.h"
+#include "scheduler/record/news.h"
 
 enum { HERD = 10000 };
 

@@ -13,7 +13,7 @@
 #include "async_support.h"
 #include "common/fault.h"
 #include "common/limits.h"
-#include "scheduler/async_policy.h"
+#include "scheduler/async/policy.h"
 
 static struct world w;
 

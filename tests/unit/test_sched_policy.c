@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "scheduler/admission.h"
-#include "scheduler/guest_log.h"
 #include "scheduler/pool_policy.h"
+#include "scheduler/record/guest_log.h"
 
 #define SECOND 1000000ull
 
@@ -354,7 +354,38 @@ static void log_is_cut_once_at_its_limit(void **state)
     finish(&log);
     guest_log_tail(&log, buf, sizeof(buf));
     assert_string_equal(buf, "0123456789\n0123456789\n0123456789\n0123456789\n0123456789\n"
-                             "[the log is cut here: it has reached 55 bytes]\n");
+                             "[the log is cut here: it has reached 55 bytes]\n"
+                             "[1001 bytes are left out here]\n"
+                             "0123456789\n0123456789\n0123456789\n0123456789\n");
+    guest_log_done(&log);
+}
+
+static void the_end_of_a_log_that_was_cut_is_shown(void **state)
+{
+    struct guest_log log = {0};
+    char buf[2048];
+
+    add(&log, "begin\nmiddle, which is long enough\nwhy it", 10);
+    add(&log, " failed\nbye", 10);
+    finish(&log);
+    guest_log_tail(&log, buf, sizeof(buf));
+    assert_string_equal(buf, "begin\nmidd\n[the log is cut here: it has reached 10 bytes]\n"
+                             "[39 bytes are left out here]\nbye\n");
+    guest_log_done(&log);
+    log = (struct guest_log){0};
+    add(&log, "0123456789\nno more than fits", 10);
+    guest_log_resume(&log);
+    add(&log, "x\n", 10);
+    finish(&log);
+    guest_log_tail(&log, buf, sizeof(buf));
+    assert_string_equal(buf, "0123456789\n[the log is cut here: it has reached 10 bytes]\nx\n");
+    guest_log_done(&log);
+    log = (struct guest_log){0};
+    add(&log, "0123456789\n", 10); /* only the newline is beyond */
+    add(&log, "fits\n", 10);
+    finish(&log);
+    guest_log_tail(&log, buf, sizeof(buf));
+    assert_string_equal(buf, "0123456789\n[the log is cut here: it has reached 10 bytes]\nfits\n");
     guest_log_done(&log);
 }
 
@@ -413,6 +444,7 @@ int main(void)
         cmocka_unit_test(what_is_no_text_is_replaced),
         cmocka_unit_test(long_line_is_broken_between_characters),
         cmocka_unit_test(log_is_cut_once_at_its_limit),
+        cmocka_unit_test(the_end_of_a_log_that_was_cut_is_shown),
         cmocka_unit_test(tail_is_the_last_whole_lines),
         cmocka_unit_test(malformed_packed_text_ends_the_reading),
     };

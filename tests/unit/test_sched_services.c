@@ -15,7 +15,7 @@
 #include "common/fault.h"
 #include "common/list.h"
 #include "hypervisor/machine.h"
-#include "scheduler/news.h"
+#include "scheduler/record/news.h"
 #include "tests/unit/sched_world.h"
 
 /* --- a driver of services ----------------------------------------------------------------------- */
@@ -552,11 +552,13 @@ static void without_memory_those_who_wait_are_told(void **state)
     client_done(&c);
     client_get(&w, &other, "web");
     world_run(&w);
-    un_fault_set("services.lookup=ENOMEM");
+    un_fault_set("services.opening=ENOMEM");
     drv.failing = "web:2";
-    drv.events->on_failing(drv.arg, "web", 2, "it crashed"); /* the change is not followed */
+    drv.said[0] = '\0';
+    drv.events->on_failing(drv.arg, "web", 2, "it crashed");
     world_run(&w);
-    assert_int_equal(other.ends, 0); /* but it looks again by itself */
+    assert_null(strstr(drv.said, "keep")); /* there is no memory for that */
+    assert_int_equal(other.ends, 0);       /* but calls move all the same */
     assert_string_equal(running()->key, "web:1");
     drv.failing = NULL;
     lose(running());

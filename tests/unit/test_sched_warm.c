@@ -640,8 +640,10 @@ struct prepared {
     bool fault;
 };
 
-static void on_prepared(void *arg, int rc, const struct un_error *err, const char *log_tail)
+static void on_prepared(void *arg, int rc, const struct un_error *err, const char *log_tail,
+                        const struct unid_report *report)
 {
+    (void)report;
     struct prepared *p = arg;
 
     p->answers++;
@@ -674,7 +676,7 @@ static void prepare_asks_the_driver_for_the_versions_snapshot(void **state)
 
 static void program_that_fails_to_begin_is_told_with_its_log(void **state)
 {
-    struct function_version *v = world_function(&w, "f", "stillborn no-config");
+    struct function_version *v = world_function(&w, "f", "stillborn no-config 57");
     struct fake_script late = {.prepare_rc = -ETIMEDOUT};
     struct prepared p;
 
@@ -683,6 +685,7 @@ static void program_that_fails_to_begin_is_told_with_its_log(void **state)
     assert_int_equal(p.rc, -EPROTO);
     assert_true(p.fault);
     assert_non_null(strstr(p.text, "before it asked for a request"));
+    assert_non_null(strstr(p.text, "; unsupported system call: fork"));
     assert_non_null(strstr(p.log, "no-config"));
     script(&late);
     p = prepare(world_function(&w, "g", "hello"));

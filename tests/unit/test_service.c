@@ -351,6 +351,13 @@ static void a_machine_is_what_its_flavor_says(void **state)
     assert_int_equal(fake.spec.type, HV_MACHINE_PC);
     assert_true(fake.spec.acpi && fake.spec.guard);
     assert_false(fake.spec.virtio1 || fake.spec.one_ioapic);
+    w->config.key = "firecracker";
+    w->config.flavor = "unikraft-fc";
+    w->config.boot = HV_BOOT_LOADER;
+    serve_one(w);
+    assert_int_equal(fake.spec.type, HV_MACHINE_MICROVM);
+    assert_true(fake.spec.by_words && fake.spec.virtio1);
+    assert_false(fake.spec.acpi || fake.spec.one_ioapic);
     w->config.key = "disk";
     w->config.flavor = "nanos";
     w->config.boot = HV_BOOT_DISK;

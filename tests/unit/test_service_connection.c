@@ -154,6 +154,50 @@ static void a_kept_machine_needs_no_request_to_prove_itself(void **state)
     services(w)->live(w->drv, "web", NULL);
 }
 
+static void that_it_cannot_be_told_once_is_not_for_good(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.forwards = true;
+    fake.boot_us = 300000;
+    fake.mute_first = 3;
+    w->machines.base.ops = &asked_ops;
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_int_equal(fake.mute_first, 0);
+    assert_string_equal((const char *)r.answer.data, "GET / END");
+    assert_int_equal(fake.early, 0); /* it was not tried before the guest had its card */
+    finish(&r);
+    serves_two_at_once(w);
+}
+
+static void a_machine_whose_port_is_taken_is_made_at_another(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.ports_taken = 4; /* more than a service may fail */
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_DONE);
+    assert_string_equal((const char *)r.answer.data, "GET / END");
+    assert_int_equal(stats_of(w).failed, 0);
+    assert_int_equal(fake.started, 1);
+    finish(&r);
+}
+
+static void ports_that_are_always_taken_are_a_failure(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    fake.ports_taken = 1000;
+    begin(w, &r, "GET / END");
+    wait_exit(&r);
+    assert_int_equal(r.why.kind, HV_EXIT_LOST);
+    assert_non_null(strstr(r.why.detail, "the port is taken"));
+    assert_in_range(1000 - fake.ports_taken, 4, 100);
+    finish(&r);
+}
+
 static void where_nobody_can_tell_it_is_tried(void **state)
 {
     struct world *w = *state;
@@ -402,7 +446,10 @@ int main(void)
         T(a_machine_that_was_kept_ready_gets_a_connection_with_its_request),
         T(behind_a_forwarded_port_the_guest_is_waited_for),
         T(a_kept_machine_needs_no_request_to_prove_itself),
+        T(that_it_cannot_be_told_once_is_not_for_good),
         T(where_nobody_can_tell_it_is_tried),
+        T(a_machine_whose_port_is_taken_is_made_at_another),
+        T(ports_that_are_always_taken_are_a_failure),
         T(a_machine_that_does_not_listen_yet_is_asked_again),
         T(a_body_follows_in_pieces),
         T(output_waits_for_its_reader),

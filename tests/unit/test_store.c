@@ -561,7 +561,7 @@ static void freed_pages_go_back_to_the_file_system_when_idle(void **state)
     ground_write(g, "DELETE FROM t");
     store_get_stats(g->store, &full);
     /* The housekeeping comes after a second without writes; what is waited for is the file. */
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 1200; i++) {
         store_get_stats(g->store, &shrunk);
         if (full.file_bytes > 16000000 && shrunk.file_bytes < 20000000 &&
             ground_number(g, "PRAGMA freelist_count") <= 16 * 64) {

@@ -1,4 +1,4 @@
-/* abi.h - the contract between a ring-3 guest and its host, version 1.1.
+/* abi.h - the contract between a ring-3 guest and its host, version 1.2.
  *
  * The machine. One x86-64 CPU in 64-bit mode at privilege level 3, for ever: no kernel mode, no
  * interrupts, no devices, no system calls. One address space, virtual = physical, paging on.
@@ -52,7 +52,7 @@
 
 #define UNID_ABI_MAGIC UNID_U64(0x313069626144494e) /* "NIDabi01" in memory order */
 #define UNID_ABI_MAJOR 1
-#define UNID_ABI_MINOR 1
+#define UNID_ABI_MINOR 2
 
 /* The ELF note that marks an SDK image: owner "unid", this type, descriptor {u16 major, u16 minor,
  * u32 flags}. */
@@ -214,8 +214,9 @@ struct unid_call {
 
 /* What the host reads when the machine has ended, however it ended: the library OS keeps it up to
  * date as it runs (1.1). At UNID_REPORT_ADDR, in the page of the call. */
-#define UNID_REPORT_ADDR  (UNID_CALL_ADDR + 0x400)
-#define UNID_REPORT_CALLS 32
+#define UNID_REPORT_ADDR    (UNID_CALL_ADDR + 0x400)
+#define UNID_REPORT_CALLS   32
+#define UNID_REPORT_NUMBERS 512 /* of Linux system calls that are counted one by one */
 struct unid_report {
     uint64_t calls; /* system calls made */
     uint32_t unsupported_count; /* entries in use below */
@@ -224,7 +225,9 @@ struct unid_report {
         uint32_t number; /* of the x86-64 Linux system call */
         uint32_t times;
     } unsupported[UNID_REPORT_CALLS]; /* those that were answered by ENOSYS */
+    uint32_t made[UNID_REPORT_NUMBERS]; /* of each number, modulo 2^32 (1.2) */
 };
+_Static_assert(0x400 + sizeof(struct unid_report) <= 0x1000, "the report leaves its page");
 
 /* The request head stays at the start of its window for good: body bytes, of NEXT and of every
  * READ, stand behind it, at UNID_REQUEST_ADDR + request_head_len, each time from there.
@@ -248,6 +251,7 @@ UNID_LAYOUT(unid_call, ack, 64);
 UNID_LAYOUT(unid_call, content_length, 80);
 UNID_LAYOUT(unid_call, invocation_id, 128);
 UNID_LAYOUT(unid_call, entropy, 192);
+UNID_LAYOUT(unid_report, made, 272);
 _Static_assert(sizeof(struct unid_boot) == 232, "struct unid_boot changed size");
 _Static_assert(sizeof(struct unid_call) == 256, "struct unid_call changed size");
 #undef UNID_LAYOUT

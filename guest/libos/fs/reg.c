@@ -134,6 +134,18 @@ const void *reg_span(const struct inode *i, uint64_t offset, uint64_t len, uint6
     return frame ? (const char *)phys_to_virt(frame) + in_page : NULL;
 }
 
+/* Once: a program may write on and on. */
+static int64_t no_room(void)
+{
+    static bool told;
+    if (!told) {
+        klog("no memory is left for files: %lu KiB in all; deploy with more --memory",
+             frames_total() * 4);
+        told = true;
+    }
+    return -ENOSPC;
+}
+
 int64_t reg_write(struct inode *i, const void *from, size_t len, uint64_t offset)
 {
     if (!len) {
@@ -157,7 +169,7 @@ int64_t reg_write(struct inode *i, const void *from, size_t len, uint64_t offset
         done += part;
     }
     if (!done) {
-        return -ENOSPC;
+        return no_room();
     }
     if (offset + done > i->size) {
         i->size = offset + done;

@@ -68,7 +68,9 @@ void host_next(void)
     uint64_t monotonic = clock_monotonic_ns();
     frames_mark();
     if (!(boot_page()->flags & UNID_BOOT_REQUEST_READY)) {
+        fpu_keep();
         host_call(UNID_OP_NEXT);
+        fpu_bring_back();
     }
     const struct unid_call *c = call_page();
     clock_resume(monotonic, c->wall_ns);
@@ -236,9 +238,12 @@ static struct unid_report *report(void)
     return (struct unid_report *)UNID_REPORT_ADDR;
 }
 
-void host_report_call(void)
+void host_report_call(uint64_t number)
 {
     report()->calls++;
+    if (number < UNID_REPORT_NUMBERS) {
+        report()->made[number]++;
+    }
 }
 
 void host_report_unsupported(uint32_t number)

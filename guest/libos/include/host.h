@@ -60,7 +60,7 @@ uint64_t host_net_readable(void), host_net_writable(void); /* bits, as of the la
 void host_fill(uint64_t piece);
 
 /* Counts a system call / one that is not implemented (struct unid_report). */
-void host_report_call(void);
+void host_report_call(uint64_t number);
 void host_report_unsupported(uint32_t number);
 
 #endif

@@ -3,13 +3,12 @@
  * Frames are taken when memory becomes accessible, not when it is touched: there are no page
  * faults to handle. Reservations (PROT_NONE) cost nothing.
  *
- * The TLB cannot be flushed (abi.h, Paging images), so a page of address space that was accessible
- * once keeps its frame, or is not used again. Rights are changed in place (mm_internal.h says why that
- * holds). Which frame a page of a private file mapping gets is therefore decided when it becomes
- * accessible: the file's own, shared, unless the mapping is writable then; it gets a copy at once
- * otherwise. A shared one never becomes a copy: mprotect(PROT_WRITE) of it is -ENOMEM. Unmapped
- * anonymous memory is parked with its frames (space.c); what a loader maps only to put something else
- * over it does not become accessible (elfmap.c).
+ * The TLB cannot be flushed (abi.h, Paging images), so a page of address space that could be written
+ * keeps its frame, or is not used again. Rights are changed in place (mm_internal.h says why that
+ * holds). Which frame a page of a private file mapping gets is decided when it becomes accessible: the
+ * file's own, shared, unless the mapping is writable then; it gets a copy at once otherwise, and later
+ * when mprotect makes it writable. Unmapped anonymous memory is parked with its frames (space.c); what a
+ * loader maps only to put something else over it does not become accessible (elfmap.c).
  */
 #ifndef LIBOS_MM_H
 #define LIBOS_MM_H

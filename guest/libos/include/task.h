@@ -88,6 +88,12 @@ _Noreturn void process_killed(int signal);    /* status 128 + signal, with a log
 _Noreturn void exec_again(void);              /* the program starts anew; see host_note_clock */
 int signal_raise(int signal);                 /* to the process: SIGPIPE and its kin */
 
+/* Around the moment of the snapshot: the floating-point and vector registers of now are there again behind it, in
+ * whatever machine that is. The host keeps those that SSE has, and the upper halves only where it was told of
+ * them; a program that sees a CPU with AVX may hold something there over a system call. */
+void fpu_keep(void);
+void fpu_bring_back(void);
+
 /* time/ */
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_realtime_ns(void);

@@ -8,27 +8,33 @@
  *     TAINTED (no P, KEPT)   a frame was here and is gone: the page is not used again
  *
  * PRIVATE: the frame belongs to this page alone and may be written; without it the frame is a
- * file's. Rights are taken and given by rewriting the entry in place: a right that is taken may hold
- * on for a while in the TLB, which harms nobody; a right that is given is found by the processor
- * when it walks the tables again, as it does before it reports a fault (AMD APM vol. 2, 5.5.2,
- * "TLB management": a protection fault is checked against the tables; KVM's own shadow tables are
- * filled at the fault. Intel's SDM vol. 3, 4.10.4.3 leaves it open).
+ * file's. WRITABLE: a file's frame that could be written here once (MAP_SHARED). Rights are taken and
+ * given by rewriting the entry in place: a right that is taken may hold on for a while in the TLB, which
+ * harms nobody; a right that is given is found by the processor when it walks the tables again, as it
+ * does before it reports a fault (AMD APM vol. 2, 5.5.2, "TLB management": a protection fault is checked
+ * against the tables; KVM's own shadow tables are filled at the fault. Intel's SDM vol. 3, 4.10.4.3
+ * leaves it open).
+ *
+ * So the frame of a page may change where the TLB knows nothing of it (A is not set: SDM vol. 3, 4.8,
+ * nothing is cached before it is), and where it knows no right to write, by giving that right with the new
+ * frame and storing to the page at once: the walk replaces what was known.
  */
 #ifndef LIBOS_MM_INTERNAL_H
 #define LIBOS_MM_INTERNAL_H
 
 #include "mm.h"
 
-#define PTE_P       (1ull << 0)
-#define PTE_W       (1ull << 1)
-#define PTE_U       (1ull << 2)
-#define PTE_A       (1ull << 5)
-#define PTE_D       (1ull << 6)
-#define PTE_PRIVATE (1ull << 9)
-#define PTE_KEPT    (1ull << 10)
-#define PTE_TAINTED (1ull << 11)
-#define PTE_NX      (1ull << 63)
-#define PTE_FRAME   0x000ffffffffff000ull
+#define PTE_P        (1ull << 0)
+#define PTE_W        (1ull << 1)
+#define PTE_U        (1ull << 2)
+#define PTE_A        (1ull << 5)
+#define PTE_D        (1ull << 6)
+#define PTE_PRIVATE  (1ull << 9)
+#define PTE_KEPT     (1ull << 10)
+#define PTE_TAINTED  (1ull << 11)
+#define PTE_WRITABLE (1ull << 52)
+#define PTE_NX       (1ull << 63)
+#define PTE_FRAME    0x000ffffffffff000ull
 
 #define USER_MIN  UNID_LIBOS_END
 #define USER_END  0x00007ffffffff000ull
@@ -39,7 +45,8 @@
 
 /* --- frame.c */
 #ifdef LIBOS_HOSTED
-extern char *hosted_memory; /* what stands at physical address 0 */
+extern char *hosted_memory;       /* what stands at physical address 0 */
+void hosted_store(uint64_t addr); /* to the program's page, as the processor does it */
 #endif
 void frames_init(uint64_t from, uint64_t to);
 bool frames_marked(void);

@@ -5,12 +5,23 @@
 #include "file.h"
 #include "mm/mm_internal.h"
 
+#ifdef LIBOS_HOSTED
+#define page_store hosted_store
+#else
+/* A store to the program's page that changes nothing in it. */
+static void page_store(uint64_t addr)
+{
+    __asm__ volatile("lock orb $0, (%0)" : : "r"(addr) : "memory");
+}
+#endif
+
 /* --- accessible ------------------------------------------------------------------------------- */
 
 struct mapping {
     uint64_t from;
     const struct page_want *want;
     uint64_t frames; /* needed */
+    uint64_t takes;  /* of them by a page where nothing was: 1, or 0 where the file has some */
     bool dense;
 };
 
@@ -36,25 +47,56 @@ static bool behind_file(const struct mapping *m, uint64_t addr)
     return m->want->file && file_offset(m, addr) >= page_up(file_size(m->want->file));
 }
 
+/* What becomes of the frame that a page has. */
+enum fate {
+    FATE_NEW,    /* it has none, or one that nobody looked at: it gets another */
+    FATE_STAYS,  /* it stays; what is in it may change */
+    FATE_COPY,   /* it was only ever read, and gives way to a private one (renew) */
+    FATE_CANNOT, /* the TLB may know it as writable, or it must be a certain other one */
+};
+
+static enum fate fate_of(const struct mapping *m, uint64_t addr, uint64_t pte)
+{
+    const struct page_want *w = m->want;
+    bool to_file = w->file && w->shared && w->prot & PROT_WRITE;
+    if (!(pte & (PTE_P | PTE_KEPT))) {
+        return FATE_NEW;
+    }
+    if (!w->fresh) {
+        return !(pte & PTE_PRIVATE) && w->prot & PROT_WRITE && !w->shared ? FATE_COPY : FATE_STAYS;
+    }
+    if (pte & PTE_PRIVATE ? !to_file : shared_frame(m, addr) == (pte & PTE_FRAME)) {
+        return FATE_STAYS;
+    }
+    if (!(pte & PTE_A)) {
+        return FATE_NEW;
+    }
+    return pte & (PTE_PRIVATE | PTE_WRITABLE) || to_file ? FATE_CANNOT : FATE_COPY;
+}
+
 /* Whether what was at the page allows what is wanted; counts frames. */
 static int check_page(void *arg, uint64_t addr, uint64_t *pte)
 {
     struct mapping *m = arg;
+    if (behind_file(m, addr)) {
+        return 0;
+    }
     if (*pte & PTE_TAINTED) {
         klog("mmap: address %lx was used before, and cannot be again", addr);
         return -ENOMEM;
     }
-    if (*pte & (PTE_P | PTE_KEPT)) {
-        m->frames--;
-        if (!(*pte & PTE_PRIVATE)) {
-            bool writes = m->want->prot & PROT_WRITE && !m->want->shared;
-            bool same = m->want->fresh ? shared_frame(m, addr) == (*pte & PTE_FRAME) : !writes;
-            if (!same) {
-                klog("mmap: page %lx holds a file's page, which cannot be replaced or made a copy",
-                     addr);
-                return -ENOMEM;
-            }
-        }
+    switch (fate_of(m, addr, *pte)) {
+    case FATE_NEW:
+        break;
+    case FATE_STAYS:
+        m->frames -= m->takes;
+        break;
+    case FATE_COPY:
+        m->frames += 1 - m->takes;
+        break;
+    case FATE_CANNOT:
+        klog("mmap: the page at %lx was in use, and cannot become a file's, or another's", addr);
+        return -ENOMEM;
     }
     return 0;
 }
@@ -76,57 +118,109 @@ static void fill(const struct mapping *m, uint64_t addr, uint64_t *pte)
     }
 }
 
-static int map_page(void *arg, uint64_t addr, uint64_t *pte)
+static int hide_page(void *arg, uint64_t addr, uint64_t *pte)
 {
-    struct mapping *m = arg;
-    if (behind_file(m, addr)) {
+    (void)arg;
+    (void)addr;
+    if (*pte & PTE_P) {
+        *pte = (*pte & ~PTE_P) | PTE_KEPT;
+    }
+    return 0;
+}
+
+static int new_frame(const struct mapping *m, uint64_t addr, uint64_t *pte)
+{
+    if (*pte & (PTE_P | PTE_KEPT)) {
+        frame_free(*pte & PTE_FRAME);
+        *pte = 0;
+    }
+    uint64_t frame = shared_frame(m, addr);
+    if (frame) {
+        frame_get(frame);
+        *pte = frame;
         return 0;
     }
-    if (!(*pte & (PTE_P | PTE_KEPT))) {
-        uint64_t frame = shared_frame(m, addr);
-        if (frame) {
-            frame_get(frame);
-            *pte = frame;
-        } else {
-            *pte = m->dense ? frame_alloc_dense() : frame_alloc();
-            if (!*pte) {
-                return -ENOMEM;
-            }
-            *pte |= PTE_PRIVATE;
-            fill(m, addr, pte);
-            *pte |= m->dense ? PTE_A | PTE_D : 0;
-        }
-    } else if (m->want->fresh && *pte & PTE_PRIVATE) {
+    frame = m->dense ? frame_alloc_dense() : frame_alloc();
+    if (!frame) {
+        return -ENOMEM;
+    }
+    *pte = frame | PTE_PRIVATE;
+    fill(m, addr, pte);
+    *pte |= m->dense ? PTE_A | PTE_D : 0;
+    return 0;
+}
+
+/* Changes the frame of a page that was only ever read. The TLB may know the old one, without the right
+ * to write: a store finds the entry that is in the tables (mm_internal.h), and from then on it is that
+ * one which is known. */
+static int renew(const struct mapping *m, uint64_t addr, uint64_t *pte)
+{
+    uint64_t was = *pte & PTE_FRAME, frame = frame_alloc();
+    if (!frame) {
+        return -ENOMEM;
+    }
+    uint64_t entry = frame | PTE_PRIVATE;
+    if (m->want->fresh) {
+        fill(m, addr, &entry);
+    } else {
+        memcpy(phys_to_virt(frame), phys_to_virt(was), PAGE_SIZE);
+    }
+    *pte = entry | PTE_D | pte_bits(PROT_READ | PROT_WRITE);
+    page_store(addr);
+    frame_free(was);
+    return 0;
+}
+
+static int map_page(const struct mapping *m, uint64_t addr, uint64_t *pte)
+{
+    if (behind_file(m, addr)) {
+        return m->want->fresh ? hide_page(NULL, addr, pte) : 0;
+    }
+    enum fate fate = fate_of(m, addr, *pte);
+    int r = fate == FATE_NEW    ? new_frame(m, addr, pte)
+            : fate == FATE_COPY ? renew(m, addr, pte)
+                                : 0;
+    if (r < 0) {
+        return r;
+    }
+    if (fate == FATE_STAYS && m->want->fresh && *pte & PTE_PRIVATE) {
         fill(m, addr, pte);
     }
     *pte &= ~(PTE_W | PTE_NX | PTE_KEPT);
     *pte |= pte_bits(m->want->prot);
+    *pte |= *pte & PTE_W && !(*pte & PTE_PRIVATE) ? PTE_WRITABLE : 0;
     return 0;
+}
+
+/* The frames that are needed where nothing was. */
+static void count_frames(struct mapping *m, uint64_t pages)
+{
+    const struct page_want *w = m->want;
+    if (w->file) {
+        uint64_t size = page_up(file_size(w->file));
+        uint64_t left = size > w->file_offset ? (size - w->file_offset) / PAGE_SIZE : 0;
+        pages = left < pages ? left : pages;
+    }
+    m->takes = pages > 0 && !shared_frame(m, m->from);
+    m->frames = pages * m->takes;
 }
 
 int pages_map(uint64_t from, uint64_t to, const struct page_want *want)
 {
     /* The tables at most: one for each 2 MiB, and two above. */
     uint64_t pages = (to - from) / PAGE_SIZE, tables = pages / 512 + 4;
-    struct mapping m = {.from = from, .want = want, .frames = pages};
-    if (want->file) {
-        uint64_t size = page_up(file_size(want->file));
-        uint64_t left = size > want->file_offset ? size - want->file_offset : 0;
-        m.frames = left / PAGE_SIZE < pages ? left / PAGE_SIZE : pages;
-        if (m.frames > 0 && shared_frame(&m, from)) {
-            m.frames = 0;
-        }
-    }
+    struct mapping m = {.from = from, .want = want};
+    count_frames(&m, pages);
     m.dense = want->filled && !want->file && dense_wanted(pages);
-    uint64_t most = m.frames;
     int r = pte_for_each(from, to, check_page, &m);
     if (r < 0) {
         return r;
     }
-    uint64_t need = m.frames > most ? 0 : m.frames;
-    if (frames_free() < need + tables && (!mm_reclaim() || frames_free() < need + tables)) {
-        klog("memory is used up: %lu KiB are wanted, %lu KiB of %lu KiB are free", need * 4,
-             frames_free() * 4, frames_total() * 4);
+    uint64_t need = m.frames + tables;
+    if (frames_free() < need && (!mm_reclaim() || frames_free() < need)) {
+        klog("memory is used up: %lu KiB are wanted, %lu KiB of %lu KiB are free; deploy with more "
+             "--memory",
+             m.frames * 4, frames_free() * 4, frames_total() * 4);
         return -ENOMEM;
     }
     while (from < to) {
@@ -147,16 +241,6 @@ int pages_map(uint64_t from, uint64_t to, const struct page_want *want)
 }
 
 /* --- and no more ------------------------------------------------------------------------------ */
-
-static int hide_page(void *arg, uint64_t addr, uint64_t *pte)
-{
-    (void)arg;
-    (void)addr;
-    if (*pte & PTE_P) {
-        *pte = (*pte & ~PTE_P) | PTE_KEPT;
-    }
-    return 0;
-}
 
 void pages_hide(uint64_t from, uint64_t to)
 {

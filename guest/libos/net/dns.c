@@ -197,6 +197,18 @@ static void nsswitch_conf(struct text *t)
     text_format(t, "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n");
 }
 
+/* Who this process is (sys/info.c), and whom servers like to become. */
+static void passwd(struct text *t)
+{
+    text_format(t, "root:x:0:0:root:/root:/bin/sh\n"
+                   "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
+}
+
+static void group(struct text *t)
+{
+    text_format(t, "root:x:0:\nnogroup:x:65534:\n");
+}
+
 void synthesize_etc(void)
 {
     static const struct {
@@ -206,6 +218,8 @@ void synthesize_etc(void)
         {"/etc/resolv.conf", resolv_conf},
         {"/etc/hosts", hosts},
         {"/etc/nsswitch.conf", nsswitch_conf},
+        {"/etc/passwd", passwd},
+        {"/etc/group", group},
     };
     struct walk w;
     if (walk_kernel(&w, "/etc", 0) < 0) {

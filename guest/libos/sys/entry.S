@@ -13,6 +13,7 @@
 
 #define FLAGS_RARE   0x40500 /* AC, DF, TF */
 #define REPORT_CALLS (UNID_CALL_ADDR + 0x400) /* struct unid_report, calls */
+#define REPORT_MADE  (REPORT_CALLS + 272)     /* and made */
 
     .text
 
@@ -49,6 +50,7 @@ syscall_entry:
     pushq %r9
     pushq %r10
     incq REPORT_CALLS
+    incl REPORT_MADE(, %rax, 4)
     call *%r11 /* ten words: aligned */
     movq %rax, %r11
     load_flags 64(%rsp)

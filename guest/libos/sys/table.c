@@ -76,7 +76,7 @@ void syscall_dispatch(struct regs *r)
 {
     uint64_t nr = r->nr;
     syscall_fn *fn = nr < SYSCALLS ? (syscall_fn *)calls[nr] : NULL;
-    host_report_call();
+    host_report_call(nr);
 #ifdef LIBOS_TRACE
     uint64_t begun = clock_monotonic_ns();
 #endif

@@ -170,7 +170,7 @@ static uint32_t look_up(const char *name, size_t name_len)
 
 /* --- TCP --------------------------------------------------------------------------------------- */
 
-static uint32_t seq, next;
+static uint32_t first_seq, seq, next;
 
 static void send_tcp(const uint8_t mac[6], uint32_t to, uint16_t port, uint8_t flags,
                      const char *data)
@@ -213,7 +213,7 @@ static int converse(const uint8_t mac[6], uint32_t to, uint16_t port, char *ret,
     size_t got = 0, len;
     bool open = false;
     *why = "no answer";
-    seq = (uint32_t)__builtin_ia32_rdtsc();
+    seq = first_seq ? first_seq : (uint32_t)__builtin_ia32_rdtsc();
     next = 0;
     local_port++;
     send_tcp(mac, to, port, SYN, "");
@@ -287,7 +287,7 @@ static size_t length(const char *s)
     return n;
 }
 
-/* "H&port=N&from=A.B.C.D", the last as a number. */
+/* "H&port=N&from=A.B.C.D", the last as a number; or "H&port=N&alike": as the first of each machine. */
 void client_answer(const char *query, struct response *r)
 {
     static char got[1400];
@@ -302,6 +302,10 @@ void client_answer(const char *query, struct response *r)
         p++;
     } while (*p != '&' && *p != ' ');
     uint32_t from = http_begins(p, "&from=") ? (uint32_t)http_number(p + 6) : 0;
+    if (http_begins(p, "&alike")) {
+        local_port = FIRST_PORT;
+        first_seq = 1;
+    }
     int n = fetch(query, len, port, from, got, sizeof(got), &why);
     if (n < 0) {
         http_respond(r, "502 Bad Gateway", why, length(why));
@@ -313,8 +317,8 @@ void client_answer(const char *query, struct response *r)
 bool client_init(const uint8_t mac[6])
 {
     memcpy(own_mac, mac, 6);
-    /* Another than the machine had that was at this address before: the other side remembers that one's
-     * connections for a while (TIME_WAIT). */
+    /* Another than the machine had that was at this address before: kernels before 6.0 keep what waits of
+     * that one's connections (TIME_WAIT). */
     local_port = (uint16_t)(FIRST_PORT + __builtin_ia32_rdtsc() % PORTS);
     return !config.dhcp || ask_address(mac);
 }

@@ -13,6 +13,7 @@
  *     /off        answers, then powers off
  *     /disk/read/D/N, /disk/write/D/N       sector N of disk D (the request's body, zeros behind it)
  *     /fetch?host=H&port=N&from=A   netclient: what H answers to "GET /", or 502 and why not; from address A.
+ *     /fetch?host=H&port=N&alike    netclient: the same, by a connection that begins alike in each machine.
  *                                   With next=H&port=N on the command line that is what / answers
  *
  * With dhcp on the command line the address is asked for, else gw=A.B.C.D is the gateway and name server.
