@@ -362,7 +362,11 @@ int api_remove_each(const struct cli_call *call,
         }
         worst = worst == CLI_DONE ? status : worst;
     }
-    return worst == CLI_DONE && call->json ? cli_print_json(removed) : worst;
+    if (call->json && json_array_size(json_object_get(removed, "removed")) > 0) {
+        int status = cli_print_json(removed);
+        worst = worst == CLI_DONE ? status : worst;
+    }
+    return worst;
 }
 
 int cli_print_json(const json_t *value)

@@ -48,7 +48,8 @@ char *api_path(const char *fmt, ...);
 /* "/api/v1/functions/NAME<rest>" for an operand, or a usage error when it is no function's name. */
 int api_function_path(const struct cli_call *call, const char *name, const char *rest, char **ret);
 
-/* Deletes what each operand names and says which went: each name on a line, or {"removed": [...]}. `find` gives
+/* Deletes what each operand names and says which went: each name on a line, or {"removed": [...]}, behind the problems
+ * of those that did not. `find` gives
  * the path (free with free()) of one, or an exit status, reported. The first failure is the exit status; the
  * others are tried all the same. */
 int api_remove_each(const struct cli_call *call,

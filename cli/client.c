@@ -17,6 +17,7 @@
 
 #include "cli/progress.h"
 #include "common/cleanup.h"
+#include "common/endpoint.h"
 #include "common/clock.h"
 #include "common/limits.h"
 
@@ -80,6 +81,14 @@ static bool has_control(const char *s)
     return false;
 }
 
+static bool is_url(const char *text)
+{
+    CURLU *url = curl_url();
+    bool good = url && curl_url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK;
+    curl_url_cleanup(url);
+    return good;
+}
+
 /* Splits the address into what curl wants. */
 static int set_host(struct client *c, const char *host, struct un_error *err)
 {
@@ -89,8 +98,7 @@ static int set_host(struct client *c, const char *host, struct un_error *err)
         c->base = strdup("http://localhost");
         return c->socket_path ? 0 : -ENOMEM;
     }
-    bool http = strncmp(host, "http://", 7) == 0 || strncmp(host, "https://", 8) == 0;
-    if (!http || has_control(host) || strpbrk(host, " ?#@")) {
+    if (!un_url_scheme(host) || has_control(host) || strpbrk(host, " ?#@") || !is_url(host)) {
         return un_error_set(err, -EINVAL,
                             "'%s' is no address: write it like http://127.0.0.1:7070 or "
                             "unix:///run/unid/unid.sock",

@@ -203,6 +203,11 @@ bool un_endpoint_matches(const struct un_endpoint *rule, const struct un_endpoin
            strcmp(to->host + len - rule_len, rule->host) == 0;
 }
 
+size_t un_url_scheme(const char *text)
+{
+    return strncmp(text, "http://", 7) == 0 ? 7 : strncmp(text, "https://", 8) == 0 ? 8 : 0;
+}
+
 const char *un_endpoint_text(const struct un_endpoint *e, char buf[UN_ENDPOINT_TEXT_SIZE])
 {
     bool v6 = e->is_address && strchr(e->host, ':');

@@ -43,6 +43,9 @@ int un_endpoint_parse_listen(const char *text, size_t len, struct un_endpoint *r
 bool un_endpoint_matches(const struct un_endpoint *rule, const struct un_endpoint *to,
                          bool host_only);
 
+/* How long "http://" or "https://" is, with which the text begins; 0: it begins with neither. */
+size_t un_url_scheme(const char *text);
+
 /* As un_endpoint_parse reads it back. Returns `buf`. */
 const char *un_endpoint_text(const struct un_endpoint *e, char buf[UN_ENDPOINT_TEXT_SIZE]);
 

@@ -240,6 +240,11 @@ void machines_describe_network(const struct machines *m, struct machines_network
                      ? m->start->fix
                      : "run unid as root, or where users may make namespaces, with /dev/net/tun, "
                        "libvirt in unid itself, and machines.network auto or tap");
+    } else if (net_range_is_free(m->net, &why) < 0) {
+        snprintf(ret->detail, sizeof(ret->detail), "tap: taps on %s; machines do not run: %.200s",
+                 where, why.text);
+        snprintf(ret->fix, sizeof(ret->fix),
+                 "set machines.range to a network in which the host has no address and no route");
     } else if (!net_names_available(&why)) {
         snprintf(ret->detail, sizeof(ret->detail), "tap: taps on %s, %s; %.160s", where, m->range,
                  why.text);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/endpoint.h"
 #include "common/json.h"
 #include "common/limits.h"
 #include "imagestore/function.h"
@@ -150,7 +151,7 @@ static int parse_functions(const json_t *root, struct trigger_config *c, struct 
 static bool destination_ok(const char *text)
 {
     struct trigger_function f;
-    size_t scheme = strncmp(text, "http://", 7) == 0 ? 7 : strncmp(text, "https://", 8) == 0 ? 8 : 0;
+    size_t scheme = un_url_scheme(text);
     return scheme ? strcspn(text + scheme, ":/?#") > 0 : parse_function(text, &f, NULL) == 0;
 }
 
@@ -173,7 +174,8 @@ static int parse_common(const json_t *root, struct trigger_config *c, struct un_
     if ((c->on_success && !destination_ok(c->on_success)) ||
         (c->on_failure && !destination_ok(c->on_failure))) {
         return un_error_set(
-            err, -EINVAL, "on_%s: must be a function's name, or a URL like http://HOST/ or https://HOST/",
+            err, -EINVAL,
+            "on_%s: must be a function's name, or a URL like http://HOST/ or https://HOST/",
             c->on_success && !destination_ok(c->on_success) ? "success" : "failure");
     }
     c->policy.max_attempts = (unsigned)attempts;
@@ -238,7 +240,7 @@ static int parse_order(const json_t *root, struct trigger_config *c, struct un_e
 /* "http[s]://host[:port]", nothing behind it. */
 static bool endpoint_ok(const char *url)
 {
-    size_t scheme = strncmp(url, "http://", 7) == 0 ? 7 : strncmp(url, "https://", 8) == 0 ? 8 : 0;
+    size_t scheme = un_url_scheme(url);
     size_t len = scheme ? strlen(url + scheme) : 0;
     return len > 0 && strcspn(url + scheme, "/?#@\\\"<>%") == len;
 }

@@ -74,7 +74,8 @@ struct hv_machine_spec {
     enum hv_machine_boot boot;
     enum hv_machine_type type;
     /* MICROVM: how the guest finds its devices: by ACPI's tables; by words on its command line, as with Firecracker,
-     * and then there is no ACPI, and interrupts are a PC's; by neither: by their addresses. */
+     * and then there is no ACPI, interrupts are a PC's, and it ends by a
+     * reset of the keyboard controller's; by neither: by their addresses. */
     bool acpi, by_words;
     /* MICROVM: the guest's drivers know virtio 1 only, not the registers before it (virtio 1.0, section 4.2.4);
      * it knows one I/O APIC, where QEMU's microvm has two: then there are places for 8 devices. */

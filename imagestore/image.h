@@ -68,9 +68,9 @@ struct image_info {
 int image_recognise(const void *head, size_t len, uint64_t file_size, enum image_kind *ret,
                     struct un_error *err);
 /* Whether a kernel of this kind, whose bytes these are, is one that QEMU does not load itself, so that a loader
- * in the guest has to: multiboot 2, Linux' 64-bit boot protocol, and ELF files for x86-64 with a multiboot 1 header without load addresses,
- * also where they have a PVH note, which QEMU looks for later (hw/i386/multiboot.c, measured with 7.2). Pure;
- * any thread. */
+ * in the guest has to: multiboot 2, Linux' 64-bit boot protocol, and ELF files for x86-64 with a multiboot 1
+ * header without load addresses, also where they have a PVH note, which QEMU looks for later
+ * (hw/i386/multiboot.c, measured with 7.2). Pure; any thread. */
 bool image_needs_loader(enum image_kind kind, const void *data, size_t len);
 
 /* The same of a file whose bytes come one after the other: keeps the first 64 KiB, and of an ELF file

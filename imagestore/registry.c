@@ -492,8 +492,8 @@ static int remove_alias_run(struct registry_op *op, sqlite3 *db, struct un_error
     }
     if (strcmp(op->word, FUNCTION_LIVE) == 0) {
         return un_error_set(err, -EBUSY,
-                            "\"" FUNCTION_LIVE "\" is what requests get that name no version: it can be "
-                            "moved to another one, but not removed");
+                            "\"" FUNCTION_LIVE "\" is what requests get that name no version: it "
+                            "can be moved to another one, but not removed");
     }
     return registry_sql_remove_alias(db, op->name, op->word, err);
 }

@@ -418,7 +418,8 @@ int registry_sql_set_alias(sqlite3 *db, const char *name, const char *alias, uin
     return rc;
 }
 
-int registry_sql_remove_alias(sqlite3 *db, const char *name, const char *alias, struct un_error *err)
+int registry_sql_remove_alias(sqlite3 *db, const char *name, const char *alias,
+                              struct un_error *err)
 {
     int64_t id;
     int rc = registry_sql_function_id(db, name, &id, err);

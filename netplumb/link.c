@@ -234,24 +234,20 @@ static bool destination(struct rtnl_route *route, uint32_t *ret_addr, unsigned *
     return *ret_prefix > 0;
 }
 
-static void describe(struct rtnl_route *route, char ret[NET_ROUTE_SIZE])
+static void name_link(struct rtnl_route *route, char ret[IF_NAMESIZE])
 {
-    char ip[NET_IP_SIZE], link[IF_NAMESIZE] = "no link";
     struct rtnl_nexthop *hop = rtnl_route_nexthop_n(route, 0);
-    uint32_t addr = 0;
-    unsigned prefix = 0;
-    (void)destination(route, &addr, &prefix);
+    snprintf(ret, IF_NAMESIZE, "no link");
     if (hop) {
-        (void)if_indextoname((unsigned)rtnl_route_nh_get_ifindex(hop), link); /* it may be gone */
+        (void)if_indextoname((unsigned)rtnl_route_nh_get_ifindex(hop), ret); /* it may be gone */
     }
-    snprintf(ret, NET_ROUTE_SIZE, "%s/%u by %s", net_addr_text(addr, ip), prefix, link);
 }
 
-int net_range_check(struct nl_sock *nl, const struct net_range *range,
+int net_range_check(struct nl_sock *nl, const struct net_names *n, const struct net_range *range,
                     char ret_wider[NET_ROUTE_SIZE], struct un_error *err)
 {
     struct nl_cache *cache = NULL;
-    char inner[NET_ROUTE_SIZE] = "", base[NET_IP_SIZE];
+    char inner[NET_ROUTE_SIZE] = "", ip[NET_IP_SIZE], link[IF_NAMESIZE];
     unsigned widest = 33, narrowest = 0, prefix; /* of those inside; of those around */
     uint32_t addr;
     int rc = rtnl_route_alloc_cache(nl, AF_INET, 0, &cache);
@@ -264,19 +260,23 @@ int net_range_check(struct nl_sock *nl, const struct net_range *range,
         if (!destination(route, &addr, &prefix)) {
             continue;
         }
-        if (prefix >= range->prefix && prefix < widest && net_range_contains(range, addr)) {
-            widest = prefix;
-            describe(route, inner);
-        } else if (prefix < range->prefix && prefix > narrowest &&
-                   (addr ^ range->base) >> (32 - prefix) == 0) {
-            narrowest = prefix;
-            describe(route, ret_wider);
+        bool is_inside = prefix >= range->prefix && net_range_contains(range, addr);
+        bool is_around = prefix < range->prefix && (addr ^ range->base) >> (32 - prefix) == 0;
+        if (!(is_inside && prefix < widest) && !(is_around && prefix > narrowest)) {
+            continue;
         }
+        name_link(route, link);
+        if (strncmp(link, n->bridges, strlen(n->bridges)) == 0) {
+            continue; /* ours */
+        }
+        *(is_inside ? &widest : &narrowest) = prefix;
+        snprintf(is_inside ? inner : ret_wider, NET_ROUTE_SIZE, "%s/%u by %s",
+                 net_addr_text(addr, ip), prefix, link);
     }
     nl_cache_free(cache);
     return inner[0] ? un_error_set(err, -EADDRINUSE,
                                    "machines.range %s/%u is in use: the host has %s; set another",
-                                   net_addr_text(range->base, base), range->prefix, inner)
+                                   net_addr_text(range->base, ip), range->prefix, inner)
                     : 0;
 }
 

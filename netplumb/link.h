@@ -35,10 +35,9 @@ int net_nl_error(struct un_error *err, int code, const char *what, const char *n
 
 /* A destination that the host has a route to, and by what: "10.0.0.0/8 by eth0"; or "". */
 enum { NET_ROUTE_SIZE = 48 };
-/* Whether the range is nobody's yet, while no link of ours is there. -EADDRINUSE: the host has an address or a
- * route in it. Gives the narrowest route that the whole range is a part of, but for the default one: what is
+/* Whether the range is nobody's but ours. -EADDRINUSE: the host has an address or a route in it. Gives the narrowest route that the whole range is a part of, but for the default one: what is
  * behind that the host does not reach while our bridges are there. */
-int net_range_check(struct nl_sock *nl, const struct net_range *range,
+int net_range_check(struct nl_sock *nl, const struct net_names *n, const struct net_range *range,
                     char ret_wider[NET_ROUTE_SIZE], struct un_error *err);
 
 /* Makes a bridge with the gateway's address, up, and a route that makes all virtual addresses this

@@ -95,6 +95,9 @@ bool net_available(struct un_error *err);
 /* Whether there is a dnsmasq for DHCP and names; how to get one when not. */
 bool net_names_available(struct un_error *err);
 
+/* -EADDRINUSE: the host has an address or a route in the range, in words. Asks the kernel, now. */
+int net_range_is_free(const struct netplumb *np, struct un_error *err);
+
 /* Changes nothing yet. Gives the plumbing (net_close). -EINVAL the range. */
 int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_error *err);
 

@@ -131,6 +131,19 @@ bool net_available(struct un_error *err)
     return true;
 }
 
+int net_range_is_free(const struct netplumb *np, struct un_error *err)
+{
+    char wider[NET_ROUTE_SIZE];
+    struct nl_sock *nl = NULL;
+    if (np->ns) {
+        return 0; /* there is nobody else */
+    }
+    int rc = net_socket_new(NETLINK_ROUTE, &nl, err);
+    rc = rc < 0 ? rc : net_range_check(nl, &np->names, &np->range, wider, err);
+    nl_socket_free(nl);
+    return rc;
+}
+
 bool net_names_available(struct un_error *err)
 {
     if (!net_dnsmasq_path()) {
@@ -305,7 +318,7 @@ static int clear_leftovers(struct netplumb *np, struct un_error *err)
 static int check_range(struct netplumb *np, struct un_error *err)
 {
     char wider[NET_ROUTE_SIZE], base[NET_IP_SIZE];
-    int rc = net_range_check(np->nl, &np->range, wider, err);
+    int rc = net_range_check(np->nl, &np->names, &np->range, wider, err);
     if (rc == 0 && wider[0] && !np->wider_told) {
         np->wider_told = true;
         un_log(

@@ -230,7 +230,9 @@ void rest_invocation_list(struct api_call *call)
     bool number = o > 0 && outcome[0] >= '1' && outcome[0] <= '9';
     bool code = number && strlen(outcome) == 3 && strspn(outcome, "0123456789") == 3;
     if (o > 0 && *outcome && !code && !sched_outcome_known(outcome)) {
-        reply_problem(call, 400, "status: must be ok, failed, an outcome as receipts have it, or a code of three digits");
+        reply_problem(call, 400,
+                      "status: must be ok, failed, an outcome as receipts have it, or a code of "
+                      "three digits");
         return;
     }
     if (f < 0 || t < 0 || o < 0 || (*cursor && !read_cursor(cursor, &before_attempt))) {

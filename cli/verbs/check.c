@@ -138,7 +138,8 @@ static int call_once(struct run *r, struct un_error *err)
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     if (data && (*data == '@' || strcmp(data, "-") == 0)) {
-        fd = *data == '@' ? open(data + 1, O_RDONLY | O_CLOEXEC) : dup(STDIN_FILENO);
+        bool from_stdin = strcmp(data, "-") == 0 || strcmp(data, "@-") == 0;
+        fd = from_stdin ? dup(STDIN_FILENO) : open(data + 1, O_RDONLY | O_CLOEXEC);
         if (fd < 0) {
             return un_error_set(err, -errno, "cannot read %s: %s", data, strerror(errno));
         }

@@ -166,8 +166,8 @@ static int read_publish(const struct cli_call *call, json_t *config)
         size_t digits = strspn(text, "0123456789");
         if (digits && text[digits] == ':') {
             return cli_usage(call,
-                             "--publish: '%s': it takes [ADDR:]PORT, of unid's side only: --publish %.*s; "
-                             "which port the machine serves is said with --port %s",
+                             "--publish: '%s': it takes [ADDR:]PORT, of unid's side only: "
+                             "--publish %.*s; which port the machine serves is said with --port %s",
                              text, (int)digits, text, text + digits + 1);
         }
     }
@@ -356,7 +356,8 @@ int deploy_find_image(const struct cli_call *call, const char *what, json_t *con
 {
     const char *program = args_get(&call->args, "program");
     if (!*what) {
-        return cli_usage(call, "the program or image is empty: give a file, or an image's digest or tag");
+        return cli_usage(call,
+                         "the program or image is empty: give a file, or an image's digest or tag");
     }
     bool named = !args_has(&call->args, "rootfs") && !args_has(&call->args, "with") &&
                  (push_is_digest(what) || access(what, F_OK) < 0);

@@ -133,6 +133,9 @@ static int read_data(struct invoke *inv)
         inv->req.data_len = strlen(data);
         return CLI_DONE;
     }
+    if (!from_stdin && !data[1]) {
+        return cli_usage(inv->call, "--data: there is no file behind '@'");
+    }
     if (!from_stdin) {
         inv->fd = open(data + 1, O_RDONLY | O_CLOEXEC);
     }

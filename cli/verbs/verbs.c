@@ -19,7 +19,7 @@ static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
 
 #define GATHER_OPTIONS                                                                             \
     {"with", 'w', "PATH", "take this file or directory along, at its path; may be repeated"},       \
-    {"rootfs", 0, "DIR|TAR", "the root file system; PROGRAM is a path in it"},                      \
+    {"rootfs", 0, "DIR|TAR", "the root file system; PROGRAM is a path in it; - for standard input"},                      \
     {"program", 0, "PATH", "what runs, a path in the root file system"}
 
 static const struct args_option deploy_options[] = {

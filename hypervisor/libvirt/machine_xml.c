@@ -191,7 +191,8 @@ static int append_qemu_words(const struct hv_machine_spec *m, struct un_buf *out
 {
     bool microvm = m->type == HV_MACHINE_MICROVM;
     bool virtio1 = microvm && m->virtio1, one = microvm && m->one_ioapic;
-    if (m->net != HV_NET_USER && !virtio1 && !one) {
+    bool keyboard = microvm && m->by_words;
+    if (m->net != HV_NET_USER && !virtio1 && !one && !keyboard) {
         return 0;
     }
     int rc = un_buf_append_str(out, "<qemu:commandline>");
@@ -204,6 +205,11 @@ static int append_qemu_words(const struct hv_machine_spec *m, struct un_buf *out
         rc = rc < 0 ? rc
                     : un_buf_append_str(out, "<qemu:arg value='-machine'/>"
                                              "<qemu:arg value='ioapic2=off'/>");
+    }
+    if (keyboard) {
+        rc = rc < 0 ? rc
+                    : un_buf_append_str(out, "<qemu:arg value='-device'/>"
+                                             "<qemu:arg value='i8042'/>");
     }
     rc = rc < 0 ? rc : append_user_net(m, out);
     return rc < 0 ? rc : un_buf_append_str(out, "</qemu:commandline>");

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/endpoint.h"
 #include "scheduler/async/async_impl.h"
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -65,7 +66,7 @@ void async_event_lane(const struct async_event *e, char ret[ASYNC_LANE_SIZE])
 /* With a host at least. */
 static bool is_url(const char *text)
 {
-    size_t scheme = strncmp(text, "http://", 7) == 0 ? 7 : strncmp(text, "https://", 8) == 0 ? 8 : 0;
+    size_t scheme = un_url_scheme(text);
 
     return scheme && strcspn(text + scheme, ":/?#") > 0;
 }

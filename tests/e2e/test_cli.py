@@ -367,7 +367,9 @@ def test_every_listing_has_a_json_form(unid, program):
     described = unid.unictl("describe", "f", "--json").ok().json
     assert described["name"] == "f" and described["aliases"] == [{"alias": "live", "version": 1}]
     assert unid.unictl("invoke", "f", "--json").ok().json["status"] == 200
-    assert unid.unictl("rm", "f", "--json").ok().json == {"removed": ["f"]}
+    some = unid.unictl("rm", "f", "nobody", "--json")
+    assert some.status == 1 and '"no function nobody"' in some.text
+    assert json.loads(some.text[some.text.index("}") + 1:]) == {"removed": ["f"]}
 
 
 def test_version_shows_both_sides(unid):

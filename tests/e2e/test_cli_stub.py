@@ -560,6 +560,8 @@ def test_doctor_names_what_is_missing(tmp_path):
         (("deploy", "f", "x", "--volume", "v"), "add --service"),
         (("help", "nonsense"), "there is no verb"),
         (("ls", "--host", "127.0.0.1:7070"), "is no address"),
+        (("ls", "--host", "http://[::1"), "is no address"),
+        (("invoke", "f", "--data", "@"), "no file behind '@'"),
     ],
 )
 def test_wrong_usage_is_2_and_says_why(words, hint, tmp_path):

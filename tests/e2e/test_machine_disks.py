@@ -150,6 +150,18 @@ def test_a_kernel_gets_an_initrd_and_disks_in_their_order(daemon):
     assert daemon.delete(f"/api/v1/images/{initrd['digest']}", unix=True).status == 204
 
 
+def test_a_command_line_names_disks_in_their_order(daemon):
+    """A kernel made for Firecracker knows of no others."""
+    kernel = push(daemon, (harness.BUILD / "tests/guests/linux64.elf").read_bytes())
+    make(daemon, "named", image=push(daemon, disk_image(b"volume"))).ok(201)
+    disk = push(daemon, disk_image(b"image"))
+    put(daemon, "named", image=kernel, service=True, disk=disk, volumes=["named"]).ok(201)
+    assert [read(daemon, "named", n, 1) for n in range(2)] == [b"image", b"volume"]
+    assert daemon.delete("/api/v1/functions/named", unix=True).status == 204
+    asleep(daemon)
+    assert daemon.delete("/api/v1/volumes/named", unix=True).status == 204
+
+
 def test_a_late_pvh_note_is_found(daemon):
     """The kernel's own note, moved behind a megabyte of zeros."""
     note = b""

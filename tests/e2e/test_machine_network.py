@@ -258,6 +258,9 @@ def test_a_range_that_the_host_uses_is_refused(daemon, tmp_path):
         deploy(other, "there")
         problem = get(other, "there/").problem()
         assert "machines.range 10.87.0.0/16 is in use" in problem["detail"]
+        found = network_finding(other)
+        assert found["status"] == "warn" and "by ub-" in found["detail"] and "machines.range" in found["fix"]
+        assert network_finding(daemon)["status"] == "ok"
         get(daemon, "here/").ok(200)
     finally:
         other.stop(WAKE_S)

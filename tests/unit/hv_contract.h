@@ -415,8 +415,9 @@ static inline void contract_a_guest_writes_its_own_page_tables(struct contract *
 
 static inline void contract_system_calls_are_faults_with_a_name(struct contract *c)
 {
-    static const char *const cases[][2] = {
-        {"syscall", "(syscall)"}, {"sysenter", "(sysenter)"}, {"int80", "(int 0x80)"}};
+    static const char *const cases[][2] = {{"syscall", "(syscall)"},
+                                           {"sysenter", "executed sysenter at"},
+                                           {"int80", "executed int 0x80 at"}};
     for (size_t i = 0; i < 3; i++) {
         const char *const argv[] = {"paging", cases[i][0], NULL};
         struct contract_vm v;

@@ -167,6 +167,15 @@ static void where_to_listen_is_an_address(void **state)
     }
 }
 
+static void urls_begin_with_one_of_two_schemes(void **state)
+{
+    assert_int_equal(un_url_scheme("http://x"), 7);
+    assert_int_equal(un_url_scheme("https://x"), 8);
+    assert_int_equal(un_url_scheme("http:/x"), 0);
+    assert_int_equal(un_url_scheme("ftp://x"), 0);
+    assert_int_equal(un_url_scheme(""), 0);
+}
+
 static void system_calls_have_their_linux_names(void **state)
 {
     assert_string_equal(un_syscall_name(0), "read");
@@ -183,6 +192,7 @@ int main(void)
         cmocka_unit_test(what_is_no_endpoint_is_refused),
         cmocka_unit_test(rules_allow_what_they_say_and_nothing_else),
         cmocka_unit_test(where_to_listen_is_an_address),
+        cmocka_unit_test(urls_begin_with_one_of_two_schemes),
         cmocka_unit_test(system_calls_have_their_linux_names),
     };
     return cmocka_run_group_tests_name("endpoint", tests, NULL, NULL);

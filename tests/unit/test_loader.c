@@ -1,5 +1,5 @@
-/* test_loader.c - the loader of kernels that QEMU does not load, as far as it is pure: what it reads of a kernel, and what
- * the kernel is told. Kernels in machines are started by tests/e2e/test_machines.py. */
+/* test_loader.c - the loader of kernels that QEMU does not load, as far as it is pure: what it reads of a kernel, and
+ * what the kernel is told. Kernels in machines are started by tests/e2e/test_machines.py. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

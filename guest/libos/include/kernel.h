@@ -22,6 +22,7 @@
 #include "unid/abi.h"
 #include "unid/rootfs.h"
 
+#define HOST_NAME     "unid" /* uname, /proc, /etc/hosts */
 #define LINUX_RELEASE "6.1.0-unid" /* the kernel whose ABI is followed: uname, /proc */
 
 #define PAGE_SIZE 4096ull

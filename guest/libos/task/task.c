@@ -3,6 +3,7 @@
 
 #include "task/task_internal.h"
 
+#include "file.h"
 #include "host.h"
 #include "mm.h"
 #include "sys_core.h"
@@ -215,12 +216,16 @@ void tasks_end_others(void)
 
 void process_exit(int status)
 {
+    if (status & 0xff) {
+        absent_tell();
+    }
     host_done(status & 0xff);
 }
 
 void process_killed(int signal)
 {
     klog("the program was ended by signal %d", signal);
+    absent_tell();
     host_done(128 + signal);
 }
 

@@ -43,8 +43,8 @@ static void console(const char *text)
 
 /* The old interrupt controllers reach the processor through its local APIC, as Firecracker has it at the start and
  * kernels without a driver for it expect: "virtual wire mode" (MultiProcessor Specification 1.4, section 3.6.2.2).
- * QEMU's microvm leaves it off. Not where there is ACPI, by which Linux learns that microvm's are of no use, and does not
- * touch them: what they have pending would come as vector 0. */
+ * QEMU's microvm leaves it off. Not where there is ACPI, by which Linux learns that microvm's are of no use, and does
+ * not touch them: what they have pending would come as vector 0. */
 static void wire_interrupts(void)
 {
     static volatile uint32_t *const apic = (volatile uint32_t *)0xfee00000;
