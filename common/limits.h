@@ -142,6 +142,7 @@
 #define LIMIT_MACHINES                   1000 /* of one service */
 #define LIMIT_VOLUMES                    1000 /* names and formats are held in memory */
 #define LIMIT_VOLUME_MIB                 (16 << 20) /* 16 TiB, as large as a file of ext4 may be */
+#define LIMIT_DISK_TIB                   4 /* in an image; what the overlay that keeps it as it is can name */
 #define LIMIT_CMDLINE_BYTES        2048         /* of a machine image; Linux on x86 takes as many */
 #define LIMIT_MACHINE_HANDOVER_MS  10000        /* connections without requests to a machine whose volumes are wanted */
 #define LIMIT_READY_CONSOLE_BYTES  200          /* of a line */

@@ -532,6 +532,22 @@ char *function_config_to_json(const struct function_config *c)
 
 /* --- the interface ---------------------------------------------------------------------------- */
 
+/* What a program has and a machine has not. */
+static int check_no_program(const struct function_config *c, struct un_error *err)
+{
+    const char *what =
+        c->args && c->args[0]
+            ? "args: a machine image has a command line: machine.append (--append)"
+        : c->env && c->env[0]
+            ? "env: a machine image has no environment; its command line is machine.append (--append)"
+        : c->isolation == FUNCTION_RESET
+            ? "isolation: reset is for programs; a machine that serves more than one request is a "
+              "service (machine.service, --service)"
+        : c->driver == FUNCTION_KVM ? "driver: kvm runs programs; machine images are run by libvirt"
+                                    : NULL;
+    return what ? un_error_set(err, -EINVAL, "%s", what) : 0;
+}
+
 int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)
 {
     bool sdk = kind == IMAGE_SDK;
@@ -562,6 +578,10 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
                             image_kind_name(kind));
     }
     c->machine.set = !sdk && !program;
+    int rc = c->machine.set ? check_no_program(c, err) : 0;
+    if (rc < 0) {
+        return rc;
+    }
     if (c->interface == FUNCTION_LAMBDA) {
         return un_error_set(err, -ENOTSUP,
                             "interface: lambda is not served by this unid; a program that speaks "

@@ -334,6 +334,12 @@ static int check_qcow2(const struct probe *p, struct un_error *err)
                             "qcow2: its data is in another file; flatten it with "
                             "qemu-img convert");
     }
+    if (be32_at(p, 32) != 0) {
+        return un_error_set(err, -EINVAL, "qcow2: it is encrypted; decrypt it with qemu-img convert");
+    }
+    if (be64_at(p, 24) > (uint64_t)LIMIT_DISK_TIB << 40) {
+        return un_error_set(err, -EINVAL, "qcow2: a disk of over %d TiB", LIMIT_DISK_TIB);
+    }
     uint64_t l1_bytes = (uint64_t)be32_at(p, 36) * 8, l1_end;
     if (__builtin_add_overflow(be64_at(p, 40), l1_bytes, &l1_end) || l1_end > p->file_size) {
         return un_error_set(err, -EINVAL, "qcow2: the l1 table does not lie in the file");

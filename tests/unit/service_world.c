@@ -261,6 +261,17 @@ static void boot(void *arg)
     assert_non_null(m->listener);
 }
 
+void stop_listening(struct hv_machine *m)
+{
+    evconnlistener_free(m->listener);
+    m->listener = NULL;
+}
+
+void listen_again(struct hv_machine *m)
+{
+    boot(m);
+}
+
 static void fake_start(struct hv_machine *m)
 {
     assert_false(m->shell);

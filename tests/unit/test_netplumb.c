@@ -330,7 +330,9 @@ static void test_a_guest_that_has_opened_nothing_may_be_allowed_something_else(v
     command("nft flush ruleset");
     change(&w, &none, -ENOENT);
     net_detach(a);
+    wait_until_mended(&w, 1);
     /* So does it for the next guest, and the link stays idle, with what it had. */
+    command("nft flush ruleset");
     w.waiting++;
     assert_int_equal(net_attach(w.np, &none, on_attach, &w, &w.err), 0);
     wait_for(&w);
@@ -340,6 +342,7 @@ static void test_a_guest_that_has_opened_nothing_may_be_allowed_something_else(v
     net_get_stats(w.np, &stats);
     assert_int_equal(stats.attached, 0);
     assert_int_equal(stats.idle, 1);
+    wait_until_mended(&w, 2);
     w.wish = &some;
     assert_ptr_equal(attach(&w), a); /* nothing is to be changed */
     net_detach(a);
