@@ -58,7 +58,8 @@ struct hv_exit {
     uint32_t fault_error;
     uint64_t fault_rip, fault_addr; /* addr: CR2, for page faults */
     bool unbegun; /* LOST: known not to have run an instruction; another VM may take the request */
-    bool final;   /* LOST: others would fare no better, or have been tried; none is to be tried again */
+    bool
+        final; /* LOST: others would fare no better, or have been tried; none is to be tried again */
     char detail[160];
 };
 

@@ -34,9 +34,9 @@ int verb_ls(struct cli_call *call)
     return status != CLI_DONE ? status : show_list(call, list, function_heads, fill_function);
 }
 
-static const char *const version_heads[] = {"NAME",    ">VERSION", "IMAGE",        "INTERFACE",
-                                            ">MEMORY", ">TIMEOUT", ">CONCURRENCY", "CREATED",
-                                            "ALIASES", "FAILURE",  NULL};
+static const char *const version_heads[] = {
+    "NAME",         ">VERSION", "IMAGE",   "INTERFACE", ">MEMORY", ">TIMEOUT",
+    ">CONCURRENCY", "CREATED",  "ALIASES", "FAILURE",   NULL};
 
 static void fill_version(const json_t *f, struct show_row *row)
 {

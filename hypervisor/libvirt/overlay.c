@@ -57,7 +57,9 @@ static int disk_size(const char *image, const char *format, uint64_t *ret, struc
     } else {
         return un_error_set(err, -EINVAL, "%s is no %s", image, format);
     }
-    return *ret <= SIZE_LIMIT ? 0 : un_error_set(err, -EFBIG, "%s: a disk of over %d TiB", image, LIMIT_DISK_TIB);
+    return *ret <= SIZE_LIMIT
+               ? 0
+               : un_error_set(err, -EFBIG, "%s: a disk of over %d TiB", image, LIMIT_DISK_TIB);
 }
 
 static int write_at(int fd, const void *data, size_t len, off_t at)

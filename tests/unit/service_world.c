@@ -16,8 +16,8 @@
 #include <string.h>
 
 #include <arpa/inet.h>
-#include <sched.h>
 #include <cmocka.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"

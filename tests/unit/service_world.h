@@ -28,7 +28,7 @@ struct fake_machines {
     /* Shells: cannot be; cannot be loaded; end while they are. And what became of them. */
     bool no_shells, fail_load, die_loading;
     unsigned shells, loaded;
-    char cmdline[128]; /* of the machine started last */
+    char cmdline[128];           /* of the machine started last */
     struct hv_machine_spec spec; /* likewise; its pointers are no longer good */
 };
 extern struct fake_machines fake;

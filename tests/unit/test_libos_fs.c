@@ -189,8 +189,10 @@ static void what_was_looked_up_in_vain_is_told(void **state)
     fake.log_len = 0;
     absent_tell();
     fake.log[fake.log_len] = '\0';
-    assert_string_equal(fake.log, "libos: not found before that (--with takes files along): /etc/none3, /etc/none4, "
-                                  "/etc/none5, /etc/none6, /etc/none7, /etc/none8\n");
+    assert_string_equal(
+        fake.log,
+        "libos: not found before that (--with takes files along): /etc/none3, /etc/none4, "
+        "/etc/none5, /etc/none6, /etc/none7, /etc/none8\n");
     fake.has_request = true;
     fake.log_len = 0;
     absent_tell();

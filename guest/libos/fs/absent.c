@@ -25,8 +25,9 @@ static bool has(const char *path, const char *part)
 /* glibc's loader looks into directories for kinds of CPUs first (ld.so(8), "Hardware capabilities"). */
 static bool is_usual(const char *path)
 {
-    static const char *const parts[] = {"/glibc-hwcaps/", "-gnu/x86_64", "-gnu/haswell", "-gnu/avx512_1",
-                                        "-gnu/tls",       "/ld.so.",     "/locale"};
+    static const char *const parts[] = {"/glibc-hwcaps/", "-gnu/x86_64", "-gnu/haswell",
+                                        "-gnu/avx512_1",  "-gnu/tls",    "/ld.so.",
+                                        "/locale"};
     bool usual = strncmp(path, "/proc/", 6) == 0 || strncmp(path, "/sys/", 5) == 0;
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
         usual = usual || has(path, parts[i]);

@@ -212,7 +212,8 @@ void host_log_write(const void *data, size_t len)
 void host_done(int status)
 {
     if (status == 0 && !has_request && host_interface() == UNID_INTERFACE_HTTP) {
-        klog("the program ended with status 0 without waiting for a connection: with interface http it "
+        klog("the program ended with status 0 without waiting for a connection: with interface "
+             "http it "
              "must be a server that stays in the foreground");
         status = 1;
     }

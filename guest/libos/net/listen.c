@@ -71,7 +71,8 @@ int listener_start(struct socket *s, int backlog)
         return -EINVAL;
     }
     if (s->family != AF_UNIX && s->local.port && host_interface() != UNID_INTERFACE_HTTP) {
-        klog("the program listens on port %u, where only it itself can connect: a server is deployed with "
+        klog("the program listens on port %u, where only it itself can connect: a server is "
+             "deployed with "
              "--interface http",
              s->local.port);
     }
