@@ -8,7 +8,7 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/log.h"
-#include "common/syscall_name.h"
+#include "common/names.h"
 
 static void send_json(struct api_call *call, unsigned status, const char *type, json_t *body)
 {
@@ -63,8 +63,8 @@ void reply_report_problem(struct api_call *call, unsigned status, const char *de
                           const char *report)
 {
     json_t *found = report ? json_loads(report, 0, NULL) : NULL;
-    json_t *j = json_pack("{s:s, s:s, s:i, s:o, s:o*}", "type", "/problems/program-refused", "title",
-                          "The program cannot run here", "status", (int)status, "detail",
+    json_t *j = json_pack("{s:s, s:s, s:i, s:o, s:o*}", "type", "/problems/program-refused",
+                          "title", "The program cannot run here", "status", (int)status, "detail",
                           un_json_string(detail), "report", found);
     send_json(call, status, "application/problem+json", j);
 }
@@ -146,10 +146,10 @@ static json_t *exit_json(const struct hv_exit *exit)
     if (j && exit->kind == HV_EXIT_FAULT) {
         bool known = exit->fault_vector != ~0u;
         json_t *vector = known ? json_integer(exit->fault_vector) : json_null();
-        json_t *fault =
-            json_pack("{s:o, s:s, s:I, s:o, s:o}", "vector", vector, "name",
-                      un_fault_name(exit->fault_vector), "error_code", (json_int_t)exit->fault_error,
-                      "rip", hex(exit->fault_rip), "address", hex(exit->fault_addr));
+        json_t *fault = json_pack("{s:o, s:s, s:I, s:o, s:o}", "vector", vector, "name",
+                                  un_fault_name(exit->fault_vector), "error_code",
+                                  (json_int_t)exit->fault_error, "rip", hex(exit->fault_rip),
+                                  "address", hex(exit->fault_addr));
         json_object_set_new(j, "fault", fault);
     }
     return j;

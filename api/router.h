@@ -21,7 +21,7 @@ enum {
 enum route_auth {
     AUTH_NONE,  /* anybody who reaches the listener */
     AUTH_EVENT, /* a trigger's token, or what AUTH_TOKEN asks for: the handler looks (events.c) */
-    AUTH_TOKEN /* REST: the Unix socket's file mode, or the token over TCP; no foreign web pages */
+    AUTH_TOKEN  /* REST: the Unix socket's file mode, or the token over TCP; no foreign web pages */
 };
 
 enum route_body {

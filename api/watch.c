@@ -242,8 +242,8 @@ static json_t *invocation_json(const struct sched_news *n)
 static json_t *instance_json(const struct sched_instance_info *i, bool gone)
 {
     return json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:s}", "id", i->id, "state",
-                     gone ? "gone" : i->state_name, "driver", i->driver,
-                     "memory_mib", (json_int_t)i->mem_mib, "function", i->function, "version",
+                     gone ? "gone" : i->state_name, "driver", i->driver, "memory_mib",
+                     (json_int_t)i->mem_mib, "function", i->function, "version",
                      (json_int_t)i->version, "invocation_id", i->invocation_id);
 }
 

@@ -293,7 +293,7 @@ static void print_table(uint64_t cpu_us)
 }
 
 static void prepared(void *arg, int rc, const struct un_error *err, const void *log, size_t len,
-                        const struct unid_report *report)
+                     const struct unid_report *report)
 {
     if (rc < 0) {
         fprintf(stderr, "snapshot: %s\n%.*s", err->text, (int)len, (const char *)log);

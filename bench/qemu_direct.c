@@ -102,9 +102,9 @@ static void exec_qemu(const char *rom, const char *accelerator, int mem_fd, int 
              (unsigned long long)(MEM_BYTES >> 20), mem_fd);
     snprintf(chardev, sizeof chardev, "socket,id=s,fd=%d", serial);
     execl(EMULATOR, EMULATOR, "-machine", "microvm,memory-backend=m", "-accel", accelerator, "-cpu",
-          "qemu64,fsgsbase=on", "-m", "64M", "-object", backend, "-bios", rom, "-nodefaults", "-no-user-config",
-          "-display", "none", "-no-reboot", "-chardev", chardev, "-device", "isa-serial,chardev=s",
-          (char *)NULL);
+          "qemu64,fsgsbase=on", "-m", "64M", "-object", backend, "-bios", rom, "-nodefaults",
+          "-no-user-config", "-display", "none", "-no-reboot", "-chardev", chardev, "-device",
+          "isa-serial,chardev=s", (char *)NULL);
     _exit(127);
 }
 

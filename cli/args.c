@@ -261,15 +261,15 @@ int args_size(const char *text, uint64_t *ret_bytes, struct un_error *err)
 
 int args_duration(const char *text, uint64_t *ret_ms, struct un_error *err)
 {
-    static const struct unit units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000},
-                                        {"d", 86400000}};
+    static const struct unit units[] = {
+        {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
     int rc = read_unit(text, units, UN_ARRAY_SIZE(units), ret_ms);
     if (rc == -ERANGE) {
         return un_error_set(err, rc, "'%s' is too long a time", text);
     }
-    return rc < 0 ? un_error_set(err, rc, "'%s' is no time: write it like 500ms, 30s, 6h or 7d",
-                                 text)
-                  : 0;
+    return rc < 0
+               ? un_error_set(err, rc, "'%s' is no time: write it like 500ms, 30s, 6h or 7d", text)
+               : 0;
 }
 
 int args_count(const char *text, uint64_t least, uint64_t most, uint64_t *ret, struct un_error *err)

@@ -17,8 +17,8 @@
 
 #include "cli/progress.h"
 #include "common/cleanup.h"
-#include "common/endpoint.h"
 #include "common/clock.h"
+#include "common/endpoint.h"
 #include "common/limits.h"
 
 _Static_assert(CLIENT_CONTROL_MS > 2 * LIMIT_SNAPSHOT_BUILD_MS,

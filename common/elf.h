@@ -82,7 +82,7 @@ struct un_elf_dynamic {
     const char *rpath, *runpath;           /* NULL: none */
     const char *strings;                   /* the table of names; ends with a NUL */
     size_t strings_size;
-    bool text_relocations;                 /* the loader would write into code */
+    bool text_relocations; /* the loader would write into code */
 };
 
 /* Reads the dynamic section of a 64-bit file that un_elf_parse accepted; all of its bytes are in

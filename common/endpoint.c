@@ -177,7 +177,8 @@ int un_endpoint_parse_listen(const char *text, size_t len, struct un_endpoint *r
         e.is_address = true;
     }
     if (rc == 0 && !e.is_address) {
-        rc = un_error_set(err, -EINVAL, "what listens needs an IP address of this host, not a name");
+        rc =
+            un_error_set(err, -EINVAL, "what listens needs an IP address of this host, not a name");
     }
     if (rc == 0 && !(port_len == 1 && *port == '0')) {
         rc = read_port(port, port_len, false, &e, err);

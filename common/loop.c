@@ -31,7 +31,8 @@ struct un_loop {
 
     struct un_timer **heap; /* heap[1..heap_len], by at_us */
     size_t heap_len, heap_cap;
-    uint64_t alarm_us; /* when the alarm comes, at the latest when the earliest timer is due; 0: never */
+    uint64_t
+        alarm_us; /* when the alarm comes, at the latest when the earliest timer is due; 0: never */
 };
 
 /* --- posts ------------------------------------------------------------------------------------ */

@@ -60,8 +60,8 @@ void hv_fault_describe_call(char *detail, size_t size, const char *name, uint64_
 {
     if (strcmp(name, "syscall") != 0) {
         snprintf(detail, size,
-                 "executed %s at %#" PRIx64 ", the 32-bit way of calling, which is not offered", name,
-                 rip);
+                 "executed %s at %#" PRIx64 ", the 32-bit way of calling, which is not offered",
+                 name, rip);
         return;
     }
     snprintf(detail, size,

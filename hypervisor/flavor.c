@@ -76,7 +76,8 @@ const struct hv_flavor *hv_flavor_find(const char *name)
 
 const char *hv_flavor_names(void)
 {
-    return "plain, pc, q35, firecracker, unikraft, unikraft-fc, solo5, osv, rumprun, nanos, linux, linux-pc";
+    return "plain, pc, q35, firecracker, unikraft, unikraft-fc, solo5, osv, rumprun, nanos, linux, "
+           "linux-pc";
 }
 
 /* Linux' own, which does not ask, says nothing of its machine. */

@@ -14,8 +14,8 @@ struct hv_flavor {
     /* The command line: placeholders as below, and {append} for what the user adds. "" where the guest
      * asks DHCP. */
     const char *template;
-    bool json;                      /* {append} stands in a JSON string */
-    bool guard;                     /* it knows a watchdog and a panic device */
+    bool json;                                /* {append} stands in a JSON string */
+    bool guard;                               /* it knows a watchdog and a panic device */
     bool acpi, by_words, virtio1, one_ioapic; /* as in hv_machine_spec */
 };
 

@@ -58,7 +58,8 @@ struct hv_exit {
     uint32_t fault_error;
     uint64_t fault_rip, fault_addr; /* addr: CR2, for page faults */
     bool unbegun; /* LOST: known not to have run an instruction; another VM may take the request */
-    bool final;   /* LOST: others would fare no better, or have been tried; none is to be tried again */
+    bool
+        final; /* LOST: others would fare no better, or have been tried; none is to be tried again */
     char detail[160];
 };
 
@@ -277,6 +278,10 @@ struct hv_driver_ops {
 
     /* What the VM has used so far. */
     void (*vm_usage)(struct hv_vm *vm, struct hv_usage *ret);
+
+    /* Why a run has not begun for so long, in words that follow "the function did not end in time: "; empty where
+     * there is nothing to say. NULL: the driver never has. */
+    void (*vm_wants)(struct hv_vm *vm, char *ret, size_t size);
 
     /* Host process of the VM, 0 when it has none (yet). For receipts, ps and tests. */
     int (*vm_pid)(struct hv_vm *vm);

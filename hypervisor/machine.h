@@ -86,9 +86,10 @@ struct hv_machine_spec {
     const struct hv_machine_disk *disks; /* at most 4 */
     size_t disk_count;
     enum hv_machine_net net;
-    const char *tap, *mac;                  /* HV_NET_TAP; mac also for USER, or NULL */
-    uint16_t host_port, guest_port;         /* HV_NET_USER */
-    bool guard; /* not MICROVM: a watchdog (i6300esb) and a panic device, for guests that know them */
+    const char *tap, *mac;          /* HV_NET_TAP; mac also for USER, or NULL */
+    uint16_t host_port, guest_port; /* HV_NET_USER */
+    bool
+        guard; /* not MICROVM: a watchdog (i6300esb) and a panic device, for guests that know them */
     const struct hv_machine_events *events; /* kept until on_gone */
     void *arg;
 };
@@ -157,17 +158,18 @@ struct hv_machine_config {
     const void *image; /* its bytes, to see what it says of itself; borrowed during vm_run */
     size_t image_len;
     enum hv_machine_boot boot; /* what the image is */
-    const char *format;      /* of a disk image: "raw", "qcow2" */
-    const char *initrd_path; /* or NULL */
-    const char *flavor;      /* flavor.h; NULL: what the image says of itself */
-    const char *append;      /* for the command line; NULL: nothing */
+    const char *format;        /* of a disk image: "raw", "qcow2" */
+    const char *initrd_path;   /* or NULL */
+    const char *flavor;        /* flavor.h; NULL: what the image says of itself */
+    const char *append;        /* for the command line; NULL: nothing */
     uint64_t mem_bytes;
     uint16_t port;        /* that the guest listens on */
     bool per_request;     /* a machine of its own for each request */
     uint32_t concurrency; /* requests at once for one machine */
     uint32_t min_instances, max_instances;
     uint32_t idle_timeout_ms, ready_timeout_ms;
-    const char *ready_console; /* ready when a console line has it, not when the port answers; or NULL */
+    const char
+        *ready_console; /* ready when a console line has it, not when the port answers; or NULL */
     /* What is not read-only is opened by one machine at a time, whosever it is: there is one machine then,
      * whatever max_instances says. */
     const struct hv_machine_disk *volumes;
@@ -181,7 +183,7 @@ struct hv_service_machine {
     char id[UN_ID_SIZE];
     const char *name; /* the function's; "" of a shell, which is nobody's yet */
     uint32_t version;
-    const char *state; /* "making", "paused", "starting", "ready", "ending" */
+    const char *state;                    /* "making", "paused", "starting", "ready", "ending" */
     uint64_t mem_bytes, age_us, state_us; /* since it was begun, and since it is in this state */
     int pid;
     unsigned in_flight; /* requests that it serves now */
@@ -222,8 +224,8 @@ struct hv_service_ops {
     /* After on_failing: nobody can help. Those who wait for the function's failing versions are lost, but
      * not for the version `but` (its key; NULL: none is left out), of which it is still to be decided. */
     void (*give_up)(struct hv_driver *drv, const char *name, const char *but);
-    void (*each)(struct hv_driver *drv,
-                 void (*fn)(void *arg, const struct hv_service_machine *m), void *arg);
+    void (*each)(struct hv_driver *drv, void (*fn)(void *arg, const struct hv_service_machine *m),
+                 void *arg);
     /* Ends a machine at once; requests at it are lost. -ENOENT. */
     int (*end)(struct hv_driver *drv, const char *id, struct un_error *err);
     /* Somebody wants memory: lets go of a shell. False: there is none. */

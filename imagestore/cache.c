@@ -79,7 +79,7 @@ struct entry {
     int64_t blob;
     uint64_t size, offset; /* of what was pushed */
     size_t mapped_size;    /* of `mapping` or `raw` */
-    int fd; /* the temporary file */
+    int fd;                /* the temporary file */
     EVP_MD_CTX *md;
     uint8_t *buf;
 };
@@ -585,8 +585,8 @@ static int check_run(struct un_job *job, struct un_error *err)
     bool linux_kind = image_kind_is_linux(e->mapping.kind);
     char name[65];
     int rc = linux_kind ? image_prepared_name(e->mapping.digest, name, err) : 0;
-    if (rc < 0 || (linux_kind && image_prepared_open(e->is, name, e->verified, &e->mapping,
-                                                     &e->mapped_size))) {
+    if (rc < 0 || (linux_kind &&
+                   image_prepared_open(e->is, name, e->verified, &e->mapping, &e->mapped_size))) {
         return rc;
     }
     un_autoclose int fd = openat(e->is->dir_fd, file_name(e), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);

@@ -240,8 +240,8 @@ static int parse_egress(const json_t *root, struct function_config *c, struct un
         if (!json_is_string(item)) {
             return un_error_set(err, -EINVAL, "egress[%zu]: must be a string", i);
         }
-        int rc = un_endpoint_parse(json_string_value(item), json_string_length(item), true, &rule,
-                                   err);
+        int rc =
+            un_endpoint_parse(json_string_value(item), json_string_length(item), true, &rule, err);
         if (rc < 0) {
             un_error_context(err, "egress[%zu]", i);
             return rc;
@@ -286,8 +286,8 @@ static int parse_publish(const json_t *root, struct function_config *c, struct u
         if (!json_is_string(item)) {
             return un_error_set(err, -EINVAL, "publish[%zu]: must be a string", i);
         }
-        int rc = un_endpoint_parse_listen(json_string_value(item), json_string_length(item), &at,
-                                          err);
+        int rc =
+            un_endpoint_parse_listen(json_string_value(item), json_string_length(item), &at, err);
         if (rc < 0) {
             un_error_context(err, "publish[%zu]", i);
             return rc;
@@ -422,13 +422,14 @@ static int parse_choices(const json_t *root, struct function_config *c, struct u
 int function_config_parse(const void *json, size_t len, struct function_config *ret,
                           struct un_error *err)
 {
-    static const char *const keys[] = {"image",      "interface",  "driver",      "isolation",
-                                       "memory_mib", "timeout_ms", "concurrency", "args",
-                                       "env",        "egress",     "program",     "machine",
-                                       "publish",
-                                       "reserved_concurrency",
-                                       "list_calls",
-                                       NULL};
+    static const char *const keys[] = {"image",       "interface",
+                                       "driver",      "isolation",
+                                       "memory_mib",  "timeout_ms",
+                                       "concurrency", "args",
+                                       "env",         "egress",
+                                       "program",     "machine",
+                                       "publish",     "reserved_concurrency",
+                                       "list_calls",  NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
     size_t room = LIMIT_FUNCTION_STRINGS;
@@ -517,8 +518,8 @@ char *function_config_to_json(const struct function_config *c)
         json_object_set_new(root, "args", list_to_json(c->args)) < 0 ||
         json_object_set_new(root, "env", env_to_json(c->env)) < 0 ||
         (c->reserved_concurrency > 0 &&
-         json_object_set_new(root, "reserved_concurrency",
-                             json_integer(c->reserved_concurrency)) < 0) ||
+         json_object_set_new(root, "reserved_concurrency", json_integer(c->reserved_concurrency)) <
+             0) ||
         (c->list_calls && json_object_set_new(root, "list_calls", json_true()) < 0) ||
         (c->program && json_object_set_new(root, "program", json_string(c->program)) < 0) ||
         (c->machine.set &&
@@ -532,6 +533,22 @@ char *function_config_to_json(const struct function_config *c)
 
 /* --- the interface ---------------------------------------------------------------------------- */
 
+/* What a program has and a machine has not. */
+static int check_no_program(const struct function_config *c, struct un_error *err)
+{
+    const char *what =
+        c->args && c->args[0]
+            ? "args: a machine image has a command line: machine.append (--append)"
+        : c->env && c->env[0] ? "env: a machine image has no environment; its command line is "
+                                "machine.append (--append)"
+        : c->isolation == FUNCTION_RESET
+            ? "isolation: reset is for programs; a machine that serves more than one request is a "
+              "service (machine.service, --service)"
+        : c->driver == FUNCTION_KVM ? "driver: kvm runs programs; machine images are run by libvirt"
+                                    : NULL;
+    return what ? un_error_set(err, -EINVAL, "%s", what) : 0;
+}
+
 int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err)
 {
     bool sdk = kind == IMAGE_SDK;
@@ -544,24 +561,31 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
                             image_kind_name(kind));
     }
     if (kind == IMAGE_INITRD) {
-        return un_error_set(err, -EINVAL,
-                            "image: an initial RAM disk has no kernel; deploy the kernel, and this as its "
-                            "initrd (machine.initrd, --initrd)");
+        return un_error_set(
+            err, -EINVAL,
+            "image: an initial RAM disk has no kernel; deploy the kernel, and this as its "
+            "initrd (machine.initrd, --initrd)");
     }
     if (kind == IMAGE_DISK && (c->machine.initrd[0] || c->machine.disk[0])) {
-        return un_error_set(err, -EINVAL,
-                            "machine: %s: goes with a kernel, and this image is a disk, which brings "
-                            "its own; attach further disks as volumes",
-                            c->machine.initrd[0] ? "initrd" : "disk");
+        return un_error_set(
+            err, -EINVAL,
+            "machine: %s: goes with a kernel, and this image is a disk, which brings "
+            "its own; attach further disks as volumes",
+            c->machine.initrd[0] ? "initrd" : "disk");
     }
     if (c->machine.set && (sdk || program)) {
-        return un_error_set(err, -EINVAL,
-                            "machine: an image of kind %s brings no kernel of its own; a machine image "
-                            "is an ELF file with a PVH note or a multiboot header or of Linux' "
-                            "64-bit boot protocol, a Linux bzImage or a disk",
-                            image_kind_name(kind));
+        return un_error_set(
+            err, -EINVAL,
+            "machine: an image of kind %s brings no kernel of its own; a machine image "
+            "is an ELF file with a PVH note or a multiboot header or of Linux' "
+            "64-bit boot protocol, a Linux bzImage or a disk",
+            image_kind_name(kind));
     }
     c->machine.set = !sdk && !program;
+    int rc = c->machine.set ? check_no_program(c, err) : 0;
+    if (rc < 0) {
+        return rc;
+    }
     if (c->interface == FUNCTION_LAMBDA) {
         return un_error_set(err, -ENOTSUP,
                             "interface: lambda is not served by this unid; a program that speaks "
@@ -570,18 +594,19 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
     }
     /* What brings a library OS along speaks the guest contract as an SDK image does, and is one. */
     if (c->interface == FUNCTION_TCP && !c->machine.service) {
-        return un_error_set(err, -EINVAL,
-                            "interface: tcp is for machine images that are services, whose machines "
-                            "outlive a connection (machine.service, unictl deploy --service)");
+        return un_error_set(
+            err, -EINVAL,
+            "interface: tcp is for machine images that are services, whose machines "
+            "outlive a connection (machine.service, unictl deploy --service)");
     }
     bool fits = sdk       ? true
                 : program ? c->interface != FUNCTION_SDK && c->interface != FUNCTION_TCP
                           : c->interface == FUNCTION_HTTP || c->interface == FUNCTION_TCP;
     return fits ? 0
-                : un_error_set(err, -EINVAL,
-                               "interface: \"%s\" does not go with an image of kind %s; %s",
-                               function_interface_name(c->interface), image_kind_name(kind),
-                               program ? "it must be filter, cgi or http" : "it must be http or tcp");
+                : un_error_set(
+                      err, -EINVAL, "interface: \"%s\" does not go with an image of kind %s; %s",
+                      function_interface_name(c->interface), image_kind_name(kind),
+                      program ? "it must be filter, cgi or http" : "it must be http or tcp");
 }
 
 int function_settle_image(struct function_config *c, const struct image_mapping *image,
@@ -593,9 +618,9 @@ int function_settle_image(struct function_config *c, const struct image_mapping 
         c->memory_mib = (uint32_t)(memory >> 20);
     }
     if (memory < image->memory_least) {
-        return un_error_set(err, -EINVAL,
-                            "memory_mib: the program and its files need at least %llu, given were %u",
-                            (unsigned long long)(image->memory_least >> 20), c->memory_mib);
+        return un_error_set(
+            err, -EINVAL, "memory_mib: the program and its files need at least %llu, given were %u",
+            (unsigned long long)(image->memory_least >> 20), c->memory_mib);
     }
     un_autojson json_t *report = NULL;
     const char *program = c->program;

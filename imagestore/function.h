@@ -51,18 +51,20 @@ struct function_config {
     enum function_interface interface;
     enum function_driver driver;
     enum function_isolation isolation;
-    char *program;        /* absolute path in the root file system of a Linux program; NULL: its own */
+    char *program; /* absolute path in the root file system of a Linux program; NULL: its own */
     uint32_t memory_mib;
-    bool memory_given;    /* by who deploys; a default may be raised. In a configuration to be deployed only */
+    bool
+        memory_given; /* by who deploys; a default may be raised. In a configuration to be deployed only */
     uint32_t timeout_ms;
     uint32_t concurrency; /* VMs at once, at least 1 */
     bool list_calls;      /* receipts tell which system calls were made, not only how many */
-    uint32_t reserved_concurrency; /* of them, those that other functions cannot keep it from having */
-    char **args;          /* NULL-terminated, without the program's own name */
-    char **env;           /* NULL-terminated "K=V", sorted by key */
-    char **egress;        /* NULL-terminated "host:port" that the program may connect to, in the form
+    uint32_t
+        reserved_concurrency; /* of them, those that other functions cannot keep it from having */
+    char **args;              /* NULL-terminated, without the program's own name */
+    char **env;               /* NULL-terminated "K=V", sorted by key */
+    char **egress;  /* NULL-terminated "host:port" that the program may connect to, in the form
                              of un_endpoint_text (common/endpoint.h); NULL: none */
-    char **publish;       /* NULL-terminated "ADDR:PORT" that unid itself listens on for it, in the form
+    char **publish; /* NULL-terminated "ADDR:PORT" that unid itself listens on for it, in the form
                              of un_endpoint_text; NULL: none */
     struct machine_config machine; /* of a machine image */
 };
@@ -78,7 +80,8 @@ int function_config_parse(const void *json, size_t len, struct function_config *
 
 /* Gives FUNCTION_DEFAULT its meaning for an image of this kind, and refuses what does not go together:
  * -EINVAL with the choices, -ENOTSUP an interface that this unid does not serve yet. */
-int function_settle_interface(struct function_config *c, enum image_kind kind, struct un_error *err);
+int function_settle_interface(struct function_config *c, enum image_kind kind,
+                              struct un_error *err);
 
 /* Holds the configuration against the prepared image of a Linux program that it is for: raises the default memory to what
  * a Linux program needs. -EINVAL less memory was given than it needs at least, or no program is named. */
@@ -107,9 +110,10 @@ struct function_version {
     uint64_t created_us;
     struct function_config config;
     char snapshot_key[FUNCTION_SNAPSHOT_KEY_SIZE];
-    uint64_t ready_us; /* a machine image: when a machine of it was ready first, as far as known; 0: never */
-    char *failure;     /* why none was; NULL: nothing is known against it */
-    unsigned refs;     /* the registry's */
+    uint64_t
+        ready_us; /* a machine image: when a machine of it was ready first, as far as known; 0: never */
+    char *failure; /* why none was; NULL: nothing is known against it */
+    unsigned refs; /* the registry's */
 };
 struct function_version *function_ref(struct function_version *v);
 void function_unref(struct function_version *v);

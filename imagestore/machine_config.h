@@ -20,7 +20,7 @@ struct machine_config {
     bool service;                     /* else a machine for each request */
     uint32_t min_instances, max_instances;
     uint32_t idle_timeout_ms, ready_timeout_ms;
-    char *ready_console; /* owned; NULL: the port says when it is ready */
+    char *ready_console;            /* owned; NULL: the port says when it is ready */
     char initrd[IMAGE_DIGEST_SIZE]; /* of an image of kind initrd, for a kernel; "": none */
     char disk[IMAGE_DIGEST_SIZE];   /* of a disk image that a kernel gets, read-only; "": none */
     /* By name, in the order in which they are attached behind the image's disk. Only of a service of at

@@ -334,6 +334,13 @@ static int check_qcow2(const struct probe *p, struct un_error *err)
                             "qcow2: its data is in another file; flatten it with "
                             "qemu-img convert");
     }
+    if (be32_at(p, 32) != 0) {
+        return un_error_set(err, -EINVAL,
+                            "qcow2: it is encrypted; decrypt it with qemu-img convert");
+    }
+    if (be64_at(p, 24) > (uint64_t)LIMIT_DISK_TIB << 40) {
+        return un_error_set(err, -EINVAL, "qcow2: a disk of over %d TiB", LIMIT_DISK_TIB);
+    }
     uint64_t l1_bytes = (uint64_t)be32_at(p, 36) * 8, l1_end;
     if (__builtin_add_overflow(be64_at(p, 40), l1_bytes, &l1_end) || l1_end > p->file_size) {
         return un_error_set(err, -EINVAL, "qcow2: the l1 table does not lie in the file");
@@ -350,8 +357,9 @@ static bool is_disk(const struct probe *p)
         unsigned at, len;
         const char *bytes;
     } signatures[] = {
-        {510, 2, "\x55\xaa"},   {512, 8, "EFI PART"}, {4096, 8, "EFI PART"}, {0x438, 2, "\x53\xef"},
-        {0, 8, "XFSB\0\0\x10\0"}, {0, 4, "hsqs"},      {0x8001, 5, "CD001"},
+        {510, 2, "\x55\xaa"},   {512, 8, "EFI PART"},     {4096, 8, "EFI PART"},
+        {0x438, 2, "\x53\xef"}, {0, 8, "XFSB\0\0\x10\0"}, {0, 4, "hsqs"},
+        {0x8001, 5, "CD001"},
     };
     for (size_t i = 0; i < UN_ARRAY_SIZE(signatures); i++) {
         if (bytes_at(p, signatures[i].at, signatures[i].bytes, signatures[i].len)) {
@@ -388,11 +396,12 @@ static int explain_unknown(const struct probe *p, struct un_error *err)
             return un_error_set(err, -EINVAL, "not an image: this is %s", known[i].name);
         }
     }
-    return un_error_set(err, -EINVAL,
-                        "not an image: neither ELF, a script (its first line begins with #!), Linux bzImage, "
-                        "multiboot nor a disk (it starts with %02x %02x %02x %02x)",
-                        p->data[0], p->len > 1 ? p->data[1] : 0, p->len > 2 ? p->data[2] : 0,
-                        p->len > 3 ? p->data[3] : 0);
+    return un_error_set(
+        err, -EINVAL,
+        "not an image: neither ELF, a script (its first line begins with #!), Linux bzImage, "
+        "multiboot nor a disk (it starts with %02x %02x %02x %02x)",
+        p->data[0], p->len > 1 ? p->data[1] : 0, p->len > 2 ? p->data[2] : 0,
+        p->len > 3 ? p->data[3] : 0);
 }
 
 /* A flat multiboot kernel says in its header where it is loaded (the "a.out kludge", flag 16);

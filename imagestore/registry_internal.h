@@ -54,7 +54,8 @@ int registry_sql_check_volume(sqlite3 *db, const char *name, int64_t function_id
 int registry_sql_remove(sqlite3 *db, const char *name, struct un_error *err);
 /* Before "live" moves to the version: remembers which one it leaves, and forgets what was held against
  * this one. registry_state.c */
-int registry_sql_live_moves(sqlite3 *db, int64_t function_id, int64_t version, struct un_error *err);
+int registry_sql_live_moves(sqlite3 *db, int64_t function_id, int64_t version,
+                            struct un_error *err);
 int registry_sql_note_ready(sqlite3 *db, const char *name, uint32_t version, struct un_error *err);
 /* `ret_back`: the version that was live before it is so again. */
 int registry_sql_note_failed(sqlite3 *db, const char *name, uint32_t version, const char *why,

@@ -196,8 +196,7 @@ int registry_sql_list_kept(sqlite3 *db, const char *after, unsigned limit, struc
                            "SELECT " VERSION_COLUMNS
                            " FROM function_versions v INDEXED BY function_versions_kept"
                            " JOIN functions f ON f.id = v.function_id"
-                           " JOIN images i ON i.id = v.image_id" JOIN_LIVE
-                           " WHERE v.kept > 0"
+                           " JOIN images i ON i.id = v.image_id" JOIN_LIVE " WHERE v.kept > 0"
                            " AND f.name > ? ORDER BY f.name LIMIT ?",
                            "ti", after ? after : "", (int64_t)limit);
     return rc < 0 ? rc : read_rows(stmt, ret, err);
@@ -340,12 +339,12 @@ static int add_version(sqlite3 *db, const struct new_version *v, int64_t *ret_id
 {
     int64_t version = 0;
     store_autostmt sqlite3_stmt *stmt = NULL;
-    int rc = store_prepare(db, &stmt, err,
-                           "INSERT INTO function_versions(function_id, version, image_id, config,"
-                           " created_us, kept) SELECT ?1, coalesce(max(version), 0) + 1, ?2, ?3, ?4, ?5"
-                           " FROM function_versions WHERE function_id = ?1 RETURNING version, id",
-                           "iitii", v->function_id, v->blob, v->config,
-                           (int64_t)un_clock_wall_us(), v->kept);
+    int rc = store_prepare(
+        db, &stmt, err,
+        "INSERT INTO function_versions(function_id, version, image_id, config,"
+        " created_us, kept) SELECT ?1, coalesce(max(version), 0) + 1, ?2, ?3, ?4, ?5"
+        " FROM function_versions WHERE function_id = ?1 RETURNING version, id",
+        "iitii", v->function_id, v->blob, v->config, (int64_t)un_clock_wall_us(), v->kept);
     if (rc == 0) {
         rc = store_step(stmt, err);
     }
@@ -355,9 +354,7 @@ static int add_version(sqlite3 *db, const struct new_version *v, int64_t *ret_id
         rc = store_step(stmt, err);
     }
     rc = rc < 0 ? rc : registry_sql_live_moves(db, v->function_id, version, err);
-    return rc < 0
-               ? rc
-               : registry_sql_point_alias(db, v->function_id, FUNCTION_LIVE, version, err);
+    return rc < 0 ? rc : registry_sql_point_alias(db, v->function_id, FUNCTION_LIVE, version, err);
 }
 
 int registry_sql_deploy(sqlite3 *db, const char *name, struct function_config *config,

@@ -10,7 +10,7 @@
 
 #define OF_LIVE                                                                                    \
     "(SELECT version FROM function_aliases WHERE function_id = ?1 AND alias = '" FUNCTION_LIVE "'" \
-                                                                                               ")"
+    ")"
 
 int registry_sql_live_moves(sqlite3 *db, int64_t function_id, int64_t version, struct un_error *err)
 {

@@ -583,8 +583,8 @@ void volume_remove(struct imagestore *is, const char *name, image_done_cb cb, vo
     }
     op->done_cb = cb;
     struct volume *v = volume_find(is, op->info.name);
-    op->rc = v ? not_busy(v, &op->err)
-               : un_error_set(&op->err, -ENOENT, "no volume %s", op->info.name);
+    op->rc =
+        v ? not_busy(v, &op->err) : un_error_set(&op->err, -ENOENT, "no volume %s", op->info.name);
     if (op->rc < 0) {
         op_end_later(op);
         return;

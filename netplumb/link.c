@@ -129,12 +129,12 @@ static void leave_ipv6(const char *name)
     }
 }
 
-/* Marks a link as ours, gives it its master (0: none) and keeps IPv6 from it; then it may go up. */
-static int link_start(struct nl_sock *nl, const char *name, const char *mark, int master,
+/* Marks a link as ours, gives it its master (0: none) and keeps IPv6 from it. */
+static int link_claim(struct nl_sock *nl, const char *name, const char *mark, int master,
                       struct un_error *err)
 {
-    autolink *claim = rtnl_link_alloc(), *up = rtnl_link_alloc();
-    if (!claim || !up ||
+    autolink *claim = rtnl_link_alloc();
+    if (!claim ||
         rtnl_link_inet6_set_addr_gen_mode(claim, rtnl_link_inet6_str2addrgenmode("none")) < 0) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
@@ -142,13 +142,32 @@ static int link_start(struct nl_sock *nl, const char *name, const char *mark, in
     if (master) {
         rtnl_link_set_master(claim, master);
     }
-    rtnl_link_set_flags(up, IFF_UP);
     int rc = link_change(nl, name, claim, err);
-    if (rc < 0) {
-        return rc;
+    if (rc == 0) {
+        leave_ipv6(name);
     }
-    leave_ipv6(name);
-    return link_change(nl, name, up, err);
+    return rc;
+}
+
+static int link_up(struct nl_sock *nl, const char *name, bool up, struct un_error *err)
+{
+    autolink *change = rtnl_link_alloc();
+    if (!change) {
+        return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    if (up) {
+        rtnl_link_set_flags(change, IFF_UP);
+    } else {
+        rtnl_link_unset_flags(change, IFF_UP);
+    }
+    return link_change(nl, name, change, err);
+}
+
+static int link_start(struct nl_sock *nl, const char *name, const char *mark, int master,
+                      struct un_error *err)
+{
+    int rc = link_claim(nl, name, mark, master, err);
+    return rc < 0 ? rc : link_up(nl, name, true, err);
 }
 
 static int add_address(struct nl_sock *nl, int index, const char *ip, unsigned prefix,
@@ -366,6 +385,16 @@ int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap,
         rc = un_error_errno(err, -errno, "keep the tap %s", tap);
     }
     return rc;
+}
+
+int net_tap_join(struct nl_sock *nl, const struct net_names *n, const char *tap, int bridge,
+                 struct un_error *err)
+{
+    int rc =
+        link_up(nl, tap, false, err); /* its guest runs: nothing passes before it is isolated */
+    rc = rc < 0 ? rc : link_claim(nl, tap, n->mark, bridge, err);
+    rc = rc < 0 ? rc : port_isolate(nl, tap, err);
+    return rc < 0 ? rc : link_up(nl, tap, true, err);
 }
 
 static struct rtnl_neigh *neighbour_of(int bridge, const struct net_link *link)

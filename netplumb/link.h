@@ -51,6 +51,10 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *n
 int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap, uid_t owner,
                  int bridge, struct un_error *err);
 
+/* Makes a tap that is there, and may be in use, an isolated port of the bridge, up. -ENODEV: it is gone. */
+int net_tap_join(struct nl_sock *nl, const struct net_names *n, const char *tap, int bridge,
+                 struct un_error *err);
+
 /* Tells the kernel behind which bridge a guest is, and its MAC, for good: a question by ARP that nobody
  * answers while the guest boots is repeated after a second only. Both go with the bridge. -EEXIST: the
  * host has a route to this very address. On failure one of them may be there (net_guest_remove). */

@@ -23,6 +23,7 @@
  *    (isolated ports, and nothing forwarded between bridges); no network behind the host (forward chain).
  *    A connection to anything else gets a reset;
  *  - IPv6 and every other protocol but ARP and IPv4 stop at the tap.
+ * Where another program removes tables or bridges of ours they are made again as soon as the kernel has told.
  *
  * A connection that is allowed ends in a socket of unid's, which is handed up with the endpoint that the
  * guest meant; nothing is routed or translated, and connections of one guest are never seen by another.
@@ -33,7 +34,8 @@
  * Loop thread throughout; the kernel is spoken to on one worker thread. Where things are: plumb.c
  * what is asked, link.c taps and bridges (rtnetlink), segment.c which tap is on which bridge, rules.c
  * the firewall (libnftables), addr.c addresses, targets.c what guests may connect to, listen.c where that
- * arrives, sockets.c what is left of that, dnsmasq.c DHCP and DNS, namespace.c a network for who is not root.
+ * arrives, sockets.c what is left of that, dnsmasq.c DHCP and DNS, namespace.c a network for who is not root,
+ * watch.c and mend.c what other programs remove of it.
  */
 #ifndef UNID_NETPLUMB_NET_H
 #define UNID_NETPLUMB_NET_H
@@ -130,6 +132,7 @@ int net_guest_socket(struct netplumb *np);
 struct net_stats {
     unsigned attached, idle; /* links in use; kept for the next guest */
     uint64_t refused;        /* connections that came through the firewall and were not allowed */
+    uint64_t mended; /* times that something was missing which another program had removed */
 };
 void net_get_stats(const struct netplumb *np, struct net_stats *ret);
 

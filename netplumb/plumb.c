@@ -9,13 +9,15 @@
  * An idle link keeps its tap, its address and its place in the rules, with what its last guest was allowed
  * to connect to: nobody has the tap open, so nothing comes from it. It serves the next guest of the same
  * wish at once, one of another after a change of the rules. The tables are made by the first attach and go
- * with the last link; bridges: segment.h.
+ * with the last link; bridges: segment.h. What others remove of tables and bridges is made again (watch.h,
+ * mend.h); a link whose tap is gone serves no other guest.
  * What is left in the kernel of connections that its last guest opened is ended meanwhile (sockets.h).
  * The worker owns the sockets to the kernel and runs jobs in order; the loop thread owns the rest.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -29,12 +31,14 @@
 #include "netplumb/dnsmasq.h"
 #include "netplumb/link.h"
 #include "netplumb/listen.h"
+#include "netplumb/mend.h"
 #include "netplumb/namespace.h"
 #include "netplumb/net.h"
 #include "netplumb/rules.h"
 #include "netplumb/segment.h"
 #include "netplumb/sockets.h"
 #include "netplumb/targets.h"
+#include "netplumb/watch.h"
 
 enum op { OP_MAKE, OP_CHANGE, OP_WAIT, OP_FORGET, OP_REMOVE, OP_CLEAR, OP_RECONCILE };
 enum { IDLE_LOOKED_AT = 64 }; /* of the idle links, for one with the policy that is wanted */
@@ -46,8 +50,9 @@ struct request {
     net_attach_cb attached;
     net_done_cb done;
     void *arg;
-    char *rules; /* OP_MAKE, OP_CHANGE, OP_REMOVE: what changes of what the guest may connect to */
-    char *undo;  /* OP_MAKE: what takes that back */
+    char *rules;  /* OP_MAKE, OP_CHANGE, OP_REMOVE: what changes of what the guest may connect to */
+    char *undo;   /* OP_MAKE: what takes that back */
+    char *policy; /* OP_MAKE, OP_CHANGE: what is in force then */
 };
 
 /* What a struct net_link is the public part of. At most one request of it is under way, and the forgetting of
@@ -55,16 +60,18 @@ struct request {
 struct link {
     struct net_link pub;
     uint32_t guest;
-    bool in_use;        /* its user knows of it */
-    bool has_opened;    /* a connection has come from its guest */
-    bool is_forgetting; /* `forgetting` is under way */
+    bool in_use;           /* its user knows of it */
+    bool is_made, is_lost; /* it has been made; its tap is gone */
+    bool has_opened;       /* a connection has come from its guest */
+    bool is_forgetting;    /* `forgetting` is under way */
     uint64_t idle_from_us;
     struct net_policy *policy; /* as in the rules, or about to be; NULL: nothing */
     struct net_policy *before; /* while a request is under way: what holds if it fails */
     struct un_list node;       /* in idle */
     struct un_list all_node;
-    struct un_post ready;        /* of an attach that found an idle link */
-    struct net_segment *segment; /* the worker's */
+    struct un_post ready; /* of an attach that found an idle link */
+    struct net_made made; /* the worker's */
+    int index;            /* the tap's; the worker's before is_made */
     struct request req, forgetting;
 };
 
@@ -94,9 +101,16 @@ struct netplumb {
     bool clean, made; /* nothing of an earlier unid is left; the tables are there */
     bool wider_told;
     struct net_segments segments;
+    struct un_list made_links; /* struct net_made */
+    bool mend_failed;
+    struct net_watch *watch; /* made by the worker, then the loop thread's */
+    struct net_mender mender;
 };
 
 static void on_linger(void *arg);
+static void on_gone(void *arg);
+static void on_tap_gone(void *arg, const char *name, int index);
+static int look(void *arg, struct un_error *err);
 
 bool net_available(struct un_error *err)
 {
@@ -232,6 +246,7 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
     np->dnsmasq_post = (struct un_post){.fn = on_dnsmasq, .arg = np};
     un_list_init(&np->all);
     un_list_init(&np->idle);
+    un_list_init(&np->made_links);
     un_timer_init(&np->linger, spec->loop, on_linger, np);
     const struct net_targets_user ports = {.open = open_port, .close = close_port, .arg = np};
     const struct net_dnsmasq_user lists = {
@@ -259,6 +274,9 @@ int net_open(const struct netplumb_spec *spec, struct netplumb **ret, struct un_
         free(np);
         return rc;
     }
+    np->mender =
+        (struct net_mender){.loop = np->loop, .worker = np->worker, .look = look, .arg = np};
+    net_mender_init(&np->mender);
     *ret = np;
     return 0;
 }
@@ -318,7 +336,13 @@ static int make_tables(struct netplumb *np, struct un_error *err)
     if (rc < 0 || np->made) {
         return rc;
     }
+    const struct net_watch_user user = {.loop = np->loop,
+                                        .names = &np->names,
+                                        .on_gone = on_gone,
+                                        .on_tap_gone = on_tap_gone,
+                                        .arg = np};
     rc = check_range(np, err);
+    rc = rc < 0 || np->watch ? rc : net_watch_new(&user, &np->watch, err);
     rc = rc < 0 ? rc : net_rules_install(np->rules, &np->names, &np->range, err);
     np->made = rc == 0;
     return rc;
@@ -366,15 +390,31 @@ static int run_make(struct request *req, struct un_error *err)
         net_segments_leave(&np->segments, np->nl, np->rules, segment, NULL);
         return rc;
     }
-    link_of(req)->segment = segment;
+    struct link *link = link_of(req);
+    link->made =
+        (struct net_made){.link = &link->pub, .segment = segment, .policy = un_steal(&req->policy)};
+    un_list_push(&np->made_links, &link->made.node);
+    link->index = (int)if_nametoindex(link->pub.tap);
     return 0;
+}
+
+static int run_change(struct request *req, struct un_error *err)
+{
+    struct net_made *made = &link_of(req)->made;
+    int rc = net_rules_change(req->np->rules, req->rules, err);
+    if (rc == 0) {
+        free(made->policy);
+        made->policy = un_steal(&req->policy);
+    }
+    return rc;
 }
 
 static int run_remove(struct request *req, struct un_error *err)
 {
     struct netplumb *np = req->np;
-    struct net_segment *segment = link_of(req)->segment;
+    struct net_segment *segment = link_of(req)->made.segment;
     const struct net_link *link = &link_of(req)->pub;
+    un_list_remove(&link_of(req)->made.node);
     int rc = net_link_remove(np->nl, link->tap, err);
     /* What is told is the first that fails; the others are tried all the same. */
     int more = net_guest_remove(np->nl, segment->bridge, link, rc < 0 ? NULL : err);
@@ -406,7 +446,7 @@ static int run(struct un_job *job, struct un_error *err)
     case OP_MAKE:
         return run_make(req, err);
     case OP_CHANGE:
-        return net_rules_change(req->np->rules, req->rules, err);
+        return run_change(req, err);
     case OP_WAIT:
         return 0;
     case OP_FORGET:
@@ -424,12 +464,14 @@ static void free_texts(struct request *req)
 {
     free(un_steal(&req->rules));
     free(un_steal(&req->undo));
+    free(un_steal(&req->policy));
 }
 
 static void link_free(struct link *link)
 {
     struct netplumb *np = link->req.np;
     free_texts(&link->req);
+    free(link->made.policy);
     net_policy_put(&np->targets, link->policy);
     names_changed(np);
     un_list_remove(&link->all_node);
@@ -444,14 +486,16 @@ static void link_free(struct link *link)
 static bool make_texts(struct link *link, const struct net_policy *add)
 {
     const struct net_names *names = &link->req.np->names;
-    un_autobuf struct un_buf rules = {0}, undo = {0};
+    un_autobuf struct un_buf rules = {0}, undo = {0}, policy = {0};
     int rc = net_rules_policy_text(names, false, link->pub.ip, link->policy, &rules);
     rc = rc < 0 ? rc : net_rules_policy_text(names, true, link->pub.ip, add, &rules);
     rc = rc < 0 ? rc : net_rules_policy_text(names, false, link->pub.ip, add, &undo);
+    rc = rc < 0 ? rc : net_rules_policy_text(names, true, link->pub.ip, add, &policy);
     free_texts(&link->req);
     link->req.rules = rc < 0 ? NULL : un_buf_steal_str(&rules);
     link->req.undo = rc < 0 ? NULL : un_buf_steal_str(&undo);
-    return link->req.rules && link->req.undo;
+    link->req.policy = rc < 0 ? NULL : un_buf_steal_str(&policy);
+    return link->req.rules && link->req.undo && link->req.policy;
 }
 
 static void submit(struct request *req, enum op op,
@@ -488,6 +532,17 @@ static void on_removed(struct un_job *job, int rc, const struct un_error *err)
     link_gone(link_of(un_container_of(job, struct request, job)));
 }
 
+/* An idle link goes. False: out of memory. */
+static bool remove_idle(struct link *link)
+{
+    bool can = make_texts(link, NULL);
+    if (can) {
+        un_list_remove(&link->node);
+        submit(&link->req, OP_REMOVE, on_removed);
+    }
+    return can;
+}
+
 /* Removes the links that have been idle long enough, and comes again for the next. */
 static void on_linger(void *arg)
 {
@@ -501,14 +556,61 @@ static void on_linger(void *arg)
             (void)un_timer_arm_at(&np->linger, due);
             break;
         }
-        if (!make_texts(link, NULL)) {
+        if (!remove_idle(link)) {
             (void)un_timer_arm_at(&np->linger, un_loop_now_us(np->loop) + np->linger_us);
             break;
         }
-        un_list_remove(&link->node);
-        submit(&link->req, OP_REMOVE, on_removed);
     }
 }
+
+/* --- what others remove ------------------------------------------------------------------------- */
+
+/* Worker thread. */
+static int look(void *arg, struct un_error *err)
+{
+    struct netplumb *np = arg;
+    int rc = net_namespace_join(np->ns);
+    if (rc < 0) {
+        return un_error_errno(err, rc, "join unid's network namespace");
+    }
+    if (!np->made) {
+        return 0; /* it was unid that has removed it */
+    }
+    const struct net_mend mend = {.names = &np->names,
+                                  .range = &np->range,
+                                  .nl = np->nl,
+                                  .rules = np->rules,
+                                  .segments = &np->segments,
+                                  .made = &np->made_links,
+                                  .again = np->mend_failed};
+    rc = net_mend(&mend, err);
+    np->mend_failed = rc < 0;
+    return rc;
+}
+
+static void on_gone(void *arg)
+{
+    struct netplumb *np = arg;
+    net_mender_look(&np->mender);
+}
+
+static void on_tap_gone(void *arg, const char *name, int index)
+{
+    struct netplumb *np = arg;
+    un_list_for_each_safe (it, &np->all) {
+        struct link *link = un_list_entry(it, struct link, all_node);
+        if (!link->is_made || link->index != index || link->req.op == OP_REMOVE) {
+            continue; /* another's, or unid removes it */
+        }
+        link->is_lost = true;
+        un_log(UN_LOG_WARN, "tap of a machine was removed by another program", "tap", name);
+        if (un_list_linked(&link->node)) {
+            (void)remove_idle(link); /* else when it has lingered */
+        }
+    }
+}
+
+/* --- what comes and goes ------------------------------------------------------------------------ */
 
 /* What was asked for the link holds; or, when that failed, what held before. */
 static void settle(struct link *link, int rc)
@@ -536,7 +638,11 @@ static void on_made(struct un_job *job, int rc, const struct un_error *err)
         link_gone(link);
         pub = NULL;
     } else {
-        link->in_use = true;
+        link->in_use = link->is_made = true;
+        if (net_watch_start(was.np->watch, NULL) < 0) {
+            un_log(UN_LOG_WARN, "what others remove of the network is not seen", "error",
+                   "out of memory");
+        }
         un_loop_post(was.np->loop, &was.np->dnsmasq_post); /* it starts while the machine is made */
         net_dnsmasq_changed(was.np->dnsmasq);
     }
@@ -707,6 +813,9 @@ void net_detach(struct net_link *pub)
         link->is_forgetting = true;
         submit(&link->forgetting, OP_FORGET, on_forgotten);
     }
+    if (link->is_lost && remove_idle(link)) {
+        return;
+    }
     if (!un_timer_armed(&np->linger)) {
         on_linger(np);
     }
@@ -719,8 +828,10 @@ int net_guest_socket(struct netplumb *np)
 
 void net_get_stats(const struct netplumb *np, struct net_stats *ret)
 {
-    *ret = (struct net_stats){
-        .attached = np->attached, .idle = np->links - np->attached, .refused = np->refused};
+    *ret = (struct net_stats){.attached = np->attached,
+                              .idle = np->links - np->attached,
+                              .refused = np->refused,
+                              .mended = np->mender.mended};
 }
 
 static void on_reconciled(struct un_job *job, int rc, const struct un_error *err)
@@ -746,7 +857,9 @@ void net_close(struct netplumb *np)
         return;
     }
     un_timer_cancel(&np->linger);
+    net_mender_close(&np->mender);
     un_workers_free(np->worker);
+    net_watch_free(np->watch);
     un_loop_unpost(np->loop, &np->dnsmasq_post);
     net_dnsmasq_stop(np->dnsmasq);
     while (!un_list_empty(&np->idle)) {

@@ -24,6 +24,7 @@
 
 #include <errno.h>
 #include <nftables/libnftables.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,7 @@
 
 struct net_rules {
     struct nft_ctx *nft;
+    char *listed; /* the tables as the kernel listed them when they were made; NULL: not known */
 };
 
 int net_rules_new(struct net_rules **ret, struct un_error *err)
@@ -53,6 +55,7 @@ void net_rules_free(struct net_rules *r)
         if (r->nft) {
             nft_ctx_free(r->nft);
         }
+        free(r->listed);
         free(r);
     }
 }
@@ -209,14 +212,46 @@ static int append_removal(struct un_buf *out, const struct net_names *n)
                          n->tag, n->tag, n->tag, n->tag);
 }
 
+/* Appends the kernel's listing of one table, without what comes and goes in its sets. */
+static int list_table(struct net_rules *r, const char *family, const struct net_names *n,
+                      struct un_buf *out)
+{
+    char text[48];
+    snprintf(text, sizeof(text), "list table %s unid-%s", family, n->tag);
+    int rc = run(r, text, "list our tables", NULL);
+    return rc < 0 ? rc : un_buf_append_str(out, nft_ctx_get_output_buffer(r->nft));
+}
+
+/* One at a time: libnftables 1.0.6 lists no two with one command. NULL: one is not there, or out of memory. */
+static char *list_tables(struct net_rules *r, const struct net_names *n)
+{
+    un_autobuf struct un_buf listed = {0};
+    nft_ctx_output_set_flags(r->nft, NFT_CTX_OUTPUT_STATELESS | NFT_CTX_OUTPUT_TERSE);
+    int rc = list_table(r, "bridge", n, &listed);
+    rc = rc < 0 ? rc : list_table(r, "inet", n, &listed);
+    nft_ctx_output_set_flags(r->nft, 0);
+    return rc < 0 ? NULL : un_buf_steal_str(&listed);
+}
+
 int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err)
 {
     un_autobuf struct un_buf text = {0};
     int rc = append_removal(&text, n);
     rc = rc < 0 ? rc : net_rules_text(n, range, &text);
-    return rc < 0 ? un_error_set(err, rc, "out of memory")
-                  : run(r, (const char *)text.data, "make our tables", err);
+    rc = rc < 0 ? un_error_set(err, rc, "out of memory")
+                : run(r, (const char *)text.data, "make our tables", err);
+    free(r->listed);
+    r->listed = rc < 0 ? NULL : list_tables(r, n);
+    return rc;
+}
+
+bool net_rules_intact(struct net_rules *r, const struct net_names *n)
+{
+    char *now = list_tables(r, n);
+    bool same = !r->listed || (now && strcmp(now, r->listed) == 0);
+    free(now);
+    return same;
 }
 
 int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_error *err)

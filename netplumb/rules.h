@@ -8,6 +8,8 @@
 #ifndef UNID_NETPLUMB_RULES_H
 #define UNID_NETPLUMB_RULES_H
 
+#include <stdbool.h>
+
 #include "common/bytes.h"
 #include "common/error.h"
 #include "netplumb/addr.h"
@@ -31,6 +33,8 @@ int net_rules_policy_text(const struct net_names *n, bool add, const char *guest
 /* In one transaction: replaces the tables by fresh ones. -EPERM, -ENOTSUP (no nftables here). */
 int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err);
+/* Whether the tables are as net_rules_install made them, but for what is in their sets. */
+bool net_rules_intact(struct net_rules *r, const struct net_names *n);
 int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_error *err);
 
 /* The rules hold for the bridges that are named so, and for no other link. */

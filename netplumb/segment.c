@@ -2,6 +2,7 @@
 #include "netplumb/segment.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,4 +113,32 @@ int net_segments_leave(struct net_segments *s, struct nl_sock *nl, struct net_ru
         }
     }
     return rc;
+}
+
+int net_segments_name(const struct net_segments *s, struct net_rules *rules, struct un_error *err)
+{
+    char name[NET_NAME_SIZE];
+    int rc = 0;
+    for (const struct net_segment *it = s->all; it < s->all + s->count && rc == 0; it++) {
+        if (it->bridge) {
+            name_of(s, it, name);
+            rc = net_rules_add_bridge(rules, s->names, name, err);
+        }
+    }
+    return rc;
+}
+
+bool net_segments_there(const struct net_segments *s, const struct net_segment *segment)
+{
+    char name[NET_NAME_SIZE];
+    name_of(s, segment, name);
+    return (int)if_nametoindex(name) == segment->bridge;
+}
+
+int net_segments_remake(const struct net_segments *s, struct nl_sock *nl,
+                        struct net_segment *segment, struct un_error *err)
+{
+    char name[NET_NAME_SIZE];
+    name_of(s, segment, name);
+    return net_bridge_make(nl, s->names, name, s->range, &segment->bridge, err);
 }

@@ -17,6 +17,8 @@
 #ifndef UNID_NETPLUMB_SEGMENT_H
 #define UNID_NETPLUMB_SEGMENT_H
 
+#include <stdbool.h>
+
 #include "common/error.h"
 #include "netplumb/addr.h"
 #include "netplumb/link.h"
@@ -47,6 +49,13 @@ int net_segments_join(struct net_segments *s, struct nl_sock *nl, struct net_rul
 /* A tap has left the segment. Removes what has become superfluous by that. */
 int net_segments_leave(struct net_segments *s, struct nl_sock *nl, struct net_rules *rules,
                        struct net_segment *segment, struct un_error *err);
+/* Puts all bridges that are made into the rules, which have none. */
+int net_segments_name(const struct net_segments *s, struct net_rules *rules, struct un_error *err);
+/* Whether the bridge of a segment that is made is still the one that was made. */
+bool net_segments_there(const struct net_segments *s, const struct net_segment *segment);
+/* Makes the bridge of such a segment again; it has no ports. On failure the old one's index stays. */
+int net_segments_remake(const struct net_segments *s, struct nl_sock *nl,
+                        struct net_segment *segment, struct un_error *err);
 /* All links and tables have been removed. */
 void net_segments_forget(struct net_segments *s);
 

@@ -56,9 +56,10 @@ struct admission_queue {
     unsigned waiting_function, waiting_total; /* with the request in question */
     unsigned limit_function, limit_total;
     unsigned concurrency;
-    unsigned memory_places; /* so many of its VMs fit into the memory that it may have; 0: not known */
-    uint64_t mean_us; /* how long a call holds its place: start and run; 0 when not known yet */
-    uint64_t wait_us; /* the longest that a request may wait */
+    unsigned
+        memory_places; /* so many of its VMs fit into the memory that it may have; 0: not known */
+    uint64_t mean_us;  /* how long a call holds its place: start and run; 0 when not known yet */
+    uint64_t wait_us;  /* the longest that a request may wait */
 };
 /* Whether the last request in the queue is one too many, or would wait longer than it may. */
 bool admission_refuse(const struct admission_queue *q);

@@ -701,6 +701,20 @@ bool call_rebind(struct sched_call *c)
     return true;
 }
 
+/* Its time limit is over. */
+static void time_out(struct sched_call *c)
+{
+    struct hv_vm *vm = c->instance ? c->instance->vm : NULL;
+    char why[200] = "";
+    if (vm && hv_vm_ops(vm)->vm_wants) {
+        hv_vm_ops(vm)->vm_wants(vm, why, sizeof(why));
+    }
+    call_finish(c, SCHED_TIMED_OUT, "%s %u ms%s%s",
+                c->stream ? "no machine took the connection within"
+                          : "the function did not end within its time limit of",
+                c->version->config.timeout_ms, why[0] ? ": " : "", why);
+}
+
 static void on_timer(void *arg)
 {
     struct sched_call *c = arg;
@@ -709,12 +723,8 @@ static void on_timer(void *arg)
         c->retry_after_s = queue_retry_after_s(c);
         call_finish(c, SCHED_WAIT_EXPIRED, "no place became free within %llu ms",
                     (unsigned long long)(c->s->set.queue_wait_us / 1000));
-    } else if (c->stream) {
-        call_finish(c, SCHED_TIMED_OUT, "no machine took the connection within %u ms",
-                    c->version->config.timeout_ms);
-    } else if (c->state == CALL_BOUND || c->state == CALL_RUNNING) {
-        call_finish(c, SCHED_TIMED_OUT, "the function did not end within its time limit of %u ms",
-                    c->version->config.timeout_ms);
+    } else if (c->stream || c->state == CALL_BOUND || c->state == CALL_RUNNING) {
+        time_out(c);
     } else if (c->length_wanted) {
         call_finish(c, SCHED_LENGTH_REQUIRED,
                     "a cgi program is told the length of its request's body, and this one came "

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "common/syscall_name.h"
+#include "common/names.h"
 #include "scheduler/scheduler_impl.h"
 
 enum { BODY_SHARE_BYTES = 16 * 1024 }; /* what a call may buffer when all together hold too much */
@@ -281,8 +281,8 @@ static bool success(const struct sched_call *c, const struct hv_exit *why)
     const struct hv_head *head = c->reader ? interface_head(c->reader) : NULL;
 
     return why->kind == HV_EXIT_DONE &&
-           (why->status == 0 || (head && head->status >= 400 &&
-                                 c->version->config.interface == FUNCTION_CGI));
+           (why->status == 0 ||
+            (head && head->status >= 400 && c->version->config.interface == FUNCTION_CGI));
 }
 
 /* The program's output is not what its interface asks for. */

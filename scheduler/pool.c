@@ -38,9 +38,9 @@ void pool_init(struct scheduler *s)
         cls->driver = &s->drivers[k / SHELL_CLASSES];
         /* What serves machine images makes machines of its own: its shells are connections. */
         bool machines = driver_runs_machines(cls->driver);
-        cls->mib = machines ? 0
-                            : admission_class_mib(k % SHELL_CLASSES, s->set.shell_mib,
-                                                  s->set.memory_mib);
+        cls->mib =
+            machines ? 0
+                     : admission_class_mib(k % SHELL_CLASSES, s->set.shell_mib, s->set.memory_mib);
         pool_policy_init(&cls->policy, k == 0 && !machines ? s->set.pool_min : 0,
                          machines ? 0
                          : k == 0 ? s->set.pool_max

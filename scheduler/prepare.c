@@ -153,7 +153,7 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
     }
     p->image = mapping;
     rc = argv && envp ? function_snapshot_key(p->name, p->config, key, &why)
-              : un_error_set(&why, -ENOMEM, "out of memory");
+                      : un_error_set(&why, -ENOMEM, "out of memory");
     if (rc < 0) {
         prepare_end(p, rc, &why, NULL, NULL);
         return;

@@ -146,7 +146,7 @@ enum sched_outcome_kind {
     SCHED_TIMED_OUT,  /* the function's timeout */
     SCHED_CANNOT_RUN, /* no driver can run this image, or no shell can be made */
     SCHED_DRAINING,
-    SCHED_CANCELLED, /* by sched_call_cancel or by killing the instance */
+    SCHED_CANCELLED,       /* by sched_call_cancel or by killing the instance */
     SCHED_WRONG_INTERFACE, /* a request for a function that takes connections, or the other way round */
     SCHED_INTERNAL         /* our own: database, memory */
 };
@@ -199,10 +199,10 @@ struct sched_call_events {
 struct sched_call_spec {
     const char *function, *qualifier; /* qualifier may be NULL; all borrowed */
     enum sched_trigger trigger;
-    const char *trigger_name;    /* or NULL */
-    const char *replay_of;       /* the invocation whose request is run again, or NULL */
-    unsigned attempt;            /* from 1 */
-    const char *id;              /* NULL: a new one is made */
+    const char *trigger_name; /* or NULL */
+    const char *replay_of;    /* the invocation whose request is run again, or NULL */
+    unsigned attempt;         /* from 1 */
+    const char *id;           /* NULL: a new one is made */
     /* Of the request that the function sees. With SCHED_TCP there is none: body and answer are the two
      * directions of a connection. on_data with no bytes that are not the last says that the function has
      * shut its direction down; the body may go on. The time limit of the function ends when its machine
@@ -214,8 +214,8 @@ struct sched_call_spec {
     const char *uri;        /* the request target as the client sent it; NULL: there was none */
     const char *peer;       /* the client's IP address; NULL: not known */
     bool http10;            /* the client speaks HTTP/1.0 */
-    bool own_port;          /* came in at a port of the function's own: no prefix is cut off its path */
-    unsigned depth;         /* functions that have called each other up to this call: 1, and one more for
+    bool own_port;  /* came in at a port of the function's own: no prefix is cut off its path */
+    unsigned depth; /* functions that have called each other up to this call: 1, and one more for
                                each; such a call is served while others are drained. 0: not a function's */
     const struct sched_call_events *events; /* kept */
     void *arg;

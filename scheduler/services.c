@@ -38,8 +38,8 @@ struct kept {
 struct opening {
     struct un_list node;
     struct services *sv;
-    bool stale; /* the function has changed meanwhile */
-    struct function_version *version; /* a reference */
+    bool stale;                                  /* the function has changed meanwhile */
+    struct function_version *version;            /* a reference */
     struct image_mapping *image, *initrd, *disk; /* of it, as they come */
 };
 

@@ -17,7 +17,14 @@
 #include "common/cleanup.h"
 #include "service/service_impl.h"
 
-enum { READ_LEAST = 16 * 1024, INPUT_ROOM = 64 * 1024, RETRY_BYTES = 512 * 1024 };
+enum {
+    READ_LEAST = 16 * 1024,
+    INPUT_ROOM = 64 * 1024,
+    RETRY_BYTES = 512 * 1024,
+    UNANSWERED_US = 1000000, /* a connection that is not taken for so long says that none is */
+    AGAIN_FIRST_US = 4000,
+    AGAIN_DOUBLINGS = 4
+};
 
 static void tell_ready(void *arg)
 {
@@ -57,11 +64,27 @@ static bool is_spotless(const struct hv_vm *vm, struct bufferevent *bev)
            evbuffer_get_length(vm->piece) == vm->output_len;
 }
 
+/* It connects no more, or has. */
+static void stop_connecting(struct hv_vm *vm)
+{
+    un_timer_cancel(&vm->again);
+    if (vm->mc && vm->mc->connecting == vm) {
+        vm->mc->connecting = NULL;
+        service_changed(vm->sv);
+    }
+}
+
 static void leave_machine(struct hv_vm *vm)
 {
     struct machine *mc = vm->mc;
+    stop_connecting(vm);
     if (vm->raw) {
         stream_leave(vm);
+    }
+    /* A connection that was kept may be one that nobody hears any more. */
+    bool reached = vm->reached && (vm->answered || !vm->reused);
+    if (vm->bev && !reached && un_loop_now_us(vm->drv->loop) - vm->assigned_us >= UNANSWERED_US) {
+        machine_doubt(mc);
     }
     struct bufferevent *bev = un_steal(&vm->bev);
     vm->mc = NULL;
@@ -273,6 +296,7 @@ void connection_requeue(struct hv_vm *vm)
 {
     struct service *sv = vm->sv;
     struct machine *mc = vm->mc;
+    stop_connecting(vm);
     bufferevent_free(vm->bev);
     vm->bev = NULL;
     vm->mc = NULL;
@@ -280,7 +304,10 @@ void connection_requeue(struct hv_vm *vm)
     vm->input_wanted = vm->peer_closed = false;
     un_list_push_front(&sv->waiting, &vm->node);
     sv->waiting_count++;
+    vm->reached = false;
+    mc->in_flight--;
     machine_doubt(mc);
+    service_changed(sv);
 }
 
 /* Without a byte of an answer: as if it had not been tried, where that can be. */
@@ -302,6 +329,11 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct hv_vm *vm = arg;
     if (what & BEV_EVENT_CONNECTED) {
+        connection_reached(vm);
+        return;
+    }
+    if (!vm->reached) {
+        connection_requeue(vm); /* nothing of the request has been sent */
         return;
     }
     vm->peer_closed = true;
@@ -391,15 +423,20 @@ static void send_request(struct hv_vm *vm, bool is_connected)
         connection_end(vm, HV_EXIT_LOST, "no socket: out of memory or descriptors");
         return;
     }
-    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm);
+    vm->reached = is_connected;
+    if (!is_connected && bufferevent_socket_connect(vm->bev, addr, sizeof(vm->mc->addr)) < 0) {
+        connection_requeue(vm);
+        return;
+    }
+    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm); /* not from inside connect */
     bufferevent_setwatermark(vm->bev, EV_WRITE, INPUT_ROOM, 0);
     bufferevent_setwatermark(vm->bev, EV_READ, 0, INPUT_ROOM);
-    if ((!is_connected && bufferevent_socket_connect(vm->bev, addr, sizeof(vm->mc->addr)) < 0) ||
-        bufferevent_write(vm->bev, vm->request.data, vm->request.len) < 0 ||
+    if (bufferevent_write(vm->bev, vm->request.data, vm->request.len) < 0 ||
         bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
         connection_end(vm, HV_EXIT_LOST, "no connection to the machine");
         return;
     }
+    connection_attempted(vm);
     setsockopt(bufferevent_getfd(vm->bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
@@ -412,10 +449,47 @@ static void connect_anew(struct hv_vm *vm)
     send_request(vm, false);
 }
 
+static void on_again(void *arg)
+{
+    struct hv_vm *vm = arg;
+    vm->attempts++;
+    bufferevent_free(vm->bev);
+    vm->bev = machine_socket(vm->mc);
+    if (vm->raw && vm->bev) {
+        stream_assign(vm, false);
+    } else {
+        send_request(vm, false);
+    }
+}
+
+/* QEMU listens with room for one that it has not taken yet. Of connections that come at once the kernel drops the
+ * first packet of most, and repeats it after a second; those that are taken by halves hang for longer. */
+void connection_attempted(struct hv_vm *vm)
+{
+    unsigned doublings = vm->attempts < AGAIN_DOUBLINGS ? vm->attempts : AGAIN_DOUBLINGS;
+    if (vm->mc->link || vm->reached) {
+        return;
+    }
+    vm->mc->connecting = vm;
+    un_timer_init(&vm->again, vm->drv->loop, on_again, vm);
+    /* Out of memory: the kernel repeats it. */
+    (void)un_timer_arm_in(&vm->again, (uint64_t)AGAIN_FIRST_US << doublings);
+}
+
+void connection_reached(struct hv_vm *vm)
+{
+    vm->reached = true;
+    vm->reached_us = un_loop_now_us(vm->drv->loop);
+    vm->attempts = 0;
+    stop_connecting(vm);
+}
+
 void connection_assign(struct hv_vm *vm, struct machine *mc)
 {
     bool is_probed = mc->probe_open;
     vm->mc = mc;
+    vm->reached = false;
+    vm->assigned_us = un_loop_now_us(vm->drv->loop);
     mc->in_flight++;
     un_list_push(&mc->connections, &vm->node);
     if (is_probed) {
@@ -431,8 +505,8 @@ void connection_assign(struct hv_vm *vm, struct machine *mc)
         return;
     }
     send_request(vm, is_probed || vm->reused);
-    if (vm->ended) {
-        return;
+    if (!vm->bev) {
+        return; /* it ended, or waits again */
     }
     if (!vm->started) {
         vm->started = true;
@@ -450,6 +524,34 @@ void connection_usage(struct hv_vm *vm, struct hv_usage *ret)
     }
     if (vm->per_request) {
         ret->egress = vm->mc ? vm->mc->egress : vm->egress;
+    }
+}
+
+void connection_wants(struct hv_vm *vm, char *ret, size_t size)
+{
+    const struct service *sv = vm->sv;
+    struct machine *mc = vm->mc;
+    ret[0] = '\0';
+    if (!sv || vm->reached) {
+        return;
+    }
+    if (mc) {
+        snprintf(ret, size, "its machine does not take the connection");
+        return;
+    }
+    un_list_for_each (it, &sv->machines) { /* the one that has come the farthest */
+        struct machine *other = un_list_entry(it, struct machine, node);
+        bool comes = other->state < MACHINE_READY;
+        mc = comes && (!mc || other->state > mc->state) ? other : mc;
+    }
+    if (mc) {
+        machine_wants(mc, ret, size);
+    } else if (sv->failures > 0) {
+        snprintf(ret, size, "its last machine failed: %s", sv->why);
+    } else if (sv->blocked) {
+        snprintf(ret, size, "another machine has its volumes");
+    } else if (!un_list_empty(&sv->machines)) {
+        snprintf(ret, size, "all its machines were busy");
     }
 }
 

@@ -208,18 +208,36 @@ static void try_connect(struct machine *mc)
     }
 }
 
-static void fail_late(struct machine *mc)
+/* What it has not done within `us`, and the last that it said. */
+static void say_late(struct machine *mc, uint64_t us, char *ret, size_t size)
 {
     const struct service *sv = mc->sv;
-    unsigned long long ms = sv->ready_timeout_us / 1000;
-    char why[160];
-    if (sv->ready_console) {
-        snprintf(why, sizeof(why), "its console did not say \"%.80s\" within %llu ms",
+    unsigned long long ms = us / 1000;
+    char what[160];
+    tell_line(mc);
+    if (sv->ready_console && !mc->proven) {
+        snprintf(what, sizeof(what), "its console did not say \"%.80s\" within %llu ms",
                  sv->ready_console, ms);
     } else {
-        snprintf(why, sizeof(why), "port %u did not answer within %llu ms", sv->port, ms);
+        snprintf(what, sizeof(what), "port %u did not answer within %llu ms", sv->port, ms);
     }
+    snprintf(ret, size, "%s%s%.60s", what, mc->words[0] ? "; its last words: " : "", mc->words);
+}
+
+static void fail_late(struct machine *mc)
+{
+    char why[256];
+    say_late(mc, mc->sv->ready_timeout_us, why, sizeof(why));
     fail(mc, HV_EXIT_LOST, why);
+}
+
+void machine_wants(struct machine *mc, char *ret, size_t size)
+{
+    if (mc->state == MACHINE_STARTING) {
+        say_late(mc, un_loop_now_us(mc->sv->drv->loop) - mc->started_us, ret, size);
+    } else {
+        snprintf(ret, size, "its machine was still being made");
+    }
 }
 
 /* The answer of a guest on the user network. An attempt whose packet was lost is given up for another; the
@@ -267,7 +285,7 @@ static void on_timer(void *arg)
         fail_late(mc);
         return;
     }
-    if (mc->sv->ready_console) {
+    if (mc->sv->ready_console && !mc->proven) {
         if (un_timer_arm_in(&mc->timer, mc->sv->ready_timeout_us - age) < 0) {
             fail(mc, HV_EXIT_LOST, "out of memory");
         }
@@ -292,8 +310,13 @@ void machine_start(struct machine *mc)
 
 void machine_doubt(struct machine *mc)
 {
-    mc->in_flight--;
     if (mc->state == MACHINE_READY) {
+        if (mc->proven) {
+            un_log(UN_LOG_INFO, "machine does not answer; its port is asked until it does",
+                   "service", mc->sv->name);
+            mc->started_us = un_loop_now_us(mc->sv->drv->loop);
+            keep_drop_all(mc);
+        }
         set_state(mc, MACHINE_STARTING);
         if (un_timer_arm_in(&mc->timer, PROBE_FIRST_US) < 0) {
             fail(mc, HV_EXIT_LOST, "out of memory");

@@ -244,7 +244,7 @@ static struct machine *free_place(const struct service *sv)
     un_list_for_each (it, &sv->machines) {
         struct machine *mc = un_list_entry(it, struct machine, node);
         unsigned places = mc->proven ? sv->limits.concurrency : 1;
-        if (mc->state == MACHINE_READY && !mc->spent && mc->in_flight < places &&
+        if (mc->state == MACHINE_READY && !mc->spent && !mc->connecting && mc->in_flight < places &&
             (!best || mc->in_flight > best->in_flight)) {
             best = mc;
         }
@@ -263,13 +263,13 @@ static void assign_waiting(struct service *sv)
     }
 }
 
-/* The first machine in a state; of the ready ones only idle ones, the longest idle. */
+/* The first machine in a state that has nothing in flight; the longest idle. */
 static struct machine *pick(const struct service *sv, enum machine_state state)
 {
     struct machine *found = NULL;
     un_list_for_each (it, &sv->machines) {
         struct machine *mc = un_list_entry(it, struct machine, node);
-        if (mc->state == state && (state != MACHINE_READY || (mc->in_flight == 0 && !mc->spent)) &&
+        if (mc->state == state && mc->in_flight == 0 && !mc->spent &&
             (!found || mc->idle_us < found->idle_us)) {
             found = mc;
         }
@@ -522,6 +522,7 @@ static const struct hv_driver_ops service_ops = {
     .vm_input = connection_input,
     .vm_output_done = connection_output_done,
     .vm_usage = connection_usage,
+    .vm_wants = connection_wants,
     .vm_pid = connection_pid,
     .vm_free = connection_free,
 };

@@ -135,7 +135,8 @@ struct machine {
     struct bufferevent
         *probe; /* an attempt to connect; READY: a connection for the first request */
     bool probe_open;
-    struct un_list kept; /* keep.c: open connections without a request */
+    struct hv_vm *connecting; /* over QEMU's user network, where one does at a time; or NULL */
+    struct un_list kept;      /* keep.c: open connections without a request */
     unsigned kept_count;
     uint64_t probe_us;           /* when it was begun */
     bool asking;                 /* hv_machine_ops.ask is under way */
@@ -159,8 +160,10 @@ void machine_end(struct machine *mc, enum hv_exit_kind kind, const char *why);
 const char *machine_state_name(enum machine_state state);
 /* A socket with which the machine can be reached, not connected. NULL: out of memory or descriptors. */
 struct bufferevent *machine_socket(const struct machine *mc);
-/* It took a connection but does not listen after all: back to STARTING, with a request less. */
+/* It does not listen after all, or not any more: back to STARTING, where its port is asked. */
 void machine_doubt(struct machine *mc);
+/* What it is that one waits for who waits for this machine, in words. */
+void machine_wants(struct machine *mc, char *ret, size_t size);
 /* Its connection is broken off or was closed: one request less. */
 void machine_release(struct machine *mc);
 
@@ -191,6 +194,10 @@ void connection_lost(struct hv_vm *vm, enum hv_exit_kind kind, const char *why);
 void connection_log(struct hv_vm *vm, const void *data, size_t len);
 /* It leaves its machine and its service, and on_exit follows. Once. */
 void connection_end(struct hv_vm *vm, enum hv_exit_kind kind, const char *detail);
+/* An attempt to connect has been begun: the only one of its machine, and repeated soon, over QEMU's user network. */
+void connection_attempted(struct hv_vm *vm);
+/* The machine, or QEMU for it, has taken the connection. */
+void connection_reached(struct hv_vm *vm);
 /* The machine did not take it: it waits again, in front of the others. */
 void connection_requeue(struct hv_vm *vm);
 int connection_new(struct hv_driver *drv, const struct hv_vm_spec *spec, struct hv_vm **ret,
@@ -199,6 +206,7 @@ int connection_run(struct hv_vm *vm, const struct hv_run_spec *spec, struct un_e
 void connection_input(struct hv_vm *vm, const void *data, size_t len, bool eof);
 void connection_output_done(struct hv_vm *vm);
 void connection_usage(struct hv_vm *vm, struct hv_usage *ret);
+void connection_wants(struct hv_vm *vm, char *ret, size_t size);
 int connection_pid(struct hv_vm *vm);
 void connection_free(struct hv_vm *vm);
 
@@ -234,6 +242,11 @@ struct hv_vm {
     /* UNID_INTERFACE_TCP: the machine has taken it, the client's end has been passed on, the machine's has
      * been told, a piece is out */
     bool raw, taken, shut, output_ended, output_out;
+    bool reached;                     /* the machine, or QEMU for it, has taken the connection */
+    uint64_t assigned_us, reached_us; /* since when it is asked to; since when it has */
+    struct un_timer again;            /* over QEMU's user network: the next attempt */
+    unsigned attempts;                /* in vain */
+    bool spoke;             /* UNID_INTERFACE_TCP: a byte of the machine's has come, or its end */
     struct un_timer settle; /* connected, not counted as taken yet */
     struct un_post post;    /* on_ready, on_exit, on_gone */
 };

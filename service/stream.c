@@ -32,17 +32,45 @@ static void want_input(struct hv_vm *vm)
     }
 }
 
+static void shut_when_sent(struct hv_vm *vm);
+
+static void on_shut_later(void *arg)
+{
+    shut_when_sent(arg);
+}
+
+/* Whether an end must wait: of a connection that the guest has not answered yet QEMU's user network makes a
+ * reset when it ends, and what was sent is lost. */
+static bool too_early(struct hv_vm *vm)
+{
+    uint64_t age = un_loop_now_us(vm->drv->loop) - vm->reached_us;
+    if (vm->mc->link || vm->spoke || age >= SETTLE_US) {
+        return false;
+    }
+    un_timer_init(&vm->settle, vm->drv->loop, on_shut_later, vm);
+    return un_timer_arm_in(&vm->settle, SETTLE_US - age) == 0;
+}
+
 /* The client's end, behind the last of its bytes. */
 static void shut_when_sent(struct hv_vm *vm)
 {
     if (!vm->eof || !vm->taken || vm->shut || vm->ended ||
-        evbuffer_get_length(bufferevent_get_output(vm->bev)) > 0) {
+        evbuffer_get_length(bufferevent_get_output(vm->bev)) > 0 || too_early(vm)) {
         return;
     }
     vm->shut = true;
     shutdown(bufferevent_getfd(vm->bev), SHUT_WR);
     if (vm->output_ended && !vm->output_out) {
         connection_end(vm, HV_EXIT_DONE, "");
+    }
+}
+
+/* A sign of the machine's: its guest has taken the connection. */
+static void hear(struct hv_vm *vm)
+{
+    if (!vm->spoke) {
+        vm->spoke = true;
+        shut_when_sent(vm);
     }
 }
 
@@ -54,6 +82,9 @@ static void deliver(struct hv_vm *vm)
         return;
     }
     size_t len = evbuffer_get_contiguous_space(in);
+    if (len > 0 || vm->peer_closed) {
+        hear(vm);
+    }
     if (len > 0) {
         vm->output_out = true;
         vm->output_len = len;
@@ -134,20 +165,11 @@ static void on_settled(void *arg)
 static void connected(struct hv_vm *vm)
 {
     int one = 1;
+    connection_reached(vm);
     setsockopt(bufferevent_getfd(vm->bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     un_timer_init(&vm->settle, vm->drv->loop, on_settled, vm);
     if (vm->mc->proven || un_timer_arm_in(&vm->settle, SETTLE_US) < 0) {
         taken(vm);
-    }
-}
-
-/* It was not taken after all: to another machine, or to this one when it has come up. */
-static void give_back(struct hv_vm *vm)
-{
-    if (vm->mc->proven || vm->mc->state != MACHINE_READY) {
-        connection_end(vm, HV_EXIT_LOST, "the machine refused the connection");
-    } else {
-        connection_requeue(vm);
     }
 }
 
@@ -175,7 +197,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
         connected(vm);
     } else if (!vm->taken) {
         un_timer_cancel(&vm->settle);
-        give_back(vm);
+        connection_requeue(vm); /* to another machine, or to this one when it has come up */
     } else if (what & BEV_EVENT_EOF) {
         vm->peer_closed = true;
         deliver(vm);
@@ -187,17 +209,20 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 void stream_assign(struct hv_vm *vm, bool is_connected)
 {
     struct machine *mc = vm->mc;
-    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm);
     bufferevent_setwatermark(vm->bev, EV_WRITE, STREAM_ROOM, 0);
     bufferevent_setwatermark(vm->bev, EV_READ, 0, STREAM_ROOM);
-    if ((!is_connected &&
-         bufferevent_socket_connect(vm->bev, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) ||
-        bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
-        connection_end(vm, HV_EXIT_LOST, "no connection to the machine");
+    if (!is_connected &&
+        bufferevent_socket_connect(vm->bev, (struct sockaddr *)&mc->addr, sizeof(mc->addr)) < 0) {
+        connection_requeue(vm);
         return;
     }
-    if (is_connected) {
+    bufferevent_setcb(vm->bev, on_read, on_write, on_event, vm); /* not from inside connect */
+    if (bufferevent_enable(vm->bev, EV_READ | EV_WRITE) < 0) {
+        connection_end(vm, HV_EXIT_LOST, "no connection to the machine");
+    } else if (is_connected) {
         connected(vm);
+    } else {
+        connection_attempted(vm);
     }
 }
 

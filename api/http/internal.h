@@ -77,7 +77,7 @@ struct http_listener {
     struct un_list node;
     struct http_server *server;
     struct evconnlistener *lev;
-    char *path; /* of a Unix socket */
+    char *path;           /* of a Unix socket */
     struct http_pin *pin; /* of its connections; NULL: none */
 };
 
@@ -89,7 +89,7 @@ struct http_server {
     struct un_list conns, listeners;
     struct un_list idle, fresh;  /* IDLE with a place, served or not yet; the oldest first */
     unsigned conn_count, places; /* all connections; those with a place */
-    uint64_t refused; /* connections that were told 503, since the opening */
+    uint64_t refused;            /* connections that were told 503, since the opening */
     bool draining, accept_paused;
     struct un_timer accept_timer;
     char date[32]; /* of the second `date_s` */

@@ -13,10 +13,10 @@
 
 static json_t *letter_json(const struct deadletter *d)
 {
-    return json_pack("{s:s, s:s, s:s?, s:s?, s:o, s:o, s:s, s:I, s:o, s:o, s:I, s:o}", "id",
-                     d->id, "function", d->function, "qualifier", d->qualifier, "trigger",
-                     d->trigger, "url", un_json_string(d->url), "reason",
-                     un_json_string(d->reason), "outcome", d->outcome, "attempts", (json_int_t)d->attempts, "accepted_at",
+    return json_pack("{s:s, s:s, s:s?, s:s?, s:o, s:o, s:s, s:I, s:o, s:o, s:I, s:o}", "id", d->id,
+                     "function", d->function, "qualifier", d->qualifier, "trigger", d->trigger,
+                     "url", un_json_string(d->url), "reason", un_json_string(d->reason), "outcome",
+                     d->outcome, "attempts", (json_int_t)d->attempts, "accepted_at",
                      reply_time(d->accepted_at_us), "died_at", reply_time(d->died_at_us), "bytes",
                      (json_int_t)d->body_len, "content_type", un_json_string(d->content_type));
 }

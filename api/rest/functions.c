@@ -41,21 +41,20 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-        "name",
-        v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o, "
+        "s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "name", v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
         "isolation", function_isolation_name(c->isolation), "memory_mib", (json_int_t)c->memory_mib,
         "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
-        "reserved_concurrency", (json_int_t)c->reserved_concurrency, "list_calls", c->list_calls, "args",
-        list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress), "program",
-        un_json_string(c->program), "machine",
+        "reserved_concurrency", (json_int_t)c->reserved_concurrency, "list_calls", c->list_calls,
+        "args", list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress),
+        "program", un_json_string(c->program), "machine",
         c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "publish",
         list_json(c->publish), "ports", door_ports_json(a->door, v->name), "created_at",
-        reply_time(v->created_us), "ready_at",
-        v->ready_us ? reply_time(v->ready_us) : json_null(), "failure",
-        un_json_string(v->failure));
+        reply_time(v->created_us), "ready_at", v->ready_us ? reply_time(v->ready_us) : json_null(),
+        "failure", un_json_string(v->failure));
 }
 
 static json_t *functions_json(const struct api *a, struct function_version *const *list,
@@ -133,8 +132,9 @@ static void open_ports(struct deploy *d)
     int rc = 0;
     if (d->config.publish) {
         d->publish = list_json(d->config.publish);
-        rc = d->publish ? door_reserve(call->api->door, call->match.params[0], d->config.publish, &err)
-                        : un_error_set(&err, -ENOMEM, "no memory");
+        rc = d->publish
+                 ? door_reserve(call->api->door, call->match.params[0], d->config.publish, &err)
+                 : un_error_set(&err, -ENOMEM, "no memory");
     }
     if (rc == 0) {
         function_deploy(call->api->registry, call->match.params[0], &d->config, on_deployed, d);
@@ -187,8 +187,7 @@ static void on_opened(void *arg, int rc, struct image_mapping *mapping, const st
         char digest[IMAGE_DIGEST_SIZE];
         memcpy(digest, d->config.image, sizeof(digest));
         deploy_free(d);
-        reply_report_problem(call, 422, err->text,
-                             image_failure_report(call->api->images, digest));
+        reply_report_problem(call, 422, err->text, image_failure_report(call->api->images, digest));
         return;
     }
     if (rc < 0 || call_given_up(call)) {

@@ -82,8 +82,8 @@ static void push_tagged(void *arg, int rc, const struct un_error *err)
     if (rc < 0) {
         reply_error(p->call, rc, err);
     } else {
-        watch_image(p->call->api, "tagged",
-                    json_string_value(json_object_get(p->answer, "digest")), p->tag);
+        watch_image(p->call->api, "tagged", json_string_value(json_object_get(p->answer, "digest")),
+                    p->tag);
         json_object_set_new(p->answer, "tag", json_string(p->tag));
         tags_reply(p->call, p->status, un_steal(&p->answer));
     }
@@ -341,8 +341,8 @@ static json_t *check_json(const char *digest, enum image_kind kind, const char *
 {
     json_t *found = report ? json_loadb(report, report_size, 0, NULL) : NULL;
     return json_pack("{s:s, s:s, s:b, s:o, s:o}", "digest", digest, "kind", image_kind_name(kind),
-                     "runs", error == NULL, "error", un_json_string(error),
-                     "report", found ? found : json_null());
+                     "runs", error == NULL, "error", un_json_string(error), "report",
+                     found ? found : json_null());
 }
 
 struct image_check {
@@ -361,8 +361,8 @@ static void on_check_opened(void *arg, int rc, struct image_mapping *mapping,
         image_unref(mapping);
     } else if (rc == -EINVAL || rc == -EFBIG) {
         const char *report = image_failure_report(c->call->api->images, c->digest);
-        reply_json(c->call, 200, check_json(c->digest, c->kind, err->text, report,
-                                            report ? strlen(report) : 0));
+        reply_json(c->call, 200,
+                   check_json(c->digest, c->kind, err->text, report, report ? strlen(report) : 0));
     } else {
         reply_error(c->call, rc, err);
     }

@@ -153,20 +153,20 @@ static json_t *egress_json(const struct hv_egress *e)
 
 static json_t *receipt_json(const struct receipt *r)
 {
-    json_t *j =
-        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:b}", "id", r->id, "function",
-                  r->function, "version", (json_int_t)r->version, "digest", r->digest, "trigger",
-                  sched_trigger_name(r->trigger), "trigger_name", r->trigger_name, "replay_of", r->replay_of, "driver",
-                  r->driver, "started_at", reply_time(r->started_at_us), "phases",
-                  phases_json(&r->phases), "fresh", r->fresh);
+    json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:b}", "id", r->id,
+                          "function", r->function, "version", (json_int_t)r->version, "digest",
+                          r->digest, "trigger", sched_trigger_name(r->trigger), "trigger_name",
+                          r->trigger_name, "replay_of", r->replay_of, "driver", r->driver,
+                          "started_at", reply_time(r->started_at_us), "phases",
+                          phases_json(&r->phases), "fresh", r->fresh);
     json_t *rest = json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:o, s:I, s:o, s:o, s:o}", "bytes_in", (json_int_t)r->bytes_in,
-        "bytes_out", (json_int_t)r->bytes_out, "cpu_us", (json_int_t)r->usage.cpu_us,
-        "peak_rss_kib", (json_int_t)r->usage.peak_rss_kib, "exits", (json_int_t)r->usage.exits,
-        "exit_reason", r->exit_reason, "status", (json_int_t)r->status, "attempt",
-        (json_int_t)r->attempt, "outcome", r->outcome, "error", un_json_string(r->error), "calls",
-        (json_int_t)r->usage.report.calls, "unsupported", reply_missing_calls(&r->usage.report),
-        "calls_made", reply_calls_made(&r->usage.report),
+        "{s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:o, s:I, s:o, s:o, s:o}", "bytes_in",
+        (json_int_t)r->bytes_in, "bytes_out", (json_int_t)r->bytes_out, "cpu_us",
+        (json_int_t)r->usage.cpu_us, "peak_rss_kib", (json_int_t)r->usage.peak_rss_kib, "exits",
+        (json_int_t)r->usage.exits, "exit_reason", r->exit_reason, "status", (json_int_t)r->status,
+        "attempt", (json_int_t)r->attempt, "outcome", r->outcome, "error", un_json_string(r->error),
+        "calls", (json_int_t)r->usage.report.calls, "unsupported",
+        reply_missing_calls(&r->usage.report), "calls_made", reply_calls_made(&r->usage.report),
         "egress", egress_json(&r->egress));
     if (!j || !rest || json_object_update(j, rest) < 0) {
         json_decref(j);

@@ -15,9 +15,8 @@ static json_t *volume_json(const struct volume_info *v)
         reply_add(&used_by, json_string(v->used_by));
     }
     return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "name", v->name, "format", v->format,
-                     "size", (json_int_t)v->size_bytes, "allocated",
-                     (json_int_t)v->allocated_bytes, "image",
-                     v->image[0] ? json_string(v->image) : json_null(), "used_by", used_by,
+                     "size", (json_int_t)v->size_bytes, "allocated", (json_int_t)v->allocated_bytes,
+                     "image", v->image[0] ? json_string(v->image) : json_null(), "used_by", used_by,
                      "created_at", reply_time(v->created_us));
 }
 

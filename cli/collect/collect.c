@@ -93,10 +93,11 @@ int collect_count(size_t *count, uint64_t *bytes, uint64_t size, const char *pat
                             path, LIMIT_ROOTFS_FILES);
     }
     if (size > LIMIT_ROOTFS_BYTES || *bytes > LIMIT_ROOTFS_BYTES - size) {
-        return un_error_set(err, -EFBIG,
-                            "%.200s: with its %llu bytes there are more than %llu GiB, the most that "
-                            "a root file system may have; take less along",
-                            path, (unsigned long long)size, LIMIT_ROOTFS_BYTES >> 30);
+        return un_error_set(
+            err, -EFBIG,
+            "%.200s: with its %llu bytes there are more than %llu GiB, the most that "
+            "a root file system may have; take less along",
+            path, (unsigned long long)size, LIMIT_ROOTFS_BYTES >> 30);
     }
     *count += 1;
     *bytes += size;
@@ -313,11 +314,12 @@ static int check_interpreter(const char *command, const char *real, const char *
                             strerror(errno));
     }
     return head[0] == '#' && head[1] == '!'
-               ? un_error_set(err, -EINVAL,
-                              "%s, the interpreter of %s, is a script itself and would have to start "
-                              "another program; deploy the program that it starts, with --with %s "
-                              "-- %s",
-                              command, script, script, script)
+               ? un_error_set(
+                     err, -EINVAL,
+                     "%s, the interpreter of %s, is a script itself and would have to start "
+                     "another program; deploy the program that it starts, with --with %s "
+                     "-- %s",
+                     command, script, script, script)
                : 0;
 }
 
@@ -354,9 +356,9 @@ static int add_script(struct collect *c, const char *script, char *line, struct 
     if (rc < 0) {
         return un_error_context(err, "the interpreter that the first line of %s names", script);
     }
-    rc = S_ISREG(st.st_mode)
-             ? check_interpreter(command, real, script, err)
-             : un_error_set(err, -EINVAL, "%s: no file, but the interpreter of %s", command, script);
+    rc = S_ISREG(st.st_mode) ? check_interpreter(command, real, script, err)
+                             : un_error_set(err, -EINVAL, "%s: no file, but the interpreter of %s",
+                                            command, script);
     if (rc == 0 && argument[0]) {
         rc = add_argument(c, argument, err);
     }
@@ -501,7 +503,8 @@ static int add_needed(struct collect *c, struct search *s, const struct collect_
     if (!library_find(&s->paths, who, d, s->program_rpath, name, path, &configured)) {
         bool asked = strcmp(e->why, "--with") == 0; /* perhaps nobody loads it */
         snprintf(text, sizeof text,
-                 "needs %.200s, which is in no directory that ld.so searches (RPATH, /etc/ld.so.conf, its "
+                 "needs %.200s, which is in no directory that ld.so searches (RPATH, "
+                 "/etc/ld.so.conf, its "
                  "own; LD_LIBRARY_PATH does not count); install it there",
                  name);
         return asked ? warn(c, who, text, err) : un_error_set(err, -EINVAL, "%s: %s", who, text);

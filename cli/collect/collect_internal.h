@@ -8,7 +8,7 @@ struct collect {
     struct collect_entry **entries; /* in the order in which they came, until they are listed */
     size_t count, room;
     uint64_t bytes; /* of all entries */
-    void *tree; /* of tsearch(3): the same entries by path */
+    void *tree;     /* of tsearch(3): the same entries by path */
     char **warnings;
     size_t warning_count;
     char *runs;

@@ -148,16 +148,47 @@ static const char *program_of(const struct cli_call *call, const char *what, str
     return args_has(&call->args, "rootfs") ? (what[0] == '/' ? what : NULL) : collect_runs(c);
 }
 
+/* Keeps standard input, as it is read more than once. Gives a descriptor, and a path of the same file. */
+static int keep_input(char path[32])
+{
+    char part[1 << 16];
+    un_autoclose int fd = open_temporary();
+    ssize_t n = 1;
+    while (fd >= 0 && (n = read(STDIN_FILENO, part, sizeof part)) > 0) {
+        for (ssize_t done = 0, w; done < n; done += w) {
+            w = write(fd, part + done, (size_t)(n - done));
+            if (w < 0) {
+                return -errno;
+            }
+        }
+    }
+    if (fd < 0 || n < 0) {
+        return fd < 0 ? fd : -errno;
+    }
+    snprintf(path, 32, "/proc/self/fd/%d", fd);
+    int kept = fd;
+    fd = -1;
+    return kept;
+}
+
 static int push_archive(const struct cli_call *call, const char *what, struct collect *c,
                         struct gathered *g)
 {
     struct un_error err = UN_ERROR_INIT;
     const char *program = program_of(call, what, c), *slash = strrchr(what, '/');
+    const char *rootfs = args_get(&call->args, "rootfs");
+    char kept[32];
+    bool is_input = rootfs && strcmp(rootfs, "-") == 0;
+    un_autoclose int input = is_input ? keep_input(kept) : -1;
+    if (is_input && input < 0) {
+        return cli_fail(CLI_REFUSED, "cannot keep standard input in a temporary file (TMPDIR): %s",
+                        strerror(-input));
+    }
     un_autoclose int fd = open_temporary();
     if (fd < 0) {
         return cli_fail(CLI_REFUSED, "no temporary file (TMPDIR): %s", strerror(-fd));
     }
-    if (collect_write(c, args_get(&call->args, "rootfs"), program, fd, g->program, &err) < 0) {
+    if (collect_write(c, is_input ? kept : rootfs, program, fd, g->program, &err) < 0) {
         return cli_fail(CLI_REFUSED, "%s", err.text);
     }
     if (program) {

@@ -319,7 +319,8 @@ int deploy_read_config(const struct cli_call *call, json_t *config)
     int (*const readers[])(const struct cli_call *, json_t *) = {
         read_memory, read_timeout, read_concurrency, read_reserved, read_words,
         read_env,    read_egress,  read_publish,     read_machine,  read_args};
-    if (args_has(&call->args, "list-calls") && set_new(config, "list_calls", json_true()) != CLI_DONE) {
+    if (args_has(&call->args, "list-calls") &&
+        set_new(config, "list_calls", json_true()) != CLI_DONE) {
         return CLI_REFUSED;
     }
     for (size_t i = 0; i < UN_ARRAY_SIZE(readers); i++) {

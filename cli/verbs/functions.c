@@ -34,22 +34,55 @@ int verb_ls(struct cli_call *call)
     return status != CLI_DONE ? status : show_list(call, list, function_heads, fill_function);
 }
 
-static const char *const version_heads[] = {"NAME",    ">VERSION", "IMAGE",        "INTERFACE",
-                                            ">MEMORY", ">TIMEOUT", ">CONCURRENCY", "CREATED",
-                                            "FAILURE", NULL};
+static const char *const version_heads[] = {
+    "NAME",         ">VERSION", "IMAGE",   "INTERFACE", ">MEMORY", ">TIMEOUT",
+    ">CONCURRENCY", "CREATED",  "ALIASES", "FAILURE",   NULL};
 
 static void fill_version(const json_t *f, struct show_row *row)
 {
     fill_function(f, row);
-    row->cell[8] = api_str(f, "failure"); /* why no machine of it was ever ready */
+    row->cell[8] = api_str(f, "aliases"); /* as name_aliases has put it there */
+    row->cell[9] = api_str(f, "failure"); /* why no machine of it was ever ready */
+}
+
+/* Gives each version a text "aliases": the names of those that point to it, "live" among them. */
+static int name_aliases(json_t *versions, const json_t *aliases)
+{
+    size_t i, j;
+    json_t *version;
+    const json_t *alias;
+    json_array_foreach(versions, i, version)
+    {
+        un_autobuf struct un_buf names = {0};
+        int rc = 0;
+        json_array_foreach(aliases, j, alias)
+        {
+            if (rc == 0 && api_uint(alias, "version") == api_uint(version, "version")) {
+                rc = un_buf_printf(&names, "%s%s", names.len ? "," : "", api_str(alias, "alias"));
+            }
+        }
+        if (rc < 0 || (names.len && json_object_set_new(version, "aliases",
+                                                        json_string((char *)names.data)) < 0)) {
+            return cli_fail(CLI_REFUSED, "out of memory");
+        }
+    }
+    return CLI_DONE;
 }
 
 int verb_versions(struct cli_call *call)
 {
-    un_autofree char *path = NULL;
-    un_autojson json_t *list = NULL;
-    int status = api_function_path(call, call->args.operands[0], "/versions", &path);
+    un_autofree char *path = NULL, *aliases_path = NULL;
+    un_autojson json_t *list = NULL, *aliases = NULL;
+    const char *name = call->args.operands[0];
+    int status = api_function_path(call, name, "/versions", &path);
     status = status == CLI_DONE ? api_call(call, "GET", path, NULL, &list) : status;
+    if (status == CLI_DONE && !call->json) {
+        status = api_function_path(call, name, "/aliases", &aliases_path);
+        status = status == CLI_DONE ? api_call(call, "GET", aliases_path, NULL, &aliases) : status;
+        status = status == CLI_DONE ? name_aliases(json_object_get(list, "items"),
+                                                   json_object_get(aliases, "items"))
+                                    : status;
+    }
     return status != CLI_DONE ? status : show_list(call, list, version_heads, fill_version);
 }
 

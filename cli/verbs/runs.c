@@ -21,8 +21,9 @@ enum {
 
 /* --- ps --------------------------------------------------------------------------------------- */
 
-static const char *const instance_heads[] = {"ID",   "STATE", "FUNCTION",  ">VERSION",   "DRIVER", ">MEMORY",
-                                             ">PID", "AGE",   ">REQUESTS", "INVOCATION", NULL};
+static const char *const instance_heads[] = {"ID",        "STATE",      "FUNCTION", ">VERSION",
+                                             "DRIVER",    ">MEMORY",    ">PID",     "AGE",
+                                             ">REQUESTS", "INVOCATION", NULL};
 
 static const char *show_us(uint64_t us, char *buf)
 {

@@ -18,9 +18,12 @@ const struct args_option cli_global_options[] = {
 static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
 
 #define GATHER_OPTIONS                                                                             \
-    {"with", 'w', "PATH", "take this file or directory along, at its path; may be repeated"},       \
-    {"rootfs", 0, "DIR|TAR", "the root file system; PROGRAM is a path in it"},                      \
-    {"program", 0, "PATH", "what runs, a path in the root file system"}
+    {"with", 'w', "PATH", "take this file or directory along, at its path; may be repeated"},      \
+        {"rootfs", 0, "DIR|TAR",                                                                   \
+         "the root file system; PROGRAM is a path in it; - for standard input"},                   \
+    {                                                                                              \
+        "program", 0, "PATH", "what runs, a path in the root file system"                          \
+    }
 
 static const struct args_option deploy_options[] = {
     {"interface", 'i', "I", "how it takes requests: filter, cgi, http, sdk; or tcp: connections"},
@@ -40,18 +43,23 @@ static const struct args_option deploy_options[] = {
     {"machine", 0, NULL, "IMAGE is a machine image: a kernel, or a disk with one"},
     {"port", 'p', "N", "machine images: the port that the guest listens on (default 80)"},
     {"append", 0, "WORDS",
-     "machine images: for the command line; {ip} {prefix} {netmask} {gateway} {dns} {mac} {port} stand "
+     "machine images: for the command line; {ip} {prefix} {netmask} {gateway} {dns} {mac} {port} "
+     "stand "
      "for the guest's network"},
     {"flavor", 0, "F",
-     "machine images: plain, pc, q35, firecracker, unikraft, unikraft-fc, solo5, osv, rumprun, nanos, linux or "
+     "machine images: plain, pc, q35, firecracker, unikraft, unikraft-fc, solo5, osv, rumprun, "
+     "nanos, linux or "
      "linux-pc; else what the image says"},
     {"service", 0, NULL, "machine images: keep the machine for more requests; stop it when idle"},
     {"idle-timeout", 0, "TIME", "services: how long a machine runs without requests (default 60s)"},
-    {"ready-timeout", 0, "TIME", "machine images: how long the port may take to answer (default 30s)"},
-    {"ready-console", 0, "TEXT", "machine images: ready when a console line has TEXT, not when the port answers"},
+    {"ready-timeout", 0, "TIME",
+     "machine images: how long the port may take to answer (default 30s)"},
+    {"ready-console", 0, "TEXT",
+     "machine images: ready when a console line has TEXT, not when the port answers"},
     {"min-instances", 0, "N", "services: machines that always run"},
     {"max-instances", 0, "N", "services: machines at most (default 1)"},
-    {"initrd", 0, "FILE", "kernels: the initial RAM disk, a cpio archive; a file here, or a digest"},
+    {"initrd", 0, "FILE",
+     "kernels: the initial RAM disk, a cpio archive; a file here, or a digest"},
     {"disk", 0, "FILE", "kernels: a first disk, whose changes are lost; a file here, or a digest"},
     {"volume", 0, "NAME", "services: a disk to keep data on, of unictl volume; may be repeated"},
     {NULL, 0, NULL, NULL},
@@ -70,13 +78,16 @@ static const struct args_option delete_options[] = {
 
 static const struct args_option check_options[] = {
     GATHER_OPTIONS,
-    {"run", 0, NULL, "also run it once, in a VM, and list the system calls it made, those not there first"},
-    {"data", 'd', "DATA", "with --run: what it reads: @FILE, - for standard input, or the text itself"},
+    {"run", 0, NULL,
+     "also run it once, in a VM, and list the system calls it made, those not there first"},
+    {"data", 'd', "DATA",
+     "with --run: what it reads: @FILE, - for standard input, or the text itself"},
     {"interface", 'i', "I", "with --run: how the program takes requests: filter, cgi or http"},
     {"memory", 'm', "SIZE", "with --run: memory of the VM, like 64M"},
     {"timeout", 't', "TIME", "with --run: how long it may take, like 30s"},
     {"env", 'e', "K=V", "with --run: an environment variable; may be repeated"},
-    {"egress", 0, "HOST:PORT", "with --run: where it may connect to, as for deploy; may be repeated"},
+    {"egress", 0, "HOST:PORT",
+     "with --run: where it may connect to, as for deploy; may be repeated"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -174,7 +185,8 @@ static const struct args_option trigger_options[] = {
     {"schedule", 0, "CRON", "cron: five fields like '*/5 * * * *', or '@every 90s'"},
     {"timezone", 0, "ZONE", "cron: like Europe/Berlin (default UTC)"},
     {"missed", 0, "WHAT", "cron: skip runs that were missed, make up once, or all"},
-    {"max-attempts", 0, "N", "how often it may fail (default: unid's retry.max_attempts); 1: no retry"},
+    {"max-attempts", 0, "N",
+     "how often it may fail (default: unid's retry.max_attempts); 1: no retry"},
     {"max-age", 0, "TIME", "a failed attempt at an older event is the last, like 6h"},
     {"backoff", 0, "TIME", "longest pause after the first failure; doubles with each"},
     {"backoff-max", 0, "TIME", "longest pause of all"},
@@ -197,21 +209,28 @@ const struct cli_verb cli_verbs[] = {
     {"deploy", "NAME PROGRAM|IMAGE [-- ARG...]", 2, 2, true, deploy_options, verb_deploy,
      "Make a function of a program, or a new version of it",
      "PROGRAM is a local file: a Linux program or script, which is sent with its interpreter and\n"
-     "libraries and what --with names, or an image that is pushed as it is. With --rootfs it is a path\n"
-     "in that root file system (- for the program that a tar archive itself names). IMAGE is a digest\n"
+     "libraries and what --with names, or an image that is pushed as it is. With --rootfs it is a "
+     "path\n"
+     "in that root file system (- for the program that a tar archive itself names). IMAGE is a "
+     "digest\n"
      "or a tag. Words behind -- are the program's arguments.\n"},
     {"apply", "", 0, 0, false, apply_options, verb_apply,
      "Deploy the functions of a file, and make its volumes",
-     "The file: {\"volumes\": {NAME: {\"size_mib\": N}}, \"functions\": {NAME: {...}}}. A function is what\n"
-     "PUT /api/v1/functions/NAME takes; image, machine.initrd and machine.disk may be files, and with,\n"
-     "rootfs and program do what they do to deploy. Paths begin where the file is. All of it is checked\n"
+     "The file: {\"volumes\": {NAME: {\"size_mib\": N}}, \"functions\": {NAME: {...}}}. A function "
+     "is what\n"
+     "PUT /api/v1/functions/NAME takes; image, machine.initrd and machine.disk may be files, and "
+     "with,\n"
+     "rootfs and program do what they do to deploy. Paths begin where the file is. All of it is "
+     "checked\n"
      "before anything is changed; what is there already stays as it is.\n"},
     {"delete", "", 0, 0, false, delete_options, verb_delete, "Remove the functions of a file",
      "Volumes stay, unless --volumes is given.\n"},
     {"check", "PROGRAM|IMAGE [-- ARG...]", 1, 1, true, check_options, verb_check,
      "Tell whether a program can run, without deploying it",
-     "Shows the kind, the libraries, the system calls found and rewritten in each file, those known to\n"
-     "be missing, what is wrong, and the memory needed. The image stays in the store, where the garbage\n"
+     "Shows the kind, the libraries, the system calls found and rewritten in each file, those "
+     "known to\n"
+     "be missing, what is wrong, and the memory needed. The image stays in the store, where the "
+     "garbage\n"
      "collection finds it.\n"},
     {"invoke", "NAME[:VERSION|ALIAS]", 1, 1, false, invoke_options, verb_invoke,
      "Call a function; its answer goes to standard output", NULL},
@@ -274,7 +293,8 @@ const struct cli_verb cli_verbs[] = {
      "Remove a tag; the image stays", NULL},
     {"volume create", "NAME", 1, 1, false, volume_options, verb_volume_create,
      "Make a disk that keeps data between machines; prints its name",
-     "It takes room as it is written to. With --from it begins as that image, and --size is needed only\n"
+     "It takes room as it is written to. With --from it begins as that image, and --size is needed "
+     "only\n"
      "when a raw one should be larger. A volume that was made from the same is left as it is.\n"},
     {"volume ls", "", 0, 0, false, no_options, verb_volume_ls, "List volumes", NULL},
     {"volume describe", "NAME", 1, 1, false, no_options, verb_volume_describe, "Show a volume",

@@ -42,7 +42,7 @@ struct cli_call {
     const struct cli_verb *verb;
     struct args args;
     struct client *client;
-    bool json; /* --json */
+    bool json;  /* --json */
     bool quiet; /* what goes well is told by the verb alone */
 };
 

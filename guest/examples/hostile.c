@@ -63,8 +63,8 @@ static void wild_call(void)
 static void good_call(void)
 {
     struct unid_call *c = call();
-    static const unsigned ops[] = {UNID_OP_WRITE,    UNID_OP_WRITE,   UNID_OP_LOG,
-                                   UNID_OP_READ,     UNID_OP_WAIT,    UNID_OP_NET_OPEN,
+    static const unsigned ops[] = {UNID_OP_WRITE,    UNID_OP_WRITE,    UNID_OP_LOG,
+                                   UNID_OP_READ,     UNID_OP_WAIT,     UNID_OP_NET_OPEN,
                                    UNID_OP_NET_RECV, UNID_OP_NET_CLOSE};
     c->op = ops[any() % 8];
     c->net_handle = (unsigned)any() % 80;

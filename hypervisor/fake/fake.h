@@ -85,7 +85,7 @@ struct fake_stats {
     unsigned most_starting, most_live;
     uint64_t inputs, input_bytes; /* vm_input, and the bytes that came with it and with vm_run */
     uint64_t outputs;             /* pieces handed out */
-    unsigned prepared, recycled, bound; /* since opening */
+    unsigned prepared, recycled, bound;         /* since opening */
     char prepared_key[HV_SNAPSHOT_KEY_MAX + 1]; /* of the last one */
 };
 void fake_driver_stats(struct hv_driver *drv, struct fake_stats *ret);

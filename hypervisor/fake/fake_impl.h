@@ -65,7 +65,7 @@ struct fake_vm {
     bool input_eof;
     uint32_t asking; /* UNID_OP_*: on_ask has not been answered; 0 */
     struct hv_ask ask;
-    int32_t result; /* of the last answer */
+    int32_t result;                                            /* of the last answer */
     uint64_t readable, writable, told_readable, told_writable; /* as struct hv_channel's */
     struct unid_report report;
     struct un_buf input;  /* taken, not yet used */

@@ -65,8 +65,8 @@ struct kvm_vm {
     struct un_list brisk; /* its guest may run, and is looked at at yield_us */
     uint64_t yield_us;
     bool yielded, prepared; /* prepared: used CPU time since it told how much, without a guest */
-    bool standing;       /* the monitor waits for an order */
-    bool begun;          /* the order to run was sent */
+    bool standing;          /* the monitor waits for an order */
+    bool begun;             /* the order to run was sent */
     bool done, recycled; /* ended with DONE; stands at its snapshot, and waits for a run of that */
     struct un_post started_post, exit_post, gone_post, ready_post;
     struct snapshot *snapshot; /* that it began from; a reference */

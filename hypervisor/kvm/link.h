@@ -27,13 +27,13 @@ struct kvm_vm;
 
 struct kvm_link {
     struct un_list node; /* of the driver's free ones */
-    int sock, peer;      /* the ends of the VM socket: unid's, and the monitor's, which unid keeps too */
+    int sock, peer; /* the ends of the VM socket: unid's, and the monitor's, which unid keeps too */
     int channel_fd;
-    uint8_t *base;       /* the channel, mapped */
-    struct event event;  /* something came: kvm_vm_on_packet */
+    uint8_t *base;      /* the channel, mapped */
+    struct event event; /* something came: kvm_vm_on_packet */
     bool watched;
-    struct kvm_vm *vm;   /* who has it; NULL when it is free */
-    uint64_t put_us;     /* since when it is free */
+    struct kvm_vm *vm; /* who has it; NULL when it is free */
+    uint64_t put_us;   /* since when it is free */
 };
 
 /* Lends a link to `vm`. Gives it (kvm_link_put). -ENOMEM, or the errno of what it is made of. */

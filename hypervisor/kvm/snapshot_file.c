@@ -365,8 +365,7 @@ static int read_header(int fd, const char *key, const struct snapshot_cpu *cpu, 
         return damaged(err, "damaged header");
     }
     if (h.version != FORMAT_VERSION || h.abi != (UNID_ABI_MAJOR << 16 | UNID_ABI_MINOR) ||
-        h.cpu != cpu_model() || h.tsc_khz != cpu->tsc_khz ||
-        h.boot_flags != cpu->boot_flags) {
+        h.cpu != cpu_model() || h.tsc_khz != cpu->tsc_khz || h.boot_flags != cpu->boot_flags) {
         return damaged(err, "made by another version or on another machine");
     }
     if (strncmp(h.key, key, sizeof(h.key)) != 0 || h.mem_bytes > VMM_MEM_MAX ||

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/limits.h"
 
 enum {
     CLUSTER_BITS = 16,
@@ -25,6 +26,7 @@ enum {
 #define FORMAT_EXTENSION UINT32_C(0xe2792aca)
 #define L2_BYTES         ((uint64_t)CLUSTER * (CLUSTER / 8)) /* that one entry of the L1 table stands for */
 #define SIZE_LIMIT       (L2_BYTES * (CLUSTER / 8))
+_Static_assert(SIZE_LIMIT == (uint64_t)LIMIT_DISK_TIB << 40, "what an image may have");
 
 struct header {
     uint32_t magic, version;
@@ -55,7 +57,9 @@ static int disk_size(const char *image, const char *format, uint64_t *ret, struc
     } else {
         return un_error_set(err, -EINVAL, "%s is no %s", image, format);
     }
-    return *ret <= SIZE_LIMIT ? 0 : un_error_set(err, -EFBIG, "%s: a disk of over 4 TiB", image);
+    return *ret <= SIZE_LIMIT
+               ? 0
+               : un_error_set(err, -EFBIG, "%s: a disk of over %d TiB", image, LIMIT_DISK_TIB);
 }
 
 static int write_at(int fd, const void *data, size_t len, off_t at)

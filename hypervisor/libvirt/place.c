@@ -432,8 +432,7 @@ int lv_place_prepare(struct lv_place *p, struct un_error *err)
     rc = rc < 0 ? rc : path_make(path, p->work, LV_WAITER_FILE, err);
     rc = rc < 0 ? rc : write_file(path, lv_waiter, lv_waiter_size, err);
     rc = rc < 0 ? rc : path_make(path, p->work, LV_LOADER_FILE, err);
-    rc = rc < 0 ? rc
-                : write_file(path, lv_loader, (size_t)(lv_loader_end - lv_loader), err);
+    rc = rc < 0 ? rc : write_file(path, lv_loader, (size_t)(lv_loader_end - lv_loader), err);
     rc = rc < 0 ? rc : path_make(path, root, "etc", err);
     return rc < 0 ? rc : write_config(path, err);
 }

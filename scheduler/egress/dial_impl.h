@@ -38,7 +38,7 @@ typedef void dial_lookup_cb(void *arg, int rc, const union dial_address *list, s
 /* Looks a name up; `cb` comes later, unless it is given up. `own_allowed`: this host's own addresses
  * are not left out. Gives the look-up, NULL when too many are under way or out of memory. */
 struct dial_lookup *dial_lookup_start(struct dial_resolver *r, const struct un_endpoint *to,
-                                          bool own_allowed, dial_lookup_cb *cb, void *arg);
+                                      bool own_allowed, dial_lookup_cb *cb, void *arg);
 /* `cb` will not be called. NULL is allowed. */
 void dial_lookup_give_up(struct dial_lookup *l);
 

@@ -189,7 +189,7 @@ static void done(struct un_job *job, int rc, const struct un_error *err)
 }
 
 struct dial_lookup *dial_lookup_start(struct dial_resolver *r, const struct un_endpoint *to,
-                                          bool own_allowed, dial_lookup_cb *cb, void *arg)
+                                      bool own_allowed, dial_lookup_cb *cb, void *arg)
 {
     struct dial_lookup *l = r->pending < LIMIT_EGRESS_RESOLVES ? calloc(1, sizeof(*l)) : NULL;
 

@@ -1,7 +1,7 @@
 /* egress.c - the connections of one invocation; see egress.h. */
 #include <errno.h>
-#include <stdarg.h>
 #include <event2/event.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@ struct conn {
     int error; /* FAILED: a negative errno */
     struct un_endpoint to;
     struct dial *dial; /* DIALLING */
-    int fd;           /* -1: none */
+    int fd;            /* -1: none */
     struct event *readable, *writable;
 };
 

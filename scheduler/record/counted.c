@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/syscall_name.h"
+#include "common/names.h"
 
 void counted_name_missing(const struct unid_report *report, char *buf, size_t size)
 {

@@ -12,8 +12,8 @@ enum sched_news_kind {
     NEWS_FINISHED, /* an attempt is over: `receipt` */
     NEWS_INSTANCE, /* it is in another state: `instance` */
     NEWS_INSTANCE_GONE,
-    NEWS_DEADLETTER,          /* an event was given up: `receipt` is its last attempt's */
-    NEWS_DEADLETTERS_GONE,    /* `count` were removed; `id` when it was one by name, else NULL */
+    NEWS_DEADLETTER,           /* an event was given up: `receipt` is its last attempt's */
+    NEWS_DEADLETTERS_GONE,     /* `count` were removed; `id` when it was one by name, else NULL */
     NEWS_DEADLETTERS_REDRIVEN, /* likewise */
     NEWS_ROLLED_BACK /* `version` of `function` is live again, as `from` never became ready: `why` */
 };

@@ -140,7 +140,8 @@ static void batch_done(struct store_job *job, int rc, const struct un_error *err
                 async_end_written(s, &r->end);
             }
             if (r->end.action == ASYNC_END_DIE) {
-                sched_tell(s, &(struct sched_news){.kind = NEWS_DEADLETTER, .receipt = &r->receipt});
+                sched_tell(s,
+                           &(struct sched_news){.kind = NEWS_DEADLETTER, .receipt = &r->receipt});
             }
         }
     }
@@ -176,9 +177,8 @@ void record_writer_flush(struct scheduler *s)
                             ? un_clock_wall_us() - s->set.receipts_max_age_us
                             : 0;
     b->keep_requests.max_bytes = s->set.replay_total_bytes;
-    b->keep_requests.oldest_us = un_clock_wall_us() > s->set.replay_age_us
-                                     ? un_clock_wall_us() - s->set.replay_age_us
-                                     : 0;
+    b->keep_requests.oldest_us =
+        un_clock_wall_us() > s->set.replay_age_us ? un_clock_wall_us() - s->set.replay_age_us : 0;
     un_list_init(&b->records);
     while (w->pending_count > 0 && b->count < BATCH_RECORDS) {
         struct record *r = un_list_first(&w->pending, struct record, node);

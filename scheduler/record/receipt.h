@@ -17,7 +17,7 @@ struct receipt {
     char digest[IMAGE_DIGEST_SIZE];
     enum sched_trigger trigger;
     char replay_of[UN_ID_SIZE]; /* the invocation whose request was run again, or "" */
-    char trigger_name[64]; /* of the trigger that the event came by, or "" */
+    char trigger_name[64];      /* of the trigger that the event came by, or "" */
     char driver[16];
     uint64_t started_at_us; /* wall clock */
     struct sched_phases phases;
@@ -33,12 +33,12 @@ struct receipt {
 };
 
 struct receipt_query {
-    const char *function;  /* NULL: any */
-    const char *trigger;   /* a trigger's name, or NULL */
-    const char *outcome;   /* "ok", "failed" (any but ok), an outcome's name, or NULL */
-    unsigned status;       /* as HTTP tells it; 0: any */
-    uint64_t since_us;     /* wall clock: accepted then or later; 0: any */
-    const char *before_id; /* older than this one; NULL: from the newest */
+    const char *function;    /* NULL: any */
+    const char *trigger;     /* a trigger's name, or NULL */
+    const char *outcome;     /* "ok", "failed" (any but ok), an outcome's name, or NULL */
+    unsigned status;         /* as HTTP tells it; 0: any */
+    uint64_t since_us;       /* wall clock: accepted then or later; 0: any */
+    const char *before_id;   /* older than this one; NULL: from the newest */
     unsigned before_attempt; /* and the attempts of that one before this; 0: none */
     unsigned limit;          /* at most LIMIT_PAGE_ITEMS */
 };
@@ -54,9 +54,9 @@ void receipt_get(struct scheduler *s, const char *id, receipt_list_cb cb, void *
 /* --- logs: what guests wrote to their console, a record per invocation and piece -------------- */
 
 struct log_line {
-    uint64_t at_us; /* wall clock */
+    uint64_t at_us;                 /* wall clock */
     char invocation_id[UN_ID_SIZE]; /* "": of a machine that serves many */
-    const char *text; /* one line, valid UTF-8, without the newline */
+    const char *text;               /* one line, valid UTF-8, without the newline */
 };
 typedef void (*log_list_cb)(void *arg, int rc, const struct log_line *list, size_t count,
                             const struct un_error *err);

@@ -8,8 +8,8 @@
 struct receipt_filter {
     char function[64], trigger[64]; /* "": any */
     char outcome[24];
-    unsigned status;              /* 0: any */
-    char since_id[UN_ID_SIZE];    /* this one or younger; "": any */
+    unsigned status;           /* 0: any */
+    char since_id[UN_ID_SIZE]; /* this one or younger; "": any */
     char before_id[UN_ID_SIZE];
     unsigned before_attempt;
     char id[UN_ID_SIZE]; /* this one only; its last attempt comes first */

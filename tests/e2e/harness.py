@@ -25,8 +25,8 @@ UNID = BUILD / "bin" / "unid"
 UNICTL = BUILD / "bin" / "unictl"
 EXAMPLES = BUILD / "guest" / "examples"
 
-READY_S = 60  # a sanitized daemon on a busy machine
-ANSWER_S = 60
+READY_S = 120  # a sanitized daemon on a busy machine
+ANSWER_S = 120
 
 # Every (method, path, status) that was asked and answered; test_zz_openapi.py holds it against
 # the document.
@@ -297,7 +297,7 @@ class Daemon:
 
     def assert_nothing_left(self):
         """After stop(): no process, no socket, no short-lived file, no finding of a sanitizer."""
-        wait_for(lambda: not self.processes(), "no process is left", 10)
+        wait_for(lambda: not self.processes(), "no process is left")
         assert not self.socket.exists(), "the socket is left"
         run = self.directory / "run"
         left = [str(p) for p in run.rglob("*")] if run.exists() else []
@@ -408,7 +408,7 @@ class Result:
         return self
 
 
-def unictl(*words, stdin=b"", env=None, timeout=60):
+def unictl(*words, stdin=b"", env=None, timeout=ANSWER_S):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("UNID_", "XDG_"))}
     done = subprocess.run(
         [str(UNICTL), *map(str, words)],

@@ -159,7 +159,40 @@ print(len(packed), zlib.crc32(packed), zlib.decompress(packed) == data)
 print(struct.pack("<IdQ", 1, 0.5, 2**60).hex(), sum(row["score"] for row in rows))
 '''
 
+RUBY = (
+    "require 'json'; require 'digest'; d = STDIN.read; n = Hash.new(0); d.each_line { |l| l.split.each { |x| n[x] += 1 } }; "
+    "puts JSON.generate(n.sort.to_h), Digest::SHA256.hexdigest(d), 2**200, d.scan(/al\\w+ (?=b)/).size; "
+    "p (1..4).map { |i| Thread.new { i * i } }.map(&:value), Fiber.new { 7 }.resume, Time.at(0).utc"
+)
+# Its event loop is a thread, which it ends by pthread_exit().
+TCL = b"""\
+set n 0
+foreach w [split [string repeat "alpha beta " 5000]] { if {[string match a* $w]} { incr n } }
+puts "$n [expr {2**100}] [lsort -integer {3 1 2}] [clock format 0 -gmt 1 -format %Y]"
+after 10 {set x 1}
+vwait x
+puts [encoding convertfrom utf-8 [encoding convertto utf-8 \\u4e2d]]
+"""
+# Its compiled modules are mapped for reading and then made writable.
+GUILE = (
+    "(use-modules (ice-9 rdelim) (srfi srfi-1)) (let loop ((n 0) (l (read-line))) (if (eof-object? l) "
+    "(begin (display n) (newline)) (loop (+ n (string-length l)) (read-line)))) (display (expt 2 200)) "
+    "(newline) (display (fold + 0 (iota 100))) (display (sort '(3 1 2) <)) (newline)"
+)
+LUAJIT = (
+    "local n, s = 0, 0 for l in io.lines() do n = n + #l end for i = 1, 1e7 do s = (s * 31 + i) % 65521 end "
+    "print(n, s, require('ffi').abi('64bit'), jit.status())"
+)
+XML = b"<r>%s</r>" % b"".join(b'<i id="%d"><n>w%d</n></i>' % (i, i * 7919 % 101) for i in range(500))
+XPATH = ["sel", "-t", "-m", "//i[n='w5']", "-s", "D:N:-", "@id", "-v", "concat(@id, ' ', n)", "-n"]
+
+
+def along(*paths):
+    return [word for path in paths for word in ("--with", path)]
+
+
 FILTERS = [
+    busybox("stat", "stat", "-c", "%U %G %a", BUSYBOX, data=b""),
     busybox("gzip", "gzip", "-c", data=random_bytes),
     busybox("gunzip", "gunzip", "-c", data=lambda: gzip.compress(random_bytes(), mtime=0)),
     busybox("md5sum", "md5sum", data=random_bytes),
@@ -217,6 +250,53 @@ FILTERS = [
     Filter("grep-P", ["/bin/grep", "-P", r"^(?=.*mu)\d{4,5} (?!pi)(\w+) .*\1"], lambda: text(20000)),
     Filter("node", ["/usr/bin/node", "-e", NODE], lambda: records(3000)),
     Filter("python3-c", [PYTHON, "-c", PYTHON_C], random_bytes, ("--with", "/usr/lib/python3.11")),
+]
+
+FILTERS += [
+    Filter("brotli", ["/usr/bin/brotli", "-c", "-q", "6"], lambda: text(20000)),
+    Filter(
+        "tclsh",
+        ["/usr/bin/tclsh"],
+        TCL,
+        along("/usr/share/tcltk"),
+    ),
+    Filter("luajit", ["/usr/bin/luajit", "-e", LUAJIT], lambda: text(3000)),
+    Filter("xmlstarlet", ["/usr/bin/xmlstarlet", *XPATH], XML),
+    Filter("gm", ["/usr/bin/gm", "convert", "ppm:-", "-resize", "50%", "-blur", "0x1", "ppm:-"], pixels),
+    Filter(
+        "openssl-dgst", ["/usr/bin/openssl", "dgst", "-sha3-256"], random_bytes, along("/etc/ssl/openssl.cnf")
+    ),
+    Filter(
+        "openssl-enc",
+        ["/usr/bin/openssl", "enc", "-aes-256-cbc", "-K", "5a" * 32, "-iv", "07" * 16],
+        random_bytes,
+        along("/etc/ssl/openssl.cnf"),
+    ),
+    Filter(
+        "ruby",
+        ["/usr/bin/ruby", "-e", RUBY],
+        lambda: text(5000),
+        along("/usr/lib/ruby", "/usr/lib/x86_64-linux-gnu/ruby"),
+    ),
+    Filter(
+        "guile",
+        ["/usr/bin/guile", "--no-auto-compile", "-c", GUILE],
+        lambda: text(3000),
+        along("/usr/share/guile", "/usr/lib/x86_64-linux-gnu/guile", "/usr/lib/x86_64-linux-gnu/gconv"),
+    ),
+    Filter("rg", ["/usr/bin/rg", "-n", "-o", r"al\w+ (\w+)", "-r", "$1"], lambda: text(20000)),
+    Filter(
+        "mlr",
+        ["/usr/bin/mlr", "--ijson", "--ocsv", "stats1", "-a", "mean,p50,count", "-f", "score", "-g", "name"],
+        lambda: records(3000),
+    ),
+    Filter("cwebp", ["/usr/bin/cwebp", "-quiet", "-q", "60", "-o", "-", "--", "-"], pixels),
+    Filter(  # the scaler's dither differs by the number of slices, which is that of CPUs
+        "ffmpeg",
+        ["/usr/bin/ffmpeg", "-loglevel", "error", "-f", "ppm_pipe", "-i", "pipe:0"]
+        + ["-vf", "scale=160:-1:threads=1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        pixels,
+    ),
 ]
 
 SCRIPT_WITH = ("--with", "/usr/lib/python3.11")
@@ -455,6 +535,15 @@ http {{
     gzip_types text/plain;
     server {{ listen 127.0.0.1:{port}; root {site}; }}
 }}
+"""
+
+LIGHTTPD_CONF = """\
+server.document-root = "{site}"
+server.port = {port}
+server.bind = "127.0.0.1"
+index-file.names = ("index.html")
+static-file.etags = "disable"
+mimetype.assign = (".html" => "text/html", ".txt" => "text/plain")
 """
 
 OPCACHES = [[], sorted(map(str, pathlib.Path("/usr/lib/php").glob("*/opcache.so")))[-1:] or ["/opcache.so"]]

@@ -162,6 +162,8 @@ def test_versions_and_rollback(unid, program):
     rows = unid.unictl("versions", "f").ok().text.splitlines()[1:]
     assert [r.split()[1] for r in rows] == ["3", "2", "1"]
     assert unid.unictl("rollback", "f").ok().text == "f version 2 is live\n"
+    rows = unid.unictl("versions", "f").ok().text.splitlines()[1:]
+    assert [r.split()[-2:] for r in rows] == [["-", "-"], ["live", "-"], ["-", "-"]]
     assert len(unid.unictl("invoke", "f").ok().out) == 2
     assert unid.unictl("rollback", "f", "1", "--json").ok().json["version"] == 1
     assert len(unid.unictl("invoke", "f:3").ok().out) == 3

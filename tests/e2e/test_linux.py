@@ -107,6 +107,11 @@ def test_rootfs_is_a_directory_or_an_archive(real, programs, tmp_path):
             tar.add(root, ".")
         real.unictl("deploy", "root", "/bin/up", "--rootfs", tmp_path / name, "--", name).ok()
         assert real.call("root", b"y").ok().body == f"{name}|in the root\nY".encode()
+    packed = (tmp_path / "packed.tgz").read_bytes()
+    real.unictl("deploy", "root", "/bin/up", "--rootfs", "-", "--", "piped", stdin=packed).ok()
+    assert real.call("root", b"z").ok().body == b"piped|in the root\nZ"
+    refused = real.unictl("deploy", "root", "/bin/up", "--rootfs", "-", stdin=b"no archive")
+    assert refused.status == 1 and "no tar archive" in refused.err
     refused = real.unictl("deploy", "root", "/bin/down", "--rootfs", root)
     assert refused.status == 1 and "/bin/down" in refused.err
     refused = real.unictl("deploy", "root", "/bin/up", "--rootfs", tmp_path / "nowhere")
@@ -157,6 +162,44 @@ int main(void) {
     subprocess.run(["gcc", "-static", "-o", tmp_path / "fill", source], check=True)
     refused = real.unictl("deploy", "fill", tmp_path / "fill", "--memory", "32M")
     assert refused.status == 1 and refused.err.count("deploy with more --memory") == 1
+
+
+SERVER = """
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+int main(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(8000)};
+    struct hostent *self;
+    char name[80] = "";
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    gethostname(name, sizeof name);
+    self = gethostbyname(name);
+    fprintf(stderr, "%s is %s\\n", name, self ? "known" : "unknown");
+    bind(fd, (struct sockaddr *)&at, sizeof at);
+    listen(fd, 1);
+    for (;;) {
+        sleep(1);
+    }
+}"""
+
+
+def test_servers_and_filters_are_told_apart(real, programs, tmp_path):
+    refused = real.unictl("deploy", "ends", programs["static"], "-i", "http")
+    assert refused.status == 1 and "a server that stays in the foreground" in refused.err
+    (tmp_path / "server.c").write_text(SERVER)
+    subprocess.run(["gcc", "-o", tmp_path / "server", tmp_path / "server.c"], check=True)
+    refused = real.unictl("deploy", "waits", tmp_path / "server", "--timeout", "1s")
+    assert refused.status == 1 and "listens on port 8000" in refused.err and "--interface http" in refused.err
+    assert "unid is known" in refused.err  # its own name, without the network
+
+
+def test_files_that_are_missing_at_the_start_are_named(real, programs):
+    refused = real.unictl("deploy", "lacks", "/bin/cat", "--", "/etc/no-such-file")
+    assert refused.status == 1
+    assert "libos: not found before that (--with takes files along): /etc/no-such-file\n" in refused.err
 
 
 def test_python_of_this_machine(real):

@@ -98,12 +98,12 @@ def outside(daemon):
     finish(sleeper)
 
 
-def deploy(daemon, name, append="dhcp", egress=(), interface="http", concurrency=100, **machine):
+def deploy(daemon, name, append="dhcp", egress=(), interface="http", concurrency=100, timeout_ms=WAKE_S * 1000, **machine):
     machine = {"append": f"port={{port}} {append}", "port": 8080, "service": True, "idle_timeout_ms": 20000, **machine}
     body = {
         "image": push(daemon, KERNEL.read_bytes()),
         "memory_mib": 64,
-        "timeout_ms": WAKE_S * 1000,
+        "timeout_ms": timeout_ms,
         "machine": machine,
         "egress": list(egress),
         "interface": interface,
@@ -487,3 +487,14 @@ def test_dnsmasq_has_few_rights(daemon):
     names = [a for a in own if a == "10.87.0.1:53"]
     [dhcp] = [a for a in own if a not in names]
     assert names and dhcp.startswith("0.0.0.0:2"), own
+
+
+def test_a_machine_whose_tap_was_removed_is_replaced(daemon):
+    deploy(daemon, "cut", timeout_ms=5000, ready_timeout_ms=2000)
+    a, b, c, d = (int(part) for part in address_of(daemon, "cut").split("."))
+    links = run(*in_guests_network(daemon, "ip", "-o", "link"))
+    tap = re.search(rf" (ut[0-9a-f]{{8}}{c * 256 + d - 2:x}): ", links).group(1)
+    run(*in_guests_network(daemon, "ip", "link", "del", tap))
+    get(daemon, "cut/").problem(504)  # nobody refuses it either
+    get(daemon, "cut/").ok(200)
+    assert any(e.get("tap") == tap for e in daemon.log_events())

@@ -28,10 +28,10 @@ def push(daemon, image):
     return daemon.post("/api/v1/images", image, unix=True).ok(200, 201).json["digest"]
 
 
-def deploy(daemon, name, append="", **machine):
+def deploy(daemon, name, append="", timeout_ms=WAKE_S * 1000, **machine):
     digest = push(daemon, KERNEL.read_bytes())
     machine = {"append": "ip={ip}/{prefix} port={port} " + append, "port": 8080, **machine}
-    body = {"image": digest, "memory_mib": 64, "timeout_ms": WAKE_S * 1000, "machine": machine}
+    body = {"image": digest, "memory_mib": 64, "timeout_ms": timeout_ms, "machine": machine}
     return daemon.put(f"/api/v1/functions/{name}", body, unix=True).ok(200, 201).json
 
 
@@ -114,6 +114,12 @@ def test_a_machine_that_never_listens_is_told(daemon):
     deploy(daemon, "deaf", append="halt", service=True, ready_timeout_ms=400)
     problem = get(daemon, "deaf/").problem(502)
     assert "port 8080 did not answer within 400 ms" in problem["detail"]
+
+
+def test_who_waits_for_a_machine_in_vain_is_told_so(daemon):
+    deploy(daemon, "patient", "halt", timeout_ms=4000, service=True)
+    detail = get(daemon, "patient/").problem(504)["detail"]
+    assert "port 8080 did not answer within" in detail and "its last words: netkernel: halts" in detail
 
 
 def test_a_crash_loop_is_told(daemon):
@@ -219,6 +225,9 @@ def test_what_makes_no_sense_is_refused(daemon):
         body = {"image": digest, "machine": machine}
         problem = daemon.put("/api/v1/functions/bad", body, unix=True).problem(status)
         assert word in problem["detail"]
+    for what in [{"args": ["x"]}, {"env": {"A": "b"}}, {"isolation": "reset"}, {"driver": "kvm"}]:
+        problem = daemon.put("/api/v1/functions/bad", {"image": digest, **what}, unix=True).problem(400)
+        assert problem["detail"].startswith(next(iter(what)) + ":")
     body = {"image": push(daemon, harness.sdk_image()), "machine": {"port": 80}}
     assert "no kernel" in daemon.put("/api/v1/functions/bad", body, unix=True).problem(400)["detail"]
 

@@ -204,6 +204,19 @@ def test_nginx(real, place, name):
         same_server(real, name, host, GETS + squeezed)
 
 
+def test_lighttpd(real, place, name):
+    needs("/usr/sbin/lighttpd")
+    port = free_port()
+    site = programs.site(place / "lighttpd")
+    config = place / "lighttpd.conf"
+    config.write_text(programs.LIGHTTPD_CONF.format(port=port, site=site))
+    command = ["/usr/sbin/lighttpd", "-D", "-f", str(config)]
+    along = programs.along(site, config, "/usr/lib/lighttpd")
+    deploy(real, name, command, "-i", "http", "--env", f"PORT={port}", *along)
+    with OnHost(command, port) as host:
+        same_server(real, name, host, [*GETS[:3], ("GET", "/big.bin", None, {"Range": "bytes=100-1999"})])
+
+
 @pytest.mark.parametrize("opcache", programs.OPCACHES, ids=["plain", "opcache"])
 def test_php_page(real, place, name, opcache):
     needs(programs.PHP)
@@ -211,7 +224,7 @@ def test_php_page(real, place, name, opcache):
         needs(path)
     page = place / "page.php"
     page.write_text(programs.PHP_PAGE)
-    along = [word for path in [page, "/etc/php", "/usr/share/zoneinfo", *opcache] for word in ("--with", path)]
+    along = programs.along(page, "/etc/php", "/usr/share/zoneinfo", *opcache)
     # In memory of the default size, where opcache wants 128 MiB and uses 9 of them.
     real.unictl("deploy", name, programs.PHP, "-i", "cgi", *along, "--", str(page)).ok()
     body = b"x=1&y=two"
@@ -248,5 +261,5 @@ def test_missing_call_is_named(real, name, case):
 def test_document_has_a_line_for_each_program():
     lines = set(re.findall(r"^\| `([\w.-]+)` ", DOCUMENT.read_text(), re.M))
     cases = {case.name for case in programs.FILTERS + programs.COMPILED + programs.MISSING}
-    cases |= {"go-http", "busybox-httpd", "python3-script", "python3-http", "nginx", "php-cgi"}
+    cases |= {"go-http", "busybox-httpd", "python3-script", "python3-http", "nginx", "lighttpd", "php-cgi"}
     assert cases == lines

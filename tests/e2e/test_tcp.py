@@ -404,3 +404,25 @@ def test_ports_and_services_come_back_with_unid(own):
     with netns.connect(own.process.pid, ("127.0.0.2", port), WAKE_S) as s:
         s.sendall(b"back")
         assert receive(s, 4) == b"back"
+
+
+def test_over_the_user_network_none_of_many_is_lost(tmp_path):
+    """QEMU takes few connections at once, and resets one that ends before its guest has it."""
+    daemon = harness.Daemon(tmp_path, driver="fake", flags=["--set", "machines.network=user"])
+    answers = []
+
+    def one(port, number):
+        with socket.create_connection(("127.0.0.1", port), WAKE_S) as s:
+            s.sendall(b"%04d" % number)
+            s.shutdown(socket.SHUT_WR)
+            answers.append(to_the_end(s) == b"%04d" % number)
+
+    with daemon:
+        port = deploy(daemon, "echo")
+        for _ in range(2):  # asleep, and awake
+            threads = [threading.Thread(target=one, args=(port, n)) for n in range(100)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+    assert answers == [True] * 200

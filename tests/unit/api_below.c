@@ -132,9 +132,12 @@ static void go_images(struct later *l)
 }
 
 static const char report[] = "{\"problems\": [\"no libx.so\"]}";
-static struct image_mapping mapping = {.data = (const uint8_t *)"x", .size = 1,
-                                       .digest = BELOW_DIGEST, .kind = IMAGE_LINUX_ROOTFS,
-                                       .report = report, .report_size = sizeof(report) - 1};
+static struct image_mapping mapping = {.data = (const uint8_t *)"x",
+                                       .size = 1,
+                                       .digest = BELOW_DIGEST,
+                                       .kind = IMAGE_LINUX_ROOTFS,
+                                       .report = report,
+                                       .report_size = sizeof(report) - 1};
 
 static void go_open(struct later *l)
 {
@@ -156,8 +159,8 @@ void volume_create(struct imagestore *is, const struct volume_spec *spec, volume
                    void *arg)
 {
     (void)is;
-    later(go_volume, (void (*)(void))cb, arg, strcmp(spec->name, "full") == 0 ? -ENOSPC : 0)->number =
-        strcmp(spec->name, "data") != 0;
+    later(go_volume, (void (*)(void))cb, arg, strcmp(spec->name, "full") == 0 ? -ENOSPC : 0)
+        ->number = strcmp(spec->name, "data") != 0;
 }
 
 void volume_get(struct imagestore *is, const char *name, volume_info_cb cb, void *arg)
@@ -181,7 +184,9 @@ void volume_remove(struct imagestore *is, const char *name, image_done_cb cb, vo
 {
     (void)is;
     later(go_done, (void (*)(void))cb, arg,
-          strcmp(name, "data") == 0 ? -EBUSY : strcmp(name, "old") == 0 ? 0 : -ENOENT);
+          strcmp(name, "data") == 0  ? -EBUSY
+          : strcmp(name, "old") == 0 ? 0
+                                     : -ENOENT);
 }
 
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg)
@@ -487,8 +492,8 @@ const char *sched_outcome_name(enum sched_outcome_kind k)
 
 unsigned sched_outcome_status(enum sched_outcome_kind k)
 {
-    static const unsigned statuses[] = {200, 404, 429, 429, 413, 411,
-                                        502, 502, 504, 503, 503, 502, 421, 500};
+    static const unsigned statuses[] = {200, 404, 429, 429, 413, 411, 502,
+                                        502, 504, 503, 503, 502, 421, 500};
     return statuses[k];
 }
 
@@ -609,13 +614,13 @@ void sched_prepare(struct scheduler *s, const char *name, const struct function_
 void sched_instances(struct scheduler *s,
                      void (*fn)(void *arg, const struct sched_instance_info *info), void *arg)
 {
-    struct sched_instance_info shell = {.state = INSTANCE_IDLE,
-                                       .state_name = "idle",
+    struct sched_instance_info shell = {
+        .state = INSTANCE_IDLE, .state_name = "idle", .driver = "fake", .mem_mib = 16};
+    struct sched_instance_info busy = {.state = INSTANCE_RUNNING,
+                                       .state_name = "running",
                                        .driver = "fake",
-                                       .mem_mib = 16};
-    struct sched_instance_info busy = {
-        .state = INSTANCE_RUNNING, .state_name = "running", .driver = "fake", .function = "hello",
-        .version = 2};
+                                       .function = "hello",
+                                       .version = 2};
     (void)s;
     strcpy(shell.id, BELOW_ID);
     fn(arg, &shell);

@@ -38,10 +38,10 @@ struct below {
     char declared_digest[IMAGE_DIGEST_SIZE], tag[160];
     unsigned aborts;
     enum image_kind kind;
-    int tags_rc; /* not 0: listing tags fails with it */
-    int open_rc; /* not 0: a Linux program cannot be prepared */
+    int tags_rc;       /* not 0: listing tags fails with it */
+    int open_rc;       /* not 0: a Linux program cannot be prepared */
     unsigned mappings; /* given and not released */
-    int settle_rc; /* not 0: the configuration does not go with the prepared image */
+    int settle_rc;     /* not 0: the configuration does not go with the prepared image */
     /* Functions. */
     uint32_t live;
     char deployed[512]; /* the JSON that was parsed last */

@@ -28,6 +28,6 @@ void world_poke(uint64_t addr, uint8_t value);
 uint64_t world_frame(uint64_t addr); /* of the page, accessible or kept; 0: none */
 
 extern unsigned world_filled; /* pieces that the host was asked to fill since world_begin */
-extern char world_log[4096]; /* what klog wrote since world_begin */
+extern char world_log[4096];  /* what klog wrote since world_begin */
 
 #endif

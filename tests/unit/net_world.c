@@ -121,6 +121,16 @@ void world_wait_until_none_is_idle(struct world *w)
     assert_int_equal(stats.idle, 0);
 }
 
+void wait_until_mended(struct world *w, uint64_t times)
+{
+    struct net_stats stats = {.mended = 0};
+    for (int i = 0; i < 1000 && stats.mended < times; i++) {
+        world_run(w, 20000);
+        net_get_stats(w->np, &stats);
+    }
+    assert_true(stats.mended >= times);
+}
+
 void world_close(struct world *w)
 {
     net_close(w->np);

@@ -249,7 +249,8 @@ void function_list(struct registry *r, const char *after, unsigned limit, functi
     struct listing *l = calloc(1, sizeof(*l));
 
     assert_non_null(l);
-    *l = (struct listing){.post = {.fn = answer_list, .arg = l}, .registry = r, .cb = cb, .arg = arg};
+    *l = (struct listing){
+        .post = {.fn = answer_list, .arg = l}, .registry = r, .cb = cb, .arg = arg};
     un_loop_post(r->loop, &l->post);
 }
 

@@ -16,8 +16,8 @@
 #include <string.h>
 
 #include <arpa/inet.h>
-#include <sched.h>
 #include <cmocka.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -259,6 +259,17 @@ static void boot(void *arg)
                                           LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, 64,
                                           (struct sockaddr *)&a, sizeof(a));
     assert_non_null(m->listener);
+}
+
+void stop_listening(struct hv_machine *m)
+{
+    evconnlistener_free(m->listener);
+    m->listener = NULL;
+}
+
+void listen_again(struct hv_machine *m)
+{
+    boot(m);
 }
 
 static void fake_start(struct hv_machine *m)

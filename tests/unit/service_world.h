@@ -28,7 +28,7 @@ struct fake_machines {
     /* Shells: cannot be; cannot be loaded; end while they are. And what became of them. */
     bool no_shells, fail_load, die_loading;
     unsigned shells, loaded;
-    char cmdline[128]; /* of the machine started last */
+    char cmdline[128];           /* of the machine started last */
     struct hv_machine_spec spec; /* likewise; its pointers are no longer good */
 };
 extern struct fake_machines fake;
@@ -43,6 +43,9 @@ extern const struct hv_driver_ops asked_ops;
 
 extern struct hv_machine *last_started, *last_shell;
 uint64_t age_us(const struct hv_machine *m); /* since it was started */
+/* Its server is gone: connections are refused; then it is there again. */
+void stop_listening(struct hv_machine *m);
+void listen_again(struct hv_machine *m);
 /* A machine ends as `fake.end` says, with last words. */
 void end_now(struct hv_machine *m);
 void end_soon(struct hv_machine *m); /* when the loop runs */

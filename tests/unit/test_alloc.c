@@ -79,7 +79,8 @@ static void keep_result(struct un_job *job, int rc, const struct un_error *err)
 
 static void one_job_s_want_is_not_the_next_one_s(void **state)
 {
-    struct un_job jobs[2] = {{.run = give_up, .done = keep_result}, {.run = write_text, .done = keep_result}};
+    struct un_job jobs[2] = {{.run = give_up, .done = keep_result},
+                             {.run = write_text, .done = keep_result}};
     struct un_loop *loop = NULL;
     struct un_workers *workers = NULL;
     assert_int_equal(un_loop_new(&loop, NULL), 0);

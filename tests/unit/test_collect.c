@@ -384,15 +384,16 @@ static void what_is_too_large_is_told_before_it_is_read(void **state)
     write_file(g, "d/huge", "", 0, 0644);
     assert_int_equal(truncate(at(g, "d/huge"), size), 0);
     assert_int_equal(collect_with(g->c, at(g, "d"), &g->err), -EFBIG);
-    assert_non_null(strstr(g->err.text, "d/huge: with its 2147483649 bytes there are more than 2 GiB"));
+    assert_non_null(
+        strstr(g->err.text, "d/huge: with its 2147483649 bytes there are more than 2 GiB"));
     for (int i = 0; i < 2; i++) {
         int fd = memfd_create("pack", MFD_CLOEXEC);
         write_sparse(g, "sparse.tar", size);
         collect_free(g->c);
         assert_int_equal(collect_new(&g->c, &g->err), 0);
         g->err = (struct un_error)UN_ERROR_INIT;
-        assert_int_equal(collect_write(g->c, at(g, i ? "sparse.tar" : "d"), NULL, fd, program, &g->err),
-                         -EFBIG);
+        assert_int_equal(
+            collect_write(g->c, at(g, i ? "sparse.tar" : "d"), NULL, fd, program, &g->err), -EFBIG);
         assert_non_null(strstr(g->err.text, "more than 2 GiB"));
         assert_true(lseek(fd, 0, SEEK_END) < 1 << 20);
         close(fd);

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "common/endpoint.h"
-#include "common/syscall_name.h"
+#include "common/names.h"
 
 static int parse(const char *text, bool rule, struct un_endpoint *ret)
 {
@@ -143,12 +143,23 @@ static void where_to_listen_is_an_address(void **state)
 {
     static const struct {
         const char *text, *as; /* NULL: refused */
-    } cases[] = {{"80", "127.0.0.1:80"},     {"0", "127.0.0.1:0"},     {"0.0.0.0:8080", "0.0.0.0:8080"},
-                 {"[::]:1", "[::]:1"},       {"[0::1]:0", "[::1]:0"},  {"localhost:65535", "127.0.0.1:65535"},
-                 {"", NULL},                 {":80", NULL},            {"web:80", NULL},
-                 {"65536", NULL},            {"-1", NULL},             {"80:", NULL},
-                 {"*:80", NULL},             {"127.0.0.1:*", NULL},    {"00", NULL},
-                 {"::1:80", NULL},           {"127.1:80", NULL}};
+    } cases[] = {{"80", "127.0.0.1:80"},
+                 {"0", "127.0.0.1:0"},
+                 {"0.0.0.0:8080", "0.0.0.0:8080"},
+                 {"[::]:1", "[::]:1"},
+                 {"[0::1]:0", "[::1]:0"},
+                 {"localhost:65535", "127.0.0.1:65535"},
+                 {"", NULL},
+                 {":80", NULL},
+                 {"web:80", NULL},
+                 {"65536", NULL},
+                 {"-1", NULL},
+                 {"80:", NULL},
+                 {"*:80", NULL},
+                 {"127.0.0.1:*", NULL},
+                 {"00", NULL},
+                 {"::1:80", NULL},
+                 {"127.1:80", NULL}};
     struct un_endpoint e;
     struct un_error err = UN_ERROR_INIT;
     char buf[UN_ENDPOINT_TEXT_SIZE];

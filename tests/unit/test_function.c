@@ -123,7 +123,7 @@ static void egress_rules_are_kept_in_one_form(void **state)
     assert_string_equal(c.egress[3], "127.0.0.1:5432");
     assert_null(c.egress[4]);
     un_autofree char *again = function_config_to_json(&c);
-    assert_non_null(strstr(again, ",\"egress\":[\"api.example.test:443\",\"*.example.test:*\"," 
+    assert_non_null(strstr(again, ",\"egress\":[\"api.example.test:443\",\"*.example.test:*\","
                                   "\"[::1]:80\",\"127.0.0.1:5432\"]}"));
     function_config_done(&c);
     assert_int_equal(parse(WITH("\"egress\":[]"), &c), 0);
@@ -149,9 +149,11 @@ static void key_of(const char *name, const char *json, char ret[FUNCTION_SNAPSHO
 static void the_snapshots_key_depends_on_what_the_program_sees_at_its_start(void **state)
 {
     static const char *const differing[] = {
-        WITH("\"memory_mib\":65"),      WITH("\"args\":[\"a\",\"b\"]"), WITH("\"args\":[\"ab\"]"),
-        WITH("\"args\":[\"\",\"ab\"]"), WITH("\"env\":{\"a\":\"b\"}"),  WITH("\"args\":[\"a=b\"]"),
-        WITH("\"args\":[\"a,1:b\"]"),   WITH("\"interface\":\"cgi\""), WITH("\"interface\":\"http\""),
+        WITH("\"memory_mib\":65"),      WITH("\"args\":[\"a\",\"b\"]"),
+        WITH("\"args\":[\"ab\"]"),      WITH("\"args\":[\"\",\"ab\"]"),
+        WITH("\"env\":{\"a\":\"b\"}"),  WITH("\"args\":[\"a=b\"]"),
+        WITH("\"args\":[\"a,1:b\"]"),   WITH("\"interface\":\"cgi\""),
+        WITH("\"interface\":\"http\""),
     };
     char first[FUNCTION_SNAPSHOT_KEY_SIZE], key[FUNCTION_SNAPSHOT_KEY_SIZE];
     char seen[10][FUNCTION_SNAPSHOT_KEY_SIZE];

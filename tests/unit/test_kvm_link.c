@@ -125,8 +125,8 @@ static void those_not_used_for_long_are_freed(void **state)
 
 static void cleared_memory_is_zero_whatever_was_written(void **state)
 {
-    static const size_t writes[] = {1, 4096, 3 * 4096 + 7, CHANNEL_WIPE_MAX, CHANNEL_WIPE_MAX + 1,
-                                    VMM_CHANNEL_SIZE};
+    static const size_t writes[] = {
+        1, 4096, 3 * 4096 + 7, CHANNEL_WIPE_MAX, CHANNEL_WIPE_MAX + 1, VMM_CHANNEL_SIZE};
     struct kvm_link *link = take();
     for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
         memset(link->base + VMM_CHANNEL_SIZE - writes[i], 0xee, writes[i]);

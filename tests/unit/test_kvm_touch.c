@@ -41,7 +41,7 @@ static void touches_all(struct run r, const char *all)
 {
     struct contract_vm v;
     bool done = false;
-    for (unsigned ms = 1; ms < 2000 && !done; ms *= 2) {
+    for (unsigned ms = 1; ms < 60000 && !done; ms *= 2) {
         assert_true(run_ahead(&v, r, ms));
         assert_int_equal(v.why.kind, HV_EXIT_DONE);
         assert_int_equal(v.usage.exits, 1);
@@ -61,7 +61,7 @@ static void a_vm_that_stands_touches_what_earlier_runs_touched(void **state)
     struct contract_vm v;
     bool done = false;
     run(&v, r);
-    for (unsigned ms = 1; ms < 2000 && !done; ms *= 2) {
+    for (unsigned ms = 1; ms < 60000 && !done; ms *= 2) {
         run_again(&v, r, ms);
         done = strcmp((char *)v.output.data, "300") == 0;
     }
@@ -105,7 +105,7 @@ static void a_run_that_comes_while_pages_are_touched_is_not_kept_waiting(void **
     struct run r = {.function = "paging", .argv = args, .key = "stops"};
     learn(r);
     bool stopped = false;
-    for (int i = 0; i < 50 && !stopped; i++) {
+    for (int i = 0; i < 500 && !stopped; i++) {
         struct contract_vm v;
         assert_true(run_ahead(&v, r, 0));
         assert_int_equal(v.why.kind, HV_EXIT_DONE);

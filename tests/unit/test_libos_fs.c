@@ -170,6 +170,35 @@ static void memory_comes_back_with_the_last_use(void **state)
     assert_int_equal(fake.frames_left, left);
 }
 
+static void what_was_looked_up_in_vain_is_told(void **state)
+{
+    (void)state;
+    struct stat st;
+    fake.has_request = false;
+    for (int i = 0; i < 9; i++) {
+        char name[16] = "/etc/none0";
+        name[9] = (char)('0' + i);
+        assert_int_equal(i % 2 ? sys_open(name, O_RDONLY, 0) : sys_access(name, 0), -ENOENT);
+        assert_int_equal(sys_stat(name, &st), -ENOENT);
+    }
+    assert_int_equal(sys_open("/etc/ld.so.cache", O_RDONLY, 0), -ENOENT); /* usual */
+    assert_int_equal(sys_access("/lib/x86_64-linux-gnu/x86_64/libc.so.6", 0), -ENOENT);
+    int made = (int)sys_open("/tmp/made", O_RDWR | O_CREAT, 0644);
+    assert_int_equal(sys_close(made), 0);
+    assert_int_equal(sys_unlink("/tmp/made"), 0);
+    fake.log_len = 0;
+    absent_tell();
+    fake.log[fake.log_len] = '\0';
+    assert_string_equal(
+        fake.log,
+        "libos: not found before that (--with takes files along): /etc/none3, /etc/none4, "
+        "/etc/none5, /etc/none6, /etc/none7, /etc/none8\n");
+    fake.has_request = true;
+    fake.log_len = 0;
+    absent_tell();
+    assert_int_equal(fake.log_len, 0);
+}
+
 static void full_memory_is_no_space(void **state)
 {
     (void)state;
@@ -335,6 +364,7 @@ static void a_removed_directory_is_a_dead_end(void **state)
     assert_int_equal(sys_getcwd(cwd, sizeof(cwd)), 10);
     assert_string_equal(cwd, "/tmp/gone");
     assert_int_equal(sys_getcwd(cwd, 9), -ERANGE);
+    assert_int_equal(sys_getcwd(NULL, 0), -ERANGE);
     assert_int_equal(sys_rmdir("../gone"), 0);
     assert_int_equal(sys_open("x", O_CREAT | O_WRONLY, 0644), -ENOENT);
     assert_int_equal(sys_getcwd(cwd, sizeof(cwd)), -ENOENT);
@@ -502,6 +532,7 @@ static void flags_and_locks(void **state)
     assert_int_equal(sys_ioctl(fd, TCGETS, (uintptr_t)&l), -ENOTTY);
     assert_int_equal(sys_fcntl(fd, 9999, 0), -EINVAL);
     assert_int_equal(sys_fsync(fd), 0);
+    assert_int_equal(sys_fsync((int)sys_open("/dev/null", O_WRONLY, 0)), -EINVAL);
     assert_int_equal(sys_unlink("/tmp/fl"), 0);
 }
 
@@ -693,6 +724,7 @@ int main(void)
         T(written_pages_are_the_files_own),
         T(truncation_leaves_zeros_behind),
         T(memory_comes_back_with_the_last_use),
+        T(what_was_looked_up_in_vain_is_told),
         T(full_memory_is_no_space),
         T(holes_take_no_memory),
         T(appending_goes_to_the_end),

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <linux/fcntl.h>
 #include <linux/mman.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,6 +179,64 @@ static void moved_memory_keeps_what_is_in_it(void **state)
     assert_int_equal(world_peek((uint64_t)b + PAGE_SIZE), -1);
 }
 
+static void memory_is_moved_to_where_other_memory_was(void **state)
+{
+    (void)state;
+    const int fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
+    uint64_t a = map(2 * PAGE_SIZE, RW), to = map(4 * PAGE_SIZE, RW), free_now = frames_free();
+    world_poke(a, 1);
+    world_poke(a + PAGE_SIZE, 2);
+    world_poke(to, 9); /* the processor may write to this frame as long as it likes */
+    world_poke(to + 3 * PAGE_SIZE, 9);
+    assert_int_equal(mm_mremap(a, 2 * PAGE_SIZE, 2 * PAGE_SIZE, fixed, a + PAGE_SIZE), -EINVAL);
+    assert_int_equal(mm_mremap(a, 2 * PAGE_SIZE, 4 * PAGE_SIZE, fixed, to), to);
+    assert_int_equal(world_peek(to), 1);
+    assert_int_equal(world_peek(to + PAGE_SIZE), 2);
+    assert_int_equal(world_peek(to + 3 * PAGE_SIZE), 0);
+    assert_int_equal(world_peek(a), -1);
+    world_poke(to, 3);
+    assert_int_equal(world_peek(to), 3);
+    assert_int_equal(frames_free(), free_now + 2);
+    /* The place is taken: nobody else is given it. */
+    assert_true(map(4 * PAGE_SIZE, RW) != to);
+    /* Memory that was given back. */
+    uint64_t b = map(2 * PAGE_SIZE, RW), gone = map(2 * PAGE_SIZE, RW);
+    world_poke(b, 4);
+    world_poke(gone, 5);
+    assert_int_equal(mm_munmap(gone, 2 * PAGE_SIZE), 0);
+    assert_int_equal(mm_mremap(b, 2 * PAGE_SIZE, 2 * PAGE_SIZE, fixed, gone), gone);
+    assert_int_equal(world_peek(gone), 4);
+    assert_int_equal(world_peek(gone + PAGE_SIZE), 0);
+}
+
+static void what_grew_in_its_place_is_given_to_nobody_else(void **state)
+{
+    (void)state;
+    uint64_t reserved = map(64 * PAGE_SIZE, PROT_NONE);
+    assert_int_equal(mm_munmap(reserved, 64 * PAGE_SIZE), 0);
+    uint64_t a = map(2 * PAGE_SIZE, RW);
+    assert_int_equal(a, reserved);
+    assert_int_equal(mm_mremap(a, 2 * PAGE_SIZE, 8 * PAGE_SIZE, MREMAP_MAYMOVE, 0), a);
+    world_poke(a + 4 * PAGE_SIZE, 7);
+    uint64_t b = map(4 * PAGE_SIZE, RW);
+    assert_true(b >= a + 8 * PAGE_SIZE);
+    world_poke(b, 1);
+    assert_int_equal(world_peek(a + 4 * PAGE_SIZE), 7);
+}
+
+static void advice_that_nobody_knows_is_refused(void **state)
+{
+    (void)state;
+    uint64_t a = map(2 * PAGE_SIZE, RW);
+    assert_int_equal(mm_madvise(a, PAGE_SIZE, MADV_WILLNEED), 0);
+    assert_int_equal(mm_madvise(a, PAGE_SIZE, MADV_WIPEONFORK), 0);
+    assert_int_equal(mm_madvise(a, PAGE_SIZE, -1), -EINVAL);
+    assert_int_equal(mm_madvise(a, PAGE_SIZE, 7), -EINVAL);
+    assert_int_equal(mm_madvise(a, 64 * PAGE_SIZE, MADV_WILLNEED), -ENOMEM);
+    assert_true(mm_mapped(a, 2 * PAGE_SIZE));
+    assert_false(mm_mapped(a, 3 * PAGE_SIZE));
+}
+
 static void dontneed_zeroes(void **state)
 {
     (void)state;
@@ -318,6 +377,20 @@ static void anonymous_memory_over_anonymous_memory_keeps_its_frames(void **state
         /* What nobody wrote is not zeroed either: it would come to exist. */
         assert_int_equal(*pte_find(a, false, NULL) & PTE_D, 0);
     }
+}
+
+static void a_file_opened_for_reading_is_not_written_by_its_mapping(void **state)
+{
+    (void)state;
+    struct world_file f;
+    world_file_init(&f, content, PAGE_SIZE, true);
+    f.file.flags = O_RDONLY;
+    int64_t r = mm_mmap(0, PAGE_SIZE, PROT_READ, MAP_SHARED, &f.file, 0);
+    assert_true(r > 0);
+    assert_int_equal(mm_mprotect((uint64_t)r, PAGE_SIZE, RW), -EACCES);
+    assert_false(world_can_write((uint64_t)r));
+    f.file.flags = O_RDWR;
+    assert_int_equal(mm_mprotect((uint64_t)r, PAGE_SIZE, RW), 0);
 }
 
 static void pages_behind_the_end_of_a_file_are_not_accessible(void **state)
@@ -563,6 +636,9 @@ int main(void)
         T(noreplace_finds_what_is_there),
         T(the_heap_grows_and_shrinks_in_its_place),
         T(moved_memory_keeps_what_is_in_it),
+        T(memory_is_moved_to_where_other_memory_was),
+        T(what_grew_in_its_place_is_given_to_nobody_else),
+        T(advice_that_nobody_knows_is_refused),
         T(dontneed_zeroes),
         T(files_are_shared_when_read_and_copied_when_written),
         T(a_files_page_becomes_a_copy_when_it_may_be_written),
@@ -570,6 +646,7 @@ int main(void)
         T(what_was_only_read_is_mapped_over),
         T(a_file_is_shared_over_memory_that_nobody_looked_at),
         T(anonymous_memory_over_anonymous_memory_keeps_its_frames),
+        T(a_file_opened_for_reading_is_not_written_by_its_mapping),
         T(pages_behind_the_end_of_a_file_are_not_accessible),
         T(areas_are_split_and_joined),
         T(any_order_of_calls_keeps_frames_and_contents),

@@ -507,6 +507,8 @@ static void allowed_names_resolve_and_connect(void **state)
     assert_int_equal(reply[3] & 15, 3);
     len = ask("localhost", 1, reply);
     assert_memory_equal(reply + len - 4, "\x7f\0\0\1", 4);
+    len = ask("unid", 1, reply); /* its own name */
+    assert_memory_equal(reply + len - 4, "\x7f\0\0\1", 4);
 }
 
 static void malformed_queries_are_answered_as_such(void **state)

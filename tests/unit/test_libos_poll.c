@@ -334,6 +334,24 @@ static void sets_change_while_waited_for(void **state)
     assert_int_equal(sys_epoll_wait(epoll_fd, got, 4, 10), 0);
 }
 
+static void sets_watch_sets_five_deep(void **state)
+{
+    (void)state;
+    enum { DEPTH = 5 };
+    struct epoll_event e = {.events = EPOLLIN};
+    int inner = ends[0];
+    for (int i = 0; i < DEPTH; i++) {
+        int outer = (int)sys_epoll_create1(0);
+        assert_int_equal(sys_epoll_ctl(outer, EPOLL_CTL_ADD, inner, &e), 0);
+        inner = outer;
+    }
+    int outermost = (int)sys_epoll_create1(0);
+    assert_int_equal(sys_epoll_ctl(outermost, EPOLL_CTL_ADD, inner, &e), -ELOOP);
+    assert_int_equal(sys_epoll_wait(inner, &e, 1, 0), 0);
+    assert_int_equal(sys_write(ends[1], "x", 1), 1);
+    assert_int_equal(sys_epoll_wait(inner, &e, 1, 0), 1);
+}
+
 static void epoll_refuses_what_makes_no_sense(void **state)
 {
     (void)state;
@@ -375,6 +393,7 @@ int main(void)
         T(epoll_tells_edges_once),
         T(one_shot_is_one),
         T(sets_change_while_waited_for),
+        T(sets_watch_sets_five_deep),
         T(epoll_refuses_what_makes_no_sense),
     };
     return cmocka_run_group_tests(tests, fake_group_setup, NULL);

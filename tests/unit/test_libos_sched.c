@@ -13,6 +13,7 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include "file.h"
 #include "host.h"
 #include "mm.h"
 #include "sys_core.h"
@@ -109,6 +110,10 @@ void host_report_unsupported(uint32_t number)
 {
     (void)number;
     world.unsupported++;
+}
+
+void absent_tell(void)
+{
 }
 
 void host_done(int status)
@@ -396,6 +401,16 @@ static void waits_on_word(void)
     say(sys_futex((uint64_t)&word, FUTEX_WAIT_PRIVATE, 0, NULL, 0, 0) == 0 ? "f" : "?");
 }
 
+static void numbers_below_zero_are_refused(void **state)
+{
+    (void)state;
+    uint64_t at = (uint64_t)&word, to = (uint64_t)&word2;
+    const struct __kernel_timespec *one = (void *)1, *less = (void *)(uint64_t)UINT32_MAX;
+    assert_int_equal(sys_futex(at, FUTEX_CMP_REQUEUE, 1, less, to, word), -EINVAL);
+    assert_int_equal(sys_futex(at, FUTEX_REQUEUE, UINT32_MAX, one, to, 0), -EINVAL);
+    assert_int_equal(sys_futex(at, FUTEX_CMP_REQUEUE, 1, one, to, word), 0);
+}
+
 static void waits_for_bit_2(void)
 {
     int64_t r = sys_futex((uint64_t)&word, FUTEX_WAIT_BITSET_PRIVATE, 0, NULL, 0, 2);
@@ -584,6 +599,7 @@ int main(void)
         T(a_server_forks_once_and_for_its_request_only),
         T(a_futex_wakes_as_many_as_asked),
         T(a_futex_looks_at_its_word_and_its_time),
+        T(numbers_below_zero_are_refused),
         T(waiters_are_moved_to_another_futex),
         T(a_lock_with_inheritance_changes_hands),
         T(the_end_of_a_thread_wakes_its_joiner),

@@ -280,6 +280,21 @@ static void a_qcow2_that_names_other_files_is_refused(void **state)
     assert_no_image(f.data, sizeof f.data, sizeof f.data, "cluster_bits 63");
 }
 
+static void a_qcow2_that_cannot_be_run_is_refused(void **state)
+{
+    struct elf_file f = {{0}};
+    memcpy(f.data, "QFI\xfb\0\0\0\3", 8);
+    f.data[23] = 16;
+    f.data[46] = 0x10;
+    f.data[35] = 2; /* LUKS */
+    assert_no_image(f.data, sizeof f.data, sizeof f.data, "encrypted");
+    f.data[35] = 0;
+    f.data[26] = 4; /* 4 TiB: as much as may be */
+    assert_kind(&f, IMAGE_DISK);
+    f.data[31] = 1;
+    assert_no_image(f.data, sizeof f.data, sizeof f.data, "over 4 TiB");
+}
+
 static void a_disk_may_be_one_file_system(void **state)
 {
     static const struct {
@@ -520,6 +535,7 @@ int main(void)
         cmocka_unit_test(a_bzimage_is_recognised_and_held_to_its_sizes),
         cmocka_unit_test(disks_are_recognised),
         cmocka_unit_test(a_qcow2_that_names_other_files_is_refused),
+        cmocka_unit_test(a_qcow2_that_cannot_be_run_is_refused),
         cmocka_unit_test(a_disk_may_be_one_file_system),
         cmocka_unit_test(a_pvh_note_may_lie_late_in_the_file),
         TEST(a_late_note_is_seen_as_the_upload_comes),

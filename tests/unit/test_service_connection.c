@@ -368,10 +368,77 @@ static void what_a_machine_opens_is_as_deep_as_the_deepest_that_it_serves(void *
     assert_int_equal(fake.started, 1);
 }
 
+static void a_server_that_is_away_for_a_while_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    for (int raw = 0; raw < 2; raw++) {
+        struct request first = {.raw = raw}, second = {.raw = raw}, third = {.raw = raw};
+        begin(w, &first, "oneEND");
+        wait_exit(&first);
+        finish(&first);
+        stop_listening(last_started);
+        begin(w, &second, "twoEND");
+        begin(w, &third, "threeEND");
+        run_for(w, 50);
+        assert_false(second.exited || third.exited);
+        listen_again(last_started);
+        wait_exit(&second);
+        wait_exit(&third);
+        assert_int_equal(second.why.kind, HV_EXIT_DONE);
+        assert_int_equal(third.why.kind, HV_EXIT_DONE);
+        assert_int_equal(fake.started, 1);
+        assert_int_equal(stats_of(w).failed, 0);
+        finish(&second);
+        finish(&third);
+    }
+}
+
+static void a_machine_whose_server_stays_away_is_replaced(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0}, again = {0};
+    w->config.ready_timeout_ms = 200;
+    fake.says = "serving on\n";
+    w->config.ready_console = "serving on"; /* which does not come again: its port is asked */
+    begin(w, &r, "oneEND");
+    wait_exit(&r);
+    finish(&r);
+    stop_listening(last_started);
+    begin(w, &again, "twoEND");
+    wait_exit(&again);
+    assert_int_equal(again.why.kind, HV_EXIT_DONE);
+    assert_int_equal(fake.started, 2);
+    assert_int_equal(stats_of(w).failed, 1);
+    finish(&again);
+}
+
+static void what_a_request_waits_for_can_be_told(void **state)
+{
+    struct world *w = *state;
+    struct request r = {0};
+    char words[200];
+    fake.says = "no card\n";
+    fake.deaf = true;
+    w->config.ready_timeout_ms = 300;
+    begin(w, &r, "oneEND");
+    hv_vm_ops(r.vm)->vm_wants(r.vm, words, sizeof(words));
+    assert_string_equal(words, "");
+    run_for(w, 50);
+    hv_vm_ops(r.vm)->vm_wants(r.vm, words, sizeof(words));
+    assert_non_null(strstr(words, " did not answer within "));
+    assert_non_null(strstr(words, " ms; its last words: no card"));
+    wait_exit(&r);
+    assert_non_null(strstr(r.why.detail, " did not answer within 300 ms; its last words: no card"));
+    finish(&r);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
     const struct CMUnitTest tests[] = {
+        T(a_server_that_is_away_for_a_while_is_waited_for),
+        T(a_machine_whose_server_stays_away_is_replaced),
+        T(what_a_request_waits_for_can_be_told),
         T(an_open_connection_serves_the_next_request),
         T(a_connection_that_is_to_be_closed_is),
         T(answers_are_passed_on_however_they_come),

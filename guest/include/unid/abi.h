@@ -8,7 +8,7 @@
  *
  * At entry: rdi = UNID_BOOT_ADDR; rsp = boot.stack_top - 8, where a zero stands (aligned as after a
  * call); all other general registers zero; direction flag clear; x87 as after FNINIT, MXCSR 0x1f80.
- * SSE2 may be used; AVX only when boot.flags has UNID_BOOT_AVX.
+ * SSE2 may be used; AVX where CPUID shows OSXSAVE, and XGETBV the state as enabled.
  *
  * The host is asked for what it alone has, by a call: the guest fills `struct unid_call`, raises
  * `seq`, rings the doorbell, and waits until `ack` equals `seq`. Ringing is one OUT of a byte (any
@@ -104,7 +104,6 @@
 
 /* boot.flags */
 #define UNID_BOOT_REQUEST_READY 1 /* the first NEXT is answered already: do not ring for it */
-#define UNID_BOOT_AVX           2 /* the CPU's AVX state is enabled */
 #define UNID_BOOT_FSGSBASE      4 /* WRFSBASE and its kin may be used (1.1) */
 #define UNID_BOOT_FILL          8 /* memory can be had in pieces (1.1) */
 #define UNID_FILL_OFFSET        8 /* from boot.doorbell_addr */
@@ -136,13 +135,15 @@
 /* Since 1.1. Each of the NET calls is answered at once with net_result: >= 0, or a negative Linux
  * errno (-EAGAIN: not now; the bits of net_readable and net_writable say when). Connections are
  * named by handles 0..63. */
-#define UNID_OP_WAIT        6  /* until wait_ns have passed, or a bit of net_* became set */
-#define UNID_OP_NET_RESOLVE 7  /* may the name in the window (net_len bytes) be reached? 0 or error */
-#define UNID_OP_NET_OPEN    8  /* begin a connection to the "host:port" in the window: its handle */
-#define UNID_OP_NET_SEND    9  /* net_len bytes of the window: the number taken */
-#define UNID_OP_NET_RECV    10 /* at most net_len bytes: the number put into the window, 0 at the end */
-#define UNID_OP_NET_SHUT    11 /* no more will be sent */
-#define UNID_OP_NET_CLOSE   12
+#define UNID_OP_WAIT 6 /* until wait_ns have passed, or a bit of net_* became set */
+#define UNID_OP_NET_RESOLVE                                                                        \
+    7                      /* may the name in the window (net_len bytes) be reached? 0 or error */
+#define UNID_OP_NET_OPEN 8 /* begin a connection to the "host:port" in the window: its handle */
+#define UNID_OP_NET_SEND 9 /* net_len bytes of the window: the number taken */
+#define UNID_OP_NET_RECV                                                                           \
+    10 /* at most net_len bytes: the number put into the window, 0 at the end */
+#define UNID_OP_NET_SHUT  11 /* no more will be sent */
+#define UNID_OP_NET_CLOSE 12
 
 /* call.flags */
 #define UNID_CALL_EOF 1 /* no body bytes follow those in the window */
@@ -201,8 +202,8 @@ struct unid_call {
     uint64_t content_length;   /* NEXT */
     uint64_t wall_ns;          /* NEXT: nanoseconds since 1970-01-01 UTC */
     uint64_t
-        deadline_ns; /* NEXT: nanoseconds that the invocation may take from now; 0 = no limit */
-    int32_t net_result;    /* NET calls */
+        deadline_ns;    /* NEXT: nanoseconds that the invocation may take from now; 0 = no limit */
+    int32_t net_result; /* NET calls */
     uint32_t host_reserved;
     uint64_t net_readable; /* bit n: RECV of handle n would not say -EAGAIN; valid after any call */
     uint64_t net_writable; /* likewise SEND; also set when a connection was made or refused */
@@ -218,13 +219,13 @@ struct unid_call {
 #define UNID_REPORT_CALLS   32
 #define UNID_REPORT_NUMBERS 512 /* of Linux system calls that are counted one by one */
 struct unid_report {
-    uint64_t calls; /* system calls made */
+    uint64_t calls;             /* system calls made */
     uint32_t unsupported_count; /* entries in use below */
     uint32_t reserved;
     struct {
         uint32_t number; /* of the x86-64 Linux system call */
         uint32_t times;
-    } unsupported[UNID_REPORT_CALLS]; /* those that were answered by ENOSYS */
+    } unsupported[UNID_REPORT_CALLS];   /* those that were answered by ENOSYS */
     uint32_t made[UNID_REPORT_NUMBERS]; /* of each number, modulo 2^32 (1.2) */
 };
 _Static_assert(0x400 + sizeof(struct unid_report) <= 0x1000, "the report leaves its page");

@@ -59,7 +59,7 @@ struct unid_rootfs_inode {
     uint32_t links;
     uint64_t size; /* of the file, the link's text */
     int64_t mtime_s;
-    uint64_t data;           /* regular files: page-aligned, zeros up to the page's end; link: its text */
+    uint64_t data; /* regular files: page-aligned, zeros up to the page's end; link: its text */
     uint32_t dirents, count; /* directories: first entry and number; sorted by name, bytewise */
     uint64_t stubs;          /* page-aligned offset of the stubs; 0: none */
     uint64_t stubs_size;     /* bytes, padded with int3 to the page's end */

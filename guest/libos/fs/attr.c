@@ -245,7 +245,7 @@ int64_t sys_fchdir(int fd)
 int64_t sys_getcwd(char *buf, size_t size)
 {
     if (!size) {
-        return -EINVAL;
+        return -ERANGE;
     }
     size = size < PATH_LEN_MAX ? size : PATH_LEN_MAX;
     if (!user_writable(buf, size)) {

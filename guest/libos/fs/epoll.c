@@ -10,7 +10,7 @@
 #include "mm.h"
 #include "sys_file.h"
 
-#define NESTING_MAX 4
+#define NESTING_MAX 5
 #define INPUT_FLAGS (EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE)
 
 struct epoll {

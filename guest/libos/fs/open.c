@@ -175,12 +175,14 @@ int64_t sys_openat(int dirfd, const char *path, int flags, uint32_t mode)
     bool nofollow = (f & O_NOFOLLOW) || ((f & O_CREAT) && (f & O_EXCL));
     struct walk w;
     int r = walk(&w, dirfd, path, (nofollow ? WALK_NOFOLLOW : 0) | (f & O_CREAT ? WALK_CREATE : 0));
-    if (r < 0) {
-        return r;
-    }
     struct file *file;
-    r = unnamed ? open_unnamed(&w, f, mode, &file) : open_walked(&w, f, mode, &file);
-    walk_done(&w);
+    if (r == 0) {
+        r = unnamed ? open_unnamed(&w, f, mode, &file) : open_walked(&w, f, mode, &file);
+        walk_done(&w);
+    }
+    if (r == -ENOENT) {
+        absent_note(path);
+    }
     return r < 0 ? r : fd_install_flags(file, f);
 }
 

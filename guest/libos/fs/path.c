@@ -253,6 +253,9 @@ int walk_existing(struct walk *w, int dirfd, const char *path, unsigned flags)
         walk_done(w);
         r = -ENOENT;
     }
+    if (r == -ENOENT) {
+        absent_note(path);
+    }
     return r;
 }
 

@@ -446,7 +446,8 @@ int64_t sys_fsync(int fd)
     if (!f || (f->flags & O_PATH)) {
         return -EBADF;
     }
-    return f->inode ? 0 : -EINVAL;
+    bool kept = f->inode && (inode_is(f->inode, S_IFREG) || inode_is(f->inode, S_IFDIR));
+    return kept ? 0 : -EINVAL;
 }
 
 int64_t sys_fdatasync(int fd)

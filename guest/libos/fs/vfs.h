@@ -131,6 +131,9 @@ void dir_forget(struct inode *dir); /* its hiding dentries, when it goes */
 
 int dir_may_change(const struct inode *dir); /* 0; /proc: -EPERM; a removed directory: -ENOENT */
 
+/* absent.c: a name that was looked up in vain; checked with user_strlen. */
+void absent_note(const char *path);
+
 /* rootfs.c */
 int rootfs_mount(uint64_t phys, uint64_t size); /* makes it the root; -EINVAL: not such an image */
 int rootfs_mount_again(

@@ -211,6 +211,12 @@ void host_log_write(const void *data, size_t len)
 
 void host_done(int status)
 {
+    if (status == 0 && !has_request && host_interface() == UNID_INTERFACE_HTTP) {
+        klog("the program ended with status 0 without waiting for a connection: with interface "
+             "http it "
+             "must be a server that stays in the foreground");
+        status = 1;
+    }
     if (status == 0) {
         request_for_output(true);
     } else if (early.runs > 0 && !has_request) {

@@ -105,4 +105,8 @@ struct file_stubs {
 bool file_stubs(const struct file *f, struct file_stubs *ret);
 const char *file_path(const struct file *f); /* absolute, borrowed; "" when it has none */
 
+/* The program failed: logs the last names that it looked up in vain before it asked for a request; nothing
+ * when it has asked for one, or there were none. */
+void absent_tell(void);
+
 #endif

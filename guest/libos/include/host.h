@@ -41,7 +41,8 @@ void host_log_write(const void *data, size_t len); /* standard error */
 _Noreturn void host_done(int status);              /* the end of the machine */
 
 void host_random(void *to, size_t len); /* ChaCha20, seeded by the host's entropy; notes the use */
-void host_random_at_start(void *to, size_t len); /* the same for AT_RANDOM, hash seeds: does not note it */
+void host_random_at_start(void *to,
+                          size_t len); /* the same for AT_RANDOM, hash seeds: does not note it */
 
 /* Lets `ns` pass, or less when a connection's readiness changed. Flushes the response first. */
 void host_wait(uint64_t ns);
@@ -53,7 +54,7 @@ int64_t host_net_send(unsigned handle, const void *data, size_t len);
 int64_t host_net_recv(unsigned handle, void *to, size_t len);
 void host_net_shut(unsigned handle);
 void host_net_close(unsigned handle);
-unsigned host_net_count(void); /* connections that are open */
+unsigned host_net_count(void);                             /* connections that are open */
 uint64_t host_net_readable(void), host_net_writable(void); /* bits, as of the last host call */
 
 /* Memory of this piece (abi.h, UNID_PIECE_SIZE) will be used soon, all of it. */

@@ -22,12 +22,13 @@
 #include "unid/abi.h"
 #include "unid/rootfs.h"
 
+#define HOST_NAME     "unid"       /* uname, /proc, /etc/hosts */
 #define LINUX_RELEASE "6.1.0-unid" /* the kernel whose ABI is followed: uname, /proc */
 
-#define PAGE_SIZE 4096ull
-#define PAGE_MASK (PAGE_SIZE - 1)
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(p, type, member) ((type *)(void *)((char *)(p) - offsetof(type, member)))
+#define PAGE_SIZE                     4096ull
+#define PAGE_MASK                     (PAGE_SIZE - 1)
+#define ARRAY_SIZE(a)                 (sizeof(a) / sizeof((a)[0]))
+#define container_of(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
 
 static inline uint64_t page_down(uint64_t v)
 {

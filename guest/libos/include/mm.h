@@ -49,11 +49,13 @@ void mm_unmap_all(void);
 
 /* What the program's addresses mean; system calls of memory. */
 int64_t mm_brk(uint64_t addr);
-int64_t mm_mmap(uint64_t addr, uint64_t len, int prot, int flags, struct file *file, uint64_t offset);
+int64_t mm_mmap(uint64_t addr, uint64_t len, int prot, int flags, struct file *file,
+                uint64_t offset);
 int64_t mm_munmap(uint64_t addr, uint64_t len);
 int64_t mm_mprotect(uint64_t addr, uint64_t len, int prot);
 int64_t mm_mremap(uint64_t addr, uint64_t old_len, uint64_t new_len, int flags, uint64_t to);
 int64_t mm_madvise(uint64_t addr, uint64_t len, int advice);
+bool mm_mapped(uint64_t addr, uint64_t len); /* whether all of it is */
 int64_t mm_mincore(uint64_t addr, uint64_t len, uint8_t *vec);
 
 /* Whether the program may read (or write) [p, p + len): for -EFAULT instead of a dead machine. */

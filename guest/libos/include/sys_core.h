@@ -32,7 +32,7 @@ int64_t sys_mremap(uint64_t addr, uint64_t old_len, uint64_t new_len, int flags,
 int64_t sys_brk(uint64_t addr);
 int64_t sys_madvise(uint64_t addr, uint64_t len, int advice);
 int64_t sys_mincore(uint64_t addr, uint64_t len, uint8_t *vec);
-int64_t sys_msync(void);
+int64_t sys_msync(uint64_t addr, uint64_t len, int flags);
 int64_t sys_mlock(void);
 int64_t sys_mlock2(void);
 int64_t sys_munlock(void);

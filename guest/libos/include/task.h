@@ -66,7 +66,7 @@ int signal_mask_for_call(const uint64_t *mask, size_t size);
 /* What goes off at a time of CLOCK_MONOTONIC: when no task can run, or at a system call after it. */
 struct timer {
     struct list node;
-    uint64_t at_ns; /* NO_DEADLINE: not armed */
+    uint64_t at_ns;                /* NO_DEADLINE: not armed */
     void (*fire)(struct timer *t); /* disarmed before; may arm again; must not block */
 };
 void timer_init(struct timer *t, void (*fire)(struct timer *t));
@@ -82,11 +82,11 @@ void process_for_each_task(void (*each)(void *arg, const struct task *t), void *
 uint64_t process_start_ns(void); /* CLOCK_MONOTONIC */
 
 int32_t task_tid(const struct task *t);
-int32_t process_pid(void); /* 1 */
-_Noreturn void process_exit(int status);      /* exit_group: flushes, host_done */
-_Noreturn void process_killed(int signal);    /* status 128 + signal, with a log line */
-_Noreturn void exec_again(void);              /* the program starts anew; see host_note_clock */
-int signal_raise(int signal);                 /* to the process: SIGPIPE and its kin */
+int32_t process_pid(void);                 /* 1 */
+_Noreturn void process_exit(int status);   /* exit_group: flushes, host_done */
+_Noreturn void process_killed(int signal); /* status 128 + signal, with a log line */
+_Noreturn void exec_again(void);           /* the program starts anew; see host_note_clock */
+int signal_raise(int signal);              /* to the process: SIGPIPE and its kin */
 
 /* Around the moment of the snapshot: the floating-point and vector registers of now are there again behind it, in
  * whatever machine that is. The host keeps those that SSE has, and the upper halves only where it was told of

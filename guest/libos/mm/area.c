@@ -16,8 +16,7 @@ void areas_init(void)
 
 struct area *area_find(uint64_t addr)
 {
-    list_for(node, &areas)
-    {
+    list_for (node, &areas) {
         if (area_of(node)->to > addr) {
             return area_of(node);
         }
@@ -129,8 +128,7 @@ void areas_remove(uint64_t from, uint64_t to)
 
 void mm_for_each_area(void (*line)(void *arg, const struct mm_area_info *area), void *arg)
 {
-    list_for(node, &areas)
-    {
+    list_for (node, &areas) {
         const struct area *a = area_of(node);
         struct mm_area_info info = {.from = a->from,
                                     .to = a->to,

@@ -37,8 +37,7 @@ bool dense_wanted(uint64_t pages)
     uint64_t given = frames_since_mark(), written = 0;
     if (!dense && given >= look_next) {
         look_next = given + given / 4;
-        list_for(node, &areas)
-        {
+        list_for (node, &areas) {
             const struct area *a = container_of(node, struct area, node);
             if (!a->file && a->prot & PROT_WRITE) {
                 pte_for_each(a->from, a->to, count_written, &written);

@@ -1,4 +1,5 @@
 /* map.c - the system calls of memory: mmap and its kin. See mm.h. */
+#include <linux/fcntl.h>
 #include <linux/mman.h>
 
 #include "file.h"
@@ -207,6 +208,10 @@ int64_t mm_mmap(uint64_t addr, uint64_t len, int prot, int flags, struct file *f
 /* One area, which lies in the range whole. */
 static int protect(struct area *a, int prot)
 {
+    bool to_file = a->file && a->flags & AREA_SHARED && prot & PROT_WRITE;
+    if (to_file && (a->file->flags & O_ACCMODE) != O_RDWR) {
+        return -EACCES;
+    }
     if (!(prot & PROT_ANY)) {
         pages_hide(a->from, a->to);
     } else {
@@ -260,6 +265,8 @@ static int extend(const struct area *a, uint64_t from, uint64_t to)
                              .fresh = true,
                              .filled = a->prot & PROT_WRITE};
     int r = a->prot & PROT_ANY ? pages_map(from, to, &want) : 0;
+    space_claim(from,
+                to); /* a reservation that was given back is parked without a trace in the tables */
     return r < 0 ? r : area_add(from, to, a->prot, a->flags, a->file, want.file_offset);
 }
 
@@ -295,10 +302,14 @@ static int64_t grow(uint64_t addr, uint64_t old_len, uint64_t new_len, int flags
     if (!target || !range_ok(target, new_len)) {
         return -ENOMEM;
     }
-    if (flags & MREMAP_FIXED && !pages_untouched(target, target + new_len)) {
+    bool usable = !(flags & MREMAP_FIXED) || a->flags & AREA_SHARED
+                      ? pages_untouched(target, target + new_len)
+                      : pages_usable(target, target + new_len);
+    if (!usable) {
         klog("mremap: address %lx was used before, and cannot be again", target);
         return -ENOMEM;
     }
+    space_claim(target, target + new_len);
     int64_t r = move(a, addr, old_len, target);
     if (r >= 0 && new_len > old_len) {
         int more = extend(area_find(target + old_len - 1), target + old_len, target + new_len);
@@ -312,9 +323,10 @@ int64_t mm_mremap(uint64_t addr, uint64_t old_len, uint64_t new_len, int flags, 
     old_len = page_up(old_len);
     new_len = page_up(new_len);
     bool fixed = flags & MREMAP_FIXED;
+    bool overlap = fixed && to < addr + old_len && addr < to + new_len;
     if (addr & PAGE_MASK || new_len == 0 || old_len == 0 ||
         flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED) ||
-        (fixed && (!(flags & MREMAP_MAYMOVE) || to & PAGE_MASK))) {
+        (fixed && (!(flags & MREMAP_MAYMOVE) || to & PAGE_MASK)) || overlap) {
         return -EINVAL;
     }
     const struct area *a = area_find(addr);
@@ -400,17 +412,23 @@ int64_t mm_brk(uint64_t addr)
     return (int64_t)addr;
 }
 
+static bool advice_known(int advice)
+{
+    return (advice >= MADV_NORMAL && advice <= MADV_DONTNEED) ||
+           (advice >= MADV_FREE && advice <= MADV_COLLAPSE);
+}
+
 int64_t mm_madvise(uint64_t addr, uint64_t len, int advice)
 {
     len = page_up(len);
-    if (!range_ok(addr, len)) {
+    if (!range_ok(addr, len) || !advice_known(advice)) {
         return -EINVAL;
-    }
-    if (advice != MADV_DONTNEED) {
-        return advice == MADV_REMOVE ? -EOPNOTSUPP : 0;
     }
     if (!areas_covered(addr, addr + len)) {
         return -ENOMEM;
+    }
+    if (advice != MADV_DONTNEED) {
+        return advice == MADV_REMOVE ? -EOPNOTSUPP : 0;
     }
     for (uint64_t at = addr; at < addr + len;) {
         const struct area *a = area_find(at);
@@ -427,6 +445,12 @@ int64_t mm_madvise(uint64_t addr, uint64_t len, int advice)
         }
     }
     return 0;
+}
+
+bool mm_mapped(uint64_t addr, uint64_t len)
+{
+    len = page_up(len);
+    return len == 0 || (range_ok(addr, len) && areas_covered(addr, addr + len));
 }
 
 int64_t mm_mincore(uint64_t addr, uint64_t len, uint8_t *vec)

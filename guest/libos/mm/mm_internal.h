@@ -78,7 +78,7 @@ int pages_map(uint64_t from, uint64_t to, const struct page_want *want);
 void pages_hide(uint64_t from, uint64_t to);  /* inaccessible; frames stay */
 void pages_drop(uint64_t from, uint64_t to);  /* frames are given back, addresses are spent */
 void pages_clear(uint64_t from, uint64_t to); /* private frames become zero */
-/* Moves private frames to where nothing ever was. */
+/* Moves pages to where nothing ever was, or pages are that are usable: these keep their frames. */
 int pages_move(uint64_t from, uint64_t to, uint64_t target);
 bool pages_untouched(uint64_t from, uint64_t to); /* nothing was ever here */
 bool pages_usable(uint64_t from,

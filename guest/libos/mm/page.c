@@ -288,7 +288,14 @@ static int move_page(void *arg, uint64_t addr, uint64_t *pte)
         if (!to) {
             return -ENOMEM;
         }
+        uint64_t there = *to;
         *to = *pte;
+        if (there & (PTE_P | PTE_KEPT)) { /* its frame stays, and gets the content */
+            uint64_t rights = PTE_P | PTE_W | PTE_U | PTE_NX | PTE_KEPT;
+            memcpy(phys_to_virt(there & PTE_FRAME), phys_to_virt(*pte & PTE_FRAME), PAGE_SIZE);
+            *to = (*pte & rights) | (there & ~rights) | PTE_D;
+            frame_free(*pte & PTE_FRAME);
+        }
         *pte = PTE_TAINTED;
     }
     return 0;

@@ -113,7 +113,7 @@ const char *dns_name_of(const uint8_t ip[4])
 static enum rcode resolve(const struct question *q, uint8_t *ret, size_t *ret_len)
 {
     *ret_len = 0;
-    if (strcmp(q->name, "localhost") == 0) {
+    if (strcmp(q->name, "localhost") == 0 || strcmp(q->name, HOST_NAME) == 0) {
         static const uint8_t six[16] = {[15] = 1};
         static const uint8_t four[4] = {127, 0, 0, 1};
         *ret_len = q->type == TYPE_A ? 4 : q->type == TYPE_AAAA ? 16 : 0;
@@ -189,7 +189,7 @@ static void resolv_conf(struct text *t)
 
 static void hosts(struct text *t)
 {
-    text_format(t, "127.0.0.1\tlocalhost\n::1\tlocalhost\n");
+    text_format(t, "127.0.0.1\tlocalhost " HOST_NAME "\n::1\tlocalhost\n");
 }
 
 static void nsswitch_conf(struct text *t)

@@ -70,6 +70,12 @@ int listener_start(struct socket *s, int backlog)
     if (s->kind != &plain_kind || (s->family == AF_UNIX && !s->local.path_len)) {
         return -EINVAL;
     }
+    if (s->family != AF_UNIX && s->local.port && host_interface() != UNID_INTERFACE_HTTP) {
+        klog("the program listens on port %u, where only it itself can connect: a server is "
+             "deployed with "
+             "--interface http",
+             s->local.port);
+    }
     if (s->family != AF_UNIX && !s->local.port) {
         int r = socket_bind_ephemeral(s);
         if (r < 0) {

@@ -115,7 +115,7 @@ int64_t sys_uname(struct new_utsname *ret)
         return -EFAULT;
     }
     *ret = (struct new_utsname){.sysname = "Linux",
-                                .nodename = "unid",
+                                .nodename = HOST_NAME,
                                 .release = LINUX_RELEASE,
                                 .version = "#1 unid",
                                 .machine = "x86_64",
@@ -224,6 +224,9 @@ int64_t sys_prlimit64(int pid, uint32_t resource, const struct rlimit64 *new_lim
         (ret_old && !user_writable(ret_old, sizeof(*ret_old)))) {
         return -EFAULT;
     }
+    if (new_limit && new_limit->rlim_cur > new_limit->rlim_max) {
+        return -EINVAL;
+    }
     if (ret_old) {
         ret_old->rlim_cur = ret_old->rlim_max = limit_of(resource);
     }
@@ -247,7 +250,9 @@ static uint64_t used_ns(void)
 
 int64_t sys_getrusage(int who, struct rusage *ret)
 {
-    (void)who;
+    if (who < -1 || who > 1) { /* RUSAGE_CHILDREN to RUSAGE_THREAD */
+        return -EINVAL;
+    }
     if (!user_writable(ret, sizeof(*ret))) {
         return -EFAULT;
     }

@@ -4,6 +4,7 @@
 
 #include "kernel.h"
 
-uint64_t stack_limit(void); /* bytes: of the main stack, and RLIMIT_STACK, which threads' stacks follow */
+uint64_t
+stack_limit(void); /* bytes: of the main stack, and RLIMIT_STACK, which threads' stacks follow */
 
 #endif

@@ -7,6 +7,13 @@
 #include "sys_core.h"
 #include "task.h"
 
+/* What MAP_SHARED_VALIDATE lets through: all that do something, or are hints, in the kernel whose version
+ * uname tells (include/linux/mman.h, LEGACY_MAP_MASK). */
+#define MAP_KNOWN                                                                                  \
+    (MAP_TYPE | MAP_FIXED | MAP_ANONYMOUS | MAP_DENYWRITE | MAP_EXECUTABLE | MAP_UNINITIALIZED |   \
+     MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK |        \
+     MAP_HUGETLB | MAP_32BIT | MAP_HUGE_2MB | MAP_HUGE_1GB | MAP_FIXED_NOREPLACE)
+
 int64_t sys_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t offset)
 {
     struct file *file = NULL;
@@ -14,6 +21,12 @@ int64_t sys_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint6
         file = fd_get(fd);
         if (!file) {
             return -EBADF;
+        }
+        if (len == 0) {
+            return -EINVAL;
+        }
+        if ((flags & MAP_TYPE) == MAP_SHARED_VALIDATE && flags & ~MAP_KNOWN) {
+            return -EOPNOTSUPP;
         }
         int mode = (int)file->flags & O_ACCMODE;
         if (mode == O_WRONLY || (flags & MAP_SHARED && prot & PROT_WRITE && mode != O_RDWR)) {
@@ -65,9 +78,13 @@ int64_t sys_mincore(uint64_t addr, uint64_t len, uint8_t *vec)
 }
 
 /* All memory is resident, and nothing is written back. */
-int64_t sys_msync(void)
+int64_t sys_msync(uint64_t addr, uint64_t len, int flags)
 {
-    return 0;
+    bool both = flags & MS_ASYNC && flags & MS_SYNC;
+    if (addr & PAGE_MASK || flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) || both) {
+        return -EINVAL;
+    }
+    return mm_mapped(addr, len) ? 0 : -ENOMEM;
 }
 
 int64_t sys_mlock(void)

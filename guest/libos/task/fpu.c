@@ -14,7 +14,6 @@ enum { AREA_MAX = 2688 }; /* with all parts of XCR0_AVX512, where any CPU has th
 uint32_t fpu_size = 512, fpu_mask;
 
 static _Alignas(64) uint8_t kept[AREA_MAX];
-static uint32_t kept_mask;
 
 static uint32_t enabled_parts(void)
 {
@@ -23,10 +22,12 @@ static uint32_t enabled_parts(void)
     return low & (XCR0_X87_SSE | XCR0_AVX | XCR0_AVX512);
 }
 
+/* Programs look at the same bit before they use AVX. */
 void fpu_init(void)
 {
-    const struct unid_boot *b = (const struct unid_boot *)UNID_BOOT_ADDR;
-    if (!(b->flags & UNID_BOOT_AVX)) {
+    uint32_t a = 1, b, c = 0, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    if (!(c & CPUID_OSXSAVE)) {
         return;
     }
     fpu_mask = enabled_parts();
@@ -46,17 +47,14 @@ void fpu_fresh(void *area)
 
 void fpu_keep(void)
 {
-    uint32_t a = 1, b, c = 0, d;
-    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    kept_mask = c & CPUID_OSXSAVE ? enabled_parts() : 0;
-    if (kept_mask) {
-        __asm__ volatile("xsave64 %0" : "+m"(kept) : "a"(kept_mask), "d"(0));
+    if (fpu_mask) {
+        fpu_save(kept);
     }
 }
 
 void fpu_bring_back(void)
 {
-    if (kept_mask) {
-        __asm__ volatile("xrstor64 %0" : : "m"(kept), "a"(kept_mask), "d"(0) : "memory");
+    if (fpu_mask) {
+        fpu_restore(kept);
     }
 }

@@ -204,6 +204,9 @@ int64_t sys_futex(uint64_t addr, int op, uint32_t value, const struct __kernel_t
     if (!user_readable((void *)addr, 4) || (two && !user_readable((void *)addr2, 4))) {
         return -EFAULT;
     }
+    if ((cmd == FUTEX_REQUEUE || cmd == FUTEX_CMP_REQUEUE) && ((int)value < 0 || (int)value2 < 0)) {
+        return -EINVAL;
+    }
     int64_t r = deadline_of(timeout, op, &deadline);
     if (r < 0) {
         return r;

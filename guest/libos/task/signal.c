@@ -42,8 +42,7 @@ static struct task *receiver(int signal)
     if (!(current->mask & SIG_BIT(signal)) && current->state != TASK_DEAD) {
         return current;
     }
-    list_for(node, &tasks)
-    {
+    list_for (node, &tasks) {
         struct task *t = container_of(node, struct task, node);
         if (!(t->mask & SIG_BIT(signal)) || t->awaited & SIG_BIT(signal)) {
             return t;

@@ -1,7 +1,7 @@
 /* switch.S - from one task's kernel stack to another's, and the floating-point state.
  *
- * The state is saved with XSAVE when the host has enabled the CPU's AVX state (boot.flags), else
- * with FXSAVE: fpu_mask says which parts, 0 means FXSAVE. */
+ * The state is saved with XSAVE when that is enabled (fpu_init), else with FXSAVE: fpu_mask says which parts,
+ * 0 means FXSAVE. */
 
     .text
     .globl switch_stacks

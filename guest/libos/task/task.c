@@ -3,6 +3,7 @@
 
 #include "task/task_internal.h"
 
+#include "file.h"
 #include "host.h"
 #include "mm.h"
 #include "sys_core.h"
@@ -40,8 +41,7 @@ struct task *task_new(void)
 
 struct task *task_by_tid(int32_t tid)
 {
-    list_for(node, &tasks)
-    {
+    list_for (node, &tasks) {
         struct task *t = container_of(node, struct task, node);
         if (t->tid == tid) {
             return t;
@@ -67,8 +67,7 @@ int32_t process_pid(void)
 
 void process_for_each_task(void (*each)(void *arg, const struct task *t), void *arg)
 {
-    list_for(node, &tasks)
-    {
+    list_for (node, &tasks) {
         each(arg, container_of(node, struct task, node));
     }
 }
@@ -129,7 +128,8 @@ static int64_t start_thread(const struct thread *th)
 static bool fork_is_for_the_request(const struct thread *th)
 {
     static bool forked;
-    const uint64_t known = CSIGNAL | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+    const uint64_t known =
+        CSIGNAL | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
     if (forked || host_interface() != UNID_INTERFACE_HTTP || !host_has_request() ||
         task_count != 1 || th->stack || th->flags & ~known) {
         return false;
@@ -215,12 +215,16 @@ void tasks_end_others(void)
 
 void process_exit(int status)
 {
+    if (status & 0xff) {
+        absent_tell();
+    }
     host_done(status & 0xff);
 }
 
 void process_killed(int signal)
 {
     klog("the program was ended by signal %d", signal);
+    absent_tell();
     host_done(128 + signal);
 }
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -213,6 +214,60 @@ static void memory(void)
     CHECK(zeros == 1000);
 }
 
+/* A value in a vector register, whole where the CPU has AVX, over the system call `nr`. */
+static int kept_over(unsigned char value, long nr, long first, long second)
+{
+    unsigned char before[32], after[32];
+    memset(before, value, sizeof before);
+    memset(after, 0, sizeof after);
+    if (__builtin_cpu_supports("avx")) {
+        __asm__ volatile("vmovdqu %[before], %%ymm9; syscall; vmovdqu %%ymm9, %[after]; vzeroupper"
+                         : [after] "=m"(after), "+a"(nr)
+                         : [before] "m"(before), "D"(first), "S"(second)
+                         : "rcx", "r11", "xmm9", "memory");
+    } else {
+        __asm__ volatile("movdqu %[before], %%xmm9; syscall; movdqu %%xmm9, %[after]"
+                         : [after] "=m"(after), "+a"(nr)
+                         : [before] "m"(before), "D"(first), "S"(second)
+                         : "rcx", "r11", "xmm9", "memory");
+        memcpy(after + 16, after, 16);
+    }
+    return memcmp(before, after, sizeof before) == 0;
+}
+
+static void clear_vector(int signal)
+{
+    if (__builtin_cpu_supports("avx")) {
+        __asm__ volatile("vpxor %%xmm9, %%xmm9, %%xmm9" : : : "xmm9");
+    } else {
+        __asm__ volatile("pxor %%xmm9, %%xmm9" : : : "xmm9");
+    }
+}
+
+static void *yields(void *arg)
+{
+    long kept = 0;
+    for (int i = 0; i < 100; i++) {
+        kept += kept_over((unsigned char)(long)arg, SYS_sched_yield, 0, 0);
+    }
+    return (void *)kept;
+}
+
+static void vectors(void)
+{
+    pthread_t t[2];
+    void *kept;
+    struct sigaction action = {.sa_handler = clear_vector};
+    for (long i = 0; i < 2; i++) {
+        CHECK(pthread_create(&t[i], NULL, yields, (void *)(0x11 * (i + 1))) == 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK(pthread_join(t[i], &kept) == 0 && (long)kept == 100);
+    }
+    CHECK(sigaction(SIGUSR2, &action, NULL) == 0);
+    CHECK(kept_over(0x77, SYS_tkill, gettid(), SIGUSR2));
+}
+
 int main(void)
 {
     char line[16];
@@ -224,6 +279,7 @@ int main(void)
     interruptions();
     times();
     memory();
+    vectors();
     printf("%s: %d checks\n", bad ? "bad" : "ok", good + bad);
     return 0;
 }

@@ -1,6 +1,6 @@
-/* syscall_name.h - the names of x86-64 Linux system calls, and of what the CPU reports. */
-#ifndef UNID_COMMON_SYSCALL_NAME_H
-#define UNID_COMMON_SYSCALL_NAME_H
+/* names.h - the names of x86-64 Linux system calls, and of what the CPU reports. */
+#ifndef UNID_COMMON_NAMES_H
+#define UNID_COMMON_NAMES_H
 
 #include <stdint.h>
 
