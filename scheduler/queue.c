@@ -78,8 +78,7 @@ static struct line *line_new(struct scheduler *s, const char *name)
     return l;
 }
 
-void sched_waiting(struct scheduler *s,
-                   void (*fn)(void *arg, const char *function, unsigned calls), void *arg)
+void sched_waiting(struct scheduler *s, sched_waiting_fn *fn, void *arg)
 {
     for (unsigned i = 0; i < LINE_BUCKETS; i++) {
         for (const struct line *l = s->buckets[i]; l; l = l->hash_next) {

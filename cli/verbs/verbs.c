@@ -253,8 +253,9 @@ const struct cli_verb cli_verbs[] = {
     {"ps", "", 0, 0, false, no_options, verb_ps, "List virtual machines", NULL},
     {"top", "", 0, 0, false, top_options, verb_top,
      "Show what functions do now, the busiest first, again and again",
-     "Rates, and the mean time of requests from their admission to the answer's end, are of the last\n"
-     "interval. On a terminal it goes on until it is interrupted. With --json: one JSON object a line.\n"},
+     "Rates, and the mean time of requests from their admission to the answer's end, are of the\n"
+     "last interval. On a terminal it goes on until it is interrupted. With --json: one JSON\n"
+     "object a line.\n"},
     {"logs", "NAME", 1, 1, false, logs_options, verb_logs, "Show what a function has logged",
      "With --json: one JSON object a line.\n"},
     {"receipts", "[NAME]", 0, 1, false, receipts_options, verb_receipts,

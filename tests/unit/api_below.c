@@ -644,12 +644,6 @@ void sched_get_stats(struct scheduler *s, struct sched_stats *ret)
     ret->calls_by_outcome[SCHED_OK] = 7;
 }
 
-void sched_waiting(struct scheduler *s,
-                   void (*fn)(void *arg, const char *function, unsigned calls), void *arg)
-{
-    fn(arg, s ? "" : "hello", 2);
-}
-
 const struct sched_metrics *sched_get_metrics(const struct scheduler *s)
 {
     static struct sched_metrics metrics = {.function_count = 1};

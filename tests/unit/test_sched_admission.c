@@ -361,7 +361,8 @@ static void rows_are_bounded_and_the_rest_is_counted_together(void **state)
 static void of_a_function_is_counted_what_failed_and_how_long_it_ran(void **state)
 {
     struct sched_metrics *m = calloc(1, sizeof(*m));
-    struct receipt r = {.version = 1, .function = "f", .status = 200, .outcome = "ok", .driver = "fake"};
+    struct receipt r = {
+        .version = 1, .function = "f", .status = 200, .outcome = "ok", .driver = "fake"};
 
     assert_non_null(m);
     metrics_init(m);
