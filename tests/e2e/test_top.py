@@ -205,8 +205,8 @@ def test_daemon_that_was_started_anew_in_between_gives_no_negative_rates(stub): 
 def test_a_terminal_is_drawn_over_until_it_is_interrupted(unid):
     for number in range(20):
         unid.deploy(f"a-name-that-is-rather-long-{number:02}", "hello")
-    with Terminal(70, 10, "--host", f"unix://{unid.socket}", "top", "-d", "0.1") as terminal:
-        terminal.read_until(lambda shown: len(frames(shown)) >= 3)
+    with Terminal(70, 10, "--host", f"unix://{unid.socket}", "top") as terminal:
+        terminal.read_until(lambda shown: len(frames(shown)) >= 2)
         first, *_, last = frames(terminal.shown)
         assert "Requests: -/s, -/s failed, 0 waiting" in first, "drawn at once, without rates"
         assert "Requests: 0.0/s, 0.0/s failed, 0 waiting" in last
@@ -216,7 +216,7 @@ def test_a_terminal_is_drawn_over_until_it_is_interrupted(unid):
             assert lines[-1] == "(16 more)"
         terminal.type(b"\x03")
         assert terminal.end() == 0
-        assert terminal.shown.endswith(b"^C\r\n"), "the shell's prompt has a line of its own"
+        assert b"^C" in terminal.shown and terminal.shown.endswith(b"\r\n"), "the shell's prompt has a line of its own"
         modes = set(re.findall(rb"\x1b\[[^A-Za-z]*[A-Za-z]", terminal.shown))
         assert modes == {b"\x1b[H", b"\x1b[K", b"\x1b[J"}, "nothing that would have to be put back"
 

@@ -1,5 +1,5 @@
-/* api_events_below.c - events/ as api/ sees it, played: no triggers; and which calls wait. What it does is tested with the whole
- * daemon (tests/e2e/test_events.py); here api/ only has to be linked. */
+/* api_events_below.c - events/ as api/ sees it, played: no triggers; and which calls wait. What events/ does is
+ * tested with the whole daemon (tests/e2e/test_events.py); here api/ only has to be linked. */
 #include <errno.h>
 #include <string.h>
 
