@@ -9,6 +9,7 @@
 #include "api/door.h"
 #include "api/reply.h"
 #include "api/watch.h"
+#include "common/clock.h"
 #include "common/json.h"
 
 static void on_head(void *arg, struct http_exchange *ex);
@@ -77,6 +78,7 @@ int api_open(const struct api_spec *spec, struct api **ret, struct un_error *err
     a->doctor = spec->doctor;
     a->doctor_arg = spec->doctor_arg;
     a->opened_us = un_loop_now_us(a->loop);
+    a->opened_wall_us = un_clock_wall_us();
     un_list_init(&a->follows);
     struct http_server_spec http = {
         .loop = a->loop, .limits = spec->settings.http, .on_head = on_head, .arg = a};

@@ -32,6 +32,7 @@ struct api {
     bool draining, closed;
     unsigned calls;     /* that have not been freed; after api_close the last one frees this */
     uint64_t opened_us; /* un_loop_now_us() */
+    uint64_t opened_wall_us;
     uint64_t requests;
     struct watch *watch;
     struct door *door;
@@ -122,6 +123,7 @@ void rest_logs_drain(struct api *a);
 void rest_healthz(struct api_call *call);
 void rest_readyz(struct api_call *call);
 void rest_metrics(struct api_call *call);
+void rest_stats(struct api_call *call);
 void rest_version(struct api_call *call);
 void rest_openapi(struct api_call *call);
 void rest_doctor(struct api_call *call);

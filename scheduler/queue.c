@@ -78,6 +78,29 @@ static struct line *line_new(struct scheduler *s, const char *name)
     return l;
 }
 
+void sched_waiting(struct scheduler *s, sched_waiting_fn *fn, void *arg)
+{
+    for (unsigned i = 0; i < LINE_BUCKETS; i++) {
+        for (const struct line *l = s->buckets[i]; l; l = l->hash_next) {
+            if (l->waiting_count > 0) {
+                fn(arg, l->name, l->waiting_count);
+            }
+            un_list_for_each (it, &l->warm_sets) {
+                const struct warm_set *set = un_list_entry(it, struct warm_set, node);
+
+                if (set->expect_count > 0) {
+                    fn(arg, l->name, set->expect_count);
+                }
+            }
+        }
+    }
+    for (unsigned k = 0; k < s->class_count; k++) {
+        un_list_for_each (it, &s->classes[k].claims) {
+            fn(arg, un_list_entry(it, struct sched_call, queue_node)->line->name, 1);
+        }
+    }
+}
+
 struct line *line_find(struct scheduler *s, const char *name)
 {
     struct line *l = *bucket_of(s, name);

@@ -312,5 +312,9 @@ struct sched_stats {
     } drivers[SCHED_DRIVERS_MAX + 1];
 };
 void sched_get_stats(struct scheduler *s, struct sched_stats *ret);
+typedef void sched_waiting_fn(void *arg, const char *function, unsigned calls);
+/* Calls `fn` with functions and how many of their calls wait for a virtual machine, borrowed; one function
+ * may come more than once. All together are sched_stats.waiting. */
+void sched_waiting(struct scheduler *s, sched_waiting_fn *fn, void *arg);
 
 #endif

@@ -198,6 +198,13 @@ static const struct args_option trigger_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
+static const struct args_option top_options[] = {
+    {"interval", 'd', "SECONDS", "between two looks, like 5 or 0.5 (default 1)"},
+    {"iterations", 'n', "N", "end after N tables; 0: never"},
+    {"no-stream", 0, NULL, "end after one table, as without a terminal"},
+    {NULL, 0, NULL, NULL},
+};
+
 const struct cli_verb cli_verbs[] = {
     {"deploy", "NAME PROGRAM|IMAGE [-- ARG...]", 2, 2, true, deploy_options, verb_deploy,
      "Make a function of a program, or a new version of it",
@@ -244,6 +251,11 @@ const struct cli_verb cli_verbs[] = {
     {"alias rm", "NAME ALIAS", 2, 2, false, no_options, verb_alias_rm,
      "Remove an alias; its version stays", NULL},
     {"ps", "", 0, 0, false, no_options, verb_ps, "List virtual machines", NULL},
+    {"top", "", 0, 0, false, top_options, verb_top,
+     "Show what functions do now, the busiest first, again and again",
+     "Rates, and the mean time of requests from their admission to the answer's end, are of the\n"
+     "last interval. On a terminal it goes on until it is interrupted. With --json: one JSON\n"
+     "object a line.\n"},
     {"logs", "NAME", 1, 1, false, logs_options, verb_logs, "Show what a function has logged",
      "With --json: one JSON object a line.\n"},
     {"receipts", "[NAME]", 0, 1, false, receipts_options, verb_receipts,

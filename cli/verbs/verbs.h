@@ -75,6 +75,7 @@ int verb_describe(struct cli_call *call);
 int verb_doctor(struct cli_call *call);
 int verb_replay(struct cli_call *call);
 int verb_watch(struct cli_call *call);
+int verb_top(struct cli_call *call);
 int verb_volume_create(struct cli_call *call);
 int verb_volume_describe(struct cli_call *call);
 int verb_volume_ls(struct cli_call *call);

@@ -92,12 +92,19 @@ void metrics_add(struct sched_metrics *m, const struct receipt *r)
     const uint64_t us[METRICS_PHASES] = {p->queue_us,      p->shell_us, p->bind_us,    p->start_us,
                                          p->first_byte_us, p->run_us,   p->teardown_us};
     struct metrics_driver *d;
-
     /* A function that is not there may have any name: it gets no row. */
-    count_code(r->version ? function_of(m, r->function) : &m->functions[0], r->status);
+    struct metrics_function *f = r->version ? function_of(m, r->function) : &m->functions[0];
+
+    count_code(f, r->status);
+    f->ended++;
+    f->failed += r->status >= 500 || strcmp(r->outcome, "ok") != 0;
     /* Only what ran in a VM has phases to tell of: its guest ended in some way. */
     if (r->version == 0 || (!r->exit_reason[0] && strcmp(r->outcome, "ok") != 0)) {
         return;
+    }
+    f->ran++;
+    for (unsigned i = 0; i < METRICS_TEARDOWN; i++) {
+        f->duration_us += us[i];
     }
     d = driver_of(m, r->driver);
     for (unsigned i = 0; d && i < METRICS_PHASES; i++) {

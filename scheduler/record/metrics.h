@@ -44,6 +44,8 @@ struct metrics_function {
     char name[64]; /* "" for "other" */
     struct metrics_code codes[METRICS_CODES + 1];
     unsigned code_count;
+    uint64_t ended, failed;    /* of all; of them, outcome not "ok", or status 500 and above */
+    uint64_t ran, duration_us; /* in a VM; from the admission to the answer's end, added up */
     uint64_t egress_connections, egress_refused, egress_failed; /* as struct hv_egress has them */
     uint64_t egress_bytes_in, egress_bytes_out;
 };

@@ -1,5 +1,5 @@
-/* api_events_below.c - events/ as api/ sees it, played: no triggers. What it does is tested with the whole
- * daemon (tests/e2e/test_events.py); here api/ only has to be linked. */
+/* api_events_below.c - events/ as api/ sees it, played: no triggers; and which calls wait. What events/ does is
+ * tested with the whole daemon (tests/e2e/test_events.py); here api/ only has to be linked. */
 #include <errno.h>
 #include <string.h>
 
@@ -82,4 +82,9 @@ struct async_policy async_policy_in_effect(const struct scheduler *s,
 const char *async_result_name(enum async_result r)
 {
     return "";
+}
+
+void sched_waiting(struct scheduler *s, sched_waiting_fn *fn, void *arg)
+{
+    fn(arg, s ? "" : "hello", 2);
 }

@@ -637,6 +637,23 @@ unsigned world_count(struct world *w, enum instance_state state)
     return stats.instances[state];
 }
 
+static void add_waiting(void *arg, const char *function, unsigned calls)
+{
+    assert_true(*function && calls > 0);
+    *(unsigned *)arg += calls;
+}
+
+unsigned world_waiting(struct world *w)
+{
+    struct sched_stats stats;
+    unsigned sum = 0;
+
+    sched_get_stats(w->sched, &stats);
+    sched_waiting(w->sched, add_waiting, &sum);
+    assert_int_equal(sum, stats.waiting);
+    return sum;
+}
+
 struct fake_stats world_fake(struct world *w)
 {
     struct fake_stats stats;

@@ -75,6 +75,8 @@ void client_get(struct world *w, struct client *c, const char *function);
 void client_post(struct world *w, struct client *c, const char *function, int64_t length);
 void client_done(struct client *c);
 
+/* Calls that wait; of functions one by one there are as many. */
+unsigned world_waiting(struct world *w);
 unsigned world_count(struct world *w, enum instance_state state);
 struct fake_stats world_fake(struct world *w);
 /* Finds the receipt of an invocation, waiting for the database. False when there is none. */

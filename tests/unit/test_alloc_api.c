@@ -170,6 +170,7 @@ static const struct request requests[] = {
     {"DELETE", "/api/v1/functions/hello/aliases/stable", NULL, 204},
     {"GET", "/api/v1/invocations", NULL, 200},
     {"GET", "/api/v1/instances", NULL, 200},
+    {"GET", "/api/v1/stats", NULL, 200},
     {"GET", "/fn/hello/x?y=1", NULL, 200},
     {"POST", "/fn/hello", "some body", 200},
     {"POST", "/api/v1/functions/hello/invocations", "{}", 200},

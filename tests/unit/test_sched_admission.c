@@ -343,6 +343,8 @@ static void rows_are_bounded_and_the_rest_is_counted_together(void **state)
     }
     assert_int_equal(sum, (METRICS_FUNCTIONS + 50) * (METRICS_CODES + 5) + 1);
     assert_int_equal(m->functions[1].codes[METRICS_CODES].count, 5);
+    assert_int_equal(m->functions[1].ended, METRICS_CODES + 5);
+    assert_int_equal(m->functions[0].ended, 50 * (METRICS_CODES + 5) + 1);
     const struct hv_egress made = {.connections = 1, .refused = 2, .bytes_in = UINT32_MAX};
     for (unsigned i = 0; i < METRICS_FUNCTIONS + 50; i++) {
         snprintf(r.function, sizeof(r.function), "f%u", i);
@@ -353,6 +355,32 @@ static void rows_are_bounded_and_the_rest_is_counted_together(void **state)
     assert_int_equal(m->functions[1].egress_refused, 4);
     assert_int_equal(m->functions[1].egress_bytes_in, 2ull * UINT32_MAX);
     assert_int_equal(m->functions[0].egress_connections, 100); /* of the 50 others */
+    free(m);
+}
+
+static void of_a_function_is_counted_what_failed_and_how_long_it_ran(void **state)
+{
+    struct sched_metrics *m = calloc(1, sizeof(*m));
+    struct receipt r = {
+        .version = 1, .function = "f", .status = 200, .outcome = "ok", .driver = "fake"};
+
+    assert_non_null(m);
+    metrics_init(m);
+    r.phases = (struct sched_phases){1, 2, 3, 4, 5, 6, 1000};
+    metrics_add(m, &r);
+    r.status = 500; /* the function's own answer */
+    metrics_add(m, &r);
+    r.status = 429; /* it never ran */
+    strcpy(r.outcome, "queue-full");
+    metrics_add(m, &r);
+    r.status = 502;
+    strcpy(r.outcome, "failed");
+    strcpy(r.exit_reason, "exit");
+    metrics_add(m, &r);
+    assert_int_equal(m->functions[1].ended, 4);
+    assert_int_equal(m->functions[1].failed, 3);
+    assert_int_equal(m->functions[1].ran, 3);
+    assert_int_equal(m->functions[1].duration_us, 3 * 21);
     free(m);
 }
 
@@ -398,6 +426,7 @@ int main(void)
         T(reservations_are_held_against_all_memory),
         cmocka_unit_test(buckets_double_from_a_tenth_of_a_millisecond),
         cmocka_unit_test(rows_are_bounded_and_the_rest_is_counted_together),
+        cmocka_unit_test(of_a_function_is_counted_what_failed_and_how_long_it_ran),
         T(the_observer_is_told_of_calls_and_instances),
     };
 

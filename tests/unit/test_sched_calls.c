@@ -35,10 +35,7 @@ static void script(const struct fake_script *s)
 
 static unsigned waiting(void)
 {
-    struct sched_stats stats;
-
-    sched_get_stats(w.sched, &stats);
-    return stats.waiting;
+    return world_waiting(&w);
 }
 
 /* --- a call ----------------------------------------------------------------------------------- */

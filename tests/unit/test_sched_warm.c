@@ -287,6 +287,7 @@ static void expect(struct client *c, const struct fake_script *s)
     world_run(&w);
     assert_int_equal(c->ends, 0);
     assert_int_equal(world_count(&w, INSTANCE_RECYCLING), 1);
+    assert_int_equal(world_waiting(&w), 1);
 }
 
 static void call_waits_for_the_vm_that_is_being_put_back(void **state)

@@ -1,0 +1,82 @@
+"""GET /api/v1/stats: what functions do now, and what has been counted of them."""
+
+import concurrent.futures
+import contextlib
+
+import harness
+from harness import wait_for
+
+
+def stats(unid):
+    return unid.get("/api/v1/stats").ok().json
+
+
+def row_of(unid, name):
+    return next((f for f in stats(unid)["functions"] if f["function"] == name), None)
+
+
+@contextlib.contextmanager
+def held(unid):
+    """A function "held" with two calls that run and three that wait."""
+    gate = harness.Gate()
+    try:
+        gate.deploy(unid, "held", concurrency=2, memory_mib=16)
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            calls = [pool.submit(unid.call, "held") for _ in range(5)]
+            try:
+                wait_for(
+                    lambda: (row := row_of(unid, "held")) and (row["running"], row["waiting"]) == (2, 3),
+                    "two run, three wait",
+                )
+                yield
+            finally:
+                gate.open()
+            for call in calls:
+                call.result().ok()
+    finally:
+        gate.close()
+
+
+def test_stats_count_what_ended_what_failed_and_how_long_it_took(unid):
+    assert stats(unid)["functions"] == []
+    unid.deploy("good", "sleep", "20")
+    unid.deploy("bad", "exit", "1")
+    unid.deploy("answers-500", "status", "500")
+    for _ in range(3):
+        unid.call("good").ok()
+    unid.call("bad").ok(502)
+    unid.call("answers-500").ok(500)
+    unid.call("nobody").ok(404)
+    wait_for(lambda: sum(f["invocations"] for f in stats(unid)["functions"]) == 6, "all are counted")
+    good, bad = row_of(unid, "good"), row_of(unid, "bad")
+    assert (good["invocations"], good["failed"], good["ran"]) == (3, 0, 3)
+    assert good["duration_us"] >= 3 * 20000
+    assert (bad["invocations"], bad["failed"], bad["ran"]) == (1, 1, 1)
+    assert row_of(unid, "answers-500")["failed"] == 1
+    other = row_of(unid, None)
+    assert (other["invocations"], other["failed"], other["ran"], other["duration_us"]) == (1, 1, 0, 0)
+    first = stats(unid)
+    assert stats(unid)["uptime_us"] > first["uptime_us"]
+    assert stats(unid)["started_at"] == first["started_at"] < first["at"]
+    assert 0 <= first["memory_mib"] <= first["memory_limit_mib"]
+    unid.stop()
+    unid.start()
+    again = stats(unid)
+    assert again["functions"] == [] and again["started_at"] != first["started_at"]
+
+
+def test_stats_tell_who_runs_who_waits_and_what_is_ready(unid):
+    with held(unid):
+        wait_for(lambda: stats(unid)["ready"] > 0, "shells stand ready")
+        now, row = stats(unid), row_of(unid, "held")
+        mine = [i["memory_mib"] for i in unid.instances() if i["function"] == "held"]
+        assert len(mine) == 2 and row["memory_mib"] == sum(mine)
+        assert (now["running"], now["waiting"]) == (2, 3) and now["instances"] >= 3
+        assert now["memory_mib"] >= sum(mine)
+
+
+def test_vms_that_are_kept_are_ready(unid):
+    unid.deploy("kept", "hello", isolation="reset")
+    unid.call("kept").ok()
+    wait_for(lambda: (row_of(unid, "kept") or {}).get("ready") == 1, "it is kept")
+    assert row_of(unid, "kept")["memory_mib"] > 0
