@@ -352,25 +352,7 @@ static void read_tables(struct code *c)
     }
 }
 
-/* --- addresses in data ------------------------------------------------------------------------ */
-
-static void read_pointers(struct code *c)
-{
-    uint64_t low = c->ranges[0].start, high = c->ranges[c->range_count - 1].end;
-    for (size_t i = 0; i < c->elf.segment_count; i++) {
-        const struct un_elf_segment *seg = &c->elf.segments[i];
-        uint64_t at = (seg->vaddr + 7) & ~UINT64_C(7), end = seg->vaddr + seg->file_size;
-        while (at + 8 <= end) {
-            const struct code_range *r = seg->executable ? code_range_of(c, at) : NULL;
-            uint64_t word;
-            memcpy(&word, c->data + seg->offset + (at - seg->vaddr), 8);
-            if (!r && word >= low && word < high) {
-                code_add_target(c, word);
-            }
-            at = r ? (r->end + 7) & ~UINT64_C(7) : at + 8;
-        }
-    }
-}
+/* --- all of it ---------------------------------------------------------------------------------- */
 
 int code_init(struct code *c, const uint8_t *data, size_t size, struct un_error *err)
 {
@@ -400,7 +382,7 @@ int code_init(struct code *c, const uint8_t *data, size_t size, struct un_error 
     }
     code_add_target(c, c->elf.entry);
     read_tables(c);
-    read_pointers(c);
+    code_read_pointers(c);
     sort_functions(c);
     code_add_root(c, c->elf.entry);
     for (size_t i = 0; i < c->function_count; i++) {

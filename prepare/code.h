@@ -89,6 +89,9 @@ void code_add_table(struct code *c, uint64_t addr);
 /* A target that is surely code: ignored when a function covers it. */
 void code_add_root(struct code *c, uint64_t addr);
 
+/* pointers.c: targets that the file's data names. Needs the ranges. */
+void code_read_pointers(struct code *c);
+
 /* frames.c: functions and landing pads of .eh_frame at [offset, offset + size), address `vaddr`. */
 void code_read_frames(struct code *c, uint64_t vaddr, uint64_t offset, uint64_t size);
 

@@ -20,6 +20,11 @@
 #include "prepare/rewrite.h"
 #include "unid/rootfs.h"
 
+#ifndef DT_RELR /* glibc has them since 2.36 */
+#define DT_RELRSZ 35
+#define DT_RELR   36
+#endif
+
 #define CODE_ADDR UINT64_C(0x10000000)
 #define DATA_ADDR (CODE_ADDR + 0x10000)
 
@@ -524,6 +529,63 @@ static void a_site_without_room_is_refused_with_its_address(void **state)
     rewrite_done(&rw);
 }
 
+enum pointer { WORD, RELATIVE, PACKED };
+
+/* A file whose data have the address of its one site, as a word or with a relocation; its type is `type`. */
+static size_t link_pointer(uint16_t type, enum pointer how, uint8_t *file)
+{
+    struct gen g = {.len = 0};
+    PUT(&g, 0x44, 0x89, 0xc8, 0x0f, 0x05, 0xc3); /* mov %r9d, %eax; syscall; ret */
+    g.end = g.len;
+    size_t size = link_file(&g, true, file);
+    uint64_t site = CODE_ADDR + TEXT_AT + 3;
+    Elf64_Ehdr *eh = (Elf64_Ehdr *)file;
+    Elf64_Phdr *ph = (Elf64_Phdr *)(eh + 1);
+    eh->e_type = type;
+    eh->e_phnum = 3;
+    ph[1].p_filesz = DATA_SIZE;
+    Elf64_Dyn dynamic[] = {{.d_tag = DT_RELA, .d_un.d_val = DATA_ADDR + 0x100},
+                           {.d_tag = DT_RELASZ, .d_un.d_val = how == RELATIVE ? 24 : 0},
+                           {.d_tag = DT_RELR, .d_un.d_val = DATA_ADDR + 0x200},
+                           {.d_tag = DT_RELRSZ, .d_un.d_val = how == PACKED ? 16 : 0},
+                           {.d_tag = DT_NULL}};
+    ph[2] = (Elf64_Phdr){.p_type = PT_DYNAMIC,
+                         .p_flags = PF_R | PF_W,
+                         .p_offset = ph[1].p_offset,
+                         .p_vaddr = DATA_ADDR,
+                         .p_filesz = sizeof(dynamic),
+                         .p_memsz = sizeof(dynamic)};
+    Elf64_Rela rela = {.r_offset = DATA_ADDR + 0x400,
+                       .r_info = ELF64_R_INFO(0, R_X86_64_RELATIVE),
+                       .r_addend = (int64_t)site};
+    uint64_t relr[] = {DATA_ADDR + 0x2f0, 1 | 1 << 2}; /* the word itself, the second behind it */
+    uint8_t *data = file + ph[1].p_offset;
+    memcpy(data, dynamic, sizeof(dynamic));
+    memcpy(data + 0x100, &rela, how == RELATIVE ? sizeof(rela) : 0);
+    memcpy(data + 0x200, relr, sizeof(relr));
+    memcpy(data + 0x300, &site, how == RELATIVE ? 0 : sizeof(site));
+    return size;
+}
+
+static void words_of_a_movable_file_are_addresses_only_with_a_relocation(void **state)
+{
+    static const struct {
+        uint16_t type;
+        enum pointer how;
+        size_t rewritten;
+    } cases[] = {{ET_DYN, WORD, 1}, {ET_DYN, RELATIVE, 0}, {ET_DYN, PACKED, 0}, {ET_EXEC, WORD, 0}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        static uint8_t file[FILE_MAX];
+        struct rewrite rw;
+        struct un_error err = UN_ERROR_INIT;
+        size_t size = link_pointer(cases[i].type, cases[i].how, file);
+        assert_int_equal(rewrite_elf(file, size, &rw, &err), 0);
+        assert_int_equal(rw.site_count, 1);
+        assert_int_equal(rw.rewritten, cases[i].rewritten);
+        rewrite_done(&rw);
+    }
+}
+
 static void sysenter_and_int80_are_told_and_stay(void **state)
 {
     static uint8_t file[FILE_MAX];
@@ -612,6 +674,7 @@ int main(void)
         cmocka_unit_test(bytes_inside_other_instructions_stay),
         cmocka_unit_test(data_behind_a_function_stays),
         cmocka_unit_test(a_site_without_room_is_refused_with_its_address),
+        cmocka_unit_test(words_of_a_movable_file_are_addresses_only_with_a_relocation),
         cmocka_unit_test(sysenter_and_int80_are_told_and_stay),
         cmocka_unit_test(calls_are_not_displaced),
         cmocka_unit_test(indirect_calls_are_not_displaced),

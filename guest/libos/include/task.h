@@ -97,6 +97,9 @@ void fpu_bring_back(void);
 /* time/ */
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_realtime_ns(void);
+/* What the program has had of the processor: the monotonic time but for what the host was waited for. */
+uint64_t clock_cpu_ns(void);
+void clock_note_away(uint64_t ns); /* a call of the host took that long */
 /* By host_next: time goes on from here, which may be another machine's clock, at `monotonic_ns` and
  * `wall_ns`. */
 void clock_resume(uint64_t monotonic_ns, uint64_t wall_ns);

@@ -243,11 +243,6 @@ int64_t sys_setrlimit(uint32_t resource, const struct rlimit64 *limit)
     return limit ? sys_prlimit64(0, resource, limit, NULL) : -EFAULT;
 }
 
-static uint64_t used_ns(void)
-{
-    return clock_monotonic_ns() - NS_PER_S;
-}
-
 int64_t sys_getrusage(int who, struct rusage *ret)
 {
     if (who < -1 || who > 1) { /* RUSAGE_CHILDREN to RUSAGE_THREAD */
@@ -257,8 +252,8 @@ int64_t sys_getrusage(int who, struct rusage *ret)
         return -EFAULT;
     }
     memset(ret, 0, sizeof(*ret));
-    ret->ru_utime.tv_sec = (int64_t)(used_ns() / NS_PER_S);
-    ret->ru_utime.tv_usec = (int64_t)(used_ns() % NS_PER_S / 1000);
+    ret->ru_utime.tv_sec = (int64_t)(clock_cpu_ns() / NS_PER_S);
+    ret->ru_utime.tv_usec = (int64_t)(clock_cpu_ns() % NS_PER_S / 1000);
     ret->ru_maxrss = (long)((frames_total() - frames_free()) * PAGE_SIZE / 1024);
     return 0;
 }
@@ -270,7 +265,7 @@ int64_t sys_times(struct tms *ret)
             return -EFAULT;
         }
         memset(ret, 0, sizeof(*ret));
-        ret->tms_utime = (long)(used_ns() / 10000000);
+        ret->tms_utime = (long)(clock_cpu_ns() / 10000000);
     }
     return (int64_t)(clock_monotonic_ns() / 10000000);
 }

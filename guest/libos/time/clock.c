@@ -13,7 +13,7 @@
 
 #define SHIFT 32
 
-static uint64_t tsc_base, monotonic_base, wall_offset, ticks_to_ns;
+static uint64_t tsc_base, monotonic_base, wall_offset, ticks_to_ns, away_ns;
 
 static uint64_t tsc(void)
 {
@@ -42,6 +42,16 @@ uint64_t clock_monotonic_ns(void)
 uint64_t clock_realtime_ns(void)
 {
     return clock_monotonic_ns() + wall_offset;
+}
+
+uint64_t clock_cpu_ns(void)
+{
+    return clock_monotonic_ns() - NS_PER_S - away_ns;
+}
+
+void clock_note_away(uint64_t ns)
+{
+    away_ns += ns;
 }
 
 void clock_resume(uint64_t monotonic_ns, uint64_t wall_ns)
@@ -112,11 +122,11 @@ static bool clock_read(int clock, uint64_t *ret_ns)
         return true;
     case CLOCK_PROCESS_CPUTIME_ID:
     case CLOCK_THREAD_CPUTIME_ID:
-        *ret_ns = clock_monotonic_ns() - NS_PER_S;
+        *ret_ns = clock_cpu_ns();
         return true;
     default:
         /* CPU-time clocks of a process or thread (clock_getcpuclockid) are negative. */
-        *ret_ns = clock_monotonic_ns() - NS_PER_S;
+        *ret_ns = clock_cpu_ns();
         return clock < 0;
     }
 }

@@ -3,6 +3,7 @@
 
 #include "task/task_internal.h"
 
+#include "host.h"
 #include "mm.h"
 #include "sys_core.h"
 #include "time/time.h"
@@ -61,11 +62,13 @@ int64_t sys_pause(void)
     return -EINTR;
 }
 
-/* --- setitimer: of real time; the CPU's time is taken for the same -------------------------------- */
+/* --- setitimer -------------------------------------------------------------------------------- */
 
 struct interval {
     struct timer timer;
     uint64_t period_ns;
+    int clock; /* CLOCK_REALTIME, CLOCK_MONOTONIC, or CLOCK_PROCESS_CPUTIME_ID for the CPU's time */
+    uint64_t due_cpu_ns; /* by that; no sooner than `timer` */
     int signal;
     int32_t id; /* timer_create's, or -1 */
     uint64_t value;
@@ -75,11 +78,49 @@ struct interval {
 static struct interval itimers[3];
 static struct interval *posix_timers[POSIX_TIMERS];
 
+static bool of_cpu(const struct interval *i)
+{
+    return i->clock == CLOCK_PROCESS_CPUTIME_ID;
+}
+
+static uint64_t now_of(const struct interval *i)
+{
+    if (i->clock == CLOCK_REALTIME) {
+        host_note_clock();
+        return clock_realtime_ns();
+    }
+    return of_cpu(i) ? clock_cpu_ns() : clock_monotonic_ns();
+}
+
+/* `first_ns` from now; 0: never. */
+static void interval_arm(struct interval *i, uint64_t first_ns)
+{
+    if (__builtin_add_overflow(clock_cpu_ns(), first_ns, &i->due_cpu_ns)) {
+        i->due_cpu_ns = NO_DEADLINE;
+    }
+    timer_arm(&i->timer, first_ns ? deadline_in(first_ns) : NO_DEADLINE);
+}
+
+static uint64_t remaining(const struct interval *i)
+{
+    uint64_t at = of_cpu(i) ? i->due_cpu_ns : i->timer.at_ns;
+    uint64_t now = of_cpu(i) ? clock_cpu_ns() : clock_monotonic_ns();
+    if (i->timer.at_ns == NO_DEADLINE) {
+        return 0;
+    }
+    return at > now ? at - now : 1;
+}
+
 static void interval_fire(struct timer *t)
 {
     struct interval *i = container_of(t, struct interval, timer);
+    uint64_t cpu = clock_cpu_ns();
+    if (of_cpu(i) && cpu < i->due_cpu_ns) { /* it has waited meanwhile */
+        timer_arm(t, deadline_in(i->due_cpu_ns - cpu));
+        return;
+    }
     if (i->period_ns > 0) { /* counted from now: what was missed is missed */
-        timer_arm(t, deadline_in(i->period_ns));
+        interval_arm(i, i->period_ns);
     }
     if (i->signal == 0) {
         return;
@@ -93,9 +134,10 @@ static void interval_fire(struct timer *t)
     }
 }
 
-static void interval_init(struct interval *i, int signal)
+static void interval_init(struct interval *i, int signal, int clock)
 {
     timer_init(&i->timer, interval_fire);
+    i->clock = clock;
     i->signal = signal;
     i->id = -1;
 }
@@ -104,7 +146,8 @@ void itimers_init(void)
 {
     static const int signals[3] = {SIG_ALRM, 26, 27}; /* SIGVTALRM, SIGPROF */
     for (int n = 0; n < 3; n++) {
-        interval_init(&itimers[n], signals[n]);
+        interval_init(&itimers[n], signals[n],
+                      n == ITIMER_REAL ? CLOCK_MONOTONIC : CLOCK_PROCESS_CPUTIME_ID);
     }
 }
 
@@ -120,15 +163,6 @@ void itimers_reset(void)
             posix_timers[id] = NULL;
         }
     }
-}
-
-static uint64_t remaining(const struct interval *i)
-{
-    uint64_t now = clock_monotonic_ns();
-    if (i->timer.at_ns == NO_DEADLINE) {
-        return 0;
-    }
-    return i->timer.at_ns > now ? i->timer.at_ns - now : 1;
 }
 
 static void put_timeval(struct __kernel_old_timeval *to, uint64_t ns)
@@ -162,10 +196,10 @@ int64_t sys_getitimer(int which, struct __kernel_old_timeval ret[2])
     return 0;
 }
 
-static void interval_set(struct interval *i, uint64_t deadline, uint64_t period_ns)
+static void interval_set(struct interval *i, uint64_t first_ns, uint64_t period_ns)
 {
     i->period_ns = period_ns;
-    timer_arm(&i->timer, deadline);
+    interval_arm(i, first_ns);
 }
 
 int64_t sys_setitimer(int which, const struct __kernel_old_timeval value[2],
@@ -189,14 +223,14 @@ int64_t sys_setitimer(int which, const struct __kernel_old_timeval value[2],
             return r;
         }
     }
-    interval_set(&itimers[which], first ? deadline_in(first) : NO_DEADLINE, period);
+    interval_set(&itimers[which], first, period);
     return 0;
 }
 
 int64_t sys_alarm(uint32_t seconds)
 {
     uint64_t left = remaining(&itimers[0]);
-    interval_set(&itimers[0], seconds ? deadline_in(seconds * NS_PER_S) : NO_DEADLINE, 0);
+    interval_set(&itimers[0], seconds * NS_PER_S, 0);
     return (int64_t)((left + NS_PER_S - 1) / NS_PER_S);
 }
 
@@ -212,9 +246,31 @@ static struct interval *timer_of(int32_t id)
     return id >= 0 && id < POSIX_TIMERS ? posix_timers[id] : NULL;
 }
 
+/* The clock that a timer goes by; negative: there is none. Those of processes and threads are negative. */
+static int timed_by(int clock)
+{
+    switch (clock) {
+    case CLOCK_REALTIME:
+    case CLOCK_TAI:
+    case CLOCK_REALTIME_ALARM:
+        return CLOCK_REALTIME;
+    case CLOCK_MONOTONIC:
+    case CLOCK_BOOTTIME:
+    case CLOCK_BOOTTIME_ALARM:
+        return CLOCK_MONOTONIC;
+    default:
+        return clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID
+                   ? CLOCK_PROCESS_CPUTIME_ID
+                   : -1;
+    }
+}
+
 int64_t sys_timer_create(int clock, const struct signal_event *event, int32_t *ret_id)
 {
-    (void)clock;
+    int kind = timed_by(clock);
+    if (kind < 0) {
+        return -EINVAL;
+    }
     if (!user_writable(ret_id, 4) || (event && !user_readable(event, sizeof(*event)))) {
         return -EFAULT;
     }
@@ -226,7 +282,7 @@ int64_t sys_timer_create(int clock, const struct signal_event *event, int32_t *r
     if (!i) {
         return -EAGAIN;
     }
-    interval_init(i, SIG_ALRM);
+    interval_init(i, SIG_ALRM, kind);
     i->id = id;
     i->value = (uint64_t)id;
     if (event) {
@@ -270,8 +326,11 @@ int64_t sys_timer_settime(int32_t id, int flags, const struct __kernel_timespec 
     if (ret_old && (r = (int)sys_timer_gettime(id, ret_old)) < 0) {
         return r;
     }
-    uint64_t at = flags & TIMER_ABSTIME ? deadline_at(false, first) : deadline_in(first);
-    interval_set(i, first ? at : NO_DEADLINE, period);
+    if (flags & TIMER_ABSTIME && first) {
+        uint64_t now = now_of(i);
+        first = first > now ? first - now : 1;
+    }
+    interval_set(i, first, period);
     return 0;
 }
 

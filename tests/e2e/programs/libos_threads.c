@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -190,6 +191,37 @@ static void times(void)
     CHECK(alarm(0) == 100);
 }
 
+/* A timer of the CPU's time stands still while the program waits; one of the wall clock has its time of day. */
+static void other_clocks(void)
+{
+    struct itimerval used = {{0, 0}, {0, 300000}};
+    struct sigaction a = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM};
+    struct itimerspec at = {0};
+    struct timespec cpu;
+    timer_t timer;
+    int start = handled;
+    sigaction(SIGPROF, &a, NULL);
+    setitimer(ITIMER_PROF, &used, NULL);
+    usleep(600000);
+    CHECK(handled == start);
+    while (handled == start) {
+        sched_yield();
+    }
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    CHECK(cpu.tv_sec > 0 || cpu.tv_nsec >= 300000000);
+    start = handled;
+    CHECK(timer_create(CLOCK_REALTIME, &event, &timer) == 0);
+    clock_gettime(CLOCK_REALTIME, &at.it_value);
+    at.it_value.tv_sec++;
+    CHECK(timer_settime(timer, TIMER_ABSTIME, &at, NULL) == 0);
+    while (handled == start) {
+        usleep(1000);
+    }
+    CHECK(timer_delete(timer) == 0);
+    CHECK(timer_create(12345, &event, &timer) == -1 && errno == EINVAL);
+}
+
 static void memory(void)
 {
     char *hint = (char *)0xc000000000;
@@ -278,6 +310,7 @@ int main(void)
     signals();
     interruptions();
     times();
+    other_clocks();
     memory();
     vectors();
     printf("%s: %d checks\n", bad ? "bad" : "ok", good + bad);
