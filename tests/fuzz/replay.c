@@ -4,7 +4,8 @@
  *
  * Without arguments it takes $srcdir/tests/fuzz/corpus/NAME, NAME from the program's own name. An
  * empty corpus is an error: a test that tests nothing must not pass. For fuzzing, link the same
- * target with clang -fsanitize=fuzzer instead of this file (tests/fuzz/README.md).
+ * target, and what its fragment.am names beside it, with clang -fsanitize=fuzzer,address instead of
+ * this file.
  */
 #include <dirent.h>
 #include <errno.h>
