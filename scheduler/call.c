@@ -526,10 +526,10 @@ static bool refuse_version(struct sched_call *c)
     struct un_error err = UN_ERROR_INIT;
     const struct function_version *v = c->version;
     const struct sched_settings *set = &c->s->set;
-    int cls = admission_class(v->config.memory_mib, set->shell_mib, set->memory_mib);
     struct sched_driver *driver;
 
-    if (sched_can_run(c->s, v->kind, &err) < 0) {
+    if (sched_can_run(c->s, v->kind, &err) < 0 ||
+        sched_check_memory(c->s, v->config.memory_mib, &err) < 0) {
         call_finish(c, SCHED_CANNOT_RUN, "%s", err.text);
         return true;
     }
@@ -537,14 +537,7 @@ static bool refuse_version(struct sched_call *c)
     if (!driver) {
         return true;
     }
-    if (cls < 0) {
-        call_finish(
-            c, SCHED_CANNOT_RUN,
-            "the function wants %u MiB, and all VMs together may have %llu; deploy it with less "
-            "memory or raise the daemon's memory_mib",
-            v->config.memory_mib, (unsigned long long)set->memory_mib);
-        return true;
-    }
+    int cls = admission_class(v->config.memory_mib, set->shell_mib, set->memory_mib);
     c->cls = &driver->classes[driver_runs_machines(driver) ? 0 : cls];
     if (c->cls->mib + reserve_of_others(c->s, v->name) > set->memory_mib) {
         call_finish(

@@ -101,9 +101,10 @@ int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_err
 int sched_check_reserved(const struct scheduler *s, const char *name,
                          const struct function_config *config, struct un_error *err);
 
-/* Whether a machine image can be started as its configuration says: flavor and command line. -EINVAL with
- * the choices, -E2BIG. Programs: 0. */
-int sched_check_machine(const struct function_config *config, struct un_error *err);
+/* Whether VMs can ever be made as the configuration says: memory; a machine image's flavor, command line and
+ * egress. -EINVAL with what to do, -E2BIG. */
+int sched_check_config(const struct scheduler *s, const struct function_config *config,
+                       struct un_error *err);
 
 /* Whether so much memory is free of what all VMs may have together; idle shells are let go for it, so
  * asking again soon may help. */

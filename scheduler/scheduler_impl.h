@@ -378,6 +378,8 @@ struct sched_call {
     struct replay_kept *kept; /* its request and answer so far, or NULL; replay.c */
 };
 
+/* Whether VMs of `memory_mib` can ever be made: 0, or -EINVAL with what to do. prepare.c */
+int sched_check_memory(const struct scheduler *s, uint32_t memory_mib, struct un_error *err);
 /* The program's part of what a driver runs. `argv` is run_argv's, freed by the caller with free(); it
  * borrows its words. NULL when out of memory. prepare.c */
 const char **run_argv(const char *name, const struct function_config *config);
@@ -398,6 +400,8 @@ struct machine_parts {
     struct image_mapping *image, *initrd,
         *disk; /* NULL: none; borrowed, and referred to by `files` */
 };
+/* Whether it can be started: egress, flavor and command line; 0 for a program. machine.c */
+int sched_check_machine(const struct function_config *config, struct un_error *err);
 int machine_config_of(const struct machine_parts *p, struct machine_words *words,
                       struct hv_machine_config *ret, struct un_error *err);
 void machine_key_of(const struct function_version *v, char ret[MACHINE_KEY_SIZE]);

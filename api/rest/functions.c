@@ -227,7 +227,7 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
         return;
     }
     rc = function_settle_interface(&d->config, info->kind, &own_err);
-    rc = rc < 0 ? rc : sched_check_machine(&d->config, &own_err);
+    rc = rc < 0 ? rc : sched_check_config(call->api->scheduler, &d->config, &own_err);
     if (rc < 0) {
         deploy_free(d);
         reply_error(call, rc, &own_err);
@@ -289,7 +289,7 @@ void rest_function_put(struct api_call *call)
         reply_error(call, rc, &err);
         return;
     }
-    rc = sched_check_machine(&config, &err);
+    rc = sched_check_config(call->api->scheduler, &config, &err);
     function_config_done(&config);
     if (rc < 0) {
         reply_error(call, rc, &err);

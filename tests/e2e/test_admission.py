@@ -59,6 +59,22 @@ def test_who_would_wait_too_long_is_told_when_to_come_back(make_unid):
         assert harness.timing(answer)["queue"] < 1000, "told before it has waited"
 
 
+def test_a_function_that_never_fits_is_not_deployed(make_unid):
+    unid = make_unid(["--memory", "256", "--pool-min", "0"]).start()
+    digest = unid.push()
+    for check in ("", "?check=1"):
+        answer = unid.put(f"/api/v1/functions/large{check}", {"image": digest, "memory_mib": 512})
+        detail = answer.problem(400)["detail"]
+        assert "512 MiB" in detail and "256" in detail and "memory_mib" in detail
+    unid.get("/api/v1/functions/large").problem(404)
+    unid.deploy("whole", "hello", image=digest, memory_mib=256)
+    unid.call("whole").ok()
+    unid.stop()
+    unid.flags[unid.flags.index("256")] = "128"
+    unid.start()
+    assert "256 MiB" in unid.call("whole").problem(503)["detail"]
+
+
 def test_reserved_places_are_checked_shown_and_kept(make_unid, gate):
     unid = make_unid(["--memory", "256", "--pool-min", "0"]).start()
     digest = unid.push()

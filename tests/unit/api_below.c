@@ -497,7 +497,8 @@ unsigned sched_outcome_status(enum sched_outcome_kind k)
     return statuses[k];
 }
 
-int sched_check_machine(const struct function_config *config, struct un_error *err)
+int sched_check_config(const struct scheduler *s, const struct function_config *config,
+                       struct un_error *err)
 {
     return 0;
 }
