@@ -152,7 +152,6 @@ static void segments_without_bytes_may_lie_anywhere(void **state)
     for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
         struct elf_file f;
         struct un_elf elf;
-        struct un_error err = {0};
         elf_make(&f);
         Elf64_Phdr *data = elf_program(&f, ELF_PH_DATA);
         data->p_filesz = 0;
