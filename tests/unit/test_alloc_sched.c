@@ -144,6 +144,9 @@ static void on_accepted(void *arg, int rc, const struct async_accepted *list, si
     a->answers++;
     a->rc = rc;
     snprintf(a->id, sizeof(a->id), "%s", rc == 0 ? list[0].id : "");
+    if (rc < 0 && rc != -ENOMEM) {
+        print_message("refused: %s\n", err->text);
+    }
 }
 
 static bool is_quiet(struct world *w)
