@@ -80,25 +80,11 @@ static void fail_jobs(struct store_job *from, const struct store_job *to,
     }
 }
 
-/* Without memory BEGIN may fail when it has begun already, and an undo may have undone nothing: what is open then is
- * undone here, or no job would ever get a transaction again. */
 static int begin(struct store *s, struct un_error *err)
 {
     int fault = un_fault("store.begin");
-    if (fault) {
-        return un_error_errno(err, fault, "database");
-    }
-    if (!sqlite3_get_autocommit(s->db)) {
-        store_undo(s->rollback);
-        if (!sqlite3_get_autocommit(s->db)) {
-            return un_error_set(err, -ENOMEM, "database: out of memory");
-        }
-    }
-    int rc = store_simple_sql(s->db, "BEGIN IMMEDIATE", err);
-    if (rc < 0) {
-        store_undo(s->rollback);
-    }
-    return rc;
+    return fault ? un_error_errno(err, fault, "database")
+                 : store_begin(s->db, s->rollback, "BEGIN IMMEDIATE", err);
 }
 
 static int commit(struct store *s, struct un_error *err)

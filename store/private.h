@@ -71,7 +71,10 @@ int store_connect(struct store *s, sqlite3 **ret, sqlite3_stmt **ret_rollback,
                   struct un_error *err);
 /* NULLs are allowed. */
 void store_disconnect(sqlite3 *db, sqlite3_stmt *rollback);
-/* Undoes and ends the open transaction, if there is one. Does not fail. */
+/* Begins a transaction by `sql`. Without memory BEGIN may fail when it has begun already, and an undo may have undone
+ * nothing: what is open then is undone here, or no job would ever get a transaction again. */
+int store_begin(sqlite3 *db, sqlite3_stmt *rollback, const char *sql, struct un_error *err);
+/* Undoes and ends the open transaction, if there is one. Does not fail, but for lack of memory. */
 void store_undo(sqlite3_stmt *rollback);
 int store_simple_sql(sqlite3 *db, const char *sql, struct un_error *err);
 /* The first column of the first row, as a number. */

@@ -202,7 +202,7 @@ static int run_read(sqlite3 *db, sqlite3_stmt *rollback, struct store_job *job)
     if (fault) {
         return un_error_errno(&job->err, fault, "database");
     }
-    int rc = store_simple_sql(db, "BEGIN", &job->err);
+    int rc = store_begin(db, rollback, "BEGIN", &job->err);
     if (rc == 0) {
         rc = job->run(job, db, &job->err);
         (void)un_json_text(NULL); /* what one gave up is nothing to the next */

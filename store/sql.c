@@ -222,6 +222,21 @@ void store_disconnect(sqlite3 *db, sqlite3_stmt *rollback)
     sqlite3_close(db);
 }
 
+int store_begin(sqlite3 *db, sqlite3_stmt *rollback, const char *sql, struct un_error *err)
+{
+    if (!sqlite3_get_autocommit(db)) {
+        store_undo(rollback);
+        if (!sqlite3_get_autocommit(db)) {
+            return un_error_set(err, -ENOMEM, "database: out of memory");
+        }
+    }
+    int rc = store_simple_sql(db, sql, err);
+    if (rc < 0) {
+        store_undo(rollback);
+    }
+    return rc;
+}
+
 void store_undo(sqlite3_stmt *rollback)
 {
     (void)sqlite3_step(rollback); /* an error: there was no transaction */
