@@ -24,6 +24,7 @@
 
 #include "api/door_impl.h"
 #include "common/fault.h"
+#include "common/socket.h"
 
 enum { ROOM = LIMIT_HTTP_BUFFER_BYTES, READ_BYTES = 64 * 1024 };
 
@@ -71,7 +72,6 @@ static void release(struct stream *s)
 /* Ends it now; the client sees a reset when it was not whole. */
 static void cut(struct stream *s, bool whole)
 {
-    static const struct linger reset = {.l_onoff = 1};
     if (s->dead) {
         return;
     }
@@ -79,7 +79,7 @@ static void cut(struct stream *s, bool whole)
         sched_call_cancel(un_steal(&s->call));
     }
     if (!whole) {
-        setsockopt(bufferevent_getfd(s->bev), SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        un_socket_break(bufferevent_getfd(s->bev));
     }
     bufferevent_disable(s->bev, EV_READ | EV_WRITE);
     s->dead = true;

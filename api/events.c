@@ -91,9 +91,7 @@ static void on_report(void *arg, int rc, const struct intake_report *report,
                       const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         reply_json(call, call->number, report_json(report));
     }
 }
@@ -136,9 +134,7 @@ static void collect(struct api_call *call, enum intake_source source,
 static void on_subscribed(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         reply_json(call, 200, json_pack("{s:i, s:s}", "events", 0, "subscription", "recorded"));
     }
 }

@@ -107,6 +107,14 @@ void reply_error(struct api_call *call, int rc, const struct un_error *err)
     reply_problem(call, status, text);
 }
 
+bool reply_if_failed(struct api_call *call, int rc, const struct un_error *err)
+{
+    if (rc < 0) {
+        reply_error(call, rc, err);
+    }
+    return rc < 0;
+}
+
 void reply_add(json_t **items, json_t *item)
 {
     if (json_array_append_new(*items, item) < 0) {

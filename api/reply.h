@@ -23,6 +23,8 @@ void reply_report_problem(struct api_call *call, unsigned status, const char *de
                           const char *report);
 /* What went wrong below. `err` may be NULL. Statuses of the server's own fault are logged here. */
 void reply_error(struct api_call *call, int rc, const struct un_error *err);
+/* reply_error for a negative rc: true, the call is over. Else false, and nothing is done. */
+bool reply_if_failed(struct api_call *call, int rc, const struct un_error *err);
 
 /* The status for an errno: -ENOENT 404, -EINVAL 400, -EBUSY 409, ... */
 unsigned reply_status(int rc);

@@ -11,6 +11,7 @@
 
 #include "common/cleanup.h"
 #include "common/fault.h"
+#include "common/socket.h"
 
 /* From one socket to the other. */
 struct way {
@@ -42,11 +43,10 @@ static void way_done(struct way *w)
 
 static void splice_close(struct un_splice *s, bool reset)
 {
-    struct linger now = {.l_onoff = 1};
     for (int i = 0; i < 2; i++) {
         way_done(&s->ways[i]);
         if (reset) {
-            setsockopt(s->ways[i].from, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+            un_socket_break(s->ways[i].from);
         }
     }
     close(s->ways[0].from);

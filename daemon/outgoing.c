@@ -11,6 +11,7 @@
 #include "common/limits.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "common/socket.h"
 #include "common/splice.h"
 
 struct outgoing {
@@ -39,10 +40,9 @@ struct conn {
     struct un_endpoint to;
 };
 
-static void reset(int fd)
+static void break_off(int fd)
 {
-    struct linger now = {.l_onoff = 1};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    un_socket_break(fd);
     close(fd);
 }
 
@@ -108,7 +108,7 @@ static void conn_free(struct conn *c)
     }
     un_splice_free(c->splice);
     if (c->fd >= 0) {
-        reset(c->fd);
+        break_off(c->fd);
     }
     free(c);
 }
@@ -209,7 +209,7 @@ void outgoing_open(struct outgoing *o, const struct service_opening *opening)
     struct un_error err = UN_ERROR_INIT;
     struct conn *c = conn_new(o, opening);
     if (!c) {
-        reset(opening->fd);
+        break_off(opening->fd);
         return;
     }
     if (c->peer->count > LIMIT_MACHINE_CONNECTIONS) {

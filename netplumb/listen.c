@@ -112,10 +112,3 @@ void net_listener_close(struct net_port *port)
     }
     free(l);
 }
-
-void net_reset(int fd)
-{
-    struct linger now = {.l_onoff = 1};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-    close(fd);
-}

@@ -23,7 +23,4 @@ int net_listener_open(const struct net_listener_user *user, struct net_port *por
                       struct un_error *err);
 void net_listener_close(struct net_port *port);
 
-/* Closes a connection with a reset: the other end learns at once that it is not wanted. */
-void net_reset(int fd);
-
 #endif

@@ -26,6 +26,7 @@
 #include "common/cleanup.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "common/socket.h"
 #include "common/workers.h"
 #include "netplumb/addr.h"
 #include "netplumb/dnsmasq.h"
@@ -193,7 +194,8 @@ static void refuse(struct netplumb *np, const struct net_port *port, uint32_t gu
 {
     char ip[NET_IP_SIZE];
     uint64_t now = un_loop_now_us(np->loop);
-    net_reset(fd);
+    un_socket_break(fd);
+    close(fd);
     np->refused++;
     if (now - np->refused_told_us > 1000000 || np->refused == 1) {
         np->refused_told_us = now;

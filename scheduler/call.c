@@ -451,24 +451,6 @@ static void on_image(void *arg, int rc, struct image_mapping *mapping, const str
     open_further(c);
 }
 
-int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err)
-{
-    if (kind == IMAGE_SDK || image_kind_is_linux(kind)) {
-        return 0;
-    }
-    for (unsigned d = 0; d < s->driver_count; d++) {
-        if (driver_runs_machines(&s->drivers[d])) {
-            return 0;
-        }
-    }
-    return un_error_set(
-        err, -ENOTSUP,
-        "an image of kind %s cannot run here: this daemon runs no machine images, "
-        "since libvirt's QEMU driver is missing or machines.network is none; programs, "
-        "and images linked with the guest SDK (unid-cc), can run",
-        image_kind_name(kind));
-}
-
 /* The names of the drivers, for people. */
 static const char *driver_list(const struct scheduler *s, char *buf, size_t size)
 {

@@ -9,24 +9,6 @@
 #include "scheduler/record/counted.h"
 #include "scheduler/scheduler_impl.h"
 
-int sched_check_memory(const struct scheduler *s, uint32_t memory_mib, struct un_error *err)
-{
-    if (admission_class(memory_mib, s->set.shell_mib, s->set.memory_mib) >= 0) {
-        return 0;
-    }
-    return un_error_set(err, -EINVAL,
-                        "the function wants %u MiB, and all VMs together may have %llu; deploy it "
-                        "with less memory or raise the daemon's memory_mib",
-                        memory_mib, (unsigned long long)s->set.memory_mib);
-}
-
-int sched_check_config(const struct scheduler *s, const struct function_config *config,
-                       struct un_error *err)
-{
-    int rc = sched_check_memory(s, config->memory_mib, err);
-    return rc < 0 ? rc : sched_check_machine(config, err);
-}
-
 const char **run_argv(const char *name, const struct function_config *config)
 {
     size_t n = 0;

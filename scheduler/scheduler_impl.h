@@ -378,7 +378,7 @@ struct sched_call {
     struct replay_kept *kept; /* its request and answer so far, or NULL; replay.c */
 };
 
-/* Whether VMs of `memory_mib` can ever be made: 0, or -EINVAL with what to do. prepare.c */
+/* Whether VMs of `memory_mib` can ever be made: 0, or -EINVAL with what to do. check.c */
 int sched_check_memory(const struct scheduler *s, uint32_t memory_mib, struct un_error *err);
 /* The program's part of what a driver runs. `argv` is run_argv's, freed by the caller with free(); it
  * borrows its words. NULL when out of memory. prepare.c */
@@ -397,8 +397,8 @@ struct machine_words {
 struct machine_parts {
     struct imagestore *images; /* has the volumes */
     const struct function_version *version;
-    struct image_mapping *image, *initrd,
-        *disk; /* NULL: none; borrowed, and referred to by `files` */
+    /* Borrowed, and referred to by `files`; NULL: none. */
+    struct image_mapping *image, *initrd, *disk;
 };
 /* Whether it can be started: egress, flavor and command line; 0 for a program. machine.c */
 int sched_check_machine(const struct function_config *config, struct un_error *err);

@@ -20,6 +20,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include "common/socket.h"
 #include "service/service_impl.h"
 
 enum { STREAM_ROOM = 64 * 1024, SETTLE_US = 200000 };
@@ -228,11 +229,10 @@ void stream_assign(struct hv_vm *vm, bool is_connected)
 
 void stream_leave(struct hv_vm *vm)
 {
-    static const struct linger reset = {.l_onoff = 1};
     un_timer_cancel(&vm->settle);
     if (vm->bev && vm->taken && !(vm->shut && vm->output_ended)) {
         /* Broken off: the machine is not to take it for a client's end. */
-        setsockopt(bufferevent_getfd(vm->bev), SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        un_socket_break(bufferevent_getfd(vm->bev));
     }
     vm->taken = false;
 }

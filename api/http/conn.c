@@ -12,6 +12,7 @@
 
 #include "api/http/internal.h"
 #include "common/fault.h"
+#include "common/socket.h"
 
 enum {
     READ_AHEAD_BYTES = 64 * 1024,   /* unread bytes before we stop reading; at least a whole head */
@@ -228,8 +229,7 @@ void conn_drain(struct http_conn *c)
 /* A reset instead of an orderly end, which could be taken for the end of the answer. */
 static void cut(struct http_conn *c)
 {
-    struct linger now = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    un_socket_break(c->fd);
     conn_close(c);
 }
 

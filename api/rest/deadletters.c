@@ -58,8 +58,7 @@ static void on_list(void *arg, int rc, const struct deadletter *list, size_t cou
                     const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     json_t *items = json_array();
@@ -104,8 +103,7 @@ static void on_one(void *arg, int rc, const struct deadletter *list, size_t coun
                    const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     un_autojson json_t *letter = letter_json(list);
@@ -138,9 +136,7 @@ static void tell_count(void *arg, int rc, const char *key, uint64_t count,
                        const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         reply_json(call, 200, json_pack("{s:I}", key, (json_int_t)count));
     }
 }
@@ -177,9 +173,7 @@ void rest_deadletter_redrive_all(struct api_call *call)
 static void on_removed(void *arg, int rc, uint64_t count, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         reply_empty(call, 204);
     }
 }

@@ -111,8 +111,7 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
     struct api_call *call = d->call;
     settle_ports(d);
     deploy_free(d);
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     watch_function(call->api, "deployed", v->name, v->version, NULL);
@@ -209,8 +208,7 @@ static void on_image(void *arg, int rc, const struct image_info *info, const str
     if (call_given_up(call)) {
         return;
     }
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     rc = sched_can_run(call->api->scheduler, info->kind, &own_err);
@@ -285,14 +283,12 @@ void rest_function_put(struct api_call *call)
         rc = un_error_set(&err, -ENOMEM, "no memory");
     }
     rc = rc ? rc : function_config_parse(call->body.data, call->body.len, &config, &err);
-    if (rc < 0) {
-        reply_error(call, rc, &err);
+    if (reply_if_failed(call, rc, &err)) {
         return;
     }
     rc = sched_check_config(call->api->scheduler, &config, &err);
     function_config_done(&config);
-    if (rc < 0) {
-        reply_error(call, rc, &err);
+    if (reply_if_failed(call, rc, &err)) {
         return;
     }
     if (route_query(call->match.query, "check", check, sizeof(check)) > 0) {
@@ -307,9 +303,7 @@ void rest_function_put(struct api_call *call)
 static void on_function(void *arg, int rc, struct function_version *v, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         reply_json(call, 200, function_json(call->api, v));
     }
 }
@@ -333,8 +327,7 @@ static void on_list(void *arg, int rc, struct function_version *const *list, siz
                     const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     const char *next = count && count == call->number ? list[count - 1]->name : NULL;
@@ -363,9 +356,7 @@ void rest_function_versions(struct api_call *call)
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         watch_function(call->api, "removed", call->match.params[0], 0, NULL);
         reply_empty(call, 204);
     }
@@ -389,8 +380,7 @@ static void on_aliases(void *arg, int rc, const struct function_alias *list, siz
                        const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     json_t *items = json_array();
@@ -431,9 +421,7 @@ static bool read_version(struct api_call *call)
 static void on_alias_set(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         watch_function(call->api, "alias", call->match.params[0], call->number,
                        call->match.params[1]);
         reply_json(call, 200, alias_json(call->match.params[1], call->number));
@@ -464,9 +452,7 @@ void rest_alias_put(struct api_call *call)
 static void on_alias_removed(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         watch_function(call->api, "alias-removed", call->match.params[0], 0, call->match.params[1]);
         reply_empty(call, 204);
     }
@@ -491,9 +477,7 @@ static void on_rolled_back(void *arg, int rc, const struct un_error *err)
     if (call_given_up(call)) {
         return;
     }
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         function_resolve(call->api->registry, call->match.params[0], NULL, on_function, call);
     }
 }
@@ -533,8 +517,7 @@ static void on_live(void *arg, int rc, struct function_version *v, const struct 
     if (call_given_up(call)) {
         return;
     }
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     call->number = v->version;

@@ -293,8 +293,7 @@ static void pull_start(struct api_call *call, const struct image_info *info)
 static void pull_info(void *arg, int rc, const struct image_info *info, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     if (!call->ex) {
@@ -321,9 +320,7 @@ void rest_image_pull(struct api_call *call)
 static void on_info(void *arg, int rc, const struct image_info *info, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         tags_reply(call, 200, image_json(info));
     }
 }
@@ -377,8 +374,7 @@ static void on_check_info(void *arg, int rc, const struct image_info *info,
     if (call_given_up(call)) {
         return;
     }
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     if (!image_kind_is_linux(info->kind)) {
@@ -407,8 +403,7 @@ static void on_list(void *arg, int rc, const struct image_info *list, size_t cou
                     const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     json_t *items = json_array();
@@ -426,9 +421,7 @@ void rest_image_list(struct api_call *call)
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         watch_image(call->api, "removed", call->match.params[0], NULL);
         reply_empty(call, 204);
     }

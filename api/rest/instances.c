@@ -33,9 +33,7 @@ void rest_instance_kill(struct api_call *call)
 {
     struct un_error err = UN_ERROR_INIT;
     int rc = sched_instance_kill(call->api->scheduler, call->match.params[0], &err);
-    if (rc < 0) {
-        reply_error(call, rc, &err);
-    } else {
+    if (!reply_if_failed(call, rc, &err)) {
         reply_empty(call, 204);
     }
 }

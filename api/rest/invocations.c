@@ -17,8 +17,7 @@ static void on_accepted(void *arg, int rc, const struct async_accepted *list, si
                         const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     if (call->ex) {
@@ -180,8 +179,7 @@ static void on_receipts(void *arg, int rc, const struct receipt *list, size_t co
                         const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     json_t *items = json_array();

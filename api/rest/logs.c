@@ -184,8 +184,7 @@ static void on_listed(void *arg, int rc, const struct log_line *list, size_t cou
                       const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     json_t *items = json_array();
@@ -200,8 +199,7 @@ static void on_function(void *arg, int rc, struct function_version *v, const str
 {
     struct api_call *call = arg;
     (void)v;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     if (!call->ex) {

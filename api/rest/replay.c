@@ -10,8 +10,7 @@ static void on_replayed(void *arg, int rc, const struct replay_result *r,
                         const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     if (call->ex) {

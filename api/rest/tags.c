@@ -99,8 +99,7 @@ static void on_list(void *arg, int rc, const struct image_tag_info *list, size_t
                     const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     json_t *items = json_array();
@@ -118,9 +117,7 @@ void rest_tag_list(struct api_call *call)
 static void on_tagged(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         watch_image(call->api, "tagged", call->match.params[1], call->match.params[0]);
         reply_json(call, 200, tag_json(call->match.params[0], call->match.params[1]));
     }
@@ -140,8 +137,7 @@ void rest_tag_put(struct api_call *call)
     if (rc == 0 && (!digest || !image_digest_valid(digest))) {
         rc = un_error_set(&err, -EINVAL, "digest: must be sha256:<64 hex digits>");
     }
-    if (rc < 0) {
-        reply_error(call, rc, &err);
+    if (reply_if_failed(call, rc, &err)) {
         return;
     }
     snprintf(call->match.params[1], ROUTE_PARAM_SIZE, "%s", digest); /* kept for the answer */
@@ -151,9 +147,7 @@ void rest_tag_put(struct api_call *call)
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         watch_image(call->api, "untagged", NULL, call->match.params[0]);
         reply_empty(call, 204);
     }

@@ -59,8 +59,7 @@ static void on_put(void *arg, int rc, const struct trigger *t, bool created, con
                    const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     watch_trigger(call->api, created ? "created" : "changed", t->name);
@@ -119,9 +118,7 @@ void rest_trigger_list(struct api_call *call)
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         watch_trigger(call->api, "removed", call->match.params[0]);
         reply_empty(call, 204);
     }

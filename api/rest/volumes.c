@@ -24,8 +24,7 @@ static void on_made(void *arg, int rc, const struct volume_info *info, bool crea
                     const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     if (created && call->ex) {
@@ -49,8 +48,7 @@ void rest_volume_put(struct api_call *call)
     int rc = un_json_only_keys(j, keys, &err);
     rc = rc ? rc : un_json_get_int(j, "size_mib", 1, LIMIT_VOLUME_MIB, &mib, &err);
     rc = rc ? rc : un_json_get_str(j, "image", &spec.image, &err);
-    if (rc < 0) {
-        reply_error(call, rc, &err);
+    if (reply_if_failed(call, rc, &err)) {
         return;
     }
     spec.size_bytes = (uint64_t)mib << 20;
@@ -62,9 +60,7 @@ static void on_volume(void *arg, int rc, const struct volume_info *info, bool cr
 {
     struct api_call *call = arg;
     (void)created;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         reply_json(call, 200, volume_json(info));
     }
 }
@@ -78,8 +74,7 @@ static void on_list(void *arg, int rc, const struct volume_info *list, size_t co
                     const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
+    if (reply_if_failed(call, rc, err)) {
         return;
     }
     json_t *items = json_array();
@@ -97,9 +92,7 @@ void rest_volume_list(struct api_call *call)
 static void on_removed(void *arg, int rc, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (rc < 0) {
-        reply_error(call, rc, err);
-    } else {
+    if (!reply_if_failed(call, rc, err)) {
         reply_empty(call, 204);
     }
 }

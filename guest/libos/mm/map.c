@@ -265,8 +265,8 @@ static int extend(const struct area *a, uint64_t from, uint64_t to)
                              .fresh = true,
                              .filled = a->prot & PROT_WRITE};
     int r = a->prot & PROT_ANY ? pages_map(from, to, &want) : 0;
-    space_claim(from,
-                to); /* a reservation that was given back is parked without a trace in the tables */
+    /* A reservation that was given back is parked without a trace in the tables. */
+    space_claim(from, to);
     return r < 0 ? r : area_add(from, to, a->prot, a->flags, a->file, want.file_offset);
 }
 
