@@ -110,6 +110,32 @@ static void submit(struct api_call *call)
     async_submit(call->api->scheduler, &spec, on_accepted, call);
 }
 
+/* The first parameter that goes with mode=async only and is given; NULL: none. */
+static const char *async_only(const struct api_call *call)
+{
+    static const char *const keys[] = {"on_success", "on_failure",     "max_attempts", "max_age_ms",
+                                       "backoff_ms", "backoff_max_ms", "delay_ms"};
+    char value[1];
+    for (size_t i = 0; i < UN_ARRAY_SIZE(keys); i++) {
+        if (route_query(call->match.query, keys[i], value, sizeof(value)) != 0) {
+            return keys[i];
+        }
+    }
+    return NULL;
+}
+
+static void invoke_now(struct api_call *call, const char *qualifier)
+{
+    char detail[64];
+    const char *async = async_only(call);
+    if (async) {
+        snprintf(detail, sizeof(detail), "%s: goes with mode=async", async);
+        reply_problem(call, 400, detail);
+    } else {
+        gateway_call(call, SCHED_INVOKE, call->match.params[0], *qualifier ? qualifier : NULL, "/");
+    }
+}
+
 void rest_invoke(struct api_call *call)
 {
     char mode[8] = "sync";
@@ -124,7 +150,7 @@ void rest_invoke(struct api_call *call)
         return;
     }
     if (strcmp(mode, "sync") == 0) {
-        gateway_call(call, SCHED_INVOKE, call->match.params[0], *qualifier ? qualifier : NULL, "/");
+        invoke_now(call, qualifier);
     } else if (!function_name_valid(call->match.params[0])) {
         reply_problem(call, 404, "no such function");
     } else {

@@ -34,6 +34,29 @@ static void invocation_waits_or_is_accepted(void **state)
     expect_status(400);
 }
 
+static void parameter_that_nothing_knows_is_refused(void **state)
+{
+    (void)state;
+    ask("GET", "/api/v1/invocations?limt=5", NULL);
+    expect_status(400);
+    expect("limt: there is no such query parameter here; known: function, trigger, status, since, "
+           "cursor, limit\"");
+    ask("PUT", "/api/v1/functions/hello?dry=1", "{}");
+    expect_status(400);
+    expect("dry: there is no such query parameter here; known: check\"");
+    ask("GET", "/api/v1/images?limit=5", NULL);
+    expect_status(400);
+    expect("known: none\"");
+    ask("GET", "/healthz?probe=7", NULL);
+    expect_status(200);
+    ask("GET", "/metrics?name[]=x", NULL);
+    expect_status(200);
+    ask("POST", "/api/v1/functions/hello/invocations?on_failure=other", "now");
+    expect_status(400);
+    expect("on_failure: goes with mode=async");
+    assert_int_equal(below.starts, 0);
+}
+
 static void receipts_are_told(void **state)
 {
     (void)state;
@@ -482,6 +505,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(invocation_waits_or_is_accepted),
+        TEST(parameter_that_nothing_knows_is_refused),
         TEST(receipts_are_told),
         TEST(image_is_pushed_checked_and_tagged),
         TEST(bad_pushes_are_refused),
