@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/missing.h"
 #include "api/reply.h"
 #include "scheduler/async/async.h"
 #include "scheduler/record/receipt.h"
@@ -12,6 +13,17 @@
 enum { CURSOR_SIZE = UN_ID_SIZE + 12 };
 
 /* --- invoking --------------------------------------------------------------------------------- */
+
+/* Has a destination looked for, unless it is known to be there. */
+static void add_destination(const struct api_call *call, struct missing *m, json_t *body,
+                            const char *key)
+{
+    char to[LIMIT_ASYNC_URL_BYTES + 1];
+    if (call->ex && route_query(call->match.query, key, to, sizeof(to)) > 0 &&
+        !function_peek(call->api->registry, to, NULL)) {
+        missing_add(m, body, to);
+    }
+}
 
 static void on_accepted(void *arg, int rc, const struct async_accepted *list, size_t count,
                         const struct un_error *err)
@@ -30,7 +42,10 @@ static void on_accepted(void *arg, int rc, const struct async_accepted *list, si
     if (list->result == ASYNC_DUPLICATE) {
         json_object_set_new(body, "duplicate", json_true());
     }
-    reply_json(call, 202, body);
+    struct missing *m = missing_new();
+    add_destination(call, m, body, "on_success");
+    add_destination(call, m, body, "on_failure");
+    missing_reply(m, call, 202, body);
 }
 
 /* A whole number of the query, 0 when there is none; false when it is none. */

@@ -465,7 +465,7 @@ def test_logs_json_is_one_object_a_line(stub):
 
 
 def test_rm_goes_on_after_a_refusal(stub):
-    stub.answers = [answer(204), problem(404), answer(204)]
+    stub.answers = [answer(204), problem(404), answer(204), problem(404)]  # the last: no triggers
     done = stub.run("rm", "a", "b", "c")
     assert (done.status, done.text) == (1, "a\nc\n")
 

@@ -34,6 +34,24 @@ static void invocation_waits_or_is_accepted(void **state)
     expect_status(400);
 }
 
+static void destinations_that_are_not_there_are_told(void **state)
+{
+    static const char path[] = "/api/v1/functions/hello/invocations?mode=async";
+    char target[256];
+    (void)state;
+    snprintf(target, sizeof(target), "%s&on_success=nobody&on_failure=hello:2", path);
+    ask("POST", target, "later");
+    expect_status(202);
+    expect("\"missing\":[\"nobody\"]");
+    snprintf(target, sizeof(target), "%s&on_success=nobody:1&on_failure=nobody:1", path);
+    ask("POST", target, "later");
+    expect("\"missing\":[\"nobody:1\"]");
+    snprintf(target, sizeof(target), "%s&on_success=hello&on_failure=http%%3A%%2F%%2Fx%%2F", path);
+    ask("POST", target, "later");
+    expect_status(202);
+    assert_null(strstr(got(), "missing"));
+}
+
 static void parameter_that_nothing_knows_is_refused(void **state)
 {
     (void)state;
@@ -505,6 +523,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(invocation_waits_or_is_accepted),
+        TEST(destinations_that_are_not_there_are_told),
         TEST(parameter_that_nothing_knows_is_refused),
         TEST(receipts_are_told),
         TEST(image_is_pushed_checked_and_tagged),
