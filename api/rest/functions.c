@@ -300,12 +300,51 @@ void rest_function_put(struct api_call *call)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+struct reading {
+    struct api_call *call;
+    struct function_version *v;
+};
+
+static void reply_function(struct api_call *call, const struct function_version *v,
+                           const char *flavor)
+{
+    json_t *j = function_json(call->api, v);
+    if (j && json_object_set_new(j, "flavor", *flavor ? json_string(flavor) : json_null()) < 0) {
+        json_decref(j);
+        j = NULL;
+    }
+    reply_json(call, 200, j);
+}
+
+/* What the image says is told when it can be read, as when a machine is made of it. */
+static void on_machine(void *arg, int rc, struct image_mapping *image, const struct un_error *err)
+{
+    struct reading *r = arg;
+    (void)err;
+    if (!call_given_up(r->call)) {
+        reply_function(r->call, r->v, sched_machine_flavor(&r->v->config, rc == 0 ? image : NULL));
+    }
+    if (rc == 0) {
+        image_unref(image);
+    }
+    function_unref(r->v);
+    free(r);
+}
+
 static void on_function(void *arg, int rc, struct function_version *v, const struct un_error *err)
 {
     struct api_call *call = arg;
-    if (!reply_if_failed(call, rc, err)) {
-        reply_json(call, 200, function_json(call->api, v));
+    if (reply_if_failed(call, rc, err)) {
+        return;
     }
+    const char *flavor = v->config.machine.set ? sched_machine_flavor(&v->config, NULL) : "";
+    struct reading *r = v->config.machine.set && !*flavor ? malloc(sizeof(*r)) : NULL;
+    if (!r) {
+        reply_function(call, v, flavor);
+        return;
+    }
+    *r = (struct reading){call, function_ref(v)};
+    image_open(call->api->images, v->config.image, on_machine, r);
 }
 
 void rest_function_get(struct api_call *call)

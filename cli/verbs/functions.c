@@ -337,12 +337,15 @@ static int describe_strings(const json_t *f, struct un_buf *out)
 }
 
 /* How a machine is told about its network and reached, and how many there are. */
-static int describe_way(const json_t *machine, struct un_buf *out)
+static int describe_way(const json_t *f, const json_t *machine, struct un_buf *out)
 {
     char text[TABLE_CELL_SIZE], more[128];
-    const char *flavor = api_str(machine, "flavor"), *words = api_str(machine, "append");
-    snprintf(more, sizeof(more), "port %" PRIu64 ", flavor %s", api_uint(machine, "port"),
-             *flavor ? flavor : "as the image says");
+    const char *flavor = api_str(f, "flavor"), *words = api_str(machine, "append");
+    bool detected = !*api_str(machine, "flavor");
+    snprintf(more, sizeof(more), "port %" PRIu64 ", flavor %s%s", api_uint(machine, "port"), flavor,
+             detected && *flavor ? ", as the image says"
+             : detected          ? "as the image says"
+                                 : "");
     int rc = show_line(out, "Machine:", more);
     rc = rc || !*words ? rc : show_line(out, "Appended:", words);
     if (json_is_true(json_object_get(machine, "service"))) {
@@ -360,7 +363,7 @@ static int describe_machine(const json_t *f, struct un_buf *out)
 {
     const json_t *machine = json_object_get(f, "machine");
     const char *initrd = api_str(machine, "initrd"), *disk = api_str(machine, "disk");
-    int rc = json_is_object(machine) ? describe_way(machine, out) : 0;
+    int rc = json_is_object(machine) ? describe_way(f, machine, out) : 0;
     size_t index;
     const json_t *name;
     rc = rc || !*initrd ? rc : show_line(out, "Initrd:", initrd);

@@ -389,6 +389,9 @@ def test_doctor_asks_the_daemon(unid):
     assert all(f["status"] in ("ok", "warn", "fail", "skip") for f in report["findings"])
     assert all(f["status"] in ("ok", "skip") or f["fix"] for f in report["findings"])
     assert any(d["name"] == "fake" and d["usable"] for d in report["drivers"])
+    said = {f["check"]: f["detail"] for f in report["findings"]}
+    assert said["state-dir"] == f"{unid.state} is in use"  # not where the next one's would be
+    assert said["runtime-dir"] == f"{unid.socket} is listened on"
     assert "DRIVER" in unid.unictl("doctor").ok().text
 
 

@@ -375,6 +375,16 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
     later(go_deployed, (void (*)(void))cb, arg, 0);
 }
 
+struct function_version *function_ref(struct function_version *v)
+{
+    return v;
+}
+
+void function_unref(struct function_version *v)
+{
+    (void)v;
+}
+
 void function_resolve(struct registry *r, const char *name, const char *qualifier,
                       function_version_cb cb, void *arg)
 {

@@ -66,6 +66,12 @@ json_t *machine_config_to_json(const struct machine_config *m)
     return json_object();
 }
 
+const char *sched_machine_flavor(const struct function_config *config,
+                                 const struct image_mapping *image)
+{
+    return image ? "linux" : config->machine.flavor;
+}
+
 int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_error *err)
 {
     return kind == IMAGE_SDK || kind == IMAGE_LINUX_ROOTFS
