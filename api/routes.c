@@ -27,7 +27,7 @@ const struct route api_routes[] = {
     {"DELETE", "/api/v1/images/{ref}", "removeImage", "", AUTH_TOKEN, BODY_NONE, rest_image_remove},
     {"GET", "/api/v1/images/{ref}/content", "pullImage", "", AUTH_TOKEN, BODY_NONE,
      rest_image_pull},
-    {"POST", "/api/v1/images/{ref}/check", "checkImage", "", AUTH_TOKEN, BODY_NONE,
+    {"POST", "/api/v1/images/{ref}/check", "checkImage", "program", AUTH_TOKEN, BODY_NONE,
      rest_image_check},
     {"GET", "/api/v1/tags", "listTags", "", AUTH_TOKEN, BODY_NONE, rest_tag_list},
     {"PUT", "/api/v1/tags/{tag}", "tagImage", "", AUTH_TOKEN, BODY_JSON, rest_tag_put},

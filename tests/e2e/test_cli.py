@@ -382,6 +382,22 @@ def test_version_shows_both_sides(unid):
     assert unid.unictl("--version").ok().text == text[0] + "\n"
 
 
+def test_check_of_an_image_takes_a_program(unid, tmp_path):
+    """A root file system with two programs, which names neither."""
+    archive = tmp_path / "root.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add("/bin/busybox", "bin/busybox")
+        tar.add("/bin/busybox", "bin/other")
+    digest = unid.unictl("image", "push", archive).ok().text.split()[0]
+    told = unid.unictl("check", digest, "--program", "/bin/other").ok().text
+    assert "program: /bin/other\n" in told and "it can run" in told
+    assert unid.unictl("check", digest, "--program", "/bin/busybox", "--json").ok().json["runs"]
+    wrong = unid.unictl("check", digest, "--program", "/bin/none")
+    assert wrong.status == 1 and "/bin/none: the program is not in the root file system" in wrong.text
+    assert unid.unictl("check", digest, "--program", "none").status == 1
+    assert "program: \n" in unid.unictl("check", digest).ok().text
+
+
 def test_doctor_asks_the_daemon(unid):
     report = unid.unictl("doctor", "--json").ok().json
     checks = [f["check"] for f in report["findings"]]

@@ -174,6 +174,15 @@ void image_open(struct imagestore *is, const char *digest, image_open_cb cb, voi
     later(go_open, (void (*)(void))cb, arg, below.open_rc);
 }
 
+void image_judge(struct imagestore *is, const char *digest, const char *program, image_judge_cb cb,
+                 void *arg)
+{
+    struct un_error err = UN_ERROR_INIT;
+    bool there = strcmp(program, "/there") == 0;
+    un_error_set(&err, -EINVAL, "%s: the program is not in the root file system", program);
+    cb(arg, there ? 0 : -EINVAL, report, &err);
+}
+
 void image_unref(struct image_mapping *m)
 {
     (void)m;

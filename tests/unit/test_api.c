@@ -290,6 +290,16 @@ static void check_tells_what_preparing_finds(void **state)
     below.kind = IMAGE_LINUX_ROOTFS;
     ask("POST", "/api/v1/images/my%2Ftag:1/check", NULL);
     expect("\"runs\":true,\"error\":null,\"report\":{\"problems\"");
+    ask("POST", "/api/v1/images/my%2Ftag:1/check?program=/there", NULL);
+    expect("\"runs\":true,\"error\":null,\"report\":{\"problems\"");
+    ask("POST", "/api/v1/images/my%2Ftag:1/check?program=%2Felsewhere", NULL);
+    expect("\"runs\":false,\"error\":\"/elsewhere: the program is not in the root file system\"");
+    ask("POST", "/api/v1/images/my%2Ftag:1/check?program=there", NULL);
+    expect_status(400);
+    below.kind = IMAGE_SDK;
+    ask("POST", "/api/v1/images/my%2Ftag:1/check?program=/there", NULL);
+    expect_status(400);
+    below.kind = IMAGE_LINUX_ROOTFS;
     below.open_rc = -EINVAL;
     ask("POST", "/api/v1/images/my%2Ftag:1/check", NULL);
     expect_status(200);
