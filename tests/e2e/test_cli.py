@@ -382,6 +382,15 @@ def test_version_shows_both_sides(unid):
     assert unid.unictl("--version").ok().text == text[0] + "\n"
 
 
+def test_both_know_the_same_flavors(unid, program):
+    here = unid.unictl("deploy", "f", program, "--flavor", "nonsense")
+    there = unid.unictl("deploy", "f", program, "--machine", "--json")  # as far as the image
+    body = {"image": "sha256:" + "0" * 64, "machine": {"flavor": "nonsense"}}
+    detail = unid.put("/api/v1/functions/f", body).problem(400)["detail"]
+    assert here.status == 2 and there.status == 1
+    assert here.err.splitlines()[0].split("is none of ")[1] == detail.split("is none of ")[1]
+
+
 def test_check_of_an_image_takes_a_program(unid, tmp_path):
     """A root file system with two programs, which names neither."""
     archive = tmp_path / "root.tar"
