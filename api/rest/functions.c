@@ -118,8 +118,11 @@ static void reply_function(struct api_call *call, unsigned status, struct functi
         reply_json(call, status, function_json(call->api, v));
         return;
     }
-    const char *flavor = sched_machine_flavor(&v->config, NULL);
-    struct reading *r = *flavor ? NULL : malloc(sizeof(*r));
+    /* A disk may be large: what it says is known once a machine was made of it. */
+    struct image_mapping *disk =
+        v->kind == IMAGE_DISK ? image_peek(call->api->images, v->config.image) : NULL;
+    const char *flavor = sched_machine_flavor(&v->config, disk);
+    struct reading *r = *flavor || v->kind == IMAGE_DISK ? NULL : malloc(sizeof(*r));
     if (!r) {
         reply_machine(call, status, v, flavor);
         return;

@@ -117,6 +117,11 @@ static struct image_mapping mapping = {.data = (const uint8_t *)"x",
                                        .report = report,
                                        .report_size = sizeof(report) - 1};
 
+struct image_mapping *image_peek(struct imagestore *is, const char *digest)
+{
+    return NULL;
+}
+
 static void go_open(struct later *l)
 {
     below.mappings += l->rc == 0;
