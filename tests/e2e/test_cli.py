@@ -404,6 +404,7 @@ def test_check_of_an_image_takes_a_program(unid, tmp_path):
     wrong = unid.unictl("check", digest, "--program", "/bin/none")
     assert wrong.status == 1 and "/bin/none: the program is not in the root file system" in wrong.text
     assert unid.unictl("check", digest, "--program", "none").status == 1
+    unid.post(f"/api/v1/images/{digest}/check?program=none").problem(400)
     assert "program: \n" in unid.unictl("check", digest).ok().text
 
 
