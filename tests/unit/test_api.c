@@ -791,7 +791,13 @@ static void foreign_pages_and_rebound_names_are_refused(void **state)
                  {403, "Host: localhost\r\nOrigin: http://evil.example"},
                  {403, "Host: localhost\r\nOrigin: null"},
                  {403, "Host: evil.example\r\nOrigin: https://evil.example"},
-                 {200, "Host: localhost:7070\r\nOrigin: http://localhost:7070"}};
+                 {421, "Host: [::1]evil.example"},
+                 {421, "Host: [::1"},
+                 /* A function's page has this origin too. */
+                 {403, "Host: localhost:7070\r\nOrigin: http://localhost:7070"},
+                 {403, "Host: localhost:7070\r\nSec-Fetch-Site: same-origin"},
+                 {403, "Host: localhost:7070\r\nSec-Fetch-Site: cross-site"},
+                 {200, "Host: localhost:7070\r\nSec-Fetch-Site: none"}};
     char text[256];
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -818,6 +824,10 @@ static void token_is_needed_over_tcp_only(void **state)
     forget();
     say("GET /api/v1/version HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer "
         "secret-secret-16\r\n\r\n");
+    expect_status(200);
+    forget();
+    say("GET /api/v1/version HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n"
+        "Sec-Fetch-Site: same-origin\r\nAuthorization: Bearer secret-secret-16\r\n\r\n");
     expect_status(200);
     ask("GET", "/healthz", NULL);
     expect_status(200);
