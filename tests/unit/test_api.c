@@ -713,6 +713,16 @@ static void logs_are_listed_and_followed_without_gap_or_repeat(void **state)
     assert_int_equal(below.followers, 0);
 }
 
+static void following_by_head_ends_with_the_head(void **state)
+{
+    (void)state;
+    ask("HEAD", "/api/v1/functions/hello/logs?follow=1", NULL);
+    expect("application/x-ndjson");
+    assert_int_equal(below.followers, 0);
+    ask("GET", "/healthz", NULL);
+    expect_status(200);
+}
+
 static void follower_that_leaves_is_forgotten(void **state)
 {
     (void)state;
@@ -898,6 +908,7 @@ int main(void)
         TEST(rollback_moves_to_the_version_before),
         TEST(json_bodies_are_bounded),
         TEST(logs_are_listed_and_followed_without_gap_or_repeat),
+        TEST(following_by_head_ends_with_the_head),
         TEST(follower_that_leaves_is_forgotten),
         TEST(instances_are_listed_and_killed),
         TEST(system_tells_of_itself),
