@@ -55,18 +55,6 @@ struct daemon {
 
 /* --- directories ------------------------------------------------------------------------------ */
 
-/* Whether a directory, or a link to it, is another user's, who could put into it what is then taken for unid's:
- * the default runtime_dir has a name below /tmp that anybody can guess. Root goes where it is told. */
-static bool is_foreign(const char *path)
-{
-    uid_t own = geteuid();
-    struct stat link, dir;
-    if (own == 0 || lstat(path, &link) < 0 || stat(path, &dir) < 0) {
-        return false;
-    }
-    return (link.st_uid != own && link.st_uid != 0) || (dir.st_uid != own && dir.st_uid != 0);
-}
-
 /* Makes a directory and its parents; 0700 for those that are new. */
 static int make_dirs(const char *path, struct un_error *err)
 {
@@ -86,11 +74,24 @@ static int make_dirs(const char *path, struct un_error *err)
         }
         *slash = '/';
     }
-    if (is_foreign(path)) {
-        return un_error_set(err, -EPERM,
-                            "directory %s belongs to another user; name one of your own", path);
-    }
     return access(path, W_OK | X_OK) < 0 ? un_error_errno(err, -errno, "directory %s", path) : 0;
+}
+
+/* Refuses a directory, or a link to one, of another user, who could put into it what would be taken for unid's:
+ * the default runtime_dir can be below /tmp, with a name that anybody can guess. Root goes where it is told. */
+static int check_owner(const char *path, struct un_error *err)
+{
+    uid_t own = geteuid();
+    struct stat link, dir;
+    if (lstat(path, &link) < 0 || stat(path, &dir) < 0) {
+        return un_error_errno(err, -errno, "directory %s", path);
+    }
+    if (own != 0 &&
+        ((link.st_uid != own && link.st_uid != 0) || (dir.st_uid != own && dir.st_uid != 0))) {
+        return un_error_set(err, -EPERM,
+                            "runtime_dir %s belongs to another user; name one of your own", path);
+    }
+    return 0;
 }
 
 /* --- opening, from below ---------------------------------------------------------------------- */
@@ -367,6 +368,7 @@ static int open_parts(struct daemon *d, struct un_error *err)
     /* First, for within a user namespace it is not known whose a directory is. */
     int rc = make_dirs(d->config->state_dir, err);
     rc = rc < 0 ? rc : make_dirs(d->config->runtime_dir, err);
+    rc = rc < 0 ? rc : check_owner(d->config->runtime_dir, err);
     rc = rc < 0 ? rc : machines_prepare(d->config, &d->machines_start, err);
     rc = rc < 0 ? rc : un_loop_new(&d->loop, err);
     rc = rc < 0 ? rc : un_workers_new(d->loop, "unid-worker", WORKER_THREADS, &d->workers, err);

@@ -190,7 +190,11 @@ def test_directory_of_another_user_is_not_taken(linked):
         mine, place = directory / "mine", directory / "run"
         mine.mkdir()
         os.chown(mine, taps.NOBODY, taps.NOBODY)
-        place.symlink_to(mine) if linked else place.mkdir(0o777)
+        if linked:
+            place.symlink_to(mine)
+        else:
+            place.mkdir()
+            place.chmod(0o777)
         os.chown(place, 12345, 12345, follow_symlinks=False)
         drop = ["setpriv", f"--reuid={taps.NOBODY}", f"--regid={taps.NOBODY}", "--clear-groups"]
         command = harness.Daemon(directory, prefix=drop).command()
