@@ -116,9 +116,11 @@ int64_t sys_umount2(void);
 int64_t sys_chroot(void);
 int64_t sys_pivot_root(void);
 
+/* fs/lock.c */
+int64_t sys_flock(int fd, int operation);
+
 /* fs/fcntl.c */
 int64_t sys_fcntl(int fd, int command, uint64_t arg);
-int64_t sys_flock(int fd, int operation);
 int64_t sys_dup(int fd);
 int64_t sys_dup2(int from, int to);
 int64_t sys_dup3(int from, int to, int flags);
