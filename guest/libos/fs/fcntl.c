@@ -1,7 +1,7 @@
 /* fcntl.c - what is done to descriptors: flags, duplicates, ioctl. */
 #include <asm/ioctls.h>
 
-#include "fs/ring.h"
+#include "fs/pipe.h"
 #include "fs/vfs.h"
 #include "mm.h"
 #include "sys_file.h"
@@ -22,7 +22,7 @@ static int64_t duplicate(struct file *f, uint64_t least, bool cloexec)
 
 static int64_t pipe_size(const struct file *f, int command, uint64_t arg)
 {
-    if (strcmp(f->ops->name, "pipe") != 0) {
+    if (!file_is_pipe(f)) {
         return -EBADF;
     }
     return command == F_SETPIPE_SZ && arg > RING_SIZE ? -EPERM : (int64_t)RING_SIZE;
