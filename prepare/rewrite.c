@@ -258,8 +258,8 @@ static bool is_fallen_into(const struct code *c, uint64_t addr)
 {
     struct scan_instruction in;
     uint64_t before;
-    return !scan_before(c, addr, &before) || !scan_decode(c, before, &in) ||
-           !flow_ends(&in.info) || in.info.mnemonic == ZYDIS_MNEMONIC_INT3;
+    return !scan_before(c, addr, &before) || !scan_decode(c, before, &in) || !flow_ends(&in.info) ||
+           in.info.mnemonic == ZYDIS_MNEMONIC_INT3;
 }
 
 /* Five bytes of padding at `addr`, where nobody gets to. */
