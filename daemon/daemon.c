@@ -264,10 +264,18 @@ static int listen_all(struct daemon *d, json_t *listening, struct un_error *err)
     return rc < 0 ? un_error_context(err, "listen on %s", c->socket) : 0;
 }
 
-/* Written under another name first, so that a reader never sees half of it. */
+/* A device or a pipe is written to; a file is written under another name first, so that a reader never sees half
+ * of it. */
 static int write_ready_file(const char *path, const json_t *ready, struct un_error *err)
 {
     un_autofree char *temp = NULL;
+    struct stat there;
+    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) {
+        un_autoclose int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+        return fd < 0 || json_dumpfd(ready, fd, 0) < 0
+                   ? un_error_errno(err, -errno, "ready file %s", path)
+                   : 0;
+    }
     if (asprintf(&temp, "%s.new", path) < 0) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }

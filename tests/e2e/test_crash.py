@@ -2,6 +2,7 @@
 was not."""
 
 import hashlib
+import json
 import os
 import subprocess
 import threading
@@ -170,6 +171,22 @@ def test_stale_socket_and_ready_file_do_not_hinder_the_start(unid):
     assert unid.socket.exists()
     unid.start()
     unid.get("/healthz", unix=True).ok()
+
+
+def test_a_pipe_can_be_told_that_unid_serves(make_unid):
+    unid = make_unid()
+    pipe = unid.directory / "ready.pipe"
+    os.mkfifo(pipe)
+    command = unid.command()
+    command[command.index(str(unid.ready_file))] = str(pipe)
+    told = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process, os.fdopen(told, "rb") as told:
+        try:
+            text = harness.wait_for(told.read, "word of unid")
+            assert json.loads(text)["pid"] == process.pid
+            assert pipe.is_fifo()
+        finally:
+            process.terminate()
 
 
 def test_second_daemon_on_the_same_state_is_refused(unid, make_unid):
