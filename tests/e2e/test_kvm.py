@@ -11,7 +11,7 @@ import time
 import pytest
 
 import harness
-from harness import EXAMPLES, timing, wait_for
+from harness import EXAMPLES, is_gone, timing, wait_for
 
 pytestmark = [
     pytest.mark.kvm,
@@ -49,15 +49,6 @@ def of_function(daemon, name, state=None):
     return [
         i for i in daemon.instances() if i["function"] == name and state in (None, i["state"])
     ]
-
-
-def is_gone(pid):
-    """It is no more, or waits to be reaped."""
-    try:
-        state = open(f"/proc/{pid}/stat", encoding="utf-8").read().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
 
 
 def monitors(daemon_pid):

@@ -285,7 +285,7 @@ def test_connections_of_machines_are_counted(daemon, host):
     path = "/api/v1/invocations/" + answer.headers["X-Unid-Invocation-Id"]
     harness.wait_for(lambda: daemon.get(path, unix=True).status == 200, "the receipt is there")
     assert daemon.get(path, unix=True).json["egress"]["connections"] == 1
-    assert counted("connections") == [3]
+    harness.wait_for(lambda: counted("connections") == [3], "it is counted")
 
 
 def test_functions_that_call_each_other_come_to_an_end(daemon):
@@ -404,7 +404,7 @@ def test_a_killed_daemon_leaves_nothing(tmp_path_factory):
         tag = during.split("ub-", 1)[1][:8]
         assert os.path.exists(f"/run/unid-{tag}/hosts")
         daemon.kill()
-        harness.wait_for(lambda: not os.path.exists(f"/proc/{child}"), "dnsmasq ends with unid")
+        harness.wait_for(lambda: harness.is_gone(child), "dnsmasq ends with unid")
         daemon = harness.Daemon(directory, driver="fake", flags=flags, prefix=prefix).start()
         end = time.monotonic() + harness.ANSWER_S
         while (after := network_state(keeper.pid)) != before and time.monotonic() < end:
