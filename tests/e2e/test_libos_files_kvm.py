@@ -181,14 +181,14 @@ def compiled(tmp_path_factory):
         subprocess.run(
             ["gcc", "-O1", "-w", "-static", "-o", made[name], where / f"{name}.c"],
             check=True,
-            timeout=60,
+            timeout=harness.ANSWER_S,
         )
     return made
 
 
 def test_a_program_sees_the_files_that_it_sees_on_the_host(real, compiled, name):  # noqa: F811
     data = b"one line\n" * 5000
-    here = subprocess.run([compiled["files"]], input=data, capture_output=True, timeout=20, check=True)
+    here = subprocess.run([compiled["files"]], input=data, capture_output=True, timeout=harness.ANSWER_S, check=True)
     deploy(real, name, compiled["files"])
     for _ in range(2):
         answer = real.call(name, data).ok()
