@@ -215,7 +215,7 @@ static bool whole(size_t len)
     return checksum(body, len, (uint16_t)~checksum(pseudo, 12, 0)) == 0;
 }
 
-/* Takes what comes until an end, in `ret`; gives its length, or -1 and why. */
+/* Takes what comes until an end, or until no more comes, in `ret`; gives its length, or -1 and why. */
 static int converse(const uint8_t mac[6], uint32_t to, uint16_t port, char *ret, size_t size,
                     const char **why)
 {
@@ -226,7 +226,7 @@ static int converse(const uint8_t mac[6], uint32_t to, uint16_t port, char *ret,
     next = 0;
     local_port++;
     send_tcp(mac, to, port, SYN, "");
-    while ((len = wait_ip(TCP, local_port, now_ms() + patience_ms)) >= TCP_HEAD) {
+    while ((len = wait_ip(TCP, local_port, now_ms() + (got ? WAIT_MS : patience_ms))) >= TCP_HEAD) {
         uint8_t flags = body[13];
         size_t head = (size_t)(body[12] >> 4) * 4, data = len - head;
         if (!whole(len) || get32(ip + 12) != to || get16(body) != port) {
