@@ -14,6 +14,12 @@ import harness
 if len(tempfile.gettempdir()) > 24:
     os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 
+# What listens on loopback is behind no proxy, and who asks for a name that nobody has is told so soon, also where there
+# is no name server (resolv.conf(5)). unid's own requests and unictl's know of no proxies.
+for variable in ("NO_PROXY", "no_proxy"):
+    os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "localhost,127.0.0.1"]))
+os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:1")
+
 TEST_S = 300  # a machine may be slow; no test waits for ever
 
 

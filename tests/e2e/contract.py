@@ -8,8 +8,9 @@ import jsonschema
 import yaml
 
 JSON_TYPES = ("application/json", "application/problem+json")
-# What any request may be refused with, for what it is rather than for what it asks; info.description says so.
-REFUSALS = (400, 401, 403, 421, 507)
+# What any request may be answered with, for what it is or what unid lacks rather than for what it asks;
+# info.description says so.
+REFUSALS = (400, 401, 403, 421, 500, 507)
 REFERENCE = "#/components/schemas/"
 
 

@@ -68,6 +68,12 @@ def state_of(pid):
         return None
 
 
+def is_gone(pid):
+    """Whether a process is no more. One whose parent does not wait for it, as in containers whose first process
+    never does, is gone too."""
+    return state_of(pid) in (None, "Z")
+
+
 def sdk_image(salt=b"", size=0, base=0x200000):
     """An SDK image (guest/include/unid/abi.h) as small as can be: one segment, our note, an endless
     loop. The fake driver never runs its code; `salt` and `size` make images differ."""

@@ -53,10 +53,12 @@ def test_who_would_wait_too_long_is_told_when_to_come_back(make_unid):
         sockets = [waiting_call(unid, "slow") for _ in range(12)]
     answers = [harness.read_answer(sock) for sock in sockets]
     refused = [a for a in answers if a.status == 429]
-    assert len(refused) >= 8 and {a.status for a in answers} == {200, 429}
-    for answer in refused:
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert harness.timing(answer)["queue"] < 1000, "told before it has waited"
+    assert {a.status for a in answers} == {200, 429}
+    # One that seemed to come in time may have waited in vain, where the machine has become slower.
+    at_once = [a for a in refused if a.problem()["outcome"] != "wait-expired"]
+    assert len(at_once) >= 8
+    assert all(harness.timing(a)["queue"] < 1000 for a in at_once), "told before it has waited"
+    assert all(int(a.headers["Retry-After"]) >= 1 for a in refused)
 
 
 def test_a_function_that_never_fits_is_not_deployed(make_unid):

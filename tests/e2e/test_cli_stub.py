@@ -314,7 +314,8 @@ def test_token_is_sent_from_file_or_environment(stub, tmp_path):
 
 def test_proxy_of_the_environment_is_not_used(stub):
     stub.answers = [answer(200, {"items": [], "next": None})]
-    stub.run("ls", env={"http_proxy": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}).ok()
+    proxies = {"http_proxy": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}
+    stub.run("ls", env={**proxies, "no_proxy": "", "NO_PROXY": ""}).ok()
 
 
 def test_deploy_pushes_only_what_is_not_there(stub, tmp_path):

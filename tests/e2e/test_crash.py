@@ -193,7 +193,7 @@ def test_second_daemon_on_the_same_state_is_refused(unid, make_unid):
     command = unid.command()
     command[command.index(str(unid.socket))] = str(unid.directory / "other.sock")
     command[command.index(str(unid.ready_file))] = str(unid.directory / "other.json")
-    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=harness.READY_S, check=False)
     assert done.returncode == 1
     unid.call("none").problem(404)
 

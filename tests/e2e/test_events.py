@@ -594,7 +594,7 @@ def test_cron_runs_at_its_times(unid, triggers, sink):
     runs = [json.loads(b) for b in seen_by(sink, 3)]
     assert runs[0]["trigger"] == "a" and runs[0]["schedule"] == "@every 1s"
     times = [r["planned_at"] for r in runs]
-    assert times == sorted(set(times)) and all(t.endswith(".000000Z") for t in times)
+    assert len(set(times)) == len(times) and all(t.endswith(".000000Z") for t in times)
     unid.delete("/api/v1/triggers/a").ok(204)
     wait_for(lambda: waiting(unid) == 0, "what was due before has run")
     before = len(sink.got)

@@ -205,7 +205,6 @@ def test_client_that_does_not_read_is_given_up(impatient):
             lambda: not [i for i in impatient.instances() if i["state"] in ("running", "bound")]
             and impatient.get("/api/v1/invocations?function=f").json["items"],
             "its VM is gone",
-            20,
         )
 
 

@@ -313,16 +313,22 @@ def test_hosts_that_do_not_answer_are_errors_of_the_program(shared, name, host, 
 
 
 def test_connections_end_with_the_invocation(shared, name):
-    closed = threading.Event()
+    opened, closed = threading.Event(), threading.Event()
 
     def hold(connection):
+        opened.set()
         while connection.recv(65536):
             pass
         closed.set()
 
     with server(hold) as port:
-        shared.deploy(name, "net-hold", f"127.0.0.1:{port}", egress=[f"127.0.0.1:{port}"], timeout_ms=1500)
-        shared.get(f"/fn/{name}").problem(504)
+        shared.deploy(name, "net-hold", f"127.0.0.1:{port}", egress=[f"127.0.0.1:{port}"], timeout_ms=600000)
+        with shared.raw() as sock:
+            sock.sendall(f"GET /fn/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert opened.wait(harness.ANSWER_S) and not closed.is_set()
+            [mine] = [i for i in shared.instances() if i["function"] == name]
+            shared.delete(f"/api/v1/instances/{mine['id']}").ok(204)
+            read_answer(sock).problem(502)
         assert closed.wait(harness.ANSWER_S)
 
 

@@ -234,7 +234,7 @@ def compiled(tmp_path_factory):
         (where / f"{name}.c").write_text(source)
         made[name] = where / name
         subprocess.run(
-            ["gcc", "-O1", "-static", "-o", made[name], where / f"{name}.c"], check=True, timeout=60
+            ["gcc", "-O1", "-static", "-o", made[name], where / f"{name}.c"], check=True, timeout=harness.ANSWER_S
         )
     return made
 

@@ -16,7 +16,7 @@ def built(tmp_path):
     def build(source, *options):
         out = tmp_path / "program"
         subprocess.run(
-            ["gcc", "-O2", "-w", *options, "-o", out, PROGRAMS / source], check=True, timeout=60
+            ["gcc", "-O2", "-w", *options, "-o", out, PROGRAMS / source], check=True, timeout=harness.ANSWER_S
         )
         return out
 
@@ -26,7 +26,7 @@ def built(tmp_path):
 @pytest.mark.parametrize("how", ["-static", "-static-pie", "-no-pie", "-pie"])
 def test_threads_signals_time_and_memory_are_as_on_the_host(real, name, built, how):
     program = built("libos_threads.c", "-pthread", how)
-    here = subprocess.run([program], input=b"go\n", capture_output=True, timeout=60)
+    here = subprocess.run([program], input=b"go\n", capture_output=True, timeout=harness.ANSWER_S)
     assert here.stdout.startswith(b"ok: "), here.stdout
     deploy(real, name, program)
     assert real.call(name, b"go\n").ok().body == here.stdout
@@ -109,7 +109,7 @@ def test_a_program_that_fails_at_once_is_not_deployed(real, name):
 @pytest.mark.parametrize("how", ["-static", "-pie"])
 def test_a_files_page_that_may_be_written_becomes_a_copy(real, name, built, how):
     program = built("libos_copy.c", how)
-    here = subprocess.run([program], input=b"a line\n", capture_output=True, timeout=60)
+    here = subprocess.run([program], input=b"a line\n", capture_output=True, timeout=harness.ANSWER_S)
     assert here.returncode == 0 and here.stdout.startswith(b"1 1 1 a line\n"), here
     done = real.unictl("deploy", name, program, "--isolation", "reset")
     assert done.status == 0, done.err

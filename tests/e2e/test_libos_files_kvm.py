@@ -272,7 +272,7 @@ def compiled(tmp_path_factory):
         subprocess.run(
             ["gcc", "-O1", "-w", "-static", "-o", made[name], where / f"{name}.c"],
             check=True,
-            timeout=60,
+            timeout=harness.ANSWER_S,
         )
     return made
 
@@ -280,7 +280,7 @@ def compiled(tmp_path_factory):
 @pytest.mark.parametrize("program", ["files", "locks"])
 def test_a_program_sees_the_files_that_it_sees_on_the_host(real, compiled, name, program):  # noqa: F811
     data = b"one line\n" * 5000
-    here = subprocess.run([compiled[program]], input=data, capture_output=True, timeout=20, check=True)
+    here = subprocess.run([compiled[program]], input=data, capture_output=True, timeout=harness.ANSWER_S, check=True)
     deploy(real, name, compiled[program])
     for _ in range(2):
         answer = real.call(name, data).ok()

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import harness
-from harness import EXAMPLES, timing, wait_for
+from harness import EXAMPLES, is_gone, timing, wait_for
 
 pytestmark = pytest.mark.libvirt
 
@@ -43,19 +43,6 @@ def warm(daemon):
 
 def qemu_pids(daemon):
     return {i["pid"] for i in daemon.instances() if i["pid"]}
-
-
-def alive(pids):
-    """Those that still run; one that has ended and is not waited for does not."""
-    running = set()
-    for pid in pids:
-        try:
-            state = open(f"/proc/{pid}/stat", encoding="utf-8").read().rsplit(")", 1)[1].split()[0]
-        except OSError:
-            continue
-        if state != "Z":
-            running.add(pid)
-    return running
 
 
 def test_example_images_are_small(real):
@@ -229,7 +216,7 @@ def test_client_that_leaves_takes_its_vm_with_it(real):
         60,
     )[0]
     sock.close()
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "its QEMU is gone", 60)
+    wait_for(lambda: is_gone(pid), "its QEMU is gone", 60)
 
 
 # --- unid itself is killed ------------------------------------------------------------------------
@@ -255,10 +242,10 @@ def test_kill_of_unid_leaves_no_qemu_after_the_next_start(make_unid):
     sock.close()
     unid.start()
     unid.call("hello", timeout=60).ok()
-    wait_for(lambda: not alive(before), "what was left over is removed", 60)
+    wait_for(lambda: all(map(is_gone, before)), "what was left over is removed", 60)
     after = qemu_pids(unid)
     assert unid.stop(60) == 0
-    assert not alive(after)
+    assert all(map(is_gone, after))
 
 
 def test_idle_daemon_has_no_vm_and_little_memory(make_unid):

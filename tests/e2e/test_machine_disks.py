@@ -91,7 +91,7 @@ def test_data_survive_sleep_a_new_version_and_unid(daemon):
     daemon.start()
     assert read(daemon, "db", 0, 100000) == b"kept"
     assert read(daemon, "db", 0, 1) == b"also"
-    assert volume(daemon, "data")["allocated"] > 0
+    harness.wait_for(lambda: volume(daemon, "data")["allocated"] > 0, "its file system has written it")
 
 
 def test_a_killed_unid_leaves_volumes_whole(daemon):
@@ -135,7 +135,7 @@ def test_a_kernel_gets_an_initrd_and_disks_in_their_order(daemon):
     asleep(daemon)
     # What is written to the image's disk is gone with the machine, and leaves no file.
     harness.wait_for(
-        lambda: not [f for f in daemon.state.rglob("*") if "TRANSIENT" in f.name], "no overlay is left", 10
+        lambda: not [f for f in daemon.state.rglob("*") if "TRANSIENT" in f.name], "no overlay is left"
     )
     assert [read(daemon, "disks", n, 2) for n in range(3)] == [b"", b"written", b"written"]
     assert get(daemon, "disks/disk/read/3/0").status == 404

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import taps
-from harness import wait_for
+from harness import is_gone, wait_for
 from netns import need_namespace, own_namespace
 from taps import network_finding
 from test_faults import needs_fault_points
@@ -91,7 +91,7 @@ def test_the_host_is_never_changed(host, directory):
         assert [capabilities(pid)["CapPrm"] for pid in qemus] == [0] * len(qemus) != []
         daemon.kill()
         assert_unchanged()
-        wait_for(lambda: not os.path.exists(f"/proc/{dnsmasq}"), "dnsmasq ends with unid")
+        wait_for(lambda: is_gone(dnsmasq), "dnsmasq ends with unid")
         assert qemus_of(network), "then there is nothing to clean up"
         daemon.start()
         wait_for(lambda: not members(network), "what was left is ended")

@@ -229,4 +229,4 @@ def test_a_killed_daemon_leaves_nothing(make_daemon):
         pid = shells(daemon)[0]["pid"]
         daemon.kill()
         daemon.start()
-        until(lambda: not pathlib.Path(f"/proc/{pid}").exists())
+        until(lambda: harness.is_gone(pid))

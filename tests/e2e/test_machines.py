@@ -117,8 +117,11 @@ def test_a_machine_that_never_listens_is_told(daemon):
 
 
 def test_who_waits_for_a_machine_in_vain_is_told_so(daemon):
-    deploy(daemon, "patient", "halt", timeout_ms=4000, service=True)
-    detail = get(daemon, "patient/").problem(504)["detail"]
+    for seconds in [4, 16, 50]:  # as long as a machine takes to its last words
+        deploy(daemon, "patient", "halt", timeout_ms=seconds * 1000, service=True)
+        detail = get(daemon, "patient/").problem(504)["detail"]
+        if "its last words: " in detail:
+            break
     assert "port 8080 did not answer within" in detail and "its last words: netkernel: halts" in detail
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import harness
 import netns
-from harness import BUILD
+from harness import BUILD, wait_for
 from test_examples import blocks
 
 EXAMPLE = harness.ROOT / "examples" / "webapp"
@@ -79,11 +79,10 @@ def test_page_application_and_database_are_one(daemon, app):
     assert "fetch" in ask(daemon, "/notes.js")
     assert json.loads(ask(daemon, "/notes", "buy milk")) == ["buy milk"]
     assert json.loads(ask(daemon, "/notes", "and bread")) == ["and bread", "buy milk"]
-    triggers = {
-        name: daemon.get(f"/api/v1/invocations?function={name}", unix=True).json["items"][0]["trigger"]
-        for name in ("front", "app", "db")
-    }
-    assert triggers == {"front": "http", "app": "http", "db": "tcp"}
+    for name, trigger in [("front", "http"), ("app", "http"), ("db", "tcp")]:
+        path = f"/api/v1/invocations?function={name}"
+        receipts = wait_for(lambda: daemon.get(path, unix=True).json["items"], f"a receipt of {name}")
+        assert receipts[0]["trigger"] == trigger
     daemon.stop(WAKE_S)
     daemon.start()
     assert json.loads(ask(daemon, "/notes")) == ["and bread", "buy milk"]

@@ -177,8 +177,12 @@ void use(int fd)
 
 void connect_pair(void)
 {
+    const int room = 128 * 1024; /* whatever this machine gives by itself (net.core.wmem_default) */
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)), 0);
+    }
     assert_int_equal(http_server_adopt(fx->server, fds[0], NULL, NULL), 0);
     fx->fd = fds[1];
 }

@@ -4,7 +4,15 @@
  */
 #include "../netkernel/netkernel.h"
 
-enum { WAIT_MS = 1500, TRIES = 6, FIRST_PORT = 49152, PORTS = 16000, UDP = 17, TCP = 6 };
+enum {
+    WAIT_MS = 1500,
+    PATIENCE_MS = 200000,
+    TRIES = 6,
+    FIRST_PORT = 49152,
+    PORTS = 16000,
+    UDP = 17,
+    TCP = 6
+};
 enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
 
 static uint8_t frame[FRAME_MAX];
@@ -13,6 +21,7 @@ static uint8_t *const body = frame + ETH_HEAD + IP_HEAD;
 static const uint8_t everybody[6] = {255, 255, 255, 255, 255, 255};
 static uint8_t own_mac[6];
 static uint16_t local_port;
+static uint64_t patience_ms; /* how long an answer may take */
 
 /* Waits for a frame of this kind: an IP packet's length behind its head, 0 when none comes. */
 static size_t wait_ip(uint8_t proto, uint16_t to_port, uint64_t until)
@@ -126,7 +135,7 @@ static bool find_mac(uint32_t address, uint8_t ret[6])
     put32(frame + 28, config.ip);
     put32(frame + 38, hop);
     net_send(frame, 60);
-    for (uint64_t until = now_ms() + WAIT_MS; now_ms() < until;) {
+    for (uint64_t until = now_ms() + patience_ms; now_ms() < until;) {
         size_t len = net_receive(frame);
         if (len == 0) {
             cpu_wait();
@@ -161,7 +170,7 @@ static uint32_t look_up(const char *name, size_t name_len)
     p[label] = 0;
     put32(p + label + 1, 0x00010001);
     send_udp(mac, config.dns, local_port, 53, label + 5);
-    size_t len = wait_ip(UDP, local_port, now_ms() + WAIT_MS);
+    size_t len = wait_ip(UDP, local_port, now_ms() + patience_ms);
     if (len < 8 + 12 + 16) {
         return len ? 0 : 1;
     }
@@ -206,7 +215,7 @@ static bool whole(size_t len)
     return checksum(body, len, (uint16_t)~checksum(pseudo, 12, 0)) == 0;
 }
 
-/* Takes what comes until an end, in `ret`; gives its length, or -1 and why. */
+/* Takes what comes until an end, or until no more comes, in `ret`; gives its length, or -1 and why. */
 static int converse(const uint8_t mac[6], uint32_t to, uint16_t port, char *ret, size_t size,
                     const char **why)
 {
@@ -217,7 +226,7 @@ static int converse(const uint8_t mac[6], uint32_t to, uint16_t port, char *ret,
     next = 0;
     local_port++;
     send_tcp(mac, to, port, SYN, "");
-    while ((len = wait_ip(TCP, local_port, now_ms() + WAIT_MS)) >= TCP_HEAD) {
+    while ((len = wait_ip(TCP, local_port, now_ms() + (got ? WAIT_MS : patience_ms))) >= TCP_HEAD) {
         uint8_t flags = body[13];
         size_t head = (size_t)(body[12] >> 4) * 4, data = len - head;
         if (!whole(len) || get32(ip + 12) != to || get16(body) != port) {
@@ -287,10 +296,21 @@ static size_t length(const char *s)
     return n;
 }
 
-/* "H&port=N&from=A.B.C.D", the last as a number; or "H&port=N&alike": as the first of each machine. */
+static bool has(const char *query, const char *word)
+{
+    while (*query && *query != ' ') {
+        if (http_begins(query++, word)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "H&port=N&from=A.B.C.D", the last as a number; or "H&port=N&alike": as the first of each machine. With "&brief" at
+ * the end no answer is expected, and none is waited for that comes late. */
 void client_answer(const char *query, struct response *r)
 {
-    static char got[1400];
+    static char got[8192];
     const char *why;
     size_t len = 0;
     while (query[len] != '&' && query[len] != ' ') {
@@ -302,6 +322,7 @@ void client_answer(const char *query, struct response *r)
         p++;
     } while (*p != '&' && *p != ' ');
     uint32_t from = http_begins(p, "&from=") ? (uint32_t)http_number(p + 6) : 0;
+    patience_ms = has(p, "&brief") ? WAIT_MS : PATIENCE_MS;
     if (http_begins(p, "&alike")) {
         local_port = FIRST_PORT;
         first_seq = 1;
