@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum {
     ROUTE_PARAMS_MAX = 3,
@@ -61,12 +62,14 @@ enum route_result {
 enum route_result route_find(const struct route *table, size_t count, const char *method,
                              const char *target, struct route_match *ret);
 
-/* The decoded value of the first parameter `key` of a query ('+' is a space). 1: written to `out`;
- * 0: there is none; -EINVAL malformed; -E2BIG longer than `size` - 1. `query` may be NULL. */
 /* Whether a request's target has a path, and that is none of ROUTE_MALFORMED. */
 bool route_target_clean(const char *target);
 
+/* The decoded value of the first parameter `key` of a query ('+' is a space). 1: written to `out`;
+ * 0: there is none; -EINVAL malformed; -E2BIG longer than `size` - 1. `query` may be NULL. */
 int route_query(const char *query, const char *key, char *out, size_t size);
+/* The same as a whole number; 0 when there is none. False when it is no number from 0 to `most`. */
+bool route_query_number(const char *query, const char *key, uint64_t most, uint64_t *ret);
 
 /* The table, in routes.c. */
 extern const struct route api_routes[];

@@ -83,6 +83,9 @@
 #define LIMIT_LOGS_PENDING_BYTES (16 << 20)   /* likewise their logs */
 #define LIMIT_RECEIPTS_ROWS      1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS      7            /* receipts.max_days */
+#define LIMIT_METRICS_FUNCTIONS  10000 /* counted each for itself, 400 bytes; metrics.functions */
+#define LIMIT_METRICS_FUNCTIONS_MOST                                                               \
+    100000 /* which it may be at most: an answer of /metrics has all of them */
 
 /* Requests of failed invocations, kept to be run again */
 #define LIMIT_REPLAY_REQUEST_BYTES (64 * 1024) /* of one, and of its answer; replay.request_bytes */

@@ -254,7 +254,7 @@ void record_submit(struct scheduler *s, struct record *r)
         r->came = true;
         return;
     }
-    metrics_add(&s->metrics, &r->receipt);
+    metrics_add(&s->metrics, &r->receipt, un_loop_now_us(s->loop));
     sched_tell(s, &(struct sched_news){.kind = NEWS_FINISHED, .receipt = &r->receipt});
     if (w->pending_bytes + r->log.lines.len > LIMIT_LOGS_PENDING_BYTES) {
         guest_log_done(&r->log); /* the receipt matters more than its log */
