@@ -41,7 +41,7 @@ struct config {
     int64_t max_request_bytes, max_response_bytes, max_log_bytes;
     int64_t image_max_bytes, image_max_cache_bytes, image_gc_hours;
     int64_t receipts_max_rows, receipts_max_days;
-    int64_t metrics_functions;
+    int64_t logs_max_bytes, logs_max_days, metrics_functions;
     int64_t replay_request_bytes, replay_total_bytes, replay_hours;
     int64_t retry_max_attempts, retry_max_age_ms, retry_backoff_ms, retry_backoff_max_ms;
     char *machines_network; /* "auto", "tap", "user", "none" */

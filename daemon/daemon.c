@@ -131,6 +131,8 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     s->max_log_bytes = (uint64_t)c->max_log_bytes;
     s->receipts_max_rows = (uint64_t)c->receipts_max_rows;
     s->receipts_max_age_us = (uint64_t)c->receipts_max_days * 86400 * 1000000;
+    s->logs_max_bytes = (uint64_t)c->logs_max_bytes;
+    s->logs_max_age_us = (uint64_t)c->logs_max_days * 86400 * 1000000;
     s->metrics_functions = (unsigned)c->metrics_functions;
     s->replay_request_bytes = (uint64_t)c->replay_request_bytes;
     s->replay_total_bytes = (uint64_t)c->replay_total_bytes;

@@ -32,6 +32,8 @@ void sched_settings_init(struct sched_settings *set)
         .max_log_bytes = LIMIT_LOG_BYTES,
         .receipts_max_rows = LIMIT_RECEIPTS_ROWS,
         .receipts_max_age_us = LIMIT_RECEIPTS_DAYS * DAY_TO_US,
+        .logs_max_bytes = LIMIT_LOGS_BYTES,
+        .logs_max_age_us = LIMIT_LOGS_DAYS * DAY_TO_US,
         .metrics_functions = LIMIT_METRICS_FUNCTIONS,
         .replay_request_bytes = LIMIT_REPLAY_REQUEST_BYTES,
         .replay_total_bytes = LIMIT_REPLAY_TOTAL_BYTES,
