@@ -2,14 +2,18 @@
 #include "daemon/config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/endpoint.h"
 #include "common/json.h"
 #include "common/limits.h"
 #include "common/log.h"
@@ -502,6 +506,55 @@ static int check_word(const char *key, const char *word, const char *const *know
     return un_error_set(err, -EINVAL, "%s: \"%.40s\" is none of:%s", key, word, list);
 }
 
+int config_read_token(const struct config *c, char *token, size_t size, struct un_error *err)
+{
+    un_autoclose int fd = open(c->token_file, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, token, size - 1);
+    if (n < 0) {
+        return un_error_errno(err, -errno, "token file %s", c->token_file);
+    }
+    token[n] = '\0';
+    token[strcspn(token, "\r\n")] = '\0';
+    if (strlen(token) < 16) {
+        return un_error_set(err, -EINVAL, "token file %s: a token has at least 16 characters",
+                            c->token_file);
+    }
+    return 0;
+}
+
+static int check_listen(const char *address, struct un_error *err)
+{
+    struct un_endpoint e;
+    if (!strchr(address, ':') || un_endpoint_parse_listen(address, strlen(address), &e, NULL) < 0) {
+        return un_error_set(err, -EINVAL,
+                            "listen: \"%.100s\" is no address and port, like 127.0.0.1:7070 or "
+                            "[::1]:7070",
+                            address);
+    }
+    return 0;
+}
+
+/* Where it listens, and whom it lets in. */
+static int check_access(const struct config *c, struct un_error *err)
+{
+    struct sockaddr_un addr;
+    char token[CONFIG_TOKEN_SIZE];
+    for (size_t i = 0; i < c->listen.count; i++) {
+        int rc = check_listen(c->listen.items[i], err);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    if (c->listen.count == 0 && strcmp(c->socket, "none") == 0) {
+        return un_error_set(err, -EINVAL, "nothing to listen on: give listen or socket");
+    }
+    if (strlen(c->socket) >= sizeof(addr.sun_path)) {
+        return un_error_set(err, -EINVAL, "socket: a path of at most %zu bytes",
+                            sizeof(addr.sun_path) - 1);
+    }
+    return *c->token_file ? config_read_token(c, token, sizeof(token), err) : 0;
+}
+
 int config_validate(const struct config *c, struct un_error *err)
 {
     static const char *const drivers[] = {"auto", "kvm", "libvirt", "fake", NULL};
@@ -524,10 +577,7 @@ int config_validate(const struct config *c, struct un_error *err)
     if (c->state_dir[0] != '/' || c->runtime_dir[0] != '/') {
         return un_error_set(err, -EINVAL, "state_dir and runtime_dir must be absolute paths");
     }
-    if (c->listen.count == 0 && strcmp(c->socket, "none") == 0) {
-        return un_error_set(err, -EINVAL, "nothing to listen on: give listen or socket");
-    }
-    return 0;
+    return check_access(c, err);
 }
 
 struct config_pool config_pool(const struct config *c, const char *driver)

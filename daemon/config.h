@@ -73,8 +73,14 @@ struct config_pool {
 };
 struct config_pool config_pool(const struct config *c, const char *driver);
 
-/* What the bounds of single settings cannot say: pool.min <= pool.max and the like. -EINVAL. */
+/* What the bounds of single settings cannot say: pool.min <= pool.max and the like, and whether the token
+ * can be read. -EINVAL, the errno of the token's file. */
 int config_validate(const struct config *c, struct un_error *err);
+
+/* The token of api.token_file, without the newline at its end, into CONFIG_TOKEN_SIZE bytes. -EINVAL, the
+ * errno of the file. */
+enum { CONFIG_TOKEN_SIZE = 512 };
+int config_read_token(const struct config *c, char *token, size_t size, struct un_error *err);
 
 void config_done(struct config *c);
 
