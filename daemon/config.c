@@ -17,6 +17,7 @@
 #include "common/json.h"
 #include "common/limits.h"
 #include "common/log.h"
+#include "netplumb/net.h"
 
 enum { CONFIG_FILE_MAX = 1 << 20 };
 
@@ -569,6 +570,10 @@ int config_validate(const struct config *c, struct un_error *err)
     rc = rc < 0 ? rc : check_word("machines.network", c->machines_network, networks, err);
     if (rc < 0) {
         return rc;
+    }
+    rc = net_range_valid(c->machines_range, err);
+    if (rc < 0) {
+        return un_error_context(err, "machines.range");
     }
     if (c->pool_max != CONFIG_BY_DRIVER && c->pool_min > c->pool_max) {
         return un_error_set(err, -EINVAL, "pool.min %" PRId64 " is above pool.max %" PRId64,

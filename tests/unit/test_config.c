@@ -114,6 +114,7 @@ static void each_mistake_names_what_is_wrong(void **state)
         {{"--state-dir", "relative"}, "absolute"},
         {{"--listen", "none", "--socket=none"}, "nothing to listen on"},
         {{"--config", "/nonexistent/x"}, "/nonexistent/x: No such file"},
+        {{"--set", "machines.range=10.0.0.0/40"}, "machines.range: the range of guest addresses"},
         {{"--listen", "127.0.0.1"}, "listen: \"127.0.0.1\" is no address and port"},
         {{"--listen", "127.0.0.1:99999"}, "listen: \"127.0.0.1:99999\" is no address"},
         {{"--listen", "example.org:80"}, "listen: \"example.org:80\" is no address"},
