@@ -14,8 +14,8 @@
 #include "scheduler/record/metrics.h"
 #include "store/store.h"
 
-/* More than all of them take: bounded functions, drivers and buckets. */
-enum { METRICS_RESERVE = 384 * 1024 };
+/* More than they take: all that is not of functions; a line of a function. */
+enum { METRICS_RESERVE = 192 * 1024, METRICS_LINE = 160 };
 
 static void metric(struct un_buf *b, const char *name, const char *type, const char *help,
                    unsigned long long value)
@@ -115,26 +115,35 @@ static void metrics_instances(struct un_buf *b, struct scheduler *scheduler,
     }
 }
 
+/* No function's name begins so, and none needs escapes (function_name_valid). */
+static const char *label_of(const struct metrics_function *f)
+{
+    return f->name[0] ? f->name : "_other";
+}
+
+static void invocation_rows(struct un_buf *b, const struct metrics_function *f)
+{
+    for (unsigned k = 0; k <= METRICS_CODES; k++) {
+        char code[12] = "other";
+        if (f->codes[k].count == 0) {
+            continue;
+        }
+        if (f->codes[k].code) {
+            snprintf(code, sizeof(code), "%u", f->codes[k].code);
+        }
+        un_buf_printf(b, "unid_invocations_total{function=\"%s\",code=\"%s\"} %llu\n", label_of(f),
+                      code, (unsigned long long)f->codes[k].count);
+    }
+}
+
 static void metrics_functions(struct un_buf *b, const struct sched_metrics *m)
 {
     un_buf_printf(b, "# HELP unid_invocations_total Invocations and attempts that are over, by "
-                     "function and HTTP status; other: all that have no row of their own.\n"
+                     "function and HTTP status; _other: all that have no row of their own.\n"
                      "# TYPE unid_invocations_total counter\n");
-    for (unsigned i = 0; i < m->function_count; i++) {
-        const struct metrics_function *f = &m->functions[i];
-        for (unsigned k = 0; k <= METRICS_CODES; k++) {
-            char code[12] = "other";
-            if (f->codes[k].count == 0) {
-                continue;
-            }
-            if (f->codes[k].code) {
-                snprintf(code, sizeof(code), "%u", f->codes[k].code);
-            }
-            /* A function's name needs no escapes (function_name_valid). */
-            un_buf_printf(b, "unid_invocations_total{function=\"%s\",code=\"%s\"} %llu\n",
-                          f->name[0] ? f->name : "other", code,
-                          (unsigned long long)f->codes[k].count);
-        }
+    invocation_rows(b, &m->other);
+    un_list_for_each (it, &m->functions) {
+        invocation_rows(b, un_list_entry(it, struct metrics_function, node));
     }
 }
 
@@ -166,45 +175,67 @@ static void metrics_phases(struct un_buf *b, const struct sched_metrics *m)
     }
 }
 
-/* One number of each function that has it, and of the others together. */
-static void egress_rows(struct un_buf *b, const struct sched_metrics *m, const char *name,
-                        const char *labels, size_t offset)
+static const struct egress_metric {
+    const char *name, *labels, *help; /* no help: as the one before */
+    size_t offset;
+} egress_metrics[] = {
+    {"connections", "", "Connections of functions to the outside.",
+     offsetof(struct metrics_function, egress_connections)},
+    {"refused", "", "Connections that functions wanted and that are not allowed.",
+     offsetof(struct metrics_function, egress_refused)},
+    {"failed", "", "Connections that are allowed and could not be made.",
+     offsetof(struct metrics_function, egress_failed)},
+    {"bytes", ",way=\"in\"", "Bytes of those connections.",
+     offsetof(struct metrics_function, egress_bytes_in)},
+    {"bytes", ",way=\"out\"", NULL, offsetof(struct metrics_function, egress_bytes_out)},
+};
+
+static uint64_t egress_value(const struct metrics_function *f, const struct egress_metric *row)
 {
-    for (unsigned i = 0; i < m->function_count; i++) {
-        const struct metrics_function *f = &m->functions[i];
-        uint64_t value;
-        memcpy(&value, (const char *)f + offset, sizeof(value));
-        if (value > 0 || i == 0) {
-            un_buf_printf(b, "unid_egress_%s_total{function=\"%s\"%s} %llu\n", name,
-                          f->name[0] ? f->name : "other", labels, (unsigned long long)value);
+    uint64_t value;
+    memcpy(&value, (const char *)f + row->offset, sizeof(value));
+    return value;
+}
+
+static void egress_row(struct un_buf *b, const struct metrics_function *f,
+                       const struct egress_metric *row)
+{
+    un_buf_printf(b, "unid_egress_%s_total{function=\"%s\"%s} %llu\n", row->name, label_of(f),
+                  row->labels, (unsigned long long)egress_value(f, row));
+}
+
+/* One number of each function that has it, and of the others together. */
+static void metrics_egress(struct un_buf *b, const struct sched_metrics *m)
+{
+    for (size_t i = 0; i < UN_ARRAY_SIZE(egress_metrics); i++) {
+        const struct egress_metric *row = &egress_metrics[i];
+        if (row->help) {
+            un_buf_printf(b,
+                          "# HELP unid_egress_%s_total %s\n# TYPE unid_egress_%s_total counter\n",
+                          row->name, row->help, row->name);
+        }
+        egress_row(b, &m->other, row);
+        un_list_for_each (it, &m->functions) {
+            const struct metrics_function *f = un_list_entry(it, struct metrics_function, node);
+            if (egress_value(f, row) > 0) {
+                egress_row(b, f, row);
+            }
         }
     }
 }
 
-static void metrics_egress(struct un_buf *b, const struct sched_metrics *m)
+/* How long the lines of functions are at most. */
+static size_t functions_size(const struct sched_metrics *m)
 {
-    static const struct {
-        const char *name, *labels, *help; /* no help: as the one before */
-        size_t offset;
-    } rows[] = {
-        {"connections", "", "Connections of functions to the outside.",
-         offsetof(struct metrics_function, egress_connections)},
-        {"refused", "", "Connections that functions wanted and that are not allowed.",
-         offsetof(struct metrics_function, egress_refused)},
-        {"failed", "", "Connections that are allowed and could not be made.",
-         offsetof(struct metrics_function, egress_failed)},
-        {"bytes", ",way=\"in\"", "Bytes of those connections.",
-         offsetof(struct metrics_function, egress_bytes_in)},
-        {"bytes", ",way=\"out\"", NULL, offsetof(struct metrics_function, egress_bytes_out)},
-    };
-    for (size_t i = 0; i < UN_ARRAY_SIZE(rows); i++) {
-        if (rows[i].help) {
-            un_buf_printf(b,
-                          "# HELP unid_egress_%s_total %s\n# TYPE unid_egress_%s_total counter\n",
-                          rows[i].name, rows[i].help, rows[i].name);
+    size_t lines = METRICS_CODES + 1 + UN_ARRAY_SIZE(egress_metrics);
+    un_list_for_each (it, &m->functions) {
+        const struct metrics_function *f = un_list_entry(it, struct metrics_function, node);
+        lines += f->code_count + (f->codes[METRICS_CODES].count > 0);
+        for (size_t i = 0; i < UN_ARRAY_SIZE(egress_metrics); i++) {
+            lines += egress_value(f, &egress_metrics[i]) > 0;
         }
-        egress_rows(b, m, rows[i].name, rows[i].labels, rows[i].offset);
     }
+    return lines * METRICS_LINE;
 }
 
 static void metrics_http(struct un_buf *b, const struct api *a)
@@ -286,16 +317,18 @@ void rest_metrics(struct api_call *call)
     struct sched_stats sched;
     struct async_stats queue;
     un_autobuf struct un_buf b = {0};
-    if (un_buf_reserve(&b, METRICS_RESERVE) < 0) { /* so that no line of them is missing */
+    const struct sched_metrics *counted = sched_get_metrics(a->scheduler);
+    /* So that no line of them is missing. */
+    if (un_buf_reserve(&b, METRICS_RESERVE + functions_size(counted)) < 0) {
         reply_problem(call, 500, "no memory for the metrics");
         return;
     }
     sched_get_stats(a->scheduler, &sched);
     metrics_scheduler(&b, &sched);
     metrics_instances(&b, a->scheduler, &sched);
-    metrics_functions(&b, sched_get_metrics(a->scheduler));
-    metrics_phases(&b, sched_get_metrics(a->scheduler));
-    metrics_egress(&b, sched_get_metrics(a->scheduler));
+    metrics_functions(&b, counted);
+    metrics_phases(&b, counted);
+    metrics_egress(&b, counted);
     async_get_stats(a->scheduler, &queue);
     metrics_queue(&b, &queue);
     metrics_http(&b, a);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int hex_digit(char c)
@@ -193,4 +194,20 @@ int route_query(const char *query, const char *key, char *out, size_t size)
         query += len + (query[len] == '&');
     }
     return 0;
+}
+
+bool route_query_number(const char *query, const char *key, uint64_t most, uint64_t *ret)
+{
+    char text[24], *end;
+    int rc = route_query(query, key, text, sizeof(text));
+    *ret = 0;
+    if (rc == 0) {
+        return true;
+    }
+    if (rc < 0 || text[0] < '0' || text[0] > '9') {
+        return false;
+    }
+    errno = 0;
+    *ret = strtoull(text, &end, 10);
+    return errno == 0 && *end == '\0' && *ret <= most;
 }

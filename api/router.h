@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum {
     ROUTE_PARAMS_MAX = 3,
@@ -72,6 +73,8 @@ const char *route_unknown_param(const struct route_match *m, size_t *ret_len);
 /* The decoded value of the first parameter `key` of a query ('+' is a space). 1: written to `out`;
  * 0: there is none; -EINVAL malformed; -E2BIG longer than `size` - 1. `query` may be NULL. */
 int route_query(const char *query, const char *key, char *out, size_t size);
+/* The same as a whole number; 0 when there is none. False when it is no number from 0 to `most`. */
+bool route_query_number(const char *query, const char *key, uint64_t most, uint64_t *ret);
 
 /* The table, in routes.c. */
 extern const struct route api_routes[];

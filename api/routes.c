@@ -94,6 +94,6 @@ const struct route api_routes[] = {
     {"GET", "/api/v1/instances", "listInstances", "", AUTH_TOKEN, BODY_NONE, rest_instance_list},
     {"DELETE", "/api/v1/instances/{id}", "killInstance", "", AUTH_TOKEN, BODY_NONE,
      rest_instance_kill},
-    {"GET", "/api/v1/stats", "getStats", "", AUTH_TOKEN, BODY_NONE, rest_stats},
+    {"GET", "/api/v1/stats", "getStats", "since_uptime_us", AUTH_TOKEN, BODY_NONE, rest_stats},
 };
 const size_t api_route_count = sizeof(api_routes) / sizeof(api_routes[0]);

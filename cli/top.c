@@ -18,25 +18,47 @@ UN_DEFINE_CLEANUP(struct table, table_free)
 
 /* --- samples to rows -------------------------------------------------------------------------- */
 
-/* The rows of a sample by their function's name. NULL: out of memory. */
-static json_t *rows_by_name(const json_t *sample)
+/* Puts the rows of a sample into a map, by their function's name. 0, -ENOMEM. */
+static int add_rows(json_t *map, const json_t *sample)
 {
-    un_autojson json_t *map = json_object();
     size_t i;
     json_t *row;
     json_array_foreach(json_object_get(sample, "functions"), i, row)
     {
         if (json_object_set(map, api_str(row, "function"), row) < 0) {
-            return NULL;
+            return -ENOMEM;
         }
     }
-    return un_steal(&map);
+    return map ? 0 : -ENOMEM;
 }
 
-static bool same_run(const json_t *before, const json_t *after)
+bool top_past_leads_to(const struct top_past *past, const json_t *sample)
 {
-    return before && strcmp(api_str(before, "started_at"), api_str(after, "started_at")) == 0 &&
-           api_uint(after, "uptime_us") >= api_uint(before, "uptime_us");
+    const json_t *last = past->sample;
+    return last && strcmp(api_str(last, "started_at"), api_str(sample, "started_at")) == 0 &&
+           api_uint(sample, "uptime_us") >= api_uint(last, "uptime_us");
+}
+
+int top_past_take(struct top_past *past, json_t *sample)
+{
+    if (!top_past_leads_to(past, sample)) {
+        top_past_done(past);
+        past->rows = json_object();
+    }
+    json_decref(past->sample);
+    past->sample = json_incref(sample);
+    int rc = add_rows(past->rows, sample);
+    if (rc < 0) {
+        top_past_done(past);
+    }
+    return rc;
+}
+
+void top_past_done(struct top_past *past)
+{
+    json_decref(past->sample);
+    json_decref(past->rows);
+    *past = (struct top_past){NULL, NULL};
 }
 
 /* How much a count has grown; never negative. */
@@ -98,25 +120,27 @@ static void add_sums(struct top_view *v, const struct top_row *r, struct sums *a
     all->duration_us += more->duration_us;
 }
 
-int top_view_make(const json_t *before, const json_t *after, const json_t *functions,
+int top_view_make(const struct top_past *past, const json_t *now, const json_t *functions,
                   struct top_view *ret)
 {
-    const json_t *base = same_run(before, after) ? before : NULL;
-    un_autojson json_t *was = rows_by_name(base), *is = rows_by_name(after), *names = json_object();
+    bool same_run = top_past_leads_to(past, now);
+    const json_t *before = same_run ? past->sample : NULL, *was = same_run ? past->rows : NULL;
+    un_autojson json_t *is = json_object(), *names = json_object();
+    int rc = names ? add_rows(is, now) : -ENOMEM;
     size_t most = json_array_size(functions) + json_object_size(is), i;
     struct top_view v = {.rows = calloc(most + 1, sizeof(*v.rows)),
-                         .at = api_str(after, "at"),
-                         .rated = before != NULL,
-                         .interval_us = before ? grown(base, after, "uptime_us") : 0,
-                         .instances = api_uint(after, "instances"),
-                         .memory_limit_mib = api_uint(after, "memory_limit_mib")};
+                         .at = api_str(now, "at"),
+                         .rated = past->sample != NULL,
+                         .interval_us = past->sample ? grown(before, now, "uptime_us") : 0,
+                         .instances = api_uint(now, "instances"),
+                         .memory_limit_mib = api_uint(now, "memory_limit_mib")};
     double seconds = (double)v.interval_us / 1e6;
     struct sums all = {0, 0};
     const char *name;
     const json_t *f;
     json_t *row;
-    int rc = was && is && names && v.rows ? 0 : -ENOMEM;
-    fill_row(&v.all, NULL, after, 0); /* what it says of all itself */
+    rc = v.rows ? rc : -ENOMEM;
+    fill_row(&v.all, NULL, now, 0); /* what it says of all itself */
     v.all.name = "";
     json_array_foreach(functions, i, f)
     {
@@ -260,6 +284,8 @@ int top_view_text(const struct top_view *v, const struct top_screen *screen, str
     rc = rc ? rc : un_buf_append(&text, table.data, table.len);
     if (rc == 0 && count < v->count) {
         rc = un_buf_printf(&text, "(%zu more)\n", v->count - count);
+    } else if (rc == 0 && v->count == 0) {
+        rc = un_buf_append_str(&text, "(no function does anything)\n");
     }
     return rc ? rc : add_cut((const char *)text.data, screen->columns, out);
 }

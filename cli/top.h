@@ -35,11 +35,23 @@ struct top_view {
     uint64_t memory_limit_mib;
 };
 
-/* `before` may be NULL: then no rates are known. If unid was started between the samples, the interval
- * begins with its start. `functions`: the items of GET /api/v1/functions, each gets a row; of other
- * functions, such as were removed, only those that have something to show. All borrowed while `ret` is
- * used (release with top_view_done; untouched on failure). 0, -ENOMEM. */
-int top_view_make(const json_t *before, const json_t *after, const json_t *functions,
+/* What is known of the samples before; zero-initialise. A sample but the first of a run of unid may have
+ * only what has changed since the one before it, so what was counted is kept by function. */
+struct top_past {
+    json_t *sample; /* the last one; NULL: there was none */
+    json_t *rows;   /* the last row of each function, by its name */
+};
+/* Whether `sample` is of the same run of unid as the past: if not, it must be a whole one. */
+bool top_past_leads_to(const struct top_past *past, const json_t *sample);
+/* Makes it a part of the past. 0, -ENOMEM: then the past is none. */
+int top_past_take(struct top_past *past, json_t *sample);
+void top_past_done(struct top_past *past);
+
+/* Without a past no rates are known. If unid was started since, the interval begins with its start.
+ * `functions`: the items of GET /api/v1/functions or NULL, each gets a row; of other functions, only those
+ * that have something to show. All borrowed while `ret` is used (release with top_view_done; untouched on
+ * failure). 0, -ENOMEM. */
+int top_view_make(const struct top_past *past, const json_t *now, const json_t *functions,
                   struct top_view *ret);
 void top_view_done(struct top_view *v);
 

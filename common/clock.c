@@ -69,6 +69,12 @@ uint64_t un_clock_wall_us(void)
 }
 #endif
 
+uint64_t un_clock_ago_us(uint64_t age_us)
+{
+    uint64_t now_us = un_clock_wall_us();
+    return now_us > age_us ? now_us - age_us : 0;
+}
+
 char *un_clock_format(uint64_t wall_us, char *buf)
 {
     time_t s = (time_t)(wall_us / 1000000);

@@ -13,6 +13,8 @@ uint64_t un_clock_mono_us(void);
  * the environment's UNID_CLOCK_AHEAD_S is added to it, which may be negative: a clock that was set
  * wrong. */
 uint64_t un_clock_wall_us(void);
+/* What it was `age_us` ago; 0 when that is before 1970. */
+uint64_t un_clock_ago_us(uint64_t age_us);
 
 /* The rate of the processor's time stamp counter in Hz, measured against CLOCK_MONOTONIC from the first call
  * of this function on; 0 in the first millisecond, and where the counter's rate is not constant (Intel's

@@ -60,6 +60,8 @@
 #define LIMIT_ASYNC_BODY_BYTES       (6 << 20) /* kept in the database; as AWS Lambda's payload */
 #define LIMIT_LOG_BYTES              (256 * 1024)  /* of one invocation; limits.max_log_bytes */
 #define LIMIT_LOG_ROWS               100000        /* invocations whose log is kept */
+#define LIMIT_LOGS_BYTES             (1ull << 30)  /* of all logs; logs.max_bytes */
+#define LIMIT_LOGS_DAYS              30            /* logs.max_days */
 #define LIMIT_CALLS                  (16ull << 20) /* guest calls of one invocation */
 #define LIMIT_NET_NAME_BYTES         261 /* "host:port" that a guest names: 255, a colon, five digits */
 #define LIMIT_RESPONSE_HEAD_BYTES    (16 * 1024) /* head that a guest may send */
@@ -85,6 +87,9 @@
 #define LIMIT_LOGS_PENDING_BYTES (16 << 20)   /* likewise their logs */
 #define LIMIT_RECEIPTS_ROWS      1000000      /* receipts.max_rows */
 #define LIMIT_RECEIPTS_DAYS      7            /* receipts.max_days */
+#define LIMIT_METRICS_FUNCTIONS  10000 /* counted each for itself, 400 bytes; metrics.functions */
+#define LIMIT_METRICS_FUNCTIONS_MOST                                                               \
+    100000 /* which it may be at most: an answer of /metrics has all of them */
 
 /* Requests of failed invocations, kept to be run again */
 #define LIMIT_REPLAY_REQUEST_BYTES (64 * 1024) /* of one, and of its answer; replay.request_bytes */

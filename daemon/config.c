@@ -2,17 +2,22 @@
 #include "daemon/config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/endpoint.h"
 #include "common/json.h"
 #include "common/limits.h"
 #include "common/log.h"
+#include "netplumb/net.h"
 
 enum { CONFIG_FILE_MAX = 1 << 20 };
 
@@ -79,6 +84,10 @@ static const struct setting settings[] = {
         "images that nothing has referred to for so long are removed; 0: never"),
     INT("receipts.max_rows", receipts_max_rows, 0, INT64_MAX, NULL, "receipts kept"),
     INT("receipts.max_days", receipts_max_days, 0, 36500, NULL, "age of receipts kept"),
+    INT("logs.max_bytes", logs_max_bytes, 0, INT64_MAX, NULL, "kept of what functions log"),
+    INT("logs.max_days", logs_max_days, 0, 36500, NULL, "age of that"),
+    INT("metrics.functions", metrics_functions, 0, LIMIT_METRICS_FUNCTIONS_MOST, NULL,
+        "functions that are counted each for itself"),
     INT("replay.request_bytes", replay_request_bytes, 0, 16 << 20, NULL,
         "kept of a failed request, and of its answer; 0: none are kept"),
     INT("replay.total_bytes", replay_total_bytes, 0, INT64_MAX, NULL, "kept of all of them"),
@@ -455,6 +464,9 @@ int config_init(struct config *ret, struct un_error *err)
         .image_gc_hours = 24,
         .receipts_max_rows = LIMIT_RECEIPTS_ROWS,
         .receipts_max_days = LIMIT_RECEIPTS_DAYS,
+        .logs_max_bytes = (int64_t)LIMIT_LOGS_BYTES,
+        .logs_max_days = LIMIT_LOGS_DAYS,
+        .metrics_functions = LIMIT_METRICS_FUNCTIONS,
         .replay_request_bytes = LIMIT_REPLAY_REQUEST_BYTES,
         .replay_total_bytes = (int64_t)LIMIT_REPLAY_TOTAL_BYTES,
         .replay_hours = LIMIT_REPLAY_HOURS,
@@ -495,6 +507,55 @@ static int check_word(const char *key, const char *word, const char *const *know
     return un_error_set(err, -EINVAL, "%s: \"%.40s\" is none of:%s", key, word, list);
 }
 
+int config_read_token(const struct config *c, char *token, size_t size, struct un_error *err)
+{
+    un_autoclose int fd = open(c->token_file, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, token, size - 1);
+    if (n < 0) {
+        return un_error_errno(err, -errno, "token file %s", c->token_file);
+    }
+    token[n] = '\0';
+    token[strcspn(token, "\r\n")] = '\0';
+    if (strlen(token) < 16) {
+        return un_error_set(err, -EINVAL, "token file %s: a token has at least 16 characters",
+                            c->token_file);
+    }
+    return 0;
+}
+
+static int check_listen(const char *address, struct un_error *err)
+{
+    struct un_endpoint e;
+    if (!strchr(address, ':') || un_endpoint_parse_listen(address, strlen(address), &e, NULL) < 0) {
+        return un_error_set(err, -EINVAL,
+                            "listen: \"%.100s\" is no address and port, like 127.0.0.1:7070 or "
+                            "[::1]:7070",
+                            address);
+    }
+    return 0;
+}
+
+/* Where it listens, and whom it lets in. */
+static int check_access(const struct config *c, struct un_error *err)
+{
+    struct sockaddr_un addr;
+    char token[CONFIG_TOKEN_SIZE];
+    for (size_t i = 0; i < c->listen.count; i++) {
+        int rc = check_listen(c->listen.items[i], err);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    if (c->listen.count == 0 && strcmp(c->socket, "none") == 0) {
+        return un_error_set(err, -EINVAL, "nothing to listen on: give listen or socket");
+    }
+    if (strlen(c->socket) >= sizeof(addr.sun_path)) {
+        return un_error_set(err, -EINVAL, "socket: a path of at most %zu bytes",
+                            sizeof(addr.sun_path) - 1);
+    }
+    return *c->token_file ? config_read_token(c, token, sizeof(token), err) : 0;
+}
+
 int config_validate(const struct config *c, struct un_error *err)
 {
     static const char *const drivers[] = {"auto", "kvm", "libvirt", "fake", NULL};
@@ -510,6 +571,10 @@ int config_validate(const struct config *c, struct un_error *err)
     if (rc < 0) {
         return rc;
     }
+    rc = net_range_valid(c->machines_range, err);
+    if (rc < 0) {
+        return un_error_context(err, "machines.range");
+    }
     if (c->pool_max != CONFIG_BY_DRIVER && c->pool_min > c->pool_max) {
         return un_error_set(err, -EINVAL, "pool.min %" PRId64 " is above pool.max %" PRId64,
                             c->pool_min, c->pool_max);
@@ -517,10 +582,7 @@ int config_validate(const struct config *c, struct un_error *err)
     if (c->state_dir[0] != '/' || c->runtime_dir[0] != '/') {
         return un_error_set(err, -EINVAL, "state_dir and runtime_dir must be absolute paths");
     }
-    if (c->listen.count == 0 && strcmp(c->socket, "none") == 0) {
-        return un_error_set(err, -EINVAL, "nothing to listen on: give listen or socket");
-    }
-    return 0;
+    return check_access(c, err);
 }
 
 struct config_pool config_pool(const struct config *c, const char *driver)

@@ -41,6 +41,7 @@ struct config {
     int64_t max_request_bytes, max_response_bytes, max_log_bytes;
     int64_t image_max_bytes, image_max_cache_bytes, image_gc_hours;
     int64_t receipts_max_rows, receipts_max_days;
+    int64_t logs_max_bytes, logs_max_days, metrics_functions;
     int64_t replay_request_bytes, replay_total_bytes, replay_hours;
     int64_t retry_max_attempts, retry_max_age_ms, retry_backoff_ms, retry_backoff_max_ms;
     char *machines_network; /* "auto", "tap", "user", "none" */
@@ -72,8 +73,14 @@ struct config_pool {
 };
 struct config_pool config_pool(const struct config *c, const char *driver);
 
-/* What the bounds of single settings cannot say: pool.min <= pool.max and the like. -EINVAL. */
+/* What the bounds of single settings cannot say: pool.min <= pool.max and the like, and whether the token
+ * can be read. -EINVAL, the errno of the token's file. */
 int config_validate(const struct config *c, struct un_error *err);
+
+/* The token of api.token_file, without the newline at its end, into CONFIG_TOKEN_SIZE bytes. -EINVAL, the
+ * errno of the file. */
+enum { CONFIG_TOKEN_SIZE = 512 };
+int config_read_token(const struct config *c, char *token, size_t size, struct un_error *err);
 
 void config_done(struct config *c);
 

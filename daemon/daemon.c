@@ -48,7 +48,7 @@ struct daemon {
     struct doctor *doctor;
     struct api *api;
     struct event *signals[2];
-    struct un_timer gc_timer, readers_timer;
+    struct un_timer gc_timer, readers_timer, watchdog_timer;
     uint64_t readers_until_us;
     bool draining, ports_opened;
 };
@@ -148,6 +148,9 @@ static int open_scheduler(struct daemon *d, struct un_error *err)
     s->max_log_bytes = (uint64_t)c->max_log_bytes;
     s->receipts_max_rows = (uint64_t)c->receipts_max_rows;
     s->receipts_max_age_us = (uint64_t)c->receipts_max_days * 86400 * 1000000;
+    s->logs_max_bytes = (uint64_t)c->logs_max_bytes;
+    s->logs_max_age_us = (uint64_t)c->logs_max_days * 86400 * 1000000;
+    s->metrics_functions = (unsigned)c->metrics_functions;
     s->replay_request_bytes = (uint64_t)c->replay_request_bytes;
     s->replay_total_bytes = (uint64_t)c->replay_total_bytes;
     s->replay_age_us = (uint64_t)c->replay_hours * 3600 * 1000000;
@@ -192,27 +195,10 @@ static void collect_garbage(void *arg)
 
 /* --- the interface ---------------------------------------------------------------------------- */
 
-/* Reads the token of api.token_file, without the newline at its end, into `token`. */
-static int read_token(const char *path, char *token, size_t size, struct un_error *err)
-{
-    un_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, token, size - 1);
-    if (n < 0) {
-        return un_error_errno(err, -errno, "token file %s", path);
-    }
-    token[n] = '\0';
-    token[strcspn(token, "\r\n")] = '\0';
-    if (strlen(token) < 16) {
-        return un_error_set(err, -EINVAL, "token file %s: a token has at least 16 characters",
-                            path);
-    }
-    return 0;
-}
-
 static int open_api(struct daemon *d, struct un_error *err)
 {
     const struct config *c = d->config;
-    char token[512];
+    char token[CONFIG_TOKEN_SIZE];
     struct api_spec spec = {.loop = d->loop,
                             .scheduler = d->scheduler,
                             .images = d->images,
@@ -233,7 +219,7 @@ static int open_api(struct daemon *d, struct un_error *err)
     spec.settings.http.head_us = (uint64_t)c->http_head_timeout_ms * 1000;
     spec.settings.http.stall_us = (uint64_t)c->http_stall_timeout_ms * 1000;
     if (*c->token_file) {
-        int rc = read_token(c->token_file, token, sizeof token, err);
+        int rc = config_read_token(c, token, sizeof token, err);
         if (rc < 0) {
             return rc;
         }
@@ -251,7 +237,7 @@ static int listen_all(struct daemon *d, json_t *listening, struct un_error *err)
         uint16_t port = 0;
         int rc = api_listen_tcp(d->api, c->listen.items[i], &port, err);
         if (rc < 0) {
-            return un_error_context(err, "listen on %s", c->listen.items[i]);
+            return rc;
         }
         const char *colon = strrchr(c->listen.items[i], ':');
         json_array_append_new(listening, json_sprintf("%.*s:%u", (int)(colon - c->listen.items[i]),
@@ -301,6 +287,17 @@ static void open_ports(struct daemon *d)
     }
 }
 
+/* The loop goes round: nothing that it runs hangs. */
+static void on_watchdog(void *arg)
+{
+    struct daemon *d = arg;
+    uint64_t limit_us = notify_watchdog_us();
+    if (limit_us > 0) {
+        notify_send("WATCHDOG=1");
+        (void)un_timer_arm_in(&d->watchdog_timer, limit_us / 2);
+    }
+}
+
 static int announce(struct daemon *d, json_t *listening, struct un_error *err)
 {
     const struct config *c = d->config;
@@ -313,6 +310,7 @@ static int announce(struct daemon *d, json_t *listening, struct un_error *err)
     int rc = *c->ready_file ? write_ready_file(c->ready_file, ready, err) : 0;
     if (rc == 0) {
         notify_send("READY=1");
+        on_watchdog(d);
         un_log(UN_LOG_INFO, "serving", "listen", addresses, "socket", c->socket, "driver",
                hv_driver_ops(d->drivers.items[0])->name, "state", c->state_dir);
     }
@@ -385,6 +383,7 @@ static int open_parts(struct daemon *d, struct un_error *err)
     }
     un_timer_init(&d->gc_timer, d->loop, collect_garbage, d);
     un_timer_init(&d->readers_timer, d->loop, wait_for_readers, d);
+    un_timer_init(&d->watchdog_timer, d->loop, on_watchdog, d);
     const struct drivers_spec spec = machines_drivers(&d->machines_start, d->config, d->loop);
     rc = open_stores(d, err);
     rc = rc < 0 ? rc : drivers_open(&spec, &d->drivers, err);
@@ -456,11 +455,11 @@ void daemon_close(struct daemon *d)
     if (d->loop) {
         un_timer_cancel(&d->gc_timer);
         un_timer_cancel(&d->readers_timer);
+        un_timer_cancel(&d->watchdog_timer);
     }
     un_loop_free(d->loop);
     if (*d->config->ready_file) {
         unlink(d->config->ready_file);
     }
-    un_log(UN_LOG_INFO, "stopped");
     free(d);
 }

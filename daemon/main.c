@@ -40,6 +40,7 @@ static int run(const struct config *config)
     }
     daemon_run(daemon);
     daemon_close(daemon);
+    un_log(UN_LOG_INFO, "stopped");
     return 0;
 }
 

@@ -7,8 +7,18 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
+
+uint64_t notify_watchdog_us(void)
+{
+    const char *limit = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+    if (!limit || (pid && strtoll(pid, NULL, 10) != getpid())) {
+        return 0;
+    }
+    return strtoull(limit, NULL, 10);
+}
 
 int notify_send(const char *state)
 {

@@ -66,6 +66,16 @@ int net_range_init(struct net_range *r, const char *text, struct un_error *err)
     return 0;
 }
 
+int net_range_valid(const char *range, struct un_error *err)
+{
+    struct net_range r;
+    int rc = net_range_init(&r, range, err);
+    if (rc == 0) {
+        net_range_done(&r);
+    }
+    return rc;
+}
+
 void net_range_done(struct net_range *r)
 {
     free(r->used);

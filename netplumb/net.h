@@ -95,6 +95,9 @@ bool net_available(struct un_error *err);
 /* Whether there is a dnsmasq for DHCP and names; how to get one when not. */
 bool net_names_available(struct un_error *err);
 
+/* Whether it is a range as in struct netplumb_spec. Pure. -EINVAL with what one is; -ENOMEM. */
+int net_range_valid(const char *range, struct un_error *err);
+
 /* -EADDRINUSE: the host has an address or a route in the range, in words. Asks the kernel, now. */
 int net_range_is_free(const struct netplumb *np, struct un_error *err);
 

@@ -32,6 +32,9 @@ void sched_settings_init(struct sched_settings *set)
         .max_log_bytes = LIMIT_LOG_BYTES,
         .receipts_max_rows = LIMIT_RECEIPTS_ROWS,
         .receipts_max_age_us = LIMIT_RECEIPTS_DAYS * DAY_TO_US,
+        .logs_max_bytes = LIMIT_LOGS_BYTES,
+        .logs_max_age_us = LIMIT_LOGS_DAYS * DAY_TO_US,
+        .metrics_functions = LIMIT_METRICS_FUNCTIONS,
         .replay_request_bytes = LIMIT_REPLAY_REQUEST_BYTES,
         .replay_total_bytes = LIMIT_REPLAY_TOTAL_BYTES,
         .replay_age_us = LIMIT_REPLAY_HOURS * (DAY_TO_US / 24),
@@ -92,7 +95,7 @@ int sched_open(const struct sched_spec *spec, struct scheduler **ret, struct un_
     }
     un_timer_init(&s->drain_timer, s->loop, on_drain_limit, s);
     s->drain_post = (struct un_post){.fn = on_drained, .arg = s};
-    metrics_init(&s->metrics);
+    metrics_init(&s->metrics, s->set.metrics_functions);
     lines_init(s);
     pool_init(s);
     warm_init(s);
@@ -230,6 +233,7 @@ void sched_close(struct scheduler *s)
     warm_done(s);
     pool_done(s);
     lines_done(s);
+    metrics_done(&s->metrics);
     dialer_free(s->dialer);
     free(s);
 }

@@ -57,6 +57,8 @@ struct sched_settings {
     uint64_t queue_wait_us;
     uint64_t max_request_bytes, max_response_bytes, max_log_bytes;
     uint64_t receipts_max_rows, receipts_max_age_us;
+    uint64_t logs_max_bytes, logs_max_age_us;
+    unsigned metrics_functions; /* that are counted each for itself */
     /* Requests of failed invocations: bytes of one (0: none are kept), of all, age. */
     uint64_t replay_request_bytes, replay_total_bytes, replay_age_us;
     struct async_policy retry; /* of events whose sender says nothing else */

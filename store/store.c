@@ -42,7 +42,7 @@ static int take_lock(struct store *s, struct un_error *err)
 }
 
 /* Creates the file, so that it has the right mode, and finds out what hinders opening it in the
- * words of the system rather than in SQLite's. Before SQLite has it open. */
+ * words of the system rather than in SQLite's; what is in it is nobody else's. Before SQLite has it open. */
 static int touch_file(struct store *s, struct un_error *err)
 {
     un_autoclose int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -52,6 +52,10 @@ static int touch_file(struct store *s, struct un_error *err)
     }
     if (!S_ISREG(st.st_mode)) {
         return un_error_set(err, -EINVAL, "%s is not a regular file", s->path);
+    }
+    /* A copy that was put back; SQLite gives its log the file's mode. */
+    if ((st.st_mode & 077) && fchmod(fd, 0600) < 0) {
+        return un_error_errno(err, -errno, "keep %s to its owner", s->path);
     }
     return 0;
 }

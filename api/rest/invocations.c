@@ -48,39 +48,22 @@ static void on_accepted(void *arg, int rc, const struct async_accepted *list, si
     missing_reply(m, call, 202, body);
 }
 
-/* A whole number of the query, 0 when there is none; false when it is none. */
-static bool query_number(const struct api_call *call, const char *key, uint64_t most, uint64_t *ret)
-{
-    char text[24], *end;
-    int rc = route_query(call->match.query, key, text, sizeof(text));
-    *ret = 0;
-    if (rc == 0) {
-        return true;
-    }
-    if (rc < 0 || text[0] < '0' || text[0] > '9') {
-        return false;
-    }
-    errno = 0;
-    *ret = strtoull(text, &end, 10);
-    return errno == 0 && *end == '\0' && *ret <= most;
-}
-
 /* The policy and the delay out of the query; the name of what is malformed, or NULL. */
 static const char *read_policy(const struct api_call *call, struct async_spec *spec)
 {
     const uint64_t age_most = 366ull * 24 * 3600 * 1000;
     uint64_t attempts, age, base, most, delay;
-    if (!query_number(call, "max_attempts", 1000, &attempts)) {
+    if (!route_query_number(call->match.query, "max_attempts", 1000, &attempts)) {
         return "max_attempts: must be a number from 1 to 1000";
     }
-    if (!query_number(call, "max_age_ms", age_most, &age)) {
+    if (!route_query_number(call->match.query, "max_age_ms", age_most, &age)) {
         return "max_age_ms: must be a number of milliseconds, at most a year";
     }
-    if (!query_number(call, "backoff_ms", 86400000, &base) ||
-        !query_number(call, "backoff_max_ms", 86400000, &most)) {
+    if (!route_query_number(call->match.query, "backoff_ms", 86400000, &base) ||
+        !route_query_number(call->match.query, "backoff_max_ms", 86400000, &most)) {
         return "backoff_ms, backoff_max_ms: must be numbers of milliseconds, at most a day";
     }
-    if (!query_number(call, "delay_ms", age_most, &delay)) {
+    if (!route_query_number(call->match.query, "delay_ms", age_most, &delay)) {
         return "delay_ms: must be a number of milliseconds, at most a year";
     }
     spec->policy = (struct async_policy){.max_attempts = (unsigned)attempts,
@@ -262,7 +245,7 @@ void rest_invocation_list(struct api_call *call)
     int t = route_query(call->match.query, "trigger", trigger, sizeof(trigger));
     int o = route_query(call->match.query, "status", outcome, sizeof(outcome));
     uint64_t since_ms;
-    if (!query_number(call, "since", 1ull << 50, &since_ms)) {
+    if (!route_query_number(call->match.query, "since", 1ull << 50, &since_ms)) {
         reply_problem(call, 400, "since: must be milliseconds since 1970");
         return;
     }

@@ -1,5 +1,6 @@
 /* top.c - unictl top: when it looks, and where its tables go. What is in them: cli/top.h. */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,10 +22,11 @@ enum {
 struct watching {
     const struct cli_call *call;
     bool drawn; /* over and over at the same place, without an end */
+    bool all;   /* functions that do nothing too */
     uint64_t iterations, interval_ms;
     uint64_t shown;
     struct timespec next;
-    json_t *before; /* the last sample, or NULL */
+    struct top_past past;
 };
 
 /* --- being interrupted ------------------------------------------------------------------------ */
@@ -98,35 +100,50 @@ static int view_text(const struct watching *w, const struct top_view *v, struct 
                     : un_buf_append(out, text.data, text.len);
 }
 
+/* What has changed since the last look, or all, where there was none or unid was started anew. */
+static int take_sample(const struct watching *w, json_t **ret)
+{
+    un_autojson json_t *now = NULL;
+    int status = CLI_DONE;
+    if (w->past.sample) {
+        char path[64];
+        snprintf(path, sizeof(path), "/api/v1/stats?since_uptime_us=%" PRIu64,
+                 api_uint(w->past.sample, "uptime_us"));
+        status = api_call(w->call, "GET", path, NULL, &now);
+    }
+    if (status == CLI_DONE && !top_past_leads_to(&w->past, now)) {
+        json_decref(un_steal(&now));
+        status = api_call(w->call, "GET", "/api/v1/stats", NULL, &now);
+    }
+    *ret = un_steal(&now);
+    return status;
+}
+
 /* Takes a sample and shows what it is against the last one; nothing behind the first, but on a terminal. */
 static int look(struct watching *w)
 {
     un_autojson json_t *now = NULL, *functions = NULL;
     un_autobuf struct un_buf out = {0};
     struct top_view view;
-    int status = api_call(w->call, "GET", "/api/v1/stats", NULL, &now);
-    bool shows = w->before || w->drawn;
-    if (status == CLI_DONE && shows) {
+    int status = take_sample(w, &now), rc = 0;
+    bool shows = w->past.sample || w->drawn;
+    if (status == CLI_DONE && shows && w->all) {
         status = api_list(w->call, "/api/v1/functions", 0, &functions);
     }
     if (status != CLI_DONE) {
         return status;
     }
     if (shows) {
-        int rc = top_view_make(w->before, now, json_object_get(functions, "items"), &view);
+        rc = top_view_make(&w->past, now, json_object_get(functions, "items"), &view);
         if (rc == 0) {
             rc = view_text(w, &view, &out);
             top_view_done(&view);
         }
         rc = rc ? rc : put(&out);
-        if (rc < 0) {
-            return cli_fail_output(rc);
-        }
         w->shown++;
     }
-    json_decref(w->before);
-    w->before = un_steal(&now);
-    return CLI_DONE;
+    rc = rc ? rc : top_past_take(&w->past, now);
+    return rc < 0 ? cli_fail_output(rc) : CLI_DONE;
 }
 
 /* Until it is time for the next look; one that came too late moves those behind it. */
@@ -164,6 +181,7 @@ static int read_options(struct cli_call *call, struct watching *w)
     if (args_has(&call->args, "no-stream")) {
         w->iterations = 1;
     }
+    w->all = args_has(&call->args, "all");
     w->drawn = terminal && w->iterations == 0 && !call->json;
     return CLI_DONE;
 }
@@ -182,6 +200,6 @@ int verb_top(struct cli_call *call)
         pause_until_next(&w);
         status = look(&w);
     }
-    json_decref(w.before);
+    top_past_done(&w.past);
     return status;
 }

@@ -201,6 +201,7 @@ static const struct args_option trigger_options[] = {
 };
 
 static const struct args_option top_options[] = {
+    {"all", 'a', NULL, "every function, not only those that do something"},
     {"interval", 'd', "SECONDS", "between two looks, like 5 or 0.5 (default 1)"},
     {"iterations", 'n', "N", "end after N tables; 0: never"},
     {"no-stream", 0, NULL, "end after one table, as without a terminal"},
@@ -254,7 +255,7 @@ const struct cli_verb cli_verbs[] = {
      "Remove an alias; its version stays", NULL},
     {"ps", "", 0, 0, false, no_options, verb_ps, "List virtual machines", NULL},
     {"top", "", 0, 0, false, top_options, verb_top,
-     "Show what functions do now, the busiest first, again and again",
+     "Show the functions that do something now, the busiest first, again and again",
      "Rates, and the mean time of requests from their admission to the answer's end, are of the\n"
      "last interval. On a terminal it goes on until it is interrupted. With --json: one JSON\n"
      "object a line.\n"},

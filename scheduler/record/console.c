@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "scheduler/record/log_row.h"
 #include "scheduler/scheduler_impl.h"
 
 enum { FLUSH_US = 2000000, FLUSH_BYTES = 64 * 1024, WINDOW_US = 60000000 };
@@ -29,6 +30,8 @@ struct console_batch {
     struct store_job job;
     struct scheduler *s;
     struct un_list list; /* struct console */
+    unsigned count;
+    struct log_retention keep;
 };
 
 static void on_timer(void *arg)
@@ -70,12 +73,10 @@ static int write_run(struct store_job *job, sqlite3 *db, struct un_error *err)
     un_list_for_each (it, &b->list) {
         struct console *c = un_list_entry(it, struct console, node);
 
-        rc = rc < 0
-                 ? rc
-                 : store_exec(db, err, "INSERT INTO guest_logs(id, function, text) VALUES(?, ?, ?)",
-                              "ttb", c->id, c->function, c->log.lines.data, c->log.lines.len);
+        rc = rc < 0 ? rc : log_row_insert(db, c->id, c->function, &c->log.lines, err);
     }
-    return rc;
+    rc = rc < 0 ? rc : log_row_prune(db, &b->keep, b->count, err);
+    return rc < 0 ? rc : 0;
 }
 
 static void write_done(struct store_job *job, int rc, const struct un_error *err)
@@ -117,6 +118,7 @@ static void take_piece(struct console_batch *b, struct console *c)
     c->log.lines = (struct un_buf){0};
     un_list_init(&piece->node);
     un_list_push(&b->list, &piece->node);
+    b->count++;
 }
 
 void consoles_flush(struct scheduler *s)
@@ -143,6 +145,7 @@ void consoles_flush(struct scheduler *s)
         free(b);
         return;
     }
+    b->keep = log_keep(s);
     s->consoles.batch = b;
     (void)un_timer_arm_in(&s->consoles.timer, WINDOW_US); /* lets go of those that are silent */
     sched_begin(s);

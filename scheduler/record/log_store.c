@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
+#include "scheduler/record/log_row.h"
 #include "scheduler/scheduler_impl.h"
 
 /* --- following -------------------------------------------------------------------------------- */
@@ -258,4 +260,9 @@ void log_list(struct scheduler *s, const char *function, unsigned limit, log_lis
     console_each(s, j->function, add_console, j);
     sched_begin(s);
     store_submit(s->store, &j->job);
+}
+
+struct log_retention log_keep(const struct scheduler *s)
+{
+    return (struct log_retention){s->set.logs_max_bytes, un_clock_ago_us(s->set.logs_max_age_us)};
 }

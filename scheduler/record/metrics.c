@@ -2,6 +2,7 @@
 #include "scheduler/record/metrics.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { FIRST_BUCKET_US = 100 };
@@ -31,26 +32,62 @@ void metrics_observe(struct metrics_histogram *h, uint64_t us)
     h->sum_us += us;
 }
 
-void metrics_init(struct sched_metrics *m)
+void metrics_init(struct sched_metrics *m, unsigned function_limit)
 {
     memset(m, 0, sizeof(*m));
-    m->function_count = 1;
+    un_list_init(&m->functions);
+    m->function_limit = function_limit;
+}
+
+void metrics_done(struct sched_metrics *m)
+{
+    un_list_for_each_safe (it, &m->functions) {
+        free(un_list_entry(it, struct metrics_function, node));
+    }
+}
+
+static unsigned slot_of(const char *name)
+{
+    uint32_t hash =
+        2166136261u; /* FNV-1a, www.isthe.com/chongo/tech/comp/fnv; names are ours to choose */
+
+    for (; *name; name++) {
+        hash = (hash ^ (uint8_t)*name) * 16777619u;
+    }
+    return hash % METRICS_SLOTS;
+}
+
+static struct metrics_function *find(const struct sched_metrics *m, const char *name)
+{
+    struct metrics_function *f = m->slots[slot_of(name)];
+
+    while (f && strcmp(f->name, name) != 0) {
+        f = f->hash_next;
+    }
+    return f;
+}
+
+const struct metrics_function *metrics_find(const struct sched_metrics *m, const char *name)
+{
+    return find(m, name);
 }
 
 static struct metrics_function *function_of(struct sched_metrics *m, const char *name)
 {
-    struct metrics_function *f;
+    struct metrics_function *f = find(m, name), **slot = &m->slots[slot_of(name)];
 
-    for (unsigned i = 1; i < m->function_count; i++) {
-        if (strcmp(m->functions[i].name, name) == 0) {
-            return &m->functions[i];
-        }
+    if (f) {
+        return f;
     }
-    if (m->function_count == METRICS_FUNCTIONS + 1) {
-        return &m->functions[0];
+    f = m->function_count < m->function_limit ? calloc(1, sizeof(*f)) : NULL;
+    if (!f) {
+        return &m->other;
     }
-    f = &m->functions[m->function_count++];
     snprintf(f->name, sizeof(f->name), "%s", name);
+    f->hash_next = *slot;
+    *slot = f;
+    un_list_push(&m->functions, &f->node);
+    m->function_count++;
     return f;
 }
 
@@ -86,15 +123,20 @@ static struct metrics_driver *driver_of(struct sched_metrics *m, const char *nam
     return &m->drivers[m->driver_count++];
 }
 
-void metrics_add(struct sched_metrics *m, const struct receipt *r)
+void metrics_add(struct sched_metrics *m, const struct receipt *r, uint64_t now_us)
 {
     const struct sched_phases *p = &r->phases;
     const uint64_t us[METRICS_PHASES] = {p->queue_us,      p->shell_us, p->bind_us,    p->start_us,
                                          p->first_byte_us, p->run_us,   p->teardown_us};
     struct metrics_driver *d;
     /* A function that is not there may have any name: it gets no row. */
-    struct metrics_function *f = r->version ? function_of(m, r->function) : &m->functions[0];
+    struct metrics_function *f = r->version ? function_of(m, r->function) : &m->other;
 
+    f->counted_us = now_us;
+    if (f != &m->other) {
+        un_list_remove(&f->node);
+        un_list_push_front(&m->functions, &f->node);
+    }
     count_code(f, r->status);
     f->ended++;
     f->failed += r->status >= 500 || strcmp(r->outcome, "ok") != 0;

@@ -1,16 +1,20 @@
 /* metrics.h - what is counted of invocations: by function and code, and how long their phases took.
  *
- * Bounded: the first METRICS_FUNCTIONS functions that are called have a row of their own, the others
- * share one ("other"), as do invocations of functions that are not there; of a row, the first
- * METRICS_CODES codes have a count of their own. Pure but for memory: no clock, no I/O.
+ * A function gets a row when it is first called, and keeps it: what is counted in one row never moves to
+ * another, and the sum of all rows is always right. Bounded: so many functions as the setting
+ * metrics.functions says have a row of their own, the others share one ("_other", which no function can be
+ * called), as do invocations of functions that are not there; of a row, the first METRICS_CODES codes have
+ * a count of their own. The rows that were counted last come first, so that who has looked before need not
+ * look at all of them. Pure but for memory: no clock, no I/O.
  */
 #ifndef UNID_SCHEDULER_RECORD_METRICS_H
 #define UNID_SCHEDULER_RECORD_METRICS_H
 
+#include "common/list.h"
 #include "scheduler/record/receipt.h"
 
 enum {
-    METRICS_FUNCTIONS = 100,
+    METRICS_SLOTS = 4096, /* of the rows' hash table */
     METRICS_CODES = 12,
     METRICS_DRIVERS = SCHED_DRIVERS_MAX,
     METRICS_BUCKETS = 21 /* bounds from 0.1 ms, each twice the one before: up to 104.8576 s */
@@ -41,7 +45,10 @@ struct metrics_code {
     uint64_t count;
 };
 struct metrics_function {
-    char name[64]; /* "" for "other" */
+    struct un_list node;                /* of the rows, but "_other" */
+    struct metrics_function *hash_next; /* of its slot */
+    char name[64];                      /* "" for "_other" */
+    uint64_t counted_us;                /* when an attempt was counted last; 0: none was */
     struct metrics_code codes[METRICS_CODES + 1];
     unsigned code_count;
     uint64_t ended, failed;    /* of all; of them, outcome not "ok", or status 500 and above */
@@ -55,19 +62,26 @@ struct metrics_driver {
 };
 
 struct sched_metrics {
-    struct metrics_function functions[METRICS_FUNCTIONS + 1]; /* [0] is "other" */
-    unsigned function_count;
+    struct metrics_function other;
+    struct un_list functions; /* by counted_us, the last first */
+    unsigned function_count, function_limit;
+    struct metrics_function *slots[METRICS_SLOTS];
     struct metrics_driver drivers[METRICS_DRIVERS];
     unsigned driver_count;
 };
-void metrics_init(struct sched_metrics *m);
-/* Counts an attempt that is over. */
-void metrics_add(struct sched_metrics *m, const struct receipt *r);
+/* At most `function_limit` functions get rows of their own. */
+void metrics_init(struct sched_metrics *m, unsigned function_limit);
+void metrics_done(struct sched_metrics *m);
+/* Counts an attempt that is over. `now_us`, of any clock, never goes back. */
+void metrics_add(struct sched_metrics *m, const struct receipt *r, uint64_t now_us);
 /* Counts connections that a function that is there has opened, or wanted to. */
 void metrics_add_egress(struct sched_metrics *m, const char *function,
                         const struct hv_egress *more);
 
-/* Borrowed until control returns to the loop. */
+/* A function's own row; NULL: it has none. */
+const struct metrics_function *metrics_find(const struct sched_metrics *m, const char *name);
+
+/* Borrowed until control returns to the loop; its times are the loop's. */
 const struct sched_metrics *sched_get_metrics(const struct scheduler *s);
 
 #endif

@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "scheduler/record/log_row.h"
 #include "scheduler/record/receipt_row.h"
 #include "scheduler/scheduler_impl.h"
 
@@ -22,6 +23,7 @@ enum {
     FLUSH_RECORDS = 100,
     BATCH_RECORDS = 500,
     RETRY_US = 1000000,
+    PRUNE_US_MORE = 250000, /* a step of the removing behind another one */
     PRUNE_US_IDLE =
         600000000 /* without new receipts, old ones are still removed every ten minutes */
 };
@@ -57,8 +59,20 @@ struct record_batch {
     unsigned count;
     struct receipt_retention keep;
     struct replay_retention keep_requests;
+    struct log_retention keep_logs;
+    bool has_pruned; /* so there may be more to remove */
     uint64_t now_us; /* of the durable queue */
 };
+
+static int prune(struct record_batch *b, sqlite3 *db, unsigned added, struct un_error *err)
+{
+    int requests = replay_row_prune(db, &b->keep_requests, err);
+    int logs = requests < 0 ? requests : log_row_prune(db, &b->keep_logs, b->count, err);
+    int receipts = logs < 0 ? logs : receipt_row_prune(db, &b->keep, added, err);
+
+    b->has_pruned = requests > 0 || logs > 0 || receipts > 0;
+    return receipts < 0 ? receipts : 0;
+}
 
 static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
 {
@@ -82,9 +96,7 @@ static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
             }
         }
         if (rc == 0 && r->log.lines.len > 0) {
-            rc = store_exec(db, err, "INSERT INTO guest_logs(id, function, text) VALUES(?, ?, ?)",
-                            "ttb", r->receipt.id, r->receipt.function, r->log.lines.data,
-                            r->log.lines.len);
+            rc = log_row_insert(db, r->receipt.id, r->receipt.function, &r->log.lines, err);
         }
         if (rc == 0 && r->kept) {
             rc = replay_row_write(db, r->receipt.id, r->kept, r->receipt.started_at_us, err);
@@ -94,8 +106,7 @@ static int write_batch(struct store_job *job, sqlite3 *db, struct un_error *err)
         }
     }
     sqlite3_finalize(insert);
-    rc = rc == 0 ? replay_row_prune(db, &b->keep_requests, err) : rc;
-    return rc == 0 ? receipt_row_prune(db, &b->keep, added, err) : rc;
+    return rc == 0 ? prune(b, db, added, err) : rc;
 }
 
 static void batch_free(struct record_batch *b)
@@ -124,6 +135,7 @@ static void batch_done(struct store_job *job, int rc, const struct un_error *err
     struct record_batch *b = un_container_of(job, struct record_batch, job);
     struct scheduler *s = b->s;
     struct record_writer *w = &s->records;
+    uint64_t idle_us = b->has_pruned ? PRUNE_US_MORE : PRUNE_US_IDLE;
 
     w->batch = NULL;
     if (rc < 0) {
@@ -151,7 +163,7 @@ static void batch_done(struct store_job *job, int rc, const struct un_error *err
     } else if (w->pending_count >= FLUSH_RECORDS || (s->closing && w->failures < 2)) {
         record_writer_flush(s);
     } else {
-        (void)un_timer_arm_in(&w->timer, w->pending_count > 0 ? FLUSH_EVENT_US : PRUNE_US_IDLE);
+        (void)un_timer_arm_in(&w->timer, w->pending_count > 0 ? FLUSH_EVENT_US : idle_us);
     }
     sched_done(s);
 }
@@ -172,13 +184,11 @@ void record_writer_flush(struct scheduler *s)
     b->s = s;
     b->now_us = sched_wall_us(s);
     b->job = (struct store_job){.access = STORE_WRITE, .run = write_batch, .done = batch_done};
-    b->keep.max_rows = s->set.receipts_max_rows;
-    b->keep.oldest_us = un_clock_wall_us() > s->set.receipts_max_age_us
-                            ? un_clock_wall_us() - s->set.receipts_max_age_us
-                            : 0;
-    b->keep_requests.max_bytes = s->set.replay_total_bytes;
-    b->keep_requests.oldest_us =
-        un_clock_wall_us() > s->set.replay_age_us ? un_clock_wall_us() - s->set.replay_age_us : 0;
+    b->keep = (struct receipt_retention){s->set.receipts_max_rows,
+                                         un_clock_ago_us(s->set.receipts_max_age_us)};
+    b->keep_requests =
+        (struct replay_retention){s->set.replay_total_bytes, un_clock_ago_us(s->set.replay_age_us)};
+    b->keep_logs = log_keep(s);
     un_list_init(&b->records);
     while (w->pending_count > 0 && b->count < BATCH_RECORDS) {
         struct record *r = un_list_first(&w->pending, struct record, node);
@@ -204,6 +214,7 @@ void record_writer_init(struct scheduler *s)
 {
     un_list_init(&s->records.pending);
     un_timer_init(&s->records.timer, s->loop, on_timer, s);
+    (void)un_timer_arm_in(&s->records.timer, PRUNE_US_IDLE);
 }
 
 void record_writer_done(struct scheduler *s)
@@ -254,7 +265,7 @@ void record_submit(struct scheduler *s, struct record *r)
         r->came = true;
         return;
     }
-    metrics_add(&s->metrics, &r->receipt);
+    metrics_add(&s->metrics, &r->receipt, un_loop_now_us(s->loop));
     sched_tell(s, &(struct sched_news){.kind = NEWS_FINISHED, .receipt = &r->receipt});
     if (w->pending_bytes + r->log.lines.len > LIMIT_LOGS_PENDING_BYTES) {
         guest_log_done(&r->log); /* the receipt matters more than its log */

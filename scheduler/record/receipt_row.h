@@ -36,7 +36,7 @@ int receipt_row_select(sqlite3 *db, const struct receipt_filter *f, struct recei
                        struct un_error *err);
 
 /* What is kept. Called once for a batch that has `added` rows: counts them, and removes a bounded
- * number of old ones, more than `added`. */
+ * number of old ones, more than `added`. How many those were. */
 struct receipt_retention {
     uint64_t max_rows, oldest_us;
 };

@@ -40,6 +40,7 @@ struct replay_retention {
 };
 int replay_row_write(sqlite3 *db, const char *id, const struct replay_kept *k, uint64_t now_us,
                      struct un_error *err);
+/* Removes a bounded number of old ones; how many. */
 int replay_row_prune(sqlite3 *db, const struct replay_retention *keep, struct un_error *err);
 /* Gives one (free with replay_kept_free); -ENOENT. */
 int replay_row_read(sqlite3 *db, const char *id, struct replay_kept **ret, struct un_error *err);

@@ -45,11 +45,13 @@ static int total_bytes(sqlite3 *db, int64_t *ret, struct un_error *err)
 int replay_row_prune(sqlite3 *db, const struct replay_retention *keep, struct un_error *err)
 {
     int64_t total = 0;
+    int removed = 0;
     int rc = store_exec(db, err,
                         "DELETE FROM kept_requests WHERE seq IN (SELECT seq FROM kept_requests"
                         " ORDER BY seq LIMIT ?) AND at_us < ?",
                         "ii", (int64_t)PRUNE_STEP, (int64_t)keep->oldest_us);
 
+    removed += rc == 0 ? sqlite3_changes(db) : 0;
     rc = rc == 0 ? total_bytes(db, &total, err) : rc;
     while (rc == 0 && total > 0 && (uint64_t)total > keep->max_bytes) {
         rc = store_exec(
@@ -58,9 +60,10 @@ int replay_row_prune(sqlite3 *db, const struct replay_retention *keep, struct un
         if (rc == 0 && sqlite3_changes(db) == 0) {
             break;
         }
+        removed++;
         rc = rc == 0 ? total_bytes(db, &total, err) : rc;
     }
-    return rc;
+    return rc < 0 ? rc : removed;
 }
 
 static int read_bytes(sqlite3_stmt *stmt, int at, struct un_buf *ret)

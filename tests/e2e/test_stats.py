@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import re
 
 import harness
 from harness import wait_for
@@ -73,6 +74,48 @@ def test_stats_tell_who_runs_who_waits_and_what_is_ready(unid):
         assert len(mine) == 2 and row["memory_mib"] == sum(mine)
         assert (now["running"], now["waiting"]) == (2, 3) and now["instances"] >= 3
         assert now["memory_mib"] >= sum(mine)
+
+
+def test_stats_since_have_what_has_changed(unid):
+    for name in ("one", "two"):
+        unid.deploy(name, "hello")
+        unid.call(name).ok()
+    wait_for(lambda: {f["function"] for f in stats(unid)["functions"]} == {"one", "two"}, "both are counted")
+    since = stats(unid)["uptime_us"]
+
+    def changed(since):
+        rows = unid.get(f"/api/v1/stats?since_uptime_us={since}").ok().json["functions"]
+        return {f["function"]: f["invocations"] for f in rows}
+
+    assert changed(since) == {} and changed(0) == {"one": 1, "two": 1}
+    unid.call("two").ok()
+    wait_for(lambda: changed(since) == {"two": 2}, "what has changed is there")
+    unid.call("nobody").ok(404)
+    wait_for(lambda: changed(since) == {"two": 2, None: 1}, "and what has no row of its own")
+    assert changed(stats(unid)["uptime_us"] + 1) == {}
+    problem = unid.get("/api/v1/stats?since_uptime_us=yesterday").problem(400)
+    assert "whole number" in problem["detail"]
+
+
+def test_functions_beyond_the_setting_are_counted_together(unid):
+    unid.stop()
+    unid.flags += ["--set", "metrics.functions=2"]
+    unid.start()
+    names = ["other", "b", "c", "d"]
+    for name in names:
+        unid.deploy(name, "hello")
+        unid.call(name).ok()
+
+    def counted():
+        lines = unid.get("/metrics").ok().body.decode().splitlines()
+        rows = (re.fullmatch(r'unid_invocations_total{function="(.*)",code="200"} (\d+)', line) for line in lines)
+        return {row[1]: int(row[2]) for row in rows if row}
+
+    wait_for(lambda: counted() == {"other": 1, "b": 1, "_other": 2}, "all are counted")
+    for name in reversed(names):
+        unid.call(name).ok()
+    wait_for(lambda: counted() == {"other": 2, "b": 2, "_other": 4}, "in the rows that they have")
+    assert row_of(unid, None)["invocations"] == 4
 
 
 def test_vms_that_are_kept_are_ready(unid):

@@ -106,7 +106,7 @@ def test_what_runs_and_waits_is_shown(unid):
 def test_the_busiest_function_comes_first(unid):
     for name in ("asleep", "busy"):
         unid.deploy(name, "hello")
-    with going_on("--host", f"unix://{unid.socket}", "top", "-n", "0", "-d", "0.1", "--json") as top:
+    with going_on("--host", f"unix://{unid.socket}", "top", "--all", "-n", "0", "-d", "0.1", "--json") as top:
         while True:
             unid.call("busy").ok()
             view = json.loads(top.stdout.readline())
@@ -128,15 +128,26 @@ def test_the_busiest_function_comes_first(unid):
 )
 def test_without_a_terminal_it_ends(unid, words, tables):
     unid.deploy("f", "hello")
-    text = unid.unictl("top", "-d", "100ms", *words).ok().text
+    text = unid.unictl("top", "-a", "-d", "100ms", *words).ok().text
     assert text.count("VMs: ") == tables and text.count("\nf  ") == tables
     assert "\x1b" not in text and "-/s" not in text
-    lines = unid.unictl("top", "-d", "100ms", "--json", *words).ok().text.splitlines()
+    lines = unid.unictl("top", "-a", "-d", "100ms", "--json", *words).ok().text.splitlines()
     assert len(lines) == tables and all(json.loads(line)["functions"] for line in lines)
 
 
-def test_functions_that_come_and_go_are_followed(unid):
+def test_functions_that_do_nothing_are_not_asked_for(unid):
+    for name in ("asleep", "busy"):
+        unid.deploy(name, "hello")
+        unid.call(name).ok()
+    assert "\n(no function does anything)\n" in unid.unictl("top", "-d", "0.1").ok().text
     with going_on("--host", f"unix://{unid.socket}", "top", "-n", "0", "-d", "0.1", "--json") as top:
+        while not (shown := json.loads(top.stdout.readline())["functions"]):
+            unid.call("busy").ok()
+        assert [f["function"] for f in shown] == ["busy"]
+
+
+def test_functions_that_come_and_go_are_followed(unid):
+    with going_on("--host", f"unix://{unid.socket}", "top", "--all", "-n", "0", "-d", "0.1", "--json") as top:
 
         def wait_until_shown(names):
             while {f["function"] for f in json.loads(top.stdout.readline())["functions"]} != names:
@@ -177,7 +188,8 @@ SAMPLE = {
 def test_daemon_that_was_started_anew_in_between_gives_no_negative_rates(stub):  # noqa: F811
     row = {"function": "f", "running": 0, "ready": 0, "memory_mib": 0, "waiting": 0, "ran": 0, "duration_us": 0}
     before = {**SAMPLE, "functions": [{**row, "invocations": 1000, "failed": 500}]}
-    after = {
+    changed = {**SAMPLE, "started_at": "2026-01-01T00:00:10.000000Z", "uptime_us": 400000}
+    whole = {
         **SAMPLE,
         "started_at": "2026-01-01T00:00:10.000000Z",
         "uptime_us": 500000,
@@ -185,17 +197,19 @@ def test_daemon_that_was_started_anew_in_between_gives_no_negative_rates(stub): 
     }
     stub.answers = [
         answer(200, before),
-        answer(200, after),
+        answer(200, changed),
+        answer(200, whole),
         answer(200, {"items": [{"name": "f"}], "next": None}),
     ]
-    view = stub.run("top", "-d", "0.1", "--json").ok().json
+    view = stub.run("top", "--all", "-d", "0.1", "--json").ok().json
     assert view["interval_us"] == 500000
     assert (view["requests_per_s"], view["errors_per_s"]) == (4, 2)
     assert view["functions"][0]["requests_per_s"] == 4
-    assert [head.split()[1].split("?")[0] for head, _ in stub.requests] == [
+    assert [head.split()[1] for head, _ in stub.requests] == [
         "/api/v1/stats",
+        "/api/v1/stats?since_uptime_us=9000000",
         "/api/v1/stats",
-        "/api/v1/functions",
+        "/api/v1/functions?limit=1000",
     ]
 
 
@@ -205,7 +219,7 @@ def test_daemon_that_was_started_anew_in_between_gives_no_negative_rates(stub): 
 def test_a_terminal_is_drawn_over_until_it_is_interrupted(unid):
     for number in range(20):
         unid.deploy(f"a-name-that-is-rather-long-{number:02}", "hello")
-    with Terminal(70, 10, "--host", f"unix://{unid.socket}", "top") as terminal:
+    with Terminal(70, 10, "--host", f"unix://{unid.socket}", "top", "--all") as terminal:
         terminal.read_until(lambda shown: len(frames(shown)) >= 2)
         first, *_, last = frames(terminal.shown)
         assert "Requests: -/s, -/s failed, 0 waiting" in first, "drawn at once, without rates"
@@ -232,7 +246,7 @@ def test_a_daemon_that_says_nothing_does_not_keep_who_interrupts(unid):
 def test_a_terminal_that_is_resized_is_filled(unid):
     for number in range(30):
         unid.deploy(f"f{number}", "hello")
-    with Terminal(80, 24, "--host", f"unix://{unid.socket}", "top", "-d", "0.1") as terminal:
+    with Terminal(80, 24, "--host", f"unix://{unid.socket}", "top", "-a", "-d", "0.1") as terminal:
         terminal.read_until(lambda shown: any(len(f) == 23 for f in frames(shown)))
         fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
         terminal.read_until(lambda shown: any(len(f) == 4 + 30 for f in frames(shown)))
@@ -240,6 +254,6 @@ def test_a_terminal_that_is_resized_is_filled(unid):
 
 def test_tables_by_number_are_plain_on_a_terminal_too(unid):
     unid.deploy("f", "hello")
-    with Terminal(20, 5, "--host", f"unix://{unid.socket}", "top", "-d", "0.1", "-n", "2") as terminal:
+    with Terminal(20, 5, "--host", f"unix://{unid.socket}", "top", "-a", "-d", "0.1", "-n", "2") as terminal:
         assert terminal.end() == 0
         assert b"\x1b" not in terminal.shown and terminal.shown.count(b"\r\nf  ") == 2

@@ -95,6 +95,9 @@ static void pool_is_sized_by_the_driver_as_far_as_it_is_not_set(void **state)
     }
 }
 
+#define TWENTY          "/a-part-of-20-bytes-"
+#define SOCKET_TOO_LONG TWENTY TWENTY TWENTY TWENTY TWENTY "/sock.et"
+
 static void each_mistake_names_what_is_wrong(void **state)
 {
     static const struct {
@@ -111,6 +114,13 @@ static void each_mistake_names_what_is_wrong(void **state)
         {{"--state-dir", "relative"}, "absolute"},
         {{"--listen", "none", "--socket=none"}, "nothing to listen on"},
         {{"--config", "/nonexistent/x"}, "/nonexistent/x: No such file"},
+        {{"--set", "machines.range=10.0.0.0/40"}, "machines.range: the range of guest addresses"},
+        {{"--listen", "127.0.0.1"}, "listen: \"127.0.0.1\" is no address and port"},
+        {{"--listen", "127.0.0.1:99999"}, "listen: \"127.0.0.1:99999\" is no address"},
+        {{"--listen", "example.org:80"}, "listen: \"example.org:80\" is no address"},
+        {{"--socket", SOCKET_TOO_LONG}, "socket: a path of at most 107 bytes"},
+        {{"--token-file", "/nonexistent/x"}, "token file /nonexistent/x: No such file"},
+        {{"--token-file", "/dev/null"}, "a token has at least 16 characters"},
     };
     for (size_t i = 0; i < UN_ARRAY_SIZE(cases); i++) {
         struct config c;

@@ -179,6 +179,19 @@ static void parameters_that_a_route_does_not_know_are_found(void **state)
     expect_unknown("/fn/hello?limt=5", NULL);
 }
 
+static void numbers_of_a_query_are_whole_and_bounded(void **state)
+{
+    static const char *const wrong[] = {"n",    "n=",    "n=-1", "n=+1", "n=1.5",
+                                        "n=1x", "n=101", "n=%",  "n= 1", "n=99999999999999999999"};
+    uint64_t n = 7;
+    (void)state;
+    assert_true(route_query_number(NULL, "n", 100, &n) && n == 0);
+    assert_true(route_query_number("m=3&n=100", "n", 100, &n) && n == 100);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        assert_false(route_query_number(wrong[i], "n", 100, &n));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +205,7 @@ int main(void)
         cmocka_unit_test(gateway_keeps_the_rest_as_it_was_sent),
         cmocka_unit_test(query_values_are_decoded),
         cmocka_unit_test(parameters_that_a_route_does_not_know_are_found),
+        cmocka_unit_test(numbers_of_a_query_are_whole_and_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

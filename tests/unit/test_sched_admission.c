@@ -318,43 +318,73 @@ static void buckets_double_from_a_tenth_of_a_millisecond(void **state)
 
 static void rows_are_bounded_and_the_rest_is_counted_together(void **state)
 {
+    enum { ROWS = METRICS_SLOTS + 100 /* some share a slot */, OTHERS = 50 };
     struct sched_metrics *m = calloc(1, sizeof(*m));
     struct receipt r = {.version = 1, .status = 200, .outcome = "ok", .driver = "fake"};
+    const struct metrics_function *f;
     uint64_t sum = 0;
 
     assert_non_null(m);
-    metrics_init(m);
-    for (unsigned i = 0; i < METRICS_FUNCTIONS + 50; i++) {
+    metrics_init(m, ROWS);
+    for (unsigned i = 0; i < ROWS + OTHERS; i++) {
         snprintf(r.function, sizeof(r.function), "f%u", i);
         for (unsigned code = 200; code < 200 + METRICS_CODES + 5; code++) {
             r.status = code;
-            metrics_add(m, &r);
+            metrics_add(m, &r, i);
         }
     }
     r.version = 0;
     r.status = 404;
-    metrics_add(m, &r);
-    assert_int_equal(m->function_count, METRICS_FUNCTIONS + 1);
-    for (unsigned i = 0; i < m->function_count; i++) {
-        assert_true(m->functions[i].code_count <= METRICS_CODES);
-        for (unsigned k = 0; k <= METRICS_CODES; k++) {
-            sum += m->functions[i].codes[k].count;
-        }
+    metrics_add(m, &r, ROWS + OTHERS);
+    assert_int_equal(m->function_count, ROWS);
+    un_list_for_each (it, &m->functions) {
+        f = un_list_entry(it, struct metrics_function, node);
+        assert_int_equal(f->code_count, METRICS_CODES);
+        sum += f->ended;
     }
-    assert_int_equal(sum, (METRICS_FUNCTIONS + 50) * (METRICS_CODES + 5) + 1);
-    assert_int_equal(m->functions[1].codes[METRICS_CODES].count, 5);
-    assert_int_equal(m->functions[1].ended, METRICS_CODES + 5);
-    assert_int_equal(m->functions[0].ended, 50 * (METRICS_CODES + 5) + 1);
+    assert_int_equal(sum, ROWS * (METRICS_CODES + 5));
+    f = metrics_find(m, "f4000");
+    assert_int_equal(f->codes[METRICS_CODES].count, 5);
+    assert_int_equal(f->ended, METRICS_CODES + 5);
+    assert_int_equal(m->other.ended, OTHERS * (METRICS_CODES + 5) + 1);
     const struct hv_egress made = {.connections = 1, .refused = 2, .bytes_in = UINT32_MAX};
-    for (unsigned i = 0; i < METRICS_FUNCTIONS + 50; i++) {
+    for (unsigned i = 0; i < ROWS + OTHERS; i++) {
         snprintf(r.function, sizeof(r.function), "f%u", i);
         metrics_add_egress(m, r.function, &made);
         metrics_add_egress(m, r.function, &made);
     }
-    assert_int_equal(m->functions[1].egress_connections, 2);
-    assert_int_equal(m->functions[1].egress_refused, 4);
-    assert_int_equal(m->functions[1].egress_bytes_in, 2ull * UINT32_MAX);
-    assert_int_equal(m->functions[0].egress_connections, 100); /* of the 50 others */
+    assert_int_equal(f->egress_connections, 2);
+    assert_int_equal(f->egress_refused, 4);
+    assert_int_equal(f->egress_bytes_in, 2ull * UINT32_MAX);
+    assert_int_equal(m->other.egress_connections, 2 * OTHERS);
+    metrics_done(m);
+    free(m);
+}
+
+static void rows_that_were_counted_last_come_first(void **state)
+{
+    struct sched_metrics *m = calloc(1, sizeof(*m));
+    struct receipt r = {.version = 1, .status = 200, .outcome = "ok", .driver = "fake"};
+    static const char *const called[] = {"a", "b", "c", "a", "beyond"};
+    char order[512] = "";
+
+    assert_non_null(m);
+    metrics_init(m, 4);
+    metrics_add_egress(m, "quiet", &(struct hv_egress){.refused = 1});
+    for (unsigned i = 0; i < UN_ARRAY_SIZE(called); i++) {
+        strcpy(r.function, called[i]);
+        metrics_add(m, &r, 10 + i);
+    }
+    un_list_for_each (it, &m->functions) {
+        const struct metrics_function *f = un_list_entry(it, struct metrics_function, node);
+
+        snprintf(order + strlen(order), sizeof(order) - strlen(order), "%s:%u ", f->name,
+                 (unsigned)f->counted_us);
+    }
+    assert_string_equal(order, "a:13 c:12 b:11 quiet:0 ");
+    assert_int_equal(m->other.counted_us, 14);
+    assert_null(metrics_find(m, "beyond"));
+    metrics_done(m);
     free(m);
 }
 
@@ -363,24 +393,27 @@ static void of_a_function_is_counted_what_failed_and_how_long_it_ran(void **stat
     struct sched_metrics *m = calloc(1, sizeof(*m));
     struct receipt r = {
         .version = 1, .function = "f", .status = 200, .outcome = "ok", .driver = "fake"};
+    const struct metrics_function *f;
 
     assert_non_null(m);
-    metrics_init(m);
+    metrics_init(m, 1);
     r.phases = (struct sched_phases){1, 2, 3, 4, 5, 6, 1000};
-    metrics_add(m, &r);
+    metrics_add(m, &r, 7);
     r.status = 500; /* the function's own answer */
-    metrics_add(m, &r);
+    metrics_add(m, &r, 7);
     r.status = 429; /* it never ran */
     strcpy(r.outcome, "queue-full");
-    metrics_add(m, &r);
+    metrics_add(m, &r, 7);
     r.status = 502;
     strcpy(r.outcome, "failed");
     strcpy(r.exit_reason, "exit");
-    metrics_add(m, &r);
-    assert_int_equal(m->functions[1].ended, 4);
-    assert_int_equal(m->functions[1].failed, 3);
-    assert_int_equal(m->functions[1].ran, 3);
-    assert_int_equal(m->functions[1].duration_us, 3 * 21);
+    metrics_add(m, &r, 7);
+    f = metrics_find(m, "f");
+    assert_int_equal(f->ended, 4);
+    assert_int_equal(f->failed, 3);
+    assert_int_equal(f->ran, 3);
+    assert_int_equal(f->duration_us, 3 * 21);
+    metrics_done(m);
     free(m);
 }
 
@@ -426,6 +459,7 @@ int main(void)
         T(reservations_are_held_against_all_memory),
         cmocka_unit_test(buckets_double_from_a_tenth_of_a_millisecond),
         cmocka_unit_test(rows_are_bounded_and_the_rest_is_counted_together),
+        cmocka_unit_test(rows_that_were_counted_last_come_first),
         cmocka_unit_test(of_a_function_is_counted_what_failed_and_how_long_it_ran),
         T(the_observer_is_told_of_calls_and_instances),
     };

@@ -665,6 +665,7 @@ static void work_that_an_older_unid_accepted_runs(void **state)
     run_sql(&w, "DROP TABLE receipts");
     run_sql(&w, "DROP TABLE receipt_count");
     run_sql(&w, "DROP TABLE guest_logs");
+    run_sql(&w, "DROP TABLE guest_log_total");
     run_sql(&w, "DROP TABLE async_queue");
     run_sql(&w, "DROP TABLE async_events");
     run_sql(&w, "DROP TABLE async_recent");

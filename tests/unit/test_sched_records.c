@@ -275,6 +275,28 @@ static void old_receipts_are_removed_beyond_the_most(void **state)
     assert_in_range(list(&q)->count, 10, 11);
 }
 
+static void many_old_receipts_are_removed_in_steps_without_a_call(void **state)
+{
+    struct receipt_query q = {.limit = 200};
+
+    world_function(&w, "hello", "hello");
+    world_open(&w);
+    for (int i = 0; i < 5; i++) { /* more than a step removes */
+        run_some("hello", 100);
+        flush();
+    }
+    w.set.receipts_max_rows = 10;
+    world_reopen(&w);
+    assert_int_equal(list(&q)->count, 200);
+    world_advance(&w, 600 * SECOND);
+    world_barrier(&w);
+    for (int i = 0; i < 3; i++) {
+        world_advance(&w, SECOND);
+        world_barrier(&w);
+    }
+    assert_int_equal(list(&q)->count, 10);
+}
+
 static void old_receipts_are_removed_by_age(void **state)
 {
     struct receipt_query q = {.limit = 100};
@@ -390,6 +412,54 @@ static void log_lines_are_listed_in_memory_and_on_disk(void **state)
     assert_int_equal(logs("nobody", 100)->count, 0);
 }
 
+static void the_oldest_logs_are_removed_beyond_the_most_bytes(void **state)
+{
+    w.set.logs_max_bytes = 1000; /* some rows of 128 bytes and two lines each */
+    world_function(&w, "log", "log one two");
+    world_function(&w, "last", "log three");
+    world_open(&w);
+    run_some("log", 20);
+    run_some("last", 1);
+    flush();
+    assert_in_range(logs("log", 1000)->count, 2, 12);
+    assert_string_equal(logs("last", 1000)->text, "three|");
+    w.set.logs_max_bytes = 0;
+    world_reopen(&w);
+    run_some("last", 1);
+    flush();
+    assert_int_equal(logs("log", 1000)->count, 0);
+    assert_int_equal(logs("last", 1000)->count, 0);
+}
+
+static void logs_are_removed_by_age(void **state)
+{
+    w.set.logs_max_age_us = 0;
+    world_function(&w, "log", "log one two");
+    world_function(&w, "last", "log three");
+    world_open(&w);
+    run_some("log", 30);
+    flush();
+    do { /* a later batch sees what was made old by the real clock meanwhile */
+        run_some("last", 1);
+        flush();
+    } while (logs("log", 1000)->count > 0);
+}
+
+static void what_is_old_is_removed_without_a_call(void **state)
+{
+    world_function(&w, "log", "log one two");
+    world_open(&w);
+    run_some("log", 5);
+    flush();
+    w.set.logs_max_age_us = 0;
+    world_reopen(&w);
+    assert_int_equal(logs("log", 1000)->count, 10);
+    do { /* the age is the real clock's */
+        world_advance(&w, 601 * SECOND);
+        world_barrier(&w);
+    } while (logs("log", 1000)->count > 0);
+}
+
 static void log_of_a_running_call_is_listed(void **state)
 {
     struct client c = {.hold = true};
@@ -457,6 +527,7 @@ int main(void)
         T(list_filters_and_pages),
         T(receipts_survive_a_restart),
         T(old_receipts_are_removed_beyond_the_most),
+        T(many_old_receipts_are_removed_in_steps_without_a_call),
         T(old_receipts_are_removed_by_age),
         T(receipt_of_nothing_is_not_found),
 #ifdef UNID_FAULT_INJECTION
@@ -464,6 +535,9 @@ int main(void)
         T(no_memory_for_a_call_is_told_by_start),
 #endif
         T(log_lines_are_listed_in_memory_and_on_disk),
+        T(the_oldest_logs_are_removed_beyond_the_most_bytes),
+        T(logs_are_removed_by_age),
+        T(what_is_old_is_removed_without_a_call),
         T(log_of_a_running_call_is_listed),
         T(follower_gets_each_new_line_until_it_stops),
         T(log_is_bounded_a_call),

@@ -327,6 +327,11 @@ static void the_file_is_private_and_large_in_pages(void **state)
     open_v1(g);
     assert_int_equal(stat(g->db, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
+    store_close(un_steal(&g->store));
+    assert_int_equal(chmod(g->db, 0644), 0); /* a copy that was put back */
+    open_v1(g);
+    assert_int_equal(stat(g->db, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(ground_number(g, "PRAGMA page_size"), 16384);
     assert_int_equal(ground_number(g, "PRAGMA auto_vacuum"), 2);
     assert_int_equal(ground_number(g, "PRAGMA foreign_keys"), 1);

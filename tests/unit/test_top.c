@@ -43,10 +43,15 @@ static json_t *sample(const char *started_at, uint64_t uptime_us, const char *ro
     "{\"function\": " name ", \"invocations\": " #ended ", \"failed\": " #failed                   \
     ", \"ran\": " #ran ", \"duration_us\": " #us "}"
 
-static struct top_view make(const json_t *before, const json_t *after, const json_t *functions)
+static struct top_view make(json_t *before, const json_t *after, const json_t *functions)
 {
+    struct top_past past = {NULL, NULL};
     struct top_view v;
-    assert_int_equal(top_view_make(before, after, functions, &v), 0);
+    if (before) {
+        assert_int_equal(top_past_take(&past, before), 0);
+    }
+    assert_int_equal(top_view_make(&past, after, functions, &v), 0);
+    top_past_done(&past); /* nothing of it is borrowed */
     return v;
 }
 
@@ -116,6 +121,34 @@ static void counts_that_began_anew_give_no_negative_rates(void **state)
     v = make(a, a, names);
     assert_true(row(&v, "f")->requests_s == 0 && v.interval_us == 0);
     top_view_done(&v);
+}
+
+static void samples_may_have_only_what_has_changed(void **state)
+{
+    (void)state;
+    un_autojson json_t *a =
+        sample(ONE, 1000000, COUNTS("\"f\"", 100, 10, 50, 5000) "," COUNTS("\"g\"", 7, 0, 7, 7));
+    un_autojson json_t *b = sample(ONE, 2000000, COUNTS("\"g\"", 8, 0, 8, 17));
+    un_autojson json_t *c = sample(ONE, 3000000, COUNTS("\"f\"", 103, 10, 53, 5030));
+    un_autojson json_t *anew = sample(TWO, 4000000, COUNTS("\"f\"", 4, 0, 4, 4));
+    struct top_past past = {NULL, NULL};
+    struct top_view v;
+    assert_false(top_past_leads_to(&past, a));
+    assert_int_equal(top_past_take(&past, a), 0);
+    assert_true(top_past_leads_to(&past, b));
+    assert_int_equal(top_view_make(&past, b, NULL, &v), 0);
+    assert_true(v.count == 1 && v.all.requests_s == 1 && row(&v, "g")->mean_us == 10);
+    top_view_done(&v);
+    assert_int_equal(top_past_take(&past, b), 0);
+    assert_int_equal(top_view_make(&past, c, NULL, &v), 0);
+    assert_true(v.count == 1 && row(&v, "f")->requests_s == 3 && row(&v, "f")->mean_us == 10);
+    top_view_done(&v);
+    assert_int_equal(top_past_take(&past, c), 0);
+    assert_false(top_past_leads_to(&past, a)); /* it was before */
+    assert_false(top_past_leads_to(&past, anew));
+    assert_int_equal(top_past_take(&past, anew), 0);
+    assert_null(json_object_get(past.rows, "g")); /* nothing of another run is kept */
+    top_past_done(&past);
 }
 
 #define LAST ",{\"function\": \"last\", \"memory_mib\": 16}"
@@ -303,6 +336,7 @@ int main(void)
         cmocka_unit_test(rates_are_of_what_came_between_two_samples),
         cmocka_unit_test(without_a_sample_before_no_rates_are_known),
         cmocka_unit_test(counts_that_began_anew_give_no_negative_rates),
+        cmocka_unit_test(samples_may_have_only_what_has_changed),
         cmocka_unit_test(removed_functions_are_shown_as_long_as_there_is_something_of_them),
         cmocka_unit_test(the_busiest_come_first),
         cmocka_unit_test(the_table_is_aligned_and_names_are_whole),
