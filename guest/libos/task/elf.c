@@ -185,6 +185,8 @@ int elf_load(struct file *file, int role, struct elf_image *ret)
         uint64_t base = PROGRAM_BASE;
         if (role == ELF_INTERPRETER) {
             base = mm_pick(end_of(l) - l->from, 0, l->align);
+        } else if (l->align == PAGE_SIZE) {
+            base = mm_beside(base, file_frame(l->file, 0));
         }
         ret->bias = ((base + l->align - 1) & ~(l->align - 1)) - (l->from & ~(l->align - 1));
     }
