@@ -7,7 +7,7 @@
 #include "mm.h"
 
 #define PROGRAM_BASE                                                                               \
-    0x0000555555554000ull /* of position-independent programs, as Linux without chance */
+    0x0000555555554000ull /* of position-independent programs, as Linux without chance, or up to 2 MiB above */
 #define PHDRS_MAX 64
 #define ADDR_MAX  0x00007ffffffff000ull
 
