@@ -21,7 +21,7 @@
 #include "common/error.h"
 
 /* Changes whenever the same input would give another prepared image: part of cache keys. */
-#define PREPARE_VERSION 1
+#define PREPARE_VERSION 2
 
 struct prepare_spec {
     const uint8_t *data; /* what was pushed; borrowed */

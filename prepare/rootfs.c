@@ -569,6 +569,30 @@ static int rewrite_file(struct rootfs *fs, struct unid_rootfs_inode *inode, stru
                                (size_t)(inode->stubs_size - stubs->len), err);
 }
 
+/* Bytes to leave out at `at`, so that a program that cannot be moved comes to lie within 2 MiB as its addresses do: the
+ * library OS then maps what is not written of it by entries of 2 MiB. None where no such entry would fit. */
+static uint64_t room_before(const struct file_under_way *f, uint64_t at)
+{
+    const uint64_t mask = UNID_ROOTFS_LARGE - 1;
+    struct un_elf elf;
+    if (un_elf_parse(f->bytes.data, f->bytes.len, f->bytes.len, &elf, NULL) < 0 ||
+        elf.type != ET_EXEC || elf.segment_count == 0) {
+        return 0;
+    }
+    uint64_t bias = elf.segments[0].vaddr - elf.segments[0].offset, end = 0;
+    for (size_t i = 0; i < elf.segment_count; i++) {
+        const struct un_elf_segment *s = &elf.segments[i];
+        if (s->writable || s->vaddr - s->offset != bias) {
+            break;
+        }
+        end = s->vaddr + s->file_size;
+    }
+    uint64_t first = (elf.segments[0].vaddr + mask) & ~mask;
+    return first < end && page_up(end) - first > mask && bias % ROOTFS_PAGE == 0
+               ? (bias - at) & mask
+               : 0;
+}
+
 int rootfs_file_end(struct rootfs *fs, uint64_t size, struct un_error *err)
 {
     struct file_under_way *f = &fs->file;
@@ -576,9 +600,14 @@ int rootfs_file_end(struct rootfs *fs, uint64_t size, struct un_error *err)
     if (size < f->size) {
         return un_error_set(err, -EINVAL, "%.200s: has more bytes than its size says", f->path);
     }
+    int rc = f->whole ? claim(fs, room_before(f, f->start), err) : 0;
+    if (rc < 0) {
+        return rc;
+    }
+    f->start = f->whole ? fs->end : f->start;
     inode->size = size;
     inode->data = size > 0 ? f->start : 0;
-    int rc = claim(fs, size, err);
+    rc = claim(fs, size, err);
     if (rc < 0 || !f->whole) {
         return rc;
     }

@@ -13,6 +13,7 @@
 #define CR0_GUEST  UINT64_C(0x80050033) /* PG AM WP NE ET MP PE */
 #define CR4_GUEST  UINT64_C(0x620)      /* OSXMMEXCPT OSFXSR PAE */
 #define CR4_FSGS   UINT64_C(0x10000)    /* FSGSBASE, where the CPU has it */
+#define CR4_PGE    UINT64_C(0x80)       /* flush_tlb */
 #define EFER_GUEST UINT64_C(0xd00)      /* NXE LMA LME; no SCE: SYSCALL is an invalid opcode */
 #define RFLAGS_SET UINT64_C(0x202)      /* IF and the bit that is always one */
 /* What a ring-3 program can change of RFLAGS: CF PF AF ZF SF TF DF OF AC ID. */
@@ -60,6 +61,26 @@ static void *map_at(void *at, uint64_t len, int flags, int fd, uint64_t offset)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* Guest memory begins on a boundary of 2 MiB, so that the host can map it by entries of 2 MiB where the guest does. What
+ * the guest writes is to cost a page at a time all the same, whatever the host does for others. */
+static bool reserve(struct machine *m)
+{
+    const size_t large = UNID_PIECE_SIZE;
+    uint8_t *p = mmap(NULL, m->mem_max + large, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        return false;
+    }
+    size_t before = -(uintptr_t)p % large;
+    if (before > 0) {
+        munmap(p, before);
+    }
+    munmap(p + before + m->mem_max, large - before);
+    m->mem = p + before;
+    (void)madvise(m->mem, m->mem_max, MADV_NOHUGEPAGE); /* an error says that it has none */
+    return true;
+}
+
 int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
                    uint32_t phase_ns[VMM_PHASES])
 {
@@ -69,8 +90,7 @@ int machine_create(struct machine *m, int kvm, uint64_t mem_max, int channel_fd,
         return fail(m, "KVM_CREATE_VM");
     }
     phase_ns[VMM_PHASE_CREATE] = lap(&t);
-    m->mem = mmap(NULL, mem_max, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (m->mem == MAP_FAILED) {
+    if (!reserve(m)) {
         return fail(m, "reserve guest memory");
     }
     if (channel_fd >= 0 &&
@@ -420,21 +440,45 @@ static void report_fault(struct machine *m, struct vmm_report *ret)
     ret->vector = guess_vector(ret->code, len);
 }
 
-/* Does what the exit asks for, when it is a piece of memory: the guest only has to go on. */
-static bool fill_piece(const struct machine *m)
+/* What cannot be had here shows when it is touched. */
+static void fill_piece(const struct machine *m, uint64_t piece)
 {
-    uint64_t piece;
-    if (m->run->exit_reason != KVM_EXIT_MMIO || !m->run->mmio.is_write ||
-        m->run->mmio.len != sizeof(piece) ||
-        m->run->mmio.phys_addr != VMM_DOORBELL_ADDR + UNID_FILL_OFFSET) {
-        return false;
-    }
-    memcpy(&piece, m->run->mmio.data, sizeof(piece));
     if (vmm_fill_valid(m->zero_at, m->zero_bytes, piece)) {
-        /* What cannot be had here shows when it is touched. */
         (void)madvise(m->mem + piece, UNID_PIECE_SIZE, MADV_POPULATE_WRITE);
     }
-    return true;
+}
+
+/* A change of CR4.PGE flushes the guest's TLB (Intel SDM vol. 3, 4.10.4.1; AMD APM vol. 2, 5.5.2), and KVM does it for
+ * one that is set from outside. It changes nothing else: no page of the guest's is global but by its own tables. */
+static bool flush_tlb(const struct machine *m)
+{
+    struct kvm_sregs sregs;
+    if (ioctl(m->vcpu, KVM_GET_SREGS, &sregs) < 0) {
+        return false;
+    }
+    sregs.cr4 ^= CR4_PGE;
+    return ioctl(m->vcpu, KVM_SET_SREGS, &sregs) == 0;
+}
+
+/* Does what the exit asks for, when it is something about memory: the guest only has to go on. Not when it cannot be
+ * done. */
+static bool serve_memory(const struct machine *m)
+{
+    uint64_t value;
+    if (m->run->exit_reason != KVM_EXIT_MMIO || !m->run->mmio.is_write ||
+        m->run->mmio.len != sizeof(value)) {
+        return false;
+    }
+    memcpy(&value, m->run->mmio.data, sizeof(value));
+    switch (m->run->mmio.phys_addr) {
+    case VMM_DOORBELL_ADDR + UNID_FILL_OFFSET:
+        fill_piece(m, value);
+        return true;
+    case VMM_DOORBELL_ADDR + UNID_FLUSH_OFFSET:
+        return flush_tlb(m);
+    default:
+        return false;
+    }
 }
 
 static void report_mmio(struct machine *m, struct vmm_report *ret)
@@ -459,7 +503,7 @@ void machine_run(struct machine *m, struct vmm_report *ret)
     int rc;
     do {
         rc = ioctl(m->vcpu, KVM_RUN, 0);
-    } while (rc < 0 ? errno == EINTR : fill_piece(m));
+    } while (rc < 0 ? errno == EINTR : serve_memory(m));
     m->pending = false;
     ret->exits = ++m->exits;
     if (rc < 0 && errno == EFAULT) { /* in the slot, but behind the memory that is bound */

@@ -20,7 +20,7 @@
 #define MAGIC UINT64_C(0x31307061736d7675) /* "uvmsap01" */
 #define PAGE  UINT64_C(4096)
 
-enum { FORMAT_VERSION = 2, PATH_SIZE = 4096, TEMP_AGE_S = 600 };
+enum { FORMAT_VERSION = 3, PATH_SIZE = 4096, TEMP_AGE_S = 600 };
 
 struct header {
     uint64_t magic;
@@ -99,16 +99,20 @@ static int write_all(int fd, const void *data, size_t len, uint64_t at)
     return 0;
 }
 
-/* Pages that are to stand in the file one after the other, written in one call. The page cache then has them in
- * large folios, where its file system can, and of such a folio a fault of a clone maps what is around it at once,
- * and its end unmaps it at once: page by page, both take several times as long. `buf` has room for CHUNK bytes. */
+/* Pages that are to stand in the file one after the other, with a few zeros between them, written in one call. The
+ * page cache then has them in large folios, where its file system can, and of such a folio a fault of a clone maps
+ * what is around it at once, and its end unmaps it at once: page by page, both take several times as long. `buf` has
+ * room for CHUNK bytes. */
 struct chunk {
     int fd;
     uint8_t *buf;
     uint64_t at; /* in the file */
     size_t len;
 };
-enum { CHUNK = 2 << 20 /* the largest folio that a file system of x86-64 makes */ };
+enum {
+    CHUNK = 2 << 20, /* the largest folio that a file system of x86-64 makes */
+    ZEROS_MAX = 64 * 4096
+};
 
 static int chunk_flush(struct chunk *c)
 {
@@ -119,12 +123,15 @@ static int chunk_flush(struct chunk *c)
 
 static int chunk_add(struct chunk *c, const uint8_t *page, uint64_t at)
 {
-    int rc = at != c->at + c->len || at % CHUNK == 0 ? chunk_flush(c) : 0;
+    bool far = at - (c->at + c->len) > ZEROS_MAX || at / CHUNK != c->at / CHUNK;
+    int rc = far ? chunk_flush(c) : 0;
     if (c->len == 0) {
         c->at = at;
     }
-    memcpy(c->buf + c->len, page, PAGE);
-    c->len += PAGE;
+    size_t end = (size_t)(at - c->at);
+    memset(c->buf + c->len, 0, end - c->len);
+    memcpy(c->buf + end, page, PAGE);
+    c->len = end + PAGE;
     return rc;
 }
 

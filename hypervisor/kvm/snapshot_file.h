@@ -2,8 +2,9 @@
  *
  *     0        header, one page     magic, key, sizes, machine, checksums
  *     4096     struct vmm_state
- *     16384    guest memory from address 0, zero pages as holes; in the place of the channel, the
- *              channel as it was
+ *     2 MiB    guest memory from address 0, zero pages as holes but for a few among others; in the
+ *              place of the channel, the channel as it was. So that a boundary of 2 MiB of memory is
+ *              one of the file, and the host can map both by one entry.
  *
  * The cache may be deleted, cut or overwritten at any time: a file is used only after all of it was
  * read and its checksum was right. The checksum finds damage; it is no protection against somebody
@@ -17,7 +18,7 @@
 #include "hypervisor/kvm/proto.h"
 
 #define SNAPSHOT_STATE_AT UINT64_C(4096)
-#define SNAPSHOT_MEM_AT   UINT64_C(16384)
+#define SNAPSHOT_MEM_AT   UINT64_C(0x200000)
 
 enum { SNAPSHOT_CHANNEL_PAGES = VMM_CHANNEL_SIZE / 4096 };
 

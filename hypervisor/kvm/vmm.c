@@ -484,9 +484,7 @@ static _Noreturn void spawner_main(struct vmm_event *hello)
     sigprocmask(SIG_SETMASK, &chld, NULL);
     signal_fd = signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
     jail_drop(hello->layers);
-    /* A guest that writes a page is to cost a page, whatever the host does for others. */
-    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-    hello->boot_flags = UNID_BOOT_FILL;
+    hello->boot_flags = UNID_BOOT_FILL | UNID_BOOT_FLUSH;
     hello->layers[VMM_LAYER_SECCOMP] = 0; /* a monitor without it does not become READY */
     if (hello->error == 0) {
         hello->error = signal_fd < 0 ? -errno : make_anchor(hello);

@@ -118,6 +118,18 @@ def test_a_files_page_that_may_be_written_becomes_a_copy(real, name, built, how)
 
 
 @pytest.mark.parametrize("isolation", ["vm", "reset"])
+@pytest.mark.parametrize("how", ["-static", "-static-pie", "-pie"])
+def test_pages_of_a_large_program_are_changed_one_by_one(real, name, built, how, isolation):
+    program = built("libos_large.c", how)
+    here = subprocess.run([program], input=b"a line\n", capture_output=True, timeout=60)
+    assert here.returncode == 0 and len(here.stdout.split()) == 5, here
+    done = real.unictl("deploy", name, program, "--isolation", isolation)
+    assert done.status == 0, done.err
+    for _ in range(6):
+        assert real.call(name, b"a line\n").ok().body == here.stdout
+
+
+@pytest.mark.parametrize("isolation", ["vm", "reset"])
 @pytest.mark.parametrize("how", ["-static", "-pie"])
 def test_much_memory_is_zero_in_each_request_and_keeps_what_is_written(real, name, built, how, isolation):
     options = ["-m", "128M", "--isolation", isolation]

@@ -17,6 +17,7 @@
  *                     may not write to the pages, and says in their entries that it did
  *     fill PIECES     behind NEXT, has so many pieces of its memory filled and asks for some that are none, finds
  *                     them zero, and writes to each page
+ *     flush           maps and reads a page, changes its frame, and finds the other one after a flush
  *     physical ADDR   reads the physical address, and then executes there
  *     scribble SEED   writes nonsense into its page tables and uses what comes of it
  *     cpuid           answers the words of leaf argv[2] instead of "ok"
@@ -376,6 +377,22 @@ static void fill(void)
     }
 }
 
+static void flush(void)
+{
+    volatile uint64_t *page = (volatile uint64_t *)UNID_U64(0x700000000000);
+    must(boot->flags & UNID_BOOT_FLUSH, "the TLB cannot be flushed");
+    take_request();
+    map((uint64_t)page);
+    for (uint64_t i = 1; i <= 100; i++) {
+        uint64_t other = frame();
+        *direct(other) = i;
+        must(*page == i - 1, "another page than was mapped");
+        *leaf_of((uint64_t)page) = other | PTE_DATA;
+        *(volatile uint64_t *)(boot->doorbell_addr + UNID_FLUSH_OFFSET) = i;
+        must(*page == i, "the TLB was not flushed");
+    }
+}
+
 /* --- what the host is asked for --------------------------------------------------------------- */
 
 static void talk(void)
@@ -553,6 +570,8 @@ void start(const struct unid_boot *b)
         ahead();
     } else if (is(args[1], "fill")) {
         fill();
+    } else if (is(args[1], "flush")) {
+        flush();
     } else if (is(args[1], "physical")) {
         physical();
     } else if (is(args[1], "scribble")) {

@@ -11,19 +11,23 @@
 #include "mm/mm_internal.h"
 
 #define ROOT_TABLE 0x1000u
+#define PTE_PS     (1ull << 7)
 #define IMAGE_AT   0x2000u /* files' frames */
 #define IMAGE_END  0x100000u
+#define LARGE_AT   0x200000u /* the same, of large files */
+#define LARGE_END  0x1000000u
 
 char world_log[4096];
 unsigned world_filled;
-static uint64_t image_next;
+bool world_flushes = true;
+static uint64_t image_next, image_end;
 
-/* What the processor remembers of translations: nothing makes it forget one but a page that takes its
- * place, and a store that the entry does not allow. */
+/* What the processor remembers of translations: nothing makes it forget one but a flush, a page that takes its
+ * place, and a store that the entry does not allow; of 2 MiB, a store to one page does not make it forget the rest. */
 static struct {
     uint64_t page, frame; /* page 0: nothing */
     bool write;
-} tlb[1024];
+} tlb[1024], large_tlb[64];
 
 void world_end(void)
 {
@@ -31,7 +35,7 @@ void world_end(void)
     hosted_memory = NULL;
 }
 
-void world_begin(unsigned mib)
+static void begin(unsigned mib, uint64_t from, uint64_t to)
 {
     world_end();
     size_t size = (size_t)mib << 20;
@@ -42,16 +46,27 @@ void world_begin(unsigned mib)
     memset(hosted_memory, 0, size);
     world_log[0] = '\0';
     world_filled = 0;
-    image_next = IMAGE_AT;
-    memset(tlb, 0, sizeof(tlb));
-    mm_init(ROOT_TABLE, IMAGE_END, size);
+    image_next = from;
+    image_end = to;
+    host_flush();
+    mm_init(ROOT_TABLE, to, size);
+}
+
+void world_begin(unsigned mib)
+{
+    begin(mib, IMAGE_AT, IMAGE_END);
+}
+
+void world_begin_large(void)
+{
+    begin(2 * LARGE_END >> 20, LARGE_AT, LARGE_END);
 }
 
 static uint64_t into_image(const void *data, uint64_t size)
 {
     uint64_t at = image_next;
     image_next += page_up(size);
-    if (image_next > IMAGE_END) {
+    if (image_next > image_end) {
         abort();
     }
     memcpy(hosted_memory + at, data, size);
@@ -66,14 +81,32 @@ void world_file_init(struct world_file *f, const void *data, uint64_t size, bool
 
 static uint64_t *entry(uint64_t addr)
 {
-    return pte_find(addr, false, NULL);
+    return (uint64_t *)(uintptr_t)pte_look(addr);
+}
+
+uint64_t *world_large_entry(uint64_t addr)
+{
+    uint64_t *table = phys_to_virt(ROOT_TABLE);
+    for (int shift = 39; shift > 21; shift -= 9) {
+        table = phys_to_virt(table[addr >> shift & 511] & PTE_FRAME);
+    }
+    return &table[addr >> 21 & 511];
 }
 
 /* The byte, where the processor would look for it. */
 static uint8_t *at(uint64_t addr, bool write)
 {
-    uint64_t page = page_down(addr), *pte = entry(addr);
-    unsigned slot = (page / PAGE_SIZE) % 1024;
+    uint64_t page = page_down(addr), large = addr & ~(TABLE_SPAN - 1), *pte = entry(addr);
+    unsigned slot = (page / PAGE_SIZE) % 1024, large_slot = (large / TABLE_SPAN) % 64;
+    uint64_t *above = world_large_entry(addr);
+    if (*above & PTE_PS) {
+        *above |= PTE_A;
+        large_tlb[large_slot].page = large;
+        large_tlb[large_slot].frame = *above & PTE_FRAME;
+    }
+    if (!write && large_tlb[large_slot].page == large) {
+        return (uint8_t *)phys_to_virt(large_tlb[large_slot].frame) + (addr - large);
+    }
     if (tlb[slot].page != page || (write && !tlb[slot].write)) {
         *pte |= PTE_A | (write ? PTE_D : 0);
         tlb[slot].page = page;
@@ -132,6 +165,17 @@ void host_fill(uint64_t piece)
         abort();
     }
     world_filled++;
+}
+
+bool host_flushes(void)
+{
+    return world_flushes;
+}
+
+void host_flush(void)
+{
+    memset(tlb, 0, sizeof(tlb));
+    memset(large_tlb, 0, sizeof(large_tlb));
 }
 
 void kpanic(const char *format, ...)

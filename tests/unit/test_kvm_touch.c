@@ -1,5 +1,5 @@
 /* test_kvm_touch.c - what a VM of the kvm driver does because earlier runs did it: pages that it touches while
- * it stands (hypervisor/kvm/touch.c), memory that is filled. Seen by a guest that looks at its own page tables
+ * it stands (hypervisor/kvm/touch.c), memory that is filled, and a flush of the TLB. Seen by a guest that looks at its own page tables
  * (guest_paging.c).
  */
 #include "tests/unit/kvm_support.h"
@@ -152,6 +152,20 @@ static void memory_is_filled_in_pieces_and_is_zero_each_time(void **state)
     contract_free(&v);
 }
 
+static void the_tlb_is_flushed_when_the_guest_asks(void **state)
+{
+    const char *const args[] = {"paging", "flush", NULL};
+    struct run r = {.function = "paging", .argv = args, .key = "flush"};
+    struct contract_vm v;
+    learn(r);
+    run(&v, r);
+    assert_answer(&v, "ok");
+    assert_int_equal(v.usage.exits, 1); /* asking is none */
+    run_again(&v, r, 0);
+    assert_answer(&v, "ok");
+    contract_free(&v);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_driver, close_driver)
 
 int main(void)
@@ -167,6 +181,7 @@ int main(void)
         TEST(what_touched_pages_is_gone_when_the_guest_runs),
         TEST(a_run_that_comes_while_pages_are_touched_is_not_kept_waiting),
         TEST(memory_is_filled_in_pieces_and_is_zero_each_time),
+        TEST(the_tlb_is_flushed_when_the_guest_asks),
     };
     rc = cmocka_run_group_tests(tests, NULL, NULL);
     kvm_teardown();

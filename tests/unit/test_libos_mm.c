@@ -510,6 +510,146 @@ static void any_order_of_calls_keeps_frames_and_contents(void **state)
     }
 }
 
+/* --- entries of 2 MiB ------------------------------------------------------------------------------ */
+
+#define LARGE  (2 * MIB)
+#define PS     (1ull << 7)
+#define BEHIND (5 * LARGE / 2)
+
+static uint8_t large_content[3 * LARGE];
+
+/* A file of two and a half entries at the boundary of a third one, in a world of its own. */
+static uint64_t map_large(struct world_file *f, int prot)
+{
+    areas_remove(0, USER_END);
+    world_begin_large();
+    for (size_t i = 0; i < BEHIND; i++) {
+        large_content[i] = (uint8_t)(i / PAGE_SIZE % 251);
+    }
+    world_file_init(f, large_content, BEHIND, true);
+    int64_t r = mm_mmap(0, BEHIND, prot, MAP_PRIVATE, &f->file, 0);
+    assert_true(r > 0);
+    return (uint64_t)r;
+}
+
+static bool is_large(uint64_t addr)
+{
+    return *world_large_entry(addr) & PS;
+}
+
+/* All of it, but for [from, to), is the file's. */
+static void assert_large(const struct world_file *f, uint64_t at, uint64_t from, uint64_t to)
+{
+    for (uint64_t off = 0; off < BEHIND; off += PAGE_SIZE) {
+        if (off < from || off >= to) {
+            assert_int_equal(world_peek(at + off + 5), large_content[off]);
+            assert_int_equal(world_frame(at + off), f->frames + off);
+            assert_false(world_can_write(at + off));
+        }
+    }
+}
+
+static void what_fills_a_table_with_a_file_is_one_entry(void **state)
+{
+    (void)state;
+    struct world_file f;
+    uint64_t a = map_large(&f, PROT_READ);
+    assert_int_equal(a % LARGE, f.frames % LARGE);
+    assert_int_equal(*world_large_entry(a) & PTE_FRAME, f.frames);
+    assert_true(is_large(a) && is_large(a + LARGE) && *world_large_entry(a) & PTE_NX);
+    assert_false(is_large(a + 2 * LARGE));
+    assert_large(&f, a, 0, 0);
+    assert_true(user_readable((void *)a, BEHIND));
+    assert_false(user_writable((void *)(a + LARGE), 1));
+    assert_false(user_readable((void *)a, BEHIND + 1));
+    assert_true(is_large(a) && is_large(a + LARGE)); /* who looks changes nothing */
+    a = map_large(&f, PROT_READ | PROT_EXEC);
+    assert_true(is_large(a));
+    assert_int_equal(*world_large_entry(a) & PTE_NX, 0);
+}
+
+static void segments_of_a_file_are_one_entry_together(void **state)
+{
+    (void)state;
+    struct world_file f;
+    uint64_t a = map_large(&f, PROT_NONE), code = 7 * PAGE_SIZE, flags = MAP_PRIVATE | MAP_FIXED;
+    int prots[] = {PROT_READ, PROT_READ | PROT_EXEC, PROT_READ};
+    uint64_t ends[] = {code, LARGE + code, BEHIND}, from = 0;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(mm_mmap(a + from, ends[i] - from, prots[i], flags, &f.file, from),
+                         a + from);
+        from = ends[i];
+    }
+    assert_true(is_large(a) && is_large(a + LARGE));
+    assert_int_equal(*world_large_entry(a) & PTE_NX, 0);
+    assert_large(&f, a, 0, 0);
+    /* Each page has its own rights again. */
+    assert_int_equal(mm_munmap(a + LARGE, PAGE_SIZE), 0);
+    assert_false(is_large(a + LARGE));
+    assert_int_equal(*pte_look(a + LARGE + code - PAGE_SIZE) & PTE_NX, 0);
+    assert_int_equal(*pte_look(a + LARGE + code) & PTE_NX, PTE_NX);
+}
+
+static void nothing_else_is_one_entry(void **state)
+{
+    (void)state;
+    struct world_file f;
+    uint64_t a = map_large(&f, RW), to = 0x10000000;
+    assert_false(is_large(a));
+    world_flushes = false; /* nobody could part it again */
+    assert_false(is_large(map_large(&f, PROT_READ)));
+    world_flushes = true;
+    map_large(&f, RW);
+    int64_t r = mm_mmap(to + PAGE_SIZE, LARGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, &f.file, 0);
+    assert_int_equal(r, to + PAGE_SIZE); /* not as the frames lie */
+    assert_false(is_large(to) || is_large(to + LARGE));
+    to += 4 * LARGE;
+    assert_int_equal(map_fixed(to, PAGE_SIZE, PROT_READ), to);
+    *world_large_entry(to) |= PTE_A; /* the processor knows the table */
+    r = mm_mmap(to, LARGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, &f.file, 0);
+    assert_int_equal(r, to);
+    assert_false(is_large(to));
+}
+
+static void a_page_of_a_large_entry_changes_alone(void **state)
+{
+    (void)state;
+    struct world_file f;
+    for (int accessed = 0; accessed < 2; accessed++) {
+        uint64_t a = map_large(&f, PROT_READ), page = a + 9 * PAGE_SIZE;
+        if (accessed) {
+            assert_large(&f, a, 0, 0);
+        }
+        assert_int_equal(mm_mprotect(page, PAGE_SIZE, RW), 0);
+        assert_false(is_large(a));
+        assert_true(is_large(a + LARGE));
+        world_poke(page, 77);
+        assert_int_equal(world_peek(page), 77);
+        assert_int_equal(large_content[9 * PAGE_SIZE], 9);
+        assert_int_equal(hosted_memory[f.frames + 9 * PAGE_SIZE], 9);
+        assert_large(&f, a, 9 * PAGE_SIZE, 10 * PAGE_SIZE);
+        assert_int_equal(map_fixed(a + LARGE, PAGE_SIZE, RW), a + LARGE);
+        assert_int_equal(world_peek(a + LARGE), 0);
+        assert_large(&f, a, 9 * PAGE_SIZE, LARGE + PAGE_SIZE);
+        assert_int_equal(mm_munmap(a, BEHIND), 0);
+        assert_int_equal(world_peek(a + LARGE), -1);
+    }
+}
+
+static void a_table_that_the_host_put_there_is_no_hindrance(void **state)
+{
+    (void)state;
+    struct world_file f;
+    uint64_t a = map_large(&f, PROT_READ);
+    *world_large_entry(a) = 0x3000 | PTE_P | PTE_W | PTE_U | PTE_A;
+    assert_true(user_readable((void *)a, BEHIND));
+    assert_int_equal(world_frame(a + PAGE_SIZE), f.frames + PAGE_SIZE);
+    assert_int_equal(mm_mprotect(a + PAGE_SIZE, PAGE_SIZE, PROT_NONE), 0);
+    assert_true((*world_large_entry(a) & PTE_FRAME) >= f.frames);
+    assert_int_equal(world_peek(a + PAGE_SIZE), -1);
+    assert_large(&f, a, PAGE_SIZE, 2 * PAGE_SIZE);
+}
+
 /* --- memory that is filled ahead ------------------------------------------------------------------ */
 
 #define HEAP     0x500000ull
@@ -650,6 +790,11 @@ int main(void)
         T(pages_behind_the_end_of_a_file_are_not_accessible),
         T(areas_are_split_and_joined),
         T(any_order_of_calls_keeps_frames_and_contents),
+        T(what_fills_a_table_with_a_file_is_one_entry),
+        T(segments_of_a_file_are_one_entry_together),
+        T(nothing_else_is_one_entry),
+        T(a_page_of_a_large_entry_changes_alone),
+        T(a_table_that_the_host_put_there_is_no_hindrance),
         T(who_uses_much_has_it_filled),
         T(who_leaves_pages_out_has_nothing_filled),
         T(before_the_request_nothing_is_filled),

@@ -507,6 +507,54 @@ static void a_site_that_cannot_be_rewritten_refuses_the_program(void **state)
     prepared_done(&p);
 }
 
+/* Where a program of `size` bytes of code from `vaddr` on, and data behind them, comes to lie in physical memory. */
+static uint64_t place_of(uint16_t type, uint64_t vaddr, size_t size)
+{
+    size_t len = size + 4096;
+    un_autofree uint8_t *bytes = calloc(1, len);
+    struct elf_file f;
+    struct prepared p;
+    struct tar t;
+    assert_non_null(bytes);
+    elf_make(&f);
+    elf_header(&f)->e_type = type;
+    elf_header(&f)->e_entry = vaddr + 0x800;
+    elf_program(&f, ELF_PH_LOAD)->p_vaddr = vaddr;
+    elf_program(&f, ELF_PH_LOAD)->p_filesz = elf_program(&f, ELF_PH_LOAD)->p_memsz = size;
+    elf_program(&f, ELF_PH_DATA)->p_offset = size;
+    elf_program(&f, ELF_PH_DATA)->p_vaddr = vaddr + size;
+    memcpy(bytes, f.data, 4096);
+    bytes[len - 1] = 7;
+    tar_open(&t, NULL);
+    tar_file(&t, ".unid.json", "{\"program\":\"/large\"}");
+    tar_file(&t, "before", "x");
+    tar_add(&t, "large", S_IFREG | 0755, NULL, bytes, len);
+    tar_file(&t, "behind", "y");
+    prepare_tar(&t, &p);
+    assert_int_equal(p.rc, 0);
+    assert_text(&p, "before", "x");
+    assert_text(&p, "behind", "y");
+    const struct unid_rootfs_inode *i = inode_at(&p, find(&p, "large"));
+    uint64_t at = UNID_LIBOS_END + i->data;
+    const uint8_t *there = (const uint8_t *)p.fs + i->data;
+    assert_int_equal(there[len - 1], 7);
+    assert_int_equal(there[0], ELFMAG0);
+    prepared_done(&p);
+    return at;
+}
+
+static void large_programs_lie_as_their_addresses_do(void **state)
+{
+    const uint64_t large = UNID_ROOTFS_LARGE, page = 4096;
+    assert_int_equal(place_of(ET_EXEC, 0x400000, large) % large, 0);
+    assert_int_equal(place_of(ET_EXEC, 0x409000, 2 * large) % large, 9 * page);
+    /* Nothing is left out where no entry of 2 MiB fits, or addresses are still to be chosen. */
+    uint64_t next = place_of(ET_EXEC, 0x400000, large - page);
+    assert_int_equal(next, UNID_LIBOS_END + 2 * page);
+    assert_int_equal(place_of(ET_EXEC, 0x409000, large + page), next);
+    assert_int_equal(place_of(ET_DYN, 0, 2 * large), next);
+}
+
 /* --- this machine's programs ------------------------------------------------------------------ */
 
 static void programs_of_this_machine_are_rewritten_in_full(void **state)
@@ -568,6 +616,7 @@ int main(void)
         cmocka_unit_test(bad_programs_are_refused_with_the_reason),
         cmocka_unit_test(what_does_not_run_is_named_whatever_runs_beside_it),
         cmocka_unit_test(a_site_that_cannot_be_rewritten_refuses_the_program),
+        cmocka_unit_test(large_programs_lie_as_their_addresses_do),
         cmocka_unit_test(programs_of_this_machine_are_rewritten_in_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

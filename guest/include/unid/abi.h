@@ -84,14 +84,17 @@
  * virtual; segments linked into it lie at the physical address that it gives them and are mapped
  * nowhere else. The boot stack stands in the direct map (boot.stack_top is virtual). Nothing else
  * is mapped: [heap_start, heap_end) are physical addresses of free, zeroed frames, and the image
- * maps them where it likes, by writing entries (present, user, and 4 KiB leaves) below those of
- * boot.page_root, the physical address of the top table. It cannot flush the TLB: an address whose
- * entry was present once keeps its frame, or is not used again.
+ * maps them where it likes, by writing entries (present, user, and leaves of 4 KiB or 2 MiB) below those
+ * of boot.page_root, the physical address of the top table. It cannot flush the TLB itself: an address
+ * whose entry was present once keeps its frame, or is not used again. In a clone, a leaf of 2 MiB may have
+ * become a table of the same pages, below UNID_BOOT_ADDR, where the guest sees nothing.
  *
  * Frames that were never touched cost the host nothing, and each costs a fault when it is. When boot.flags
  * has UNID_BOOT_FILL, an 8-byte store of the physical address of a piece of UNID_PIECE_SIZE, aligned to
  * its size, to boot.doorbell_addr + UNID_FILL_OFFSET makes the host give all of its memory at once. It
- * is no call, is answered by nothing, and changes nothing that the guest can see.
+ * is no call, is answered by nothing, and changes nothing that the guest can see. In the same way, and when
+ * the flags have UNID_BOOT_FLUSH, a store of any value to boot.doorbell_addr + UNID_FLUSH_OFFSET makes the
+ * host flush the TLB: from then on, what stands in the tables is what counts.
  *
  * The direct map is one entry of the top table, of the upper half, but not its first: a KVM that
  * runs guests in the host's own ring 3 (PVM) keeps that one for itself. */
@@ -107,7 +110,9 @@
 #define UNID_BOOT_FSGSBASE      4  /* WRFSBASE and its kin may be used (1.1) */
 #define UNID_BOOT_FILL          8  /* memory can be had in pieces (1.1) */
 #define UNID_BOOT_ASK_FIRST     16 /* a library OS rings for NEXT before its program's start (1.3) */
+#define UNID_BOOT_FLUSH         32 /* the TLB can be flushed (1.3) */
 #define UNID_FILL_OFFSET        8  /* from boot.doorbell_addr */
+#define UNID_FLUSH_OFFSET       16 /* likewise */
 
 /* boot.interface (1.1): how the program wants its request and gives its response. */
 #define UNID_INTERFACE_SDK    0 /* heads as this file defines them */

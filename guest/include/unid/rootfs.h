@@ -34,6 +34,7 @@
 
 #define UNID_ROOTFS_MAGIC   UNID_U64(0x5346544f4f524955) /* "UIROOTFS" in memory order */
 #define UNID_ROOTFS_VERSION 1
+#define UNID_ROOTFS_LARGE   UNID_U64(0x200000) /* what one large entry of page tables leads to */
 
 struct unid_rootfs_where {
     uint64_t phys; /* page-aligned */

@@ -36,6 +36,16 @@ void host_fill(uint64_t piece)
     }
 }
 
+bool host_flushes(void)
+{
+    return boot_page()->flags & UNID_BOOT_FLUSH;
+}
+
+void host_flush(void)
+{
+    *(volatile uint64_t *)(boot_page()->doorbell_addr + UNID_FLUSH_OFFSET) = 0;
+}
+
 void host_call(uint32_t op)
 {
     uint64_t from = clock_monotonic_ns();

@@ -60,6 +60,9 @@ uint64_t host_net_readable(void), host_net_writable(void); /* bits, as of the la
 
 /* Memory of this piece (abi.h, UNID_PIECE_SIZE) will be used soon, all of it. */
 void host_fill(uint64_t piece);
+/* Whether the TLB can be flushed, and doing so. */
+bool host_flushes(void);
+void host_flush(void);
 
 /* Counts a system call / one that is not implemented (struct unid_report). */
 void host_report_call(uint64_t number);

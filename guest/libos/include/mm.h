@@ -36,6 +36,9 @@ void frames_mark(void);
 void mm_init(uint64_t page_root, uint64_t frames_from, uint64_t frames_to);
 /* Picks addresses for `len` bytes, aligned, with `room` more left free behind them: for MAP_FIXED. */
 uint64_t mm_pick(uint64_t len, uint64_t room, uint64_t align);
+/* The first address from `addr` on that lies in its 2 MiB as `frame` does, so that entries of 2 MiB may lead from
+ * there to what begins with that frame. */
+uint64_t mm_beside(uint64_t addr, uint64_t frame);
 /* Makes [from, to) the main stack. -ENOMEM. */
 int mm_map_stack(uint64_t from, uint64_t to);
 /* Zeros bytes of private pages of the program, by the direct map. */

@@ -120,7 +120,11 @@ static uint64_t choose(const struct request *q)
             return at;
         }
     }
-    return space_pick(q->len, q->room);
+    if (!q->file || q->len < TABLE_SPAN) {
+        return space_pick(q->len, q->room);
+    }
+    uint64_t at = space_pick(q->len + TABLE_SPAN, q->room);
+    return at ? mm_beside(at, file_frame(q->file, q->offset / PAGE_SIZE)) : 0;
 }
 
 static int populate(const struct request *q, uint64_t addr)
@@ -158,6 +162,9 @@ static int64_t map_at(const struct request *q, uint64_t addr)
     r = area_add(addr, end, q->prot, flags, q->file, q->offset);
     if (r < 0) {
         return r;
+    }
+    if (q->file) {
+        pte_join(addr, end);
     }
     if (q->file && q->prot & PROT_EXEC) {
         r = elf_map_stubs(q->file, addr, q->offset);
@@ -358,6 +365,11 @@ uint64_t mm_pick(uint64_t len, uint64_t room, uint64_t align)
 {
     uint64_t at = space_pick(len + align, room);
     return at ? (at + align - 1) & ~(align - 1) : 0;
+}
+
+uint64_t mm_beside(uint64_t addr, uint64_t frame)
+{
+    return addr + ((frame - addr) & (TABLE_SPAN - 1));
 }
 
 void mm_zero(uint64_t addr, uint64_t len)

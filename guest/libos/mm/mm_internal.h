@@ -15,6 +15,9 @@
  * against the tables; KVM's own shadow tables are filled at the fault. Intel's SDM vol. 3, 4.10.4.3
  * leaves it open).
  *
+ * What a file's frames fill of 2 MiB may have one entry instead (pagetable.c); pte_find puts the entries of
+ * pages back.
+ *
  * So the frame of a page may change where the TLB knows nothing of it (A is not set: SDM vol. 3, 4.8,
  * nothing is cached before it is), and where it knows no right to write, by giving that right with the new
  * frame and storing to the page at once: the walk replaces what was known.
@@ -58,6 +61,11 @@ void pagetable_init(uint64_t root);
 /* The leaf entry of an address; NULL when there is no table for it (`create`: no memory). Without
  * `create`, `ret_next` (may be NULL) becomes the address where the next table may be. */
 uint64_t *pte_find(uint64_t addr, bool create, uint64_t *ret_next);
+/* The same entry, for who only reads it; NULL when there is no table. */
+const uint64_t *pte_look(uint64_t addr);
+/* Where a file's pages fill tables of [from, to), or one that begins before and ends there, the processor gets
+ * entries of 2 MiB, if it has not looked there. */
+void pte_join(uint64_t from, uint64_t to);
 /* Calls `each` for all leaf entries of tables that exist in [from, to); stops at an error. */
 int pte_for_each(uint64_t from, uint64_t to, int (*each)(void *arg, uint64_t addr, uint64_t *pte),
                  void *arg);

@@ -7,7 +7,7 @@
 #include "mm.h"
 
 #define PROGRAM_BASE                                                                               \
-    0x0000555555554000ull /* of position-independent programs, as Linux without chance */
+    0x0000555555554000ull /* of position-independent programs, as Linux without chance, or up to 2 MiB above */
 #define PHDRS_MAX 64
 #define ADDR_MAX  0x00007ffffffff000ull
 
@@ -185,6 +185,8 @@ int elf_load(struct file *file, int role, struct elf_image *ret)
         uint64_t base = PROGRAM_BASE;
         if (role == ELF_INTERPRETER) {
             base = mm_pick(end_of(l) - l->from, 0, l->align);
+        } else if (l->align == PAGE_SIZE) {
+            base = mm_beside(base, file_frame(l->file, 0));
         }
         ret->bias = ((base + l->align - 1) & ~(l->align - 1)) - (l->from & ~(l->align - 1));
     }
