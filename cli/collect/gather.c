@@ -237,7 +237,7 @@ void gather_show(const struct gathered *g)
                                api_str(one, "why")};
         table_row(t, cells);
     }
-    if (t && table_render(t, &out) == 0) {
+    if (t && json_array_size(g->files) > 0 && table_render(t, &out) == 0) {
         fputs((const char *)out.data, stderr);
     }
     table_free(t);

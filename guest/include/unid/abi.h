@@ -1,4 +1,4 @@
-/* abi.h - the contract between a ring-3 guest and its host, version 1.2.
+/* abi.h - the contract between a ring-3 guest and its host, version 1.3.
  *
  * The machine. One x86-64 CPU in 64-bit mode at privilege level 3, for ever: no kernel mode, no
  * interrupts, no devices, no system calls. One address space, virtual = physical, paging on.
@@ -52,7 +52,7 @@
 
 #define UNID_ABI_MAGIC UNID_U64(0x313069626144494e) /* "NIDabi01" in memory order */
 #define UNID_ABI_MAJOR 1
-#define UNID_ABI_MINOR 2
+#define UNID_ABI_MINOR 3
 
 /* The ELF note that marks an SDK image: owner "unid", this type, descriptor {u16 major, u16 minor,
  * u32 flags}. */
@@ -64,7 +64,7 @@
 #define UNID_BOOT_ADDR UNID_U64(0x100000) /* struct unid_boot, one page */
 #define UNID_CALL_ADDR UNID_U64(0x101000) /* struct unid_call, one page */
 #define UNID_STRINGS_ADDR                                                                          \
-    UNID_U64(0x102000) /* arguments, then environment: NUL-terminated, packed */
+    UNID_U64(0x102000) /* arguments, environment, working directory: NUL-terminated, packed */
 #define UNID_STRINGS_SIZE  UNID_U64(0x00e000)
 #define UNID_LOG_ADDR      UNID_U64(0x110000)
 #define UNID_LOG_SIZE      UNID_U64(0x010000)
@@ -175,7 +175,8 @@ struct unid_boot {
     uint64_t tsc_hz;               /* rate of RDTSC, 0 when not known */
     uint64_t page_root;            /* paging images: physical address of the top page table (1.1) */
     uint32_t interface;            /* UNID_INTERFACE_* (1.1) */
-    uint32_t reserved32;
+    uint32_t workdir;              /* where a program starts: its path's place among the strings;
+                                      0: at the root (1.3) */
     uint64_t reserved[14];
 };
 
@@ -246,6 +247,7 @@ UNID_LAYOUT(unid_boot, doorbell_addr, 40);
 UNID_LAYOUT(unid_boot, heap_start, 72);
 UNID_LAYOUT(unid_boot, tsc_hz, 96);
 UNID_LAYOUT(unid_boot, page_root, 104);
+UNID_LAYOUT(unid_boot, workdir, 116);
 UNID_LAYOUT(unid_call, wait_ns, 40);
 UNID_LAYOUT(unid_call, net_result, 104);
 UNID_LAYOUT(unid_call, ack, 64);
