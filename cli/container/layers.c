@@ -620,7 +620,7 @@ static int list_node(struct lister *to, struct node *n)
         path_of(inode->first, to->hard);
         e.hard = to->hard;
     }
-    inode->first = n;
+    inode->first = inode->first ? inode->first : n;
     return to->each(to->arg, &e);
 }
 
