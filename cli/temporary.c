@@ -48,8 +48,8 @@ int temporary_copy(int from, struct un_error *err)
         for (ssize_t done = 0, w; done < n; done += w) {
             w = write(fd, part + done, (size_t)(n - done));
             if (w < 0) {
-                return un_error_errno(
-                    err, -errno, "cannot keep standard input in a temporary file (TMPDIR)");
+                return un_error_errno(err, -errno,
+                                      "cannot keep standard input in a temporary file (TMPDIR)");
             }
         }
     }

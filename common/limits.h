@@ -48,7 +48,7 @@
 #define LIMIT_ROOTFS_JSON       (64 << 10)   /* .unid.json */
 #define LIMIT_CONTAINER_BYTES   (8ull << 30) /* all layers of a container image, unpacked */
 #define LIMIT_CONTAINER_LAYERS  512          /* union file systems take some 128 */
-#define LIMIT_CONTAINER_JSON    (4 << 20)    /* an index, manifest or configuration; as registries */
+#define LIMIT_CONTAINER_JSON    (4 << 20)    /* its index, manifest, configuration; as registries */
 
 /* What a function gets whose configuration does not say */
 #define DEFAULT_FUNCTION_MEMORY_MIB  64

@@ -136,8 +136,9 @@ static int choose_program(const struct cli_call *call, const char *what, struct 
     if (root->image) {
         start->asked = asked;
         *ret = start->program;
-        return container_settle(root->image, start, &err) == 0 ? CLI_DONE
-                                                               : cli_fail(CLI_REFUSED, "%s", err.text);
+        return container_settle(root->image, start, &err) == 0
+                   ? CLI_DONE
+                   : cli_fail(CLI_REFUSED, "%s", err.text);
     }
     if (!args_has(&call->args, "rootfs")) {
         *ret = args_has(&call->args, "program") ? asked : collect_runs(c);

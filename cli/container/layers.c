@@ -150,15 +150,15 @@ static int node_add(struct layers *l, struct node *dir, const char *name, struct
 {
     struct node *n = inode ? calloc(1, sizeof *n) : NULL;
     size_t len = strlen(name), path_len = dir->path_len + 1 + len;
-    int rc = len > NAME_MAX || path_len >= PATH_MAX
-                 ? un_error_set(err, -ENAMETOOLONG, "%.100s...: the name or its path is too long",
-                                name)
-             : l->count >= LIMIT_ROOTFS_FILES
-                 ? un_error_set(err, -EFBIG,
-                                "%.200s: with it there are more than %d files, the most that a "
-                                "root file system may have",
-                                name, LIMIT_ROOTFS_FILES)
-                 : 0;
+    int rc =
+        len > NAME_MAX || path_len >= PATH_MAX
+            ? un_error_set(err, -ENAMETOOLONG, "%.100s...: the name or its path is too long", name)
+        : l->count >= LIMIT_ROOTFS_FILES
+            ? un_error_set(err, -EFBIG,
+                           "%.200s: with it there are more than %d files, the most that a "
+                           "root file system may have",
+                           name, LIMIT_ROOTFS_FILES)
+            : 0;
     if (rc == 0 && (!n || !(n->name = strdup(name)) || !tsearch(n, &dir->children, by_name))) {
         rc = no_memory(err);
     }
@@ -344,12 +344,10 @@ static int keep_contents(struct layers *l, struct archive *a, const char *path, 
                          struct un_error *err)
 {
     if (size > LIMIT_ROOTFS_BYTES || size > LIMIT_CONTAINER_BYTES - l->end) {
-        return un_error_set(err, -EFBIG,
-                            "%.200s: with its %llu bytes the layers have more than %llu GiB", path,
-                            (unsigned long long)size,
-                            (size > LIMIT_ROOTFS_BYTES ? LIMIT_ROOTFS_BYTES
-                                                       : LIMIT_CONTAINER_BYTES) >>
-                                30);
+        return un_error_set(
+            err, -EFBIG, "%.200s: with its %llu bytes the layers have more than %llu GiB", path,
+            (unsigned long long)size,
+            (size > LIMIT_ROOTFS_BYTES ? LIMIT_ROOTFS_BYTES : LIMIT_CONTAINER_BYTES) >> 30);
     }
     for (;;) {
         const void *part;
@@ -378,8 +376,8 @@ static int keep_contents(struct layers *l, struct archive *a, const char *path, 
 }
 
 /* The inode of another name: of a file, or of a link, of which links may be made as well. */
-static int inode_of_link(struct layers *l, const char *path, const char *target,
-                         struct inode **ret, struct un_error *err)
+static int inode_of_link(struct layers *l, const char *path, const char *target, struct inode **ret,
+                         struct un_error *err)
 {
     un_autofree char *text = strdup(target);
     struct node *dir = NULL;

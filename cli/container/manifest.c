@@ -199,8 +199,8 @@ int container_choose(const json_t *index, struct container_blob *ret, struct un_
         if (!is_for_us(one, &others)) {
             continue;
         }
-        several = several ||
-                  (chosen && strcmp(text_of(one, "digest"), text_of(chosen, "digest")) != 0);
+        several =
+            several || (chosen && strcmp(text_of(one, "digest"), text_of(chosen, "digest")) != 0);
         add_name(&names, name_of(one));
         chosen = one;
     }

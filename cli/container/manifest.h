@@ -18,7 +18,7 @@ enum { CONTAINER_NAME_SIZE = 512, CONTAINER_HEX_SIZE = 65 };
 
 /* A file of the image. */
 struct container_blob {
-    char name[CONTAINER_NAME_SIZE]; /* in the archive or layout: "blobs/sha256/..." */
+    char name[CONTAINER_NAME_SIZE];  /* in the archive or layout: "blobs/sha256/..." */
     char sha256[CONTAINER_HEX_SIZE]; /* "": nobody says */
     int64_t size;                    /* -1: nobody says */
 };

@@ -41,7 +41,7 @@ static const char *workdir_of(const struct container_start *start)
 static int tell(struct un_buf *line, const char *what, const char *value, struct un_error *err)
 {
     return un_buf_printf(line, "%s%s %s", line->len ? ", " : "", what, value) < 0 ? no_memory(err)
-                                                                                 : 0;
+                                                                                  : 0;
 }
 
 static int warn(struct container_start *start, const char *text, struct un_error *err)
@@ -51,7 +51,8 @@ static int warn(struct container_start *start, const char *text, struct un_error
 
 /* --- environment, directory, port ------------------------------------------------------------- */
 
-static int settle_env(const struct container *c, struct container_start *start, struct un_error *err)
+static int settle_env(const struct container *c, struct container_start *start,
+                      struct un_error *err)
 {
     json_t *env = json_object_get(start->config, "env");
     if (!env && json_object_set_new(start->config, "env", env = json_object()) < 0) {
@@ -89,7 +90,8 @@ static int several_ports(const json_t *ports, struct un_error *err)
                         "the image exposes the ports %s, and a function serves one: say which "
                         "(--interface http --env PORT=%" JSON_INTEGER_FORMAT
                         "), or --interface filter for a program that reads standard input",
-                        text.len ? (const char *)text.data : "", json_integer_value(json_array_get(ports, 0)));
+                        text.len ? (const char *)text.data : "",
+                        json_integer_value(json_array_get(ports, 0)));
 }
 
 /* A port makes it a server of HTTP, on that port, unless the words say otherwise. */
@@ -252,8 +254,8 @@ static int warn_of_shells(struct container *c, struct container_start *start, co
 static json_t *join_words(const struct container *c, const struct container_start *start)
 {
     const json_t *given = json_object_get(start->config, "args");
-    json_t *words = start->asked ? json_pack("[s]", start->asked)
-                                 : json_deep_copy(c->settings.entrypoint);
+    json_t *words =
+        start->asked ? json_pack("[s]", start->asked) : json_deep_copy(c->settings.entrypoint);
     const json_t *rest = json_array_size(given) ? given : start->asked ? NULL : c->settings.cmd;
     size_t i;
     json_t *word;
@@ -295,8 +297,8 @@ static int settle_program(struct container *c, struct container_start *start, st
     if (rc == 0 && !start->asked) {
         rc = tell(line, "program", start->program, err);
     }
-    if (rc == 0 && (json_array_remove(words, 0) < 0 ||
-                    json_object_set(start->config, "args", words) < 0)) {
+    if (rc == 0 &&
+        (json_array_remove(words, 0) < 0 || json_object_set(start->config, "args", words) < 0)) {
         rc = no_memory(err);
     }
     return rc;

@@ -326,9 +326,8 @@ static int read_machine(const struct cli_call *call, json_t *config)
 int deploy_read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
-        read_memory, read_timeout, read_concurrency, read_reserved, read_words,
-        read_env,    read_workdir, read_egress,      read_publish,  read_machine,
-        read_args};
+        read_memory,  read_timeout, read_concurrency, read_reserved, read_words, read_env,
+        read_workdir, read_egress,  read_publish,     read_machine,  read_args};
     if (args_has(&call->args, "list-calls") &&
         set_new(config, "list_calls", json_true()) != CLI_DONE) {
         return CLI_REFUSED;
@@ -439,8 +438,8 @@ int deploy_operand(const struct cli_call *call, size_t at, const char **ret)
     *ret = given ? call->args.operands[at] : "-";
     return given || args_has(&call->args, "rootfs")
                ? CLI_DONE
-               : cli_usage(call, "what is to run: a program or an image, or --rootfs with a "
-                                 "container image");
+               : cli_usage(call, "%s needs %sPROGRAM|IMAGE, or --rootfs with a container image",
+                           call->verb->name, at ? "NAME " : "");
 }
 
 int verb_deploy(struct cli_call *call)

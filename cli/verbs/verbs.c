@@ -213,11 +213,9 @@ const struct cli_verb cli_verbs[] = {
      "PROGRAM is a local file: a Linux program or script, which is sent with its interpreter and\n"
      "libraries and what --with names, or an image that is pushed as it is. With --rootfs it is a "
      "path\n"
-     "in that root file system (- for the program that a tar archive itself names). A container image, "
-     "as\n"
-     "docker save writes it or as an OCI layout, says itself what runs, unless PROGRAM is given. IMAGE "
-     "is\n"
-     "a digest or a tag. Words behind -- are the program's arguments.\n"},
+     "in that root file system (- for the program that a tar archive itself names). If that is a\n"
+     "container image (of docker save, or an OCI layout), it says what runs, unless PROGRAM is\n"
+     "given. IMAGE is a digest or a tag. Words behind -- are the program's arguments.\n"},
     {"apply", "", 0, 0, false, apply_options, verb_apply,
      "Deploy the functions of a file, and make its volumes",
      "The file: {\"volumes\": {NAME: {\"size_mib\": N}}, \"functions\": {NAME: {...}}}. A function "

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pathlib
 import tarfile
 
@@ -148,8 +147,13 @@ def test_what_cannot_be_is_told(shared, base):
     assert f"{name}: has 5000 bytes, and should have" in refused(damaged.archive())
     del damaged.blobs[name]
     assert f"{name} is not in the image's archive" in refused(damaged.archive())
+    large = tarfile.TarInfo("large")
+    large.size = 3 << 30
+    assert "the layers have more than 2 GiB" in refused(saved([large.tobuf()], Cmd=["cat"]))
     assert 'a path with ".."' in refused(saved([base, layer(("../../etc/x", b""))], Cmd=["cat"]))
-    assert "--rootfs with a container image" in shared.unictl("deploy", "bad").err
+    for words in (("deploy", "bad"), ("check",)):
+        done = shared.unictl(*words)
+        assert done.status == 2 and "or --rootfs with a container image" in done.err
 
 
 def test_one_of_several_platforms_is_chosen(shared, base):

@@ -34,7 +34,8 @@ static int check_entry(void *arg, const struct layers_entry *e)
     size_t len = strlen(e->path);
     require(len > 0 && len < PATH_MAX && e->path[0] != '/' && e->path[len - 1] != '/');
     require(strcmp(e->path, s->last) != 0 && !strstr(e->path, "//"));
-    require(!strstr(e->path, "/../") && strcmp(e->path, "..") != 0 && strncmp(e->path, "../", 3) != 0);
+    require(!strstr(e->path, "/../") && strcmp(e->path, "..") != 0 &&
+            strncmp(e->path, "../", 3) != 0);
     require(S_ISREG(e->mode) || S_ISDIR(e->mode) || S_ISLNK(e->mode));
     require(!e->hard || S_ISREG(e->mode));
     require(!e->text == !S_ISLNK(e->mode));

@@ -288,7 +288,8 @@ static void pack(struct ground *g, const char *rootfs, const char *program, stru
     int fd = memfd_create("pack", MFD_CLOEXEC);
     char part[4096];
     ssize_t n;
-    if (collect_write(g->c, &(struct collect_root){.path = rootfs}, program, fd, ret_program, &g->err) < 0) {
+    if (collect_write(g->c, &(struct collect_root){.path = rootfs}, program, fd, ret_program,
+                      &g->err) < 0) {
         fail_msg("%s", g->err.text);
     }
     lseek(fd, 0, SEEK_SET);

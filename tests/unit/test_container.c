@@ -50,9 +50,11 @@ static int tear_down(void **state)
 /* One entry: "d DIR", "f FILE=CONTENTS", "s LINK=TARGET", "h NAME=OTHER", "p PIPE". */
 static void put_entry(struct archive *a, const char *text)
 {
-    static const mode_t kinds[] = {
-        ['d'] = AE_IFDIR | 0755, ['f'] = AE_IFREG | 0644, ['s'] = AE_IFLNK | 0777,
-        ['h'] = AE_IFREG | 0644, ['p'] = AE_IFIFO | 0600};
+    static const mode_t kinds[] = {['d'] = AE_IFDIR | 0755,
+                                   ['f'] = AE_IFREG | 0644,
+                                   ['s'] = AE_IFLNK | 0777,
+                                   ['h'] = AE_IFREG | 0644,
+                                   ['p'] = AE_IFIFO | 0600};
     un_autofree char *copy = strdup(text);
     char *path = copy + 2, *equals = strchr(path, '=');
     struct archive_entry *e = archive_entry_new();
@@ -137,9 +139,11 @@ static void names_are_sorted_and_the_last_layer_wins(void **state)
 static void whiteouts_take_away_what_lower_layers_have(void **state)
 {
     struct ground *g = *state;
-    assert_int_equal(apply(g, "d a; f a/x=1; f a/y=2; d a/sub; f a/sub/z=3; f b=4; d c; f c/d=5"), 0);
+    assert_int_equal(apply(g, "d a; f a/x=1; f a/y=2; d a/sub; f a/sub/z=3; f b=4; d c; f c/d=5"),
+                     0);
     assert_int_equal(
-        apply(g, "f a/.wh.x=; f .wh.b=; f .wh.c=; f .wh.nothing=; f no/.wh.where=; f a/sub/.wh..="), 0);
+        apply(g, "f a/.wh.x=; f .wh.b=; f .wh.c=; f .wh.nothing=; f no/.wh.where=; f a/sub/.wh..="),
+        0);
     assert_tree(g, "d a; d a/sub; f a/sub/z=3; f a/y=2");
 }
 
@@ -148,8 +152,9 @@ static void whiteouts_spare_their_own_layer(void **state)
     struct ground *g = *state;
     assert_int_equal(apply(g, "d a; f a/old=1; d b; f b/old=2; f c=3"), 0);
     /* Before and behind what it has itself. */
-    assert_int_equal(apply(g, "f a/.wh..wh..opq=; f a/new=1; d b/new; f b/new/x=2; f .wh.b=; f c=new; "
-                              "f .wh.c="),
+    assert_int_equal(apply(g,
+                           "f a/.wh..wh..opq=; f a/new=1; d b/new; f b/new/x=2; f .wh.b=; f c=new; "
+                           "f .wh.c="),
                      0);
     assert_tree(g, "d a; f a/new=1; d b; d b/new; f b/new/x=2; f c=new");
 }
@@ -198,12 +203,14 @@ static void a_hard_link_to_nothing_is_refused(void **state)
 static void links_on_the_way_lead_inside(void **state)
 {
     struct ground *g = *state;
-    assert_int_equal(apply(g, "d usr/lib; s lib=usr/lib; s up=../../../usr; s abs=/usr/lib; s far=/new/dir"),
-                     0);
-    assert_int_equal(apply(g, "f lib/a=1; f up/b=2; f abs/c=3; f far/d=4; h lib/e=abs/c; f lib/.wh.none="), 0);
-    assert_tree(g, "s abs=/usr/lib; s far=/new/dir; s lib=usr/lib; d new; d new/dir; f new/dir/d=4; "
-                   "s up=../../../usr; d usr; f usr/b=2; d usr/lib; f usr/lib/a=1; f usr/lib/c=3; "
-                   "h usr/lib/e=usr/lib/c");
+    assert_int_equal(
+        apply(g, "d usr/lib; s lib=usr/lib; s up=../../../usr; s abs=/usr/lib; s far=/new/dir"), 0);
+    assert_int_equal(
+        apply(g, "f lib/a=1; f up/b=2; f abs/c=3; f far/d=4; h lib/e=abs/c; f lib/.wh.none="), 0);
+    assert_tree(g,
+                "s abs=/usr/lib; s far=/new/dir; s lib=usr/lib; d new; d new/dir; f new/dir/d=4; "
+                "s up=../../../usr; d usr; f usr/b=2; d usr/lib; f usr/lib/a=1; f usr/lib/c=3; "
+                "h usr/lib/e=usr/lib/c");
 }
 
 static void paths_that_cannot_be_are_refused(void **state)
@@ -269,9 +276,9 @@ static void a_manifest_names_its_blobs(void **state)
 {
     struct ground *g = *state;
     struct container_manifest m;
-    un_autojson json_t *good = json_of(
-        "{\"config\": {\"digest\": \"sha256:" HEX_A "\", \"size\": 7}, \"layers\": ["
-        "{\"digest\": \"sha256:" HEX_B "\"}]}");
+    un_autojson json_t *good =
+        json_of("{\"config\": {\"digest\": \"sha256:" HEX_A "\", \"size\": 7}, \"layers\": ["
+                "{\"digest\": \"sha256:" HEX_B "\"}]}");
     assert_int_equal(container_read_manifest(good, &m, &g->err), 0);
     assert_string_equal(m.config.name, "blobs/sha256/" HEX_A);
     assert_int_equal(m.config.size, 7);
@@ -280,8 +287,11 @@ static void a_manifest_names_its_blobs(void **state)
     assert_int_equal(m.layers[0].size, -1);
     container_manifest_done(&m);
     const char *const bad[] = {
-        "{}", "[]", "{\"config\": {\"digest\": \"sha512:" HEX_A "\"}, \"layers\": []}",
-        "{\"config\": {\"digest\": \"sha256:../../../../../../../../../../../../../../../../../../../"
+        "{}",
+        "[]",
+        "{\"config\": {\"digest\": \"sha512:" HEX_A "\"}, \"layers\": []}",
+        "{\"config\": {\"digest\": "
+        "\"sha256:../../../../../../../../../../../../../../../../../../../"
         "etc/pass\"}, \"layers\": []}",
         "{\"config\": {\"digest\": \"sha256:" HEX_A "\", \"size\": -1}, \"layers\": []}",
         "{\"config\": {\"digest\": \"sha256:" HEX_A "\"}, \"layers\": {}}",
@@ -315,10 +325,12 @@ static void settings_are_those_of_a_container(void **state)
 {
     struct ground *g = *state;
     struct container_settings s;
-    un_autojson json_t *good = json_of(
-        "{\"architecture\": \"amd64\", \"os\": \"linux\", \"rootfs\": {}, \"config\": {\"Entrypoint\": "
-        "[\"/app\", \"-x\"], \"Cmd\": null, \"Env\": [\"A=1=2\", \"odd\", \"=x\", \"B=\"], \"WorkingDir\": "
-        "\"/srv\", \"ExposedPorts\": {\"8080/tcp\": {}, \"53/udp\": {}, \"80\": {}, \"80/tcp\": {}}}}");
+    un_autojson json_t *good = json_of("{\"architecture\": \"amd64\", \"os\": \"linux\", "
+                                       "\"rootfs\": {}, \"config\": {\"Entrypoint\": "
+                                       "[\"/app\", \"-x\"], \"Cmd\": null, \"Env\": [\"A=1=2\", "
+                                       "\"odd\", \"=x\", \"B=\"], \"WorkingDir\": "
+                                       "\"/srv\", \"ExposedPorts\": {\"8080/tcp\": {}, \"53/udp\": "
+                                       "{}, \"80\": {}, \"80/tcp\": {}}}}");
     assert_int_equal(container_read_settings(good, &s, &g->err), 0);
     assert_int_equal(json_array_size(s.entrypoint), 2);
     assert_int_equal(json_array_size(s.cmd), 0);
@@ -328,15 +340,16 @@ static void settings_are_those_of_a_container(void **state)
     assert_int_equal(json_array_size(s.ports), 2);
     assert_int_equal(json_integer_value(json_array_get(s.ports, 0)), 80);
     container_settings_done(&s);
-    const char *const bad[] = {"[]",
-                               "{\"config\": {}}",
-                               "{\"rootfs\": {}, \"architecture\": \"arm64\"}",
-                               "{\"rootfs\": {}, \"os\": \"windows\"}",
-                               "{\"rootfs\": {}, \"config\": {\"Cmd\": \"sh\"}}",
-                               "{\"rootfs\": {}, \"config\": {\"Env\": [1]}}",
-                               "{\"rootfs\": {}, \"config\": {\"WorkingDir\": \"app\"}}",
-                               "{\"rootfs\": {}, \"config\": {\"ExposedPorts\": {\"http\": {}}}}",
-                               "{\"rootfs\": {}, \"config\": {\"ExposedPorts\": {\"70000/tcp\": {}}}}"};
+    const char *const bad[] = {
+        "[]",
+        "{\"config\": {}}",
+        "{\"rootfs\": {}, \"architecture\": \"arm64\"}",
+        "{\"rootfs\": {}, \"os\": \"windows\"}",
+        "{\"rootfs\": {}, \"config\": {\"Cmd\": \"sh\"}}",
+        "{\"rootfs\": {}, \"config\": {\"Env\": [1]}}",
+        "{\"rootfs\": {}, \"config\": {\"WorkingDir\": \"app\"}}",
+        "{\"rootfs\": {}, \"config\": {\"ExposedPorts\": {\"http\": {}}}}",
+        "{\"rootfs\": {}, \"config\": {\"ExposedPorts\": {\"70000/tcp\": {}}}}"};
     for (size_t i = 0; i < UN_ARRAY_SIZE(bad); i++) {
         un_autojson json_t *root = json_of(bad[i]);
         g->err = (struct un_error)UN_ERROR_INIT;
@@ -348,23 +361,27 @@ static void settings_are_those_of_a_container(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(names_are_sorted_and_the_last_layer_wins, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(whiteouts_take_away_what_lower_layers_have, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(names_are_sorted_and_the_last_layer_wins, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(whiteouts_take_away_what_lower_layers_have, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(whiteouts_spare_their_own_layer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_opaque_directory_has_nothing_of_lower_layers, set_up,
                                         tear_down),
-        cmocka_unit_test_setup_teardown(what_becomes_of_another_kind_is_replaced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_becomes_of_another_kind_is_replaced, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(hard_links_are_names_of_one_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(hard_links_across_layers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_hard_link_to_nothing_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(links_on_the_way_lead_inside, set_up, tear_down),
         cmocka_unit_test_setup_teardown(paths_that_cannot_be_are_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(devices_are_left_out_and_counted_elsewhere_than_in_dev, set_up,
-                                        tear_down),
+        cmocka_unit_test_setup_teardown(devices_are_left_out_and_counted_elsewhere_than_in_dev,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_layer_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_path_is_found_through_links, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_manifest_names_its_blobs, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(an_index_gives_the_one_for_machines_here, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_index_gives_the_one_for_machines_here, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(settings_are_those_of_a_container, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
