@@ -158,6 +158,7 @@ struct hv_run_spec {
     const char *const *envp;   /* NULL-terminated */
     const char *workdir;       /* where a Linux program starts; NULL: "/" */
     uint32_t interface;        /* UNID_INTERFACE_*, told to the guest */
+    bool ask_first;            /* UNID_BOOT_ASK_FIRST, likewise */
     const char *invocation_id; /* at most 31 bytes */
     uint64_t deadline_us;      /* how long the invocation may take from now; told to the guest */
     const char *request_head;  /* as abi.h says */

@@ -62,6 +62,7 @@ struct hv_run_spec run_spec_of(const struct image_mapping *image,
         .envp = envp,
         .workdir = config->workdir,
         .interface = interface_number(config->interface),
+        .ask_first = config->snapshot == FUNCTION_SNAPSHOT_START,
     };
 }
 
@@ -112,7 +113,7 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const voi
         rc = 0;
     }
     if (rc == 0) {
-        prepare_end(p, 0, NULL, NULL, NULL);
+        prepare_end(p, 0, NULL, NULL, report);
         return;
     }
     un_error_copy(&why, err);

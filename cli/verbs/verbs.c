@@ -35,6 +35,8 @@ static const struct args_option deploy_options[] = {
     {"reserved", 0, "N", "VMs of these that other functions cannot keep it from having"},
     {"driver", 0, "D", "what runs it: auto, kvm, libvirt or fake"},
     {"isolation", 0, "I", "vm: a new VM for each request; reset: VMs put back to a snapshot"},
+    {"snapshot", 0, "WHEN",
+     "ready: when the program asks for a request; start: before its own start"},
     {"env", 'e', "K=V", "an environment variable; may be repeated"},
     {"list-calls", 0, NULL, "have receipts tell which system calls a program made"},
     GATHER_OPTIONS,

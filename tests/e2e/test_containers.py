@@ -201,6 +201,11 @@ def test_a_program_starts_in_its_working_directory(real, base):
     real.unictl("deploy", "dir", "--rootfs", "-", stdin=run).ok()
     for _ in range(3):  # from the snapshot
         assert real.call("dir", b"more").ok().body == b"lower\nmore"
+    page = ("sh", "-c", "echo Content-Type: text/plain; echo; pwd; read -r line <keep; echo $line")
+    for snapshot in ("ready", "start"):
+        real.unictl("deploy", "dir", "/bin/busybox", "--rootfs", "-", "--interface", "cgi", "--snapshot", snapshot,
+                    "--", *page, stdin=run).ok()
+        assert real.call("dir").ok().body == b"/app\nlower\n"
     words = ("deploy", "dir", "/bin/busybox", "--rootfs", "-", "--workdir")
     real.unictl(*words, "/app/sub/..", "--", "pwd", stdin=run).ok()
     assert real.call("dir").ok().body == b"/app\n"

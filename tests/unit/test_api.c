@@ -752,7 +752,7 @@ static void system_tells_of_itself(void **state)
     expect_status(503);
     expect("no driver");
     ask("GET", "/api/v1/version", NULL);
-    expect("{\"version\":\"1.2.3\",\"api\":\"v1\",\"abi\":\"1.2\",\"driver\":\"fake\"}");
+    expect("{\"version\":\"1.2.3\",\"api\":\"v1\",\"abi\":\"1.3\",\"driver\":\"fake\"}");
     ask("GET", "/metrics", NULL);
     expect("unid_calls_total{outcome=\"ok\"} 7\n");
     ask("GET", "/api/v1/openapi.yaml", NULL);
