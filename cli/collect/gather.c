@@ -254,6 +254,6 @@ void gather_show(const struct gathered *g)
     }
     json_array_foreach(g->warnings, i, one)
     {
-        fprintf(stderr, "unictl: %s\n", json_string_value(one));
+        (void)cli_fail(CLI_DONE, "%s", json_string_value(one));
     }
 }

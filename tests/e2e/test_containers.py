@@ -114,6 +114,10 @@ def test_what_a_shell_would_start_is_started_without_it(shared, base):
     image = saved([base, script], Entrypoint=["/start.sh"], Cmd=["cat"])
     told = shared.unictl("deploy", "shell", "--rootfs", "-", stdin=image).ok().err
     assert "/start.sh is a script of a shell" in told
+    # What an image is called does not steer the terminal.
+    odd = layer(("odd\x1b[2J", (b"#!/bin/sh\n", 0o755)))
+    told = shared.unictl("deploy", "shell", "--rootfs", "-", stdin=saved([base, odd], Cmd=["/odd\x1b[2J"])).ok().err
+    assert "/odd?[2J is a script of a shell" in told and "\x1b" not in told
 
 
 def test_what_cannot_be_is_told(shared, base):
@@ -154,6 +158,20 @@ def test_what_cannot_be_is_told(shared, base):
     for words in (("deploy", "bad"), ("check",)):
         done = shared.unictl(*words)
         assert done.status == 2 and "or --rootfs with a container image" in done.err
+
+
+def test_images_can_be_applied(shared, base, tmp_path):
+    (tmp_path / "app.tar").write_bytes(saved([base], Cmd=["cat", "x"], Env=["A=1", "B=1"], WorkingDir="/app"))
+    functions = {
+        "asis": {"image": "-", "rootfs": "app.tar", "env": {"B": "2"}},
+        "other": {"image": "/bin/busybox", "rootfs": "app.tar", "args": ["ls"], "workdir": "/etc"},
+    }
+    (tmp_path / "f.json").write_text(json.dumps({"functions": functions}))
+    shared.unictl("apply", "-f", tmp_path / "f.json").ok()
+    one, other = (shared.get(f"/api/v1/functions/{name}").ok().json for name in functions)
+    assert (one["program"], one["args"], one["workdir"]) == ("/bin/cat", ["x"], "/app")
+    assert one["env"] == {"A": "1", "B": "2"}
+    assert (other["program"], other["args"], other["workdir"]) == ("/bin/busybox", ["ls"], "/etc")
 
 
 def test_one_of_several_platforms_is_chosen(shared, base):
