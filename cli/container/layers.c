@@ -44,6 +44,7 @@ struct layers {
     uint64_t end;
     unsigned layer; /* that is being put on top, from 1 on */
     size_t count;
+    size_t names; /* bytes of names and links, those replaced included */
     unsigned left_out;
     struct node *root;
 };
@@ -175,6 +176,7 @@ static int node_add(struct layers *l, struct node *dir, const char *name, struct
     n->layer = l->layer;
     n->inode = inode;
     l->count++;
+    l->names += len + (inode->text ? strlen(inode->text) : 0);
     *ret = n;
     return 0;
 }
@@ -535,7 +537,12 @@ static int apply_entry(struct layers *l, struct archive *a, struct archive_entry
 int layers_apply(struct layers *l, struct archive *layer, struct un_error *err)
 {
     l->layer++;
-    for (;;) {
+    for (size_t entries = 0;; entries++) {
+        if (entries > LIMIT_ROOTFS_ENTRIES || l->names > LIMIT_ROOTFS_NAMES) {
+            return un_error_set(err, -EFBIG,
+                                "more than %d entries in one layer, or %d MiB of names in all",
+                                LIMIT_ROOTFS_ENTRIES, LIMIT_ROOTFS_NAMES >> 20);
+        }
         struct archive_entry *e;
         int got = archive_read_next_header(layer, &e);
         if (got == ARCHIVE_EOF) {

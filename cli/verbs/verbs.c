@@ -180,7 +180,7 @@ static const struct args_option trigger_options[] = {
     {"fetch", 0, NULL, "s3: the function gets the object's bytes, not the event"},
     {"put", 0, "BUCKET/PREFIX", "s3: store what the function answers there"},
     {"confirm", 0, NULL, "s3: confirm subscriptions of AWS SNS"},
-    {"confirm-host", 0, "HOST", "s3: where to (default amazonaws.com and below)"},
+    {"confirm-host", 0, "HOST", "s3: where to (default sns.REGION.amazonaws.com)"},
     {"order", 0, "WHAT", "s3, dynamodb: none, or flag or drop events out of order"},
     {"type", 0, "TEXT", "cloudevents: exactly, or with one * as 'prefix*suffix'; as the next two"},
     {"source", 0, "TEXT", "cloudevents: only of this source"},

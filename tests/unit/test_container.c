@@ -231,6 +231,19 @@ static void devices_are_left_out_and_counted_elsewhere_than_in_dev(void **state)
     assert_tree(g, "f a=; d dev");
 }
 
+static void names_are_bounded_however_often_they_are_replaced(void **state)
+{
+    struct ground *g = *state;
+    char text[2 + 2 + 4000 + 1] = "s a=";
+    memset(text + 4, 'x', 4000);
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < 20000; i++) {
+        rc = apply(g, text);
+    }
+    assert_int_equal(rc, -EFBIG);
+    assert_non_null(strstr(g->err.text, "64 MiB of names"));
+}
+
 static void a_damaged_layer_is_refused(void **state)
 {
     struct ground *g = *state;
@@ -377,6 +390,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(paths_that_cannot_be_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(devices_are_left_out_and_counted_elsewhere_than_in_dev,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(names_are_bounded_however_often_they_are_replaced, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_layer_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_path_is_found_through_links, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_manifest_names_its_blobs, set_up, tear_down),

@@ -111,6 +111,8 @@ static void what_is_wrong_is_named(void **state)
     assert_refused(WITH("\"env\":{\"\":\"x\"}"), "env");
     assert_refused(WITH("\"env\":{\"A=B\":\"x\"}"), "A=B");
     assert_refused(WITH("\"env\":{\"A\":1}"), "env.A");
+    assert_refused(WITH("\"machine\":{\"append\":\"a\\nb\"}"), "append: must be one line");
+    assert_refused(WITH("\"machine\":{\"append\":\"a\\u007fb\"}"), "append: must be one line");
 }
 
 static void egress_rules_are_kept_in_one_form(void **state)
