@@ -12,6 +12,8 @@
 #include "common/clock.h"
 #include "common/json.h"
 
+enum { PARAM_SHOWN = 64 /* bytes of an unknown parameter's name */ };
+
 static void on_head(void *arg, struct http_exchange *ex);
 
 void api_settings_init(struct api_settings *s)
@@ -290,6 +292,22 @@ static void refuse(struct http_exchange *ex, enum route_result result, const cha
     }
 }
 
+/* Answers 400 and returns false when the query has a parameter that would be ignored. */
+static bool check_query(struct http_exchange *ex, const struct route_match *m)
+{
+    char detail[256];
+    size_t len;
+    const char *name = route_unknown_param(m, &len);
+    if (!name) {
+        return true;
+    }
+    snprintf(detail, sizeof(detail), "%.*s: there is no such query parameter here; known: %s",
+             (int)(len < PARAM_SHOWN ? len : PARAM_SHOWN), name,
+             *m->route->query ? m->route->query : "none");
+    http_respond_problem(ex, 400, detail);
+    return false;
+}
+
 static void on_head(void *arg, struct http_exchange *ex)
 {
     struct api *a = arg;
@@ -315,7 +333,7 @@ static void on_head(void *arg, struct http_exchange *ex)
         return;
     }
     const struct route *route = call->match.route;
-    if (!api_authorize(a, ex, route)) {
+    if (!api_authorize(a, ex, route) || !check_query(ex, &call->match)) {
         call_free(call);
         return;
     }

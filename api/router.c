@@ -151,6 +151,34 @@ enum route_result route_find(const struct route *table, size_t count, const char
     return ret->allow[0] ? ROUTE_BAD_METHOD : ROUTE_NOT_FOUND;
 }
 
+/* Whether a list like "cursor, limit" has the word. */
+static bool has_word(const char *list, const char *word, size_t len)
+{
+    while (*list) {
+        size_t n = strcspn(list, ", ");
+        if (n == len && memcmp(list, word, len) == 0) {
+            return true;
+        }
+        list += n;
+        list += strspn(list, ", ");
+    }
+    return false;
+}
+
+const char *route_unknown_param(const struct route_match *m, size_t *ret_len)
+{
+    const char *at = m->route->query ? m->query : NULL;
+    while (at && *at) {
+        size_t len = strcspn(at, "&"), name_len = strcspn(at, "&=");
+        if (len > 0 && !has_word(m->route->query, at, name_len)) {
+            *ret_len = name_len;
+            return at;
+        }
+        at += len + (at[len] == '&');
+    }
+    return NULL;
+}
+
 int route_query(const char *query, const char *key, char *out, size_t size)
 {
     size_t key_len = strlen(key);

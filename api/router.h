@@ -36,6 +36,7 @@ struct route {
     const char *method; /* "*": any */
     const char *pattern;
     const char *operation; /* operationId in docs/openapi.yaml; for "*" what they begin with */
+    const char *query;     /* the parameters that it knows, as "cursor, limit"; NULL: any */
     enum route_auth auth;
     enum route_body body;
     void (*run)(struct api_call *call);
@@ -61,11 +62,15 @@ enum route_result {
 enum route_result route_find(const struct route *table, size_t count, const char *method,
                              const char *target, struct route_match *ret);
 
-/* The decoded value of the first parameter `key` of a query ('+' is a space). 1: written to `out`;
- * 0: there is none; -EINVAL malformed; -E2BIG longer than `size` - 1. `query` may be NULL. */
 /* Whether a request's target has a path, and that is none of ROUTE_MALFORMED. */
 bool route_target_clean(const char *target);
 
+/* The name of the query's first parameter that the route does not know, `*ret_len` bytes at it (they
+ * are compared as they were sent); NULL when it knows all. */
+const char *route_unknown_param(const struct route_match *m, size_t *ret_len);
+
+/* The decoded value of the first parameter `key` of a query ('+' is a space). 1: written to `out`;
+ * 0: there is none; -EINVAL malformed; -E2BIG longer than `size` - 1. `query` may be NULL. */
 int route_query(const char *query, const char *key, char *out, size_t size);
 
 /* The table, in routes.c. */

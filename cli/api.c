@@ -41,6 +41,18 @@ int cli_fail(enum cli_exit exit, const char *fmt, ...)
     return exit;
 }
 
+void cli_warn(const char *fmt, ...)
+{
+    un_autofree char *text = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    if (vasprintf(&text, fmt, ap) < 0) {
+        text = NULL;
+    }
+    va_end(ap);
+    cli_fail(CLI_DONE, "warning: %s", text ? text : "out of memory");
+}
+
 int cli_usage(const struct cli_call *call, const char *fmt, ...)
 {
     char hint[64];

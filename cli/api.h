@@ -15,6 +15,8 @@
 /* "unictl: ..." on stderr; the caller returns `exit`, which is given back. Foreign text is cleaned.
  */
 int cli_fail(enum cli_exit exit, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* "unictl: warning: ..." on stderr. */
+void cli_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* As cli_fail with CLI_USAGE, and points to the verb's help. */
 int cli_usage(const struct cli_call *call, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));

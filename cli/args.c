@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +13,8 @@
 enum {
     LONG_BASE = 256,  /* getopt's values of long options start beyond all characters */
     OPTIONS_MAX = 64, /* in all tables of one verb */
-    NEAREST_WORD_MAX = 32
+    NEAREST_WORD_MAX = 32,
+    SHOWN_SIZE = 64
 };
 
 /* The tables in getopt's form; `flat[i]` belongs to `longs[i]`. */
@@ -106,6 +109,35 @@ static int refuse(const struct flat_options *f, int code, const char *word, stru
                         near ? " (did you mean --" : "", near ? near : "", near ? "?)" : "");
 }
 
+/* Values are UTF-8 and not empty, but for these: what a script makes of a variable that is not set would mean something
+ * else, and what is not UTF-8 cannot be sent as JSON. */
+static const struct {
+    const char *value;
+    bool empty, bytes;
+} free_values[] = {
+    {"DATA", true, true},     {"WORDS", true, false}, {"FILE", false, true},
+    {"DIR|TAR", false, true}, {"PATH", false, true},  {"K:V", false, true},
+};
+
+static int check_value(const struct args_option *o, const char *value, struct un_error *err)
+{
+    bool empty = false, bytes = false;
+    for (size_t i = 0; o->value && i < UN_ARRAY_SIZE(free_values); i++) {
+        if (strcmp(o->value, free_values[i].value) == 0) {
+            empty = free_values[i].empty;
+            bytes = free_values[i].bytes;
+        }
+    }
+    if (o->value && !*value && !empty) {
+        return un_error_set(err, -EINVAL, "--%s needs a value (%s), not an empty one", o->name,
+                            o->value);
+    }
+    json_t *text = bytes ? NULL : json_string(value);
+    bool ok = bytes || text;
+    json_decref(text);
+    return ok ? 0 : un_error_set(err, -EINVAL, "--%s: '%s' is not UTF-8", o->name, value);
+}
+
 static int read_options(int argc, char **argv, const struct flat_options *f, struct args *a,
                         struct un_error *err)
 {
@@ -126,7 +158,12 @@ static int read_options(int argc, char **argv, const struct flat_options *f, str
             optopt = o ? 0 : optopt;
             return refuse(f, o ? '?' : code, word, err);
         }
-        a->values[a->value_count++] = (struct args_value){o, optarg ? optarg : ""};
+        const char *value = optarg ? optarg : "";
+        int rc = check_value(o, value, err);
+        if (rc < 0) {
+            return rc;
+        }
+        a->values[a->value_count++] = (struct args_value){o, value};
     }
 }
 
@@ -213,6 +250,15 @@ static int read_digits(const char *text, uint64_t *ret, const char **ret_end)
     return 0;
 }
 
+/* What was typed, cut so that what to do about it is still read. */
+static const char *shown(const char *text, char buf[SHOWN_SIZE])
+{
+    if (snprintf(buf, SHOWN_SIZE, "%s", text) >= SHOWN_SIZE) {
+        memcpy(buf + SHOWN_SIZE - 4, "...", 4);
+    }
+    return buf;
+}
+
 struct unit {
     const char *name;
     uint64_t factor;
@@ -252,36 +298,42 @@ int args_size(const char *text, uint64_t *ret_bytes, struct un_error *err)
         {"GiB", 1ull << 30},
         {"TiB", 1ull << 40},
     };
+    char buf[SHOWN_SIZE];
     int rc = read_unit(text, units, UN_ARRAY_SIZE(units), ret_bytes);
     if (rc == -ERANGE) {
-        return un_error_set(err, rc, "'%s' is too large a size", text);
+        return un_error_set(err, rc, "'%s' is too large a size", shown(text, buf));
     }
-    return rc < 0 ? un_error_set(err, rc, "'%s' is no size: write it like 64M or 1G", text) : 0;
+    return rc < 0
+               ? un_error_set(err, rc, "'%s' is no size: write it like 64M or 1G", shown(text, buf))
+               : 0;
 }
 
 int args_duration(const char *text, uint64_t *ret_ms, struct un_error *err)
 {
     static const struct unit units[] = {
         {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+    char buf[SHOWN_SIZE];
     int rc = read_unit(text, units, UN_ARRAY_SIZE(units), ret_ms);
     if (rc == -ERANGE) {
-        return un_error_set(err, rc, "'%s' is too long a time", text);
+        return un_error_set(err, rc, "'%s' is too long a time", shown(text, buf));
     }
-    return rc < 0
-               ? un_error_set(err, rc, "'%s' is no time: write it like 500ms, 30s, 6h or 7d", text)
-               : 0;
+    return rc < 0 ? un_error_set(err, rc, "'%s' is no time: write it like 500ms, 30s, 6h or 7d",
+                                 shown(text, buf))
+                  : 0;
 }
 
 int args_count(const char *text, uint64_t least, uint64_t most, uint64_t *ret, struct un_error *err)
 {
     uint64_t n;
     const char *end;
+    char buf[SHOWN_SIZE];
     int rc = read_digits(text, &n, &end);
     if (rc == -EINVAL || (rc == 0 && *end)) {
-        return un_error_set(err, -EINVAL, "'%s' is no whole number", text);
+        return un_error_set(err, -EINVAL, "'%s' is no whole number from %llu to %llu",
+                            shown(text, buf), (unsigned long long)least, (unsigned long long)most);
     }
     if (rc < 0 || n < least || n > most) {
-        return un_error_set(err, -ERANGE, "%s is not from %llu to %llu", text,
+        return un_error_set(err, -ERANGE, "%s is not from %llu to %llu", shown(text, buf),
                             (unsigned long long)least, (unsigned long long)most);
     }
     *ret = n;

@@ -15,10 +15,11 @@
 
 /* A table ends with an entry whose name is NULL. */
 struct args_option {
-    const char *name;  /* long name without the dashes */
-    char letter;       /* its short form, or 0 */
-    const char *value; /* what help calls its value; NULL: a flag */
-    const char *help;  /* one line, no full stop */
+    const char *name; /* long name without the dashes */
+    char letter;      /* its short form, or 0 */
+    const char
+        *value; /* what help calls its value, which says what it may be (args.c); NULL: a flag */
+    const char *help; /* one line, no full stop */
 };
 
 struct args_value {

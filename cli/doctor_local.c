@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <linux/magic.h>
 #include <stdarg.h>
@@ -42,6 +43,18 @@ static void __attribute__((format(printf, 2, 3))) mend(struct finding *f, const 
     va_end(ap);
 }
 
+void doctor_kvm_fix(const struct stat *st, char *buf, size_t size)
+{
+    const struct group *group = st->st_gid != 0 ? getgrgid(st->st_gid) : NULL;
+    if (group && (st->st_mode & 0060) == 0060) {
+        snprintf(buf, size, "sudo usermod -aG %s $USER, then log in again", group->gr_name);
+    } else {
+        snprintf(buf, size,
+                 "sudo chmod 0666 /dev/kvm: no group but root's may use it; udev, where it runs, "
+                 "has it in the group kvm");
+    }
+}
+
 static void check_kvm(struct finding *f)
 {
     f->check = "kvm";
@@ -50,7 +63,9 @@ static void check_kvm(struct finding *f)
         found(f, "ok", "/dev/kvm can be opened");
     } else if (errno == EACCES || errno == EPERM) {
         found(f, "warn", "/dev/kvm is there, but not for this user");
-        mend(f, "sudo usermod -aG kvm $USER, then log in again");
+        struct stat st = {.st_mode = 0};
+        (void)stat("/dev/kvm", &st);
+        doctor_kvm_fix(&st, f->fix, sizeof(f->fix));
     } else if (errno == ENOENT || errno == ENXIO || errno == ENODEV) {
         found(f, "warn", "there is no /dev/kvm: VMs run under emulation, which is slower");
         mend(f, "switch virtualisation on in the firmware (in a VM: nested virtualisation on its "

@@ -77,6 +77,18 @@ int show_calls(const json_t *list, bool by_times, struct un_buf *out)
     return rc;
 }
 
+void show_missing(const json_t *item)
+{
+    size_t i;
+    const json_t *name;
+    json_array_foreach(json_object_get(item, "missing"), i, name)
+    {
+        cli_warn(
+            "there is no function %s: until it is deployed, what goes there becomes a dead letter",
+            json_string_value(name));
+    }
+}
+
 const char *show_ago(const char *time, char *buf)
 {
     int64_t then = table_parse_time(time);

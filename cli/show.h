@@ -28,6 +28,9 @@ int show_line(struct un_buf *out, const char *label, const char *value);
 /* The same of what is left out when it is not known (""). */
 int show_known(struct un_buf *out, const char *label, const char *value);
 
+/* Warns of the functions that `item` names and that are not there ("missing"). */
+void show_missing(const json_t *item);
+
 /* "3 hours ago" for an RFC 3339 time; the text itself when it is none. All write to and return
  * `buf` (TABLE_CELL_SIZE bytes). */
 const char *show_ago(const char *time, char *buf);

@@ -383,7 +383,7 @@ static int open_parts(struct daemon *d, struct un_error *err)
     rc = rc < 0 ? rc : machines_open(&d->machines_start, &spec, &d->drivers, &d->machines, err);
     rc = rc < 0 ? rc : open_scheduler(d, err);
     rc = rc < 0 ? rc : open_events(d, err);
-    rc = rc < 0 ? rc : doctor_new(&d->drivers, d->machines, &d->doctor, err);
+    rc = rc < 0 ? rc : doctor_new(d->config, &d->drivers, d->machines, &d->doctor, err);
     rc = rc < 0 ? rc : open_api(d, err);
     return rc < 0 ? rc : watch_signals(d, err);
 }

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/json.h"
@@ -17,6 +19,7 @@ struct asker {
 
 /* Outlives doctor_free while a driver measures, for a driver has no way to take a probe back. */
 struct doctor {
+    const struct config *config;
     const struct drivers *drivers;
     const struct machines *machines;
     struct un_list askers;
@@ -25,13 +28,14 @@ struct doctor {
     bool abandoned;
 };
 
-int doctor_new(const struct drivers *drivers, const struct machines *machines, struct doctor **ret,
-               struct un_error *err)
+int doctor_new(const struct config *config, const struct drivers *drivers,
+               const struct machines *machines, struct doctor **ret, struct un_error *err)
 {
     struct doctor *doctor = calloc(1, sizeof(*doctor));
     if (!doctor) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
+    doctor->config = config;
     doctor->drivers = drivers;
     doctor->machines = machines;
     un_list_init(&doctor->askers);
@@ -86,6 +90,23 @@ static void add_network(json_t *report, const struct machines *machines)
                                     n.fix));
 }
 
+/* Which ones they are, as a unictl that looks at this machine can only guess them. */
+static void add_places(json_t *report, const struct config *config)
+{
+    const char *state = config->state_dir, *socket = config->socket;
+    bool writable = access(state, W_OK | X_OK) == 0, none = strcmp(socket, "none") == 0;
+    json_t *findings = json_object_get(report, "findings");
+    json_array_append_new(
+        findings,
+        json_pack("{s:s, s:s, s:s+, s:s}", "check", "state-dir", "status", writable ? "ok" : "fail",
+                  "detail", state, writable ? " is in use" : " is not writable for the daemon",
+                  "fix", writable ? "" : "give it back to the user that runs the daemon"));
+    json_array_append_new(findings,
+                          json_pack("{s:s, s:s, s:s+, s:s}", "check", "runtime-dir", "status", "ok",
+                                    "detail", none ? "there is to be no Unix socket" : socket,
+                                    none ? "" : " is listened on", "fix", ""));
+}
+
 static void on_probe(void *arg, const struct hv_probe *probe);
 
 static void measure_next(struct doctor *doctor)
@@ -109,6 +130,7 @@ static void on_probe(void *arg, const struct hv_probe *probe)
         return;
     }
     add_network(doctor->report, doctor->machines);
+    add_places(doctor->report, doctor->config);
     un_autojson json_t *report = un_steal(&doctor->report);
     doctor->measuring = 0;
     answer_all(doctor, report);

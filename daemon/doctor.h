@@ -10,15 +10,16 @@
 #include <jansson.h>
 
 #include "common/error.h"
+#include "daemon/config.h"
 #include "daemon/drivers.h"
 #include "daemon/machines.h"
 
 struct doctor;
 
 /* `drivers` (at least one) are kept until they are closed, and `machines` (may be NULL) as well, which must
- * come after doctor_free. */
-int doctor_new(const struct drivers *drivers, const struct machines *machines, struct doctor **ret,
-               struct un_error *err);
+ * come after doctor_free; so is `config`. */
+int doctor_new(const struct config *config, const struct drivers *drivers,
+               const struct machines *machines, struct doctor **ret, struct un_error *err);
 
 /* Askers that still wait get a NULL report. NULL is allowed. */
 void doctor_free(struct doctor *doctor);

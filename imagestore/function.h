@@ -154,6 +154,13 @@ void function_deploy(struct registry *r, const char *name, struct function_confi
 void function_resolve(struct registry *r, const char *name, const char *qualifier,
                       function_version_cb cb, void *arg);
 
+/* Which of `names`, "NAME" or "NAME:QUALIFIER", resolve to nothing: one read for all, `missing` has a place
+ * for each and is borrowed. The names are kept until then. */
+typedef void (*function_missing_cb)(void *arg, int rc, const bool *missing,
+                                    const struct un_error *err);
+void function_find_missing(struct registry *r, const char *const *names, size_t count,
+                           function_missing_cb cb, void *arg);
+
 /* The function that is in the cache, or NULL: the request path's short cut. Borrowed. */
 struct function_version *function_peek(struct registry *r, const char *name, const char *qualifier);
 

@@ -215,6 +215,11 @@ struct image_mapping *image_peek(struct imagestore *is, const char *digest);
  * for one. -ENOENT, -ENOSPC, -EUCLEAN; -EINVAL, -EFBIG when a program cannot be prepared (the text
  * names the first reason). */
 void image_open(struct imagestore *is, const char *digest, image_open_cb cb, void *arg);
+/* Whether `program`, an absolute path, of an image of a Linux kind could run: `report` (JSON, docs/programs.md; NULL: there
+ * is none) is borrowed. It is prepared for that, each time, and not kept. Errors as those of image_open. */
+typedef void (*image_judge_cb)(void *arg, int rc, const char *report, const struct un_error *err);
+void image_judge(struct imagestore *is, const char *digest, const char *program, image_judge_cb cb,
+                 void *arg);
 /* The report (JSON) of an image that could not be prepared, while it is remembered; NULL otherwise.
  * Borrowed until the next image_open. */
 const char *image_failure_report(struct imagestore *is, const char *digest);

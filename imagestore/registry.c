@@ -321,6 +321,73 @@ struct function_version *function_peek(struct registry *r, const char *name, con
     return version_cache_get(&r->cache, name, qualifier ? qualifier : FUNCTION_LIVE);
 }
 
+/* --- what is missing -------------------------------------------------------------------------- */
+
+struct missing_op {
+    struct store_job job;
+    const char *const *names;
+    size_t count;
+    function_missing_cb cb;
+    void *arg;
+    bool missing[];
+};
+
+static int is_missing(sqlite3 *db, const char *target, bool *ret, struct un_error *err)
+{
+    char name[FUNCTION_NAME_SIZE] = "";
+    struct version_list found = {0};
+    struct un_error why = UN_ERROR_INIT;
+    size_t len = strcspn(target, ":");
+    if (len >= sizeof(name)) {
+        *ret = true;
+        return 0;
+    }
+    memcpy(name, target, len);
+    int rc = registry_sql_resolve(db, name, target[len] ? target + len + 1 : FUNCTION_LIVE, &found,
+                                  &why);
+    version_list_done(&found);
+    *ret = rc == -ENOENT;
+    if (rc < 0 && rc != -ENOENT) {
+        un_error_copy(err, &why);
+        return rc;
+    }
+    return 0;
+}
+
+static int missing_run(struct store_job *job, sqlite3 *db, struct un_error *err)
+{
+    struct missing_op *op = un_container_of(job, struct missing_op, job);
+    int rc = 0;
+    for (size_t i = 0; i < op->count && rc == 0; i++) {
+        rc = is_missing(db, op->names[i], &op->missing[i], err);
+    }
+    return rc;
+}
+
+static void missing_done(struct store_job *job, int rc, const struct un_error *err)
+{
+    struct missing_op *op = un_container_of(job, struct missing_op, job);
+    op->cb(op->arg, rc, rc == 0 ? op->missing : NULL, err);
+    free(op);
+}
+
+void function_find_missing(struct registry *r, const char *const *names, size_t count,
+                           function_missing_cb cb, void *arg)
+{
+    struct missing_op *op =
+        un_fault("registry.op") ? NULL : calloc(1, sizeof *op + count * sizeof op->missing[0]);
+    if (!op) {
+        cb(arg, -ENOMEM, NULL, &no_memory);
+        return;
+    }
+    op->names = names;
+    op->count = count;
+    op->cb = cb;
+    op->arg = arg;
+    op->job = (struct store_job){.access = STORE_READ, .run = missing_run, .done = missing_done};
+    store_submit(r->store, &op->job);
+}
+
 /* --- lists ------------------------------------------------------------------------------------ */
 
 static int list_run(struct store_job *job, sqlite3 *db, struct un_error *err)

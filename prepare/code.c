@@ -172,11 +172,31 @@ bool code_any(const uint64_t *bits, const struct code_range *r, uint64_t from, u
     return false;
 }
 
+static void push_address(struct code *c, uint64_t **list, size_t *count, size_t *room,
+                         uint64_t addr)
+{
+    if (*count == *room) {
+        size_t want = *room ? 2 * *room : 1024;
+        uint64_t *more = c->out_of_memory ? NULL : reallocarray(*list, want, sizeof *more);
+        if (!more) {
+            c->out_of_memory = true;
+            return;
+        }
+        *list = more;
+        *room = want;
+    }
+    (*list)[(*count)++] = addr;
+}
+
 void code_add_target(struct code *c, uint64_t addr)
 {
     const struct code_range *r = code_range_of(c, addr);
-    if (r) {
-        code_set(c->targets, code_index(r, addr));
+    if (!r || code_bit(c->targets, code_index(r, addr))) {
+        return;
+    }
+    code_set(c->targets, code_index(r, addr));
+    if (c->flow) {
+        push_address(c, &c->fresh, &c->fresh_count, &c->fresh_room, addr);
     }
 }
 
@@ -202,22 +222,6 @@ void code_add_function(struct code *c, uint64_t start, uint64_t end)
     c->functions[c->function_count++] = (struct code_function){.start = start, .end = end};
     r->has_functions |= end > start;
     code_set(c->targets, code_index(r, start));
-}
-
-static void push_address(struct code *c, uint64_t **list, size_t *count, size_t *room,
-                         uint64_t addr)
-{
-    if (*count == *room) {
-        size_t want = *room ? 2 * *room : 1024;
-        uint64_t *more = c->out_of_memory ? NULL : reallocarray(*list, want, sizeof *more);
-        if (!more) {
-            c->out_of_memory = true;
-            return;
-        }
-        *list = more;
-        *room = want;
-    }
-    (*list)[(*count)++] = addr;
 }
 
 void code_add_table(struct code *c, uint64_t addr)
@@ -401,5 +405,7 @@ void code_done(struct code *c)
     free(c->reached);
     free(c->roots);
     free(c->tables);
+    free(c->flow);
+    free(c->fresh);
     *c = (struct code){0};
 }

@@ -47,6 +47,9 @@ struct code {
     /* Addresses of data that the code computes: where jump tables start. */
     uint64_t *tables;
     size_t table_count, table_room;
+    uint64_t *flow;  /* instructions that control may come to, once flow.c has looked */
+    uint64_t *fresh; /* targets that were added since flow.c began */
+    size_t fresh_count, fresh_room;
     bool out_of_memory; /* sticky, for the adders */
 };
 

@@ -88,6 +88,9 @@ static int build(struct job *j, struct un_error *err)
     }
     rc = un_elf_is(spec->data, spec->size) ? add_program(j, err)
                                            : tar_read(spec->data, spec->size, j->fs, &j->tar, err);
+    if (rc == 0 && spec->program) {
+        snprintf(j->tar.program, sizeof j->tar.program, "%s", spec->program);
+    }
     return rc;
 }
 

@@ -27,6 +27,7 @@ struct prepare_spec {
     const uint8_t *data; /* what was pushed; borrowed */
     size_t size;
     const char *name;     /* path for a bare program in its root file system; NULL: "/program" */
+    const char *program;  /* what runs, a path in the root file system; NULL: what it says itself */
     const uint8_t *libos; /* the library OS's ELF file; borrowed. NULL: the one of this build */
     size_t libos_size;
     int fd; /* an empty file, open for reading and writing: the prepared image */

@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "prepare/flow.h"
 #include "unid/rootfs.h"
 
 enum {
@@ -131,7 +132,7 @@ static bool try_window(const struct job *j, uint64_t start, uint64_t site, struc
         }
         w.at[w.count++] = w.end;
         w.end += in.info.length;
-        if (scan_ends_flow(&in.info) && (w.end - w.start < JUMP_SIZE || w.end <= site)) {
+        if (flow_ends(&in.info) && (w.end - w.start < JUMP_SIZE || w.end <= site)) {
             return false;
         }
     }
@@ -242,7 +243,7 @@ static bool emit_stub(struct job *j, const struct window *w)
             return false;
         }
     }
-    return scan_ends_flow(&in.info) || emit_jump(j, w->end);
+    return flow_ends(&in.info) || emit_jump(j, w->end);
 }
 
 /* --- holes ------------------------------------------------------------------------------------ */
@@ -257,8 +258,8 @@ static bool is_fallen_into(const struct code *c, uint64_t addr)
 {
     struct scan_instruction in;
     uint64_t before;
-    return !scan_before(c, addr, &before) || !scan_decode(c, before, &in) ||
-           !scan_ends_flow(&in.info) || in.info.mnemonic == ZYDIS_MNEMONIC_INT3;
+    return !scan_before(c, addr, &before) || !scan_decode(c, before, &in) || !flow_ends(&in.info) ||
+           in.info.mnemonic == ZYDIS_MNEMONIC_INT3;
 }
 
 /* Five bytes of padding at `addr`, where nobody gets to. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "prepare/flow.h"
+
 /* Instructions looked at in front of a site for the call's number. */
 enum { NUMBER_WITHIN = 16 };
 
@@ -25,11 +27,6 @@ static bool kind_of(const uint8_t *p, enum scan_kind *ret)
     return true;
 }
 
-static void decoder_init(ZydisDecoder *d)
-{
-    ZydisDecoderInit(d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-}
-
 bool scan_decode(const struct code *c, uint64_t addr, struct scan_instruction *ret)
 {
     const struct code_range *r = code_range_of(c, addr);
@@ -37,53 +34,13 @@ bool scan_decode(const struct code *c, uint64_t addr, struct scan_instruction *r
     if (!r) {
         return false;
     }
-    decoder_init(&d);
+    flow_decoder(&d);
     ret->addr = addr;
     return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, code_at(c, r, addr), (ZyanUSize)(r->end - addr),
                                                &ret->info, ret->operands));
 }
 
-bool scan_ends_flow(const ZydisDecodedInstruction *info)
-{
-    switch (info->meta.category) {
-    case ZYDIS_CATEGORY_UNCOND_BR:
-    case ZYDIS_CATEGORY_RET:
-        return true;
-    default:
-        return info->mnemonic == ZYDIS_MNEMONIC_UD2 || info->mnemonic == ZYDIS_MNEMONIC_HLT ||
-               info->mnemonic == ZYDIS_MNEMONIC_INT3;
-    }
-}
-
 /* --- the sweep -------------------------------------------------------------------------------- */
-
-/* Notes where an instruction leads to, and what address it computes. `sure`: it is no data. */
-static void note_instruction(struct code *c, uint64_t addr, const ZydisDecodedInstruction *info,
-                             bool sure)
-{
-    uint64_t next = addr + info->length;
-    for (int i = 0; i < 2; i++) {
-        if (info->raw.imm[i].size == 0) {
-            continue;
-        }
-        if (info->raw.imm[i].is_relative) {
-            uint64_t to = next + (uint64_t)info->raw.imm[i].value.s;
-            code_add_target(c, to);
-            if (sure) {
-                code_add_root(c, to);
-            }
-        } else if (info->raw.imm[i].size >= 32) {
-            code_add_target(c, info->raw.imm[i].value.u); /* an address, perhaps */
-        }
-    }
-    bool rip_relative = (info->attributes & ZYDIS_ATTRIB_HAS_MODRM) && info->raw.modrm.mod == 0 &&
-                        info->raw.modrm.rm == 5;
-    if (rip_relative && info->mnemonic == ZYDIS_MNEMONIC_LEA) {
-        uint64_t to = next + (uint64_t)info->raw.disp.value;
-        code_add_target(c, to);
-        code_add_table(c, to);
-    }
-}
 
 /* Decodes [from, to) of a range; `to` is where the next function starts, or the range's end. Up to
  * `covered` a function is known. */
@@ -110,8 +67,8 @@ static void sweep_region(struct code *c, const ZydisDecoder *d, const struct cod
         if (from == covered && clean && falls_through) {
             code_add_root(c, from); /* the unwind table pauses, the function does not */
         }
-        note_instruction(c, from, &info, clean && from < covered);
-        falls_through = !scan_ends_flow(&info) && info.meta.category != ZYDIS_CATEGORY_CALL;
+        flow_note(c, from, &info, clean && from < covered);
+        falls_through = !flow_ends(&info) && info.meta.category != ZYDIS_CATEGORY_CALL;
         from += info.length;
     }
 }
@@ -120,7 +77,7 @@ static void sweep(struct code *c)
 {
     ZydisDecoder d;
     size_t f = 0;
-    decoder_init(&d);
+    flow_decoder(&d);
     for (size_t i = 0; i < c->range_count; i++) {
         const struct code_range *r = &c->ranges[i];
         uint64_t from = r->start;
@@ -137,79 +94,10 @@ static void sweep(struct code *c)
     }
 }
 
-/* Follows one way through code that no function covers, until it ends or meets another. */
-static void follow(struct code *c, const ZydisDecoder *d, uint64_t addr)
-{
-    const struct code_range *r = code_range_of(c, addr);
-    const struct code_function *f = code_function_before(c, addr);
-    size_t next = f ? (size_t)(f - c->functions) + 1 : 0;
-    uint64_t end = r->end;
-    if (next < c->function_count && c->functions[next].start < end) {
-        end = c->functions[next].start;
-    }
-    while (addr < end && !code_bit(c->reached, code_index(r, addr))) {
-        ZydisDecodedInstruction info;
-        ZydisDecoderContext context;
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(d, &context, code_at(c, r, addr),
-                                                        (ZyanUSize)(end - addr), &info))) {
-            return;
-        }
-        code_set(c->reached, code_index(r, addr));
-        note_instruction(c, addr, &info, true);
-        if (scan_ends_flow(&info)) {
-            return;
-        }
-        addr += info.length;
-    }
-}
-
-static void follow_roots(struct code *c)
-{
-    ZydisDecoder d;
-    decoder_init(&d);
-    while (c->root_count > 0) {
-        follow(c, &d, c->roots[--c->root_count]);
-    }
-}
-
-/* --- jump tables ------------------------------------------------------------------------------ */
-
-static int by_value(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* Tables of 4-byte offsets from their own start, as compilers write them for position-independent
- * code: read from each address that the code computes up to the next, or the first offset that
- * leads out of the code. */
-static void read_jump_tables(struct code *c)
-{
-    if (c->table_count == 0) {
-        return;
-    }
-    qsort(c->tables, c->table_count, sizeof c->tables[0], by_value);
-    for (size_t i = 0; i < c->table_count; i++) {
-        uint64_t at, base = c->tables[i], addr = base;
-        while (un_elf_offset(&c->elf, addr, 4, &at)) {
-            int32_t entry;
-            memcpy(&entry, c->data + at, 4);
-            uint64_t to = base + (uint64_t)(int64_t)entry;
-            if (!code_range_of(c, to)) {
-                break;
-            }
-            code_add_target(c, to);
-            addr += 4;
-            if (i + 1 < c->table_count && addr >= c->tables[i + 1]) {
-                break;
-            }
-        }
-    }
-}
-
 /* --- judging ---------------------------------------------------------------------------------- */
 
-enum verdict { IS_INSTRUCTION, IS_OTHER, IS_DOUBTFUL };
+/* Astray: what stands in front did not decode, or nobody refers to it, so that it may be data. */
+enum verdict { IS_INSTRUCTION, IS_OTHER, IS_ASTRAY, IS_DOUBTFUL };
 
 /* Whether decoding from `from` arrives at `addr`. */
 static bool runs_to(const struct code *c, const struct code_range *r, uint64_t from, uint64_t addr)
@@ -226,6 +114,16 @@ static bool is_clean_around(const struct code *c, const struct code_range *r, ui
     return !code_any(c->bad, r, from, to);
 }
 
+/* Whether code would go on from `addr` into what begins at `end`; a function does not. */
+static bool runs_out(const struct code *c, uint64_t addr, uint64_t end)
+{
+    struct scan_instruction in;
+    while (addr < end && scan_decode(c, addr, &in) && !flow_ends(&in.info)) {
+        addr += in.info.length;
+    }
+    return addr >= end;
+}
+
 /* Code that no function covers, in a range where functions are known: [gap, end). That is
  * alignment, or code without unwind tables, or data. Surely code is what known code leads to; very
  * likely, when all of it decodes and somebody refers to it. Constants do not decode for long. */
@@ -239,12 +137,14 @@ static enum verdict judge_gap(const struct code *c, const struct code_range *r, 
         return IS_OTHER;
     }
     if (!code_any(c->bad, r, gap, end)) {
-        return code_any(c->targets, r, gap, addr + 1) ? IS_INSTRUCTION : IS_DOUBTFUL;
+        return code_any(c->targets, r, gap, addr + 1)                             ? IS_INSTRUCTION
+               : code_any(c->targets, r, addr + 1, end) || runs_out(c, addr, end) ? IS_ASTRAY
+                                                                                  : IS_DOUBTFUL;
     }
-    return is_clean_around(c, r, addr) ? IS_DOUBTFUL : IS_OTHER;
+    return is_clean_around(c, r, addr) ? IS_ASTRAY : IS_OTHER;
 }
 
-static enum verdict judge(const struct code *c, const struct code_range *r, uint64_t addr)
+static enum verdict judge_decoded(const struct code *c, const struct code_range *r, uint64_t addr)
 {
     const struct code_function *f = code_function_before(c, addr);
     bool instruction = code_bit(c->starts, code_index(r, addr));
@@ -252,7 +152,7 @@ static enum verdict judge(const struct code *c, const struct code_range *r, uint
         if (runs_to(c, r, f->start, addr)) {
             return IS_INSTRUCTION;
         }
-        return code_any(c->bad, r, f->start, addr) ? IS_DOUBTFUL : IS_OTHER;
+        return code_any(c->bad, r, f->start, addr) ? IS_ASTRAY : IS_OTHER;
     }
     if (r->has_functions) {
         uint64_t gap = f && f->start >= r->start ? f->end : r->start;
@@ -264,6 +164,18 @@ static enum verdict judge(const struct code *c, const struct code_range *r, uint
         return IS_DOUBTFUL;
     }
     return instruction ? IS_INSTRUCTION : IS_OTHER;
+}
+
+/* With the ways that control takes, once they are known: where functions are, what it cannot come to
+ * is data, however it decodes. (Haskell's compiler puts tables between the parts of a function.) */
+static enum verdict judge(const struct code *c, const struct code_range *r, uint64_t addr)
+{
+    enum verdict v = judge_decoded(c, r, addr);
+    bool by_flow = v == IS_ASTRAY || (v == IS_INSTRUCTION && r->has_functions);
+    if (by_flow && c->flow && !code_bit(c->flow, code_index(r, addr))) {
+        return IS_OTHER;
+    }
+    return v == IS_ASTRAY ? IS_DOUBTFUL : v;
 }
 
 /* --- the number of a call --------------------------------------------------------------------- */
@@ -323,7 +235,7 @@ static int32_t find_number(const struct code *c, uint64_t addr)
     for (int i = 0; i < NUMBER_WITHIN && scan_before(c, addr, &addr); i++) {
         struct scan_instruction in;
         int32_t number;
-        if (!scan_decode(c, addr, &in) || scan_ends_flow(&in.info)) {
+        if (!scan_decode(c, addr, &in) || flow_ends(&in.info)) {
             return -1;
         }
         int known = eax_after(&in, &number);
@@ -349,6 +261,20 @@ static bool add_site(struct scan *s, const struct scan_site *site)
     }
     s->sites[s->site_count++] = *site;
     return true;
+}
+
+static bool has_sites(const struct code *c)
+{
+    for (size_t i = 0; i < c->range_count; i++) {
+        const struct code_range *r = &c->ranges[i];
+        for (uint64_t addr = r->start; addr + 1 < r->end; addr++) {
+            enum scan_kind kind;
+            if (kind_of(code_at(c, r, addr), &kind) && judge(c, r, addr) != IS_OTHER) {
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 static int judge_range(struct scan *s, const struct code_range *r, struct un_error *err)
@@ -383,10 +309,13 @@ int scan_init(struct scan *s, const uint8_t *data, size_t size, struct un_error 
         return rc;
     }
     sweep(&s->code);
-    follow_roots(&s->code);
-    read_jump_tables(&s->code);
+    flow_follow_roots(&s->code);
+    flow_read_tables(&s->code);
     if (s->code.out_of_memory) {
         return un_error_set(err, -ENOMEM, "out of memory");
+    }
+    if (has_sites(&s->code)) {
+        rc = flow_follow_targets(&s->code, err);
     }
     for (size_t i = 0; rc == 0 && i < s->code.range_count; i++) {
         rc = judge_range(s, &s->code.ranges[i], err);

@@ -2,8 +2,9 @@
  *
  * A linear sweep decodes the code from every known start of a function to the next, and notes where
  * instructions start and where somebody may jump to. A place where the bytes of a system-call
- * instruction stand is then one of three: an instruction; a part of another instruction, or data;
- * or in doubt, when the bytes in front could not be decoded. What is in doubt is never changed.
+ * instruction stand is then one of three: an instruction; a part of another instruction, or data,
+ * which is also what control cannot come to (flow.h); or in doubt, when the bytes in front could not
+ * be decoded. What is in doubt is never changed.
  */
 #ifndef UNID_PREPARE_SCAN_H
 #define UNID_PREPARE_SCAN_H
@@ -44,7 +45,5 @@ bool scan_decode(const struct code *c, uint64_t addr, struct scan_instruction *r
 /* The address of the instruction before `addr` by the sweep, which runs on to `addr`; false when
  * there is none in the same function. */
 bool scan_before(const struct code *c, uint64_t addr, uint64_t *ret);
-/* Whether control never passes on to what follows. */
-bool scan_ends_flow(const ZydisDecodedInstruction *info);
 
 #endif

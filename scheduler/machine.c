@@ -84,6 +84,13 @@ int sched_check_machine(const struct function_config *config, struct un_error *e
     return hv_cmdline_expand(flavor, m->append, &words, &cmdline, err);
 }
 
+const char *sched_machine_flavor(const struct function_config *config,
+                                 const struct image_mapping *image)
+{
+    const char *said = config->machine.flavor;
+    return *said || !image ? said : hv_flavor_detect(image->data, image->size)->name;
+}
+
 void machine_key_of(const struct function_version *v, char ret[MACHINE_KEY_SIZE])
 {
     snprintf(ret, MACHINE_KEY_SIZE, "%s:%" PRIu64, v->name, v->id);

@@ -101,6 +101,10 @@ int sched_can_run(const struct scheduler *s, enum image_kind kind, struct un_err
 int sched_check_reserved(const struct scheduler *s, const char *name,
                          const struct function_config *config, struct un_error *err);
 
+/* The flavor of a machine image: what its configuration says, else what the image (may be NULL: ""). Pure. */
+const char *sched_machine_flavor(const struct function_config *config,
+                                 const struct image_mapping *image);
+
 /* Whether VMs can ever be made as the configuration says: memory; a machine image's flavor, command line and
  * egress. -EINVAL with what to do, -E2BIG. */
 int sched_check_config(const struct scheduler *s, const struct function_config *config,

@@ -78,6 +78,60 @@ static bool name_ok(struct api_call *call)
     return false;
 }
 
+/* --- one function, in full -------------------------------------------------------------------- */
+
+struct reading {
+    struct api_call *call;
+    struct function_version *v;
+    unsigned status;
+};
+
+static void reply_machine(struct api_call *call, unsigned status, const struct function_version *v,
+                          const char *flavor)
+{
+    json_t *j = function_json(call->api, v);
+    if (j && json_object_set_new(j, "flavor", *flavor ? json_string(flavor) : json_null()) < 0) {
+        json_decref(j);
+        j = NULL;
+    }
+    reply_json(call, status, j);
+}
+
+/* What the image says is told when it can be read, as when a machine is made of it. */
+static void on_machine(void *arg, int rc, struct image_mapping *image, const struct un_error *err)
+{
+    struct reading *r = arg;
+    (void)err;
+    if (!call_given_up(r->call)) {
+        reply_machine(r->call, r->status, r->v,
+                      sched_machine_flavor(&r->v->config, rc == 0 ? image : NULL));
+    }
+    if (rc == 0) {
+        image_unref(image);
+    }
+    function_unref(r->v);
+    free(r);
+}
+
+static void reply_function(struct api_call *call, unsigned status, struct function_version *v)
+{
+    if (!v->config.machine.set) {
+        reply_json(call, status, function_json(call->api, v));
+        return;
+    }
+    /* A disk may be large: what it says is known once a machine was made of it. */
+    struct image_mapping *disk =
+        v->kind == IMAGE_DISK ? image_peek(call->api->images, v->config.image) : NULL;
+    const char *flavor = sched_machine_flavor(&v->config, disk);
+    struct reading *r = *flavor || v->kind == IMAGE_DISK ? NULL : malloc(sizeof(*r));
+    if (!r) {
+        reply_machine(call, status, v, flavor);
+        return;
+    }
+    *r = (struct reading){call, function_ref(v), status};
+    image_open(call->api->images, v->config.image, on_machine, r);
+}
+
 /* --- deploy: find the image, let the driver prepare it, make the version ---------------------- */
 
 struct deploy {
@@ -123,10 +177,12 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
         snprintf(location, sizeof(location), "/api/v1/functions/%s", v->name);
         http_respond_field(call->ex, "Location", location);
     }
-    json_t *function = function_json(call->api, v);
-    if (shares_random) {
-        (void)json_object_set_new(function, "shares_random", json_true());
+    if (!shares_random) {
+        reply_function(call, created ? 201 : 200, v);
+        return;
     }
+    json_t *function = function_json(call->api, v); /* of a program: machines have no snapshot */
+    (void)json_object_set_new(function, "shares_random", json_true());
     reply_json(call, created ? 201 : 200, function);
 }
 
@@ -312,7 +368,7 @@ static void on_function(void *arg, int rc, struct function_version *v, const str
 {
     struct api_call *call = arg;
     if (!reply_if_failed(call, rc, err)) {
-        reply_json(call, 200, function_json(call->api, v));
+        reply_function(call, 200, v);
     }
 }
 

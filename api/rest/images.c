@@ -366,6 +366,19 @@ static void on_check_opened(void *arg, int rc, struct image_mapping *mapping,
     free(c);
 }
 
+static void on_judged(void *arg, int rc, const char *report, const struct un_error *err)
+{
+    struct image_check *c = arg;
+    if (rc == 0 || rc == -EINVAL || rc == -EFBIG) {
+        reply_json(c->call, 200,
+                   check_json(c->digest, c->kind, rc ? err->text : NULL, report,
+                              report ? strlen(report) : 0));
+    } else {
+        reply_error(c->call, rc, err);
+    }
+    free(c);
+}
+
 static void on_check_info(void *arg, int rc, const struct image_info *info,
                           const struct un_error *err)
 {
@@ -375,6 +388,11 @@ static void on_check_info(void *arg, int rc, const struct image_info *info,
         return;
     }
     if (reply_if_failed(call, rc, err)) {
+        return;
+    }
+    const char *program = call->match.params[1];
+    if (*program && info->kind != IMAGE_LINUX_ROOTFS) {
+        reply_problem(call, 400, "program: only a root file system has more programs than one");
         return;
     }
     if (!image_kind_is_linux(info->kind)) {
@@ -391,11 +409,21 @@ static void on_check_info(void *arg, int rc, const struct image_info *info,
     c->call = call;
     c->kind = info->kind;
     memcpy(c->digest, info->digest, sizeof(c->digest));
-    image_open(call->api->images, info->digest, on_check_opened, c);
+    if (*program) {
+        image_judge(call->api->images, info->digest, program, on_judged, c);
+    } else {
+        image_open(call->api->images, info->digest, on_check_opened, c);
+    }
 }
 
 void rest_image_check(struct api_call *call)
 {
+    char *program = call->match.params[1];
+    int rc = route_query(call->match.query, "program", program, ROUTE_PARAM_SIZE);
+    if (rc < 0 || (rc > 0 && *program != '/')) {
+        reply_problem(call, 400, "program: must be an absolute path, of at most 255 bytes");
+        return;
+    }
     image_get(call->api->images, call->match.params[0], on_check_info, call);
 }
 

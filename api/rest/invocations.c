@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/missing.h"
 #include "api/reply.h"
 #include "scheduler/async/async.h"
 #include "scheduler/record/receipt.h"
@@ -12,6 +13,17 @@
 enum { CURSOR_SIZE = UN_ID_SIZE + 12 };
 
 /* --- invoking --------------------------------------------------------------------------------- */
+
+/* Has a destination looked for, unless it is known to be there. */
+static void add_destination(const struct api_call *call, struct missing *m, json_t *body,
+                            const char *key)
+{
+    char to[LIMIT_ASYNC_URL_BYTES + 1];
+    if (call->ex && route_query(call->match.query, key, to, sizeof(to)) > 0 &&
+        !function_peek(call->api->registry, to, NULL)) {
+        missing_add(m, body, to);
+    }
+}
 
 static void on_accepted(void *arg, int rc, const struct async_accepted *list, size_t count,
                         const struct un_error *err)
@@ -30,7 +42,10 @@ static void on_accepted(void *arg, int rc, const struct async_accepted *list, si
     if (list->result == ASYNC_DUPLICATE) {
         json_object_set_new(body, "duplicate", json_true());
     }
-    reply_json(call, 202, body);
+    struct missing *m = missing_new();
+    add_destination(call, m, body, "on_success");
+    add_destination(call, m, body, "on_failure");
+    missing_reply(m, call, 202, body);
 }
 
 /* A whole number of the query, 0 when there is none; false when it is none. */
@@ -110,6 +125,32 @@ static void submit(struct api_call *call)
     async_submit(call->api->scheduler, &spec, on_accepted, call);
 }
 
+/* The first parameter that goes with mode=async only and is given; NULL: none. */
+static const char *async_only(const struct api_call *call)
+{
+    static const char *const keys[] = {"on_success", "on_failure",     "max_attempts", "max_age_ms",
+                                       "backoff_ms", "backoff_max_ms", "delay_ms"};
+    char value[1];
+    for (size_t i = 0; i < UN_ARRAY_SIZE(keys); i++) {
+        if (route_query(call->match.query, keys[i], value, sizeof(value)) != 0) {
+            return keys[i];
+        }
+    }
+    return NULL;
+}
+
+static void invoke_now(struct api_call *call, const char *qualifier)
+{
+    char detail[64];
+    const char *async = async_only(call);
+    if (async) {
+        snprintf(detail, sizeof(detail), "%s: goes with mode=async", async);
+        reply_problem(call, 400, detail);
+    } else {
+        gateway_call(call, SCHED_INVOKE, call->match.params[0], *qualifier ? qualifier : NULL, "/");
+    }
+}
+
 void rest_invoke(struct api_call *call)
 {
     char mode[8] = "sync";
@@ -124,7 +165,7 @@ void rest_invoke(struct api_call *call)
         return;
     }
     if (strcmp(mode, "sync") == 0) {
-        gateway_call(call, SCHED_INVOKE, call->match.params[0], *qualifier ? qualifier : NULL, "/");
+        invoke_now(call, qualifier);
     } else if (!function_name_valid(call->match.params[0])) {
         reply_problem(call, 404, "no such function");
     } else {

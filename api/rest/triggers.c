@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/missing.h"
 #include "api/reply.h"
 #include "api/watch.h"
 #include "events/events.h"
@@ -47,6 +48,26 @@ static json_t *full_json(const struct api *a, const struct trigger *t)
     return j;
 }
 
+/* Has the functions that the trigger names looked for. */
+static void add_named(struct missing *m, json_t *trigger)
+{
+    size_t i;
+    const json_t *function;
+    json_array_foreach(json_object_get(trigger, "functions"), i, function)
+    {
+        missing_add(m, trigger, json_string_value(function));
+    }
+    missing_add(m, trigger, json_string_value(json_object_get(trigger, "on_success")));
+    missing_add(m, trigger, json_string_value(json_object_get(trigger, "on_failure")));
+}
+
+static void reply_one(struct api_call *call, unsigned status, json_t *trigger)
+{
+    struct missing *m = missing_new();
+    add_named(m, trigger);
+    missing_reply(m, call, status, trigger);
+}
+
 static bool have_events(struct api_call *call)
 {
     if (!call->api->events) {
@@ -72,7 +93,7 @@ static void on_put(void *arg, int rc, const struct trigger *t, bool created, con
         snprintf(location, sizeof(location), "/api/v1/triggers/%s", t->name);
         http_respond_field(call->ex, "Location", location);
     }
-    reply_json(call, created ? 201 : 200, j);
+    reply_one(call, created ? 201 : 200, j);
 }
 
 void rest_trigger_put(struct api_call *call)
@@ -88,7 +109,7 @@ void rest_trigger_get(struct api_call *call)
     if (have_events(call)) {
         const struct trigger *t = trigger_find(call->api->events, call->match.params[0]);
         if (t) {
-            reply_json(call, 200, full_json(call->api, t));
+            reply_one(call, 200, full_json(call->api, t));
         } else {
             struct un_error err = UN_ERROR_INIT;
             int rc = un_error_set(&err, -ENOENT, "no trigger %s", call->match.params[0]);
@@ -104,15 +125,18 @@ void rest_trigger_list(struct api_call *call)
     if (!have_events(call) || !call_page(call, &limit, cursor, sizeof(cursor))) {
         return;
     }
+    struct missing *m = missing_new();
     json_t *items = json_array();
     const struct trigger *t = trigger_after(call->api->events, *cursor ? cursor : NULL);
     const char *last = NULL;
     for (; t && count < limit; count++) {
-        reply_add(&items, full_json(call->api, t));
+        json_t *trigger = full_json(call->api, t);
+        add_named(m, trigger);
+        reply_add(&items, trigger);
         last = t->name;
         t = trigger_after(call->api->events, t->name);
     }
-    reply_json(call, 200, reply_page(items, t ? last : NULL));
+    missing_reply(m, call, 200, reply_page(items, t ? last : NULL));
 }
 
 static void on_removed(void *arg, int rc, const struct un_error *err)

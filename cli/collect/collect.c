@@ -17,7 +17,7 @@
 #include "common/cleanup.h"
 #include "common/limits.h"
 
-enum { LINKS_FOLLOWED = 40, SHEBANG_MAX = 255, DEPTH_MAX = 64 };
+enum { LINKS_FOLLOWED = 40, DEPTH_MAX = 64 };
 
 static int by_path(const void *a, const void *b)
 {
@@ -278,6 +278,10 @@ static int make_absolute(const char *path, char ret[PATH_MAX], struct un_error *
 static int find_command(const char *name, char ret[PATH_MAX], struct un_error *err)
 {
     const char *path = getenv("PATH");
+    if (strchr(name, '/')) {
+        snprintf(ret, PATH_MAX, "%s", name);
+        return 0;
+    }
     for (const char *p = path ? path : "/usr/local/bin:/usr/bin:/bin"; *p;) {
         size_t len = strcspn(p, ":");
         int n = snprintf(ret, PATH_MAX, "%.*s/%s", (int)len, p, name);
@@ -298,8 +302,7 @@ static int add_argument(struct collect *c, const char *text, struct un_error *er
             return c->arguments[i] ? 0 : un_error_set(err, -ENOMEM, "out of memory");
         }
     }
-    return un_error_set(err, -EINVAL,
-                        "a script whose interpreter is a script: give the interpreter");
+    return un_error_set(err, -E2BIG, "more than one script with its words");
 }
 
 /* An interpreter that is a script itself (the shims of version managers, for one) would have to start
@@ -323,6 +326,36 @@ static int check_interpreter(const char *command, const char *real, const char *
                : 0;
 }
 
+/* What env(1) makes of its argument in a script's first line: a command, and with -S its arguments. */
+static int split_env(const char *script, const char *argument, struct shebang *ret,
+                     struct un_error *err)
+{
+    static const char *const options[] = {"--split-string=", "--split-string", "-S"};
+    struct un_error why = UN_ERROR_INIT;
+    size_t skip = 0;
+    for (size_t i = 0; i < UN_ARRAY_SIZE(options) && !skip; i++) {
+        size_t len = strlen(options[i]);
+        skip = strncmp(argument, options[i], len) == 0 ? len : 0;
+    }
+    int rc = shebang_split(argument + skip, ret, &why);
+    if (rc < 0) {
+        return un_error_set(err, rc, "%s: its first line, after env -S: %s", script, why.text);
+    }
+    if (!skip && ret->count > 1) {
+        return un_error_set(err, -EINVAL,
+                            "%s: its first line has env look for a command \"%s\", blanks and all; "
+                            "write: env -S %s",
+                            script, argument, argument);
+    }
+    if (ret->count == 0 || ret->words[0][0] == '-' || strchr(ret->words[0], '=')) {
+        return un_error_set(err, -EINVAL,
+                            "%s: its first line asks more of env than a command; deploy the "
+                            "interpreter with the script as an argument, variables as --env",
+                            script);
+    }
+    return 0;
+}
+
 /* The first line of a script: its interpreter becomes what runs, with the line's argument, if any, and
  * the script as its arguments (execve(2)). */
 static int add_script(struct collect *c, const char *script, char *line, struct un_error *err)
@@ -339,28 +372,24 @@ static int add_script(struct collect *c, const char *script, char *line, struct 
     }
     const char *base = strrchr(p, '/');
     snprintf(command, sizeof command, "%s", p);
+    struct shebang words = {.words = {p, *argument ? argument : NULL}, .count = *argument ? 2 : 1};
+    int rc = 0;
     if (base && strcmp(base, "/env") == 0) {
-        if (argument[0] == '\0' || strpbrk(argument, " \t=") || argument[0] == '-') {
-            return un_error_set(err, -EINVAL,
-                                "%s: its first line asks more of env than a command; "
-                                "deploy the interpreter with the script as an argument",
-                                script);
-        }
-        int rc = find_command(argument, command, err);
-        if (rc < 0) {
-            return rc;
-        }
-        argument[0] = '\0';
+        rc = split_env(script, argument, &words, err);
+        rc = rc < 0 ? rc : find_command(words.words[0], command, err);
     }
-    int rc = add_path(c, command, "interpreter of the script", real, &st, err);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = add_path(c, command, "interpreter of the script", real, &st, err);
     if (rc < 0) {
         return un_error_context(err, "the interpreter that the first line of %s names", script);
     }
     rc = S_ISREG(st.st_mode) ? check_interpreter(command, real, script, err)
                              : un_error_set(err, -EINVAL, "%s: no file, but the interpreter of %s",
                                             command, script);
-    if (rc == 0 && argument[0]) {
-        rc = add_argument(c, argument, err);
+    for (size_t i = 1; rc == 0 && i < words.count; i++) {
+        rc = add_argument(c, words.words[i], err);
     }
     if (rc == 0) {
         rc = add_argument(c, script, err);
@@ -374,7 +403,7 @@ static int add_script(struct collect *c, const char *script, char *line, struct 
 
 int collect_program(struct collect *c, const char *path, struct un_error *err)
 {
-    char absolute[PATH_MAX], real[PATH_MAX], head[SHEBANG_MAX + 1] = "";
+    char absolute[PATH_MAX], real[PATH_MAX], head[SHEBANG_BYTES + 1] = "";
     struct stat st;
     int rc = make_absolute(path, absolute, err);
     if (rc == 0) {
@@ -384,7 +413,7 @@ int collect_program(struct collect *c, const char *path, struct un_error *err)
         return rc;
     }
     un_autoclose int fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    ssize_t n = fd < 0 ? -1 : read(fd, head, SHEBANG_MAX);
+    ssize_t n = fd < 0 ? -1 : read(fd, head, SHEBANG_BYTES);
     if (n < 0) {
         return un_error_set(err, -errno, "%s: %s", path, strerror(errno));
     }

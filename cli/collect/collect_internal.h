@@ -3,6 +3,7 @@
 #define UNID_CLI_COLLECT_COLLECT_INTERNAL_H
 
 #include "cli/collect/collect.h"
+#include "cli/collect/shebang.h"
 
 struct collect {
     struct collect_entry **entries; /* in the order in which they came, until they are listed */
@@ -12,7 +13,7 @@ struct collect {
     char **warnings;
     size_t warning_count;
     char *runs;
-    char *arguments[3]; /* of the script's first line, the script, NULL */
+    char *arguments[SHEBANG_WORDS + 2]; /* of the script's first line, the script, NULL */
 };
 
 /* Refuses what would be more than a root file system may have, with one more file of `size` bytes: -EFBIG

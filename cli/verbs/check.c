@@ -292,7 +292,11 @@ int verb_check(struct cli_call *call)
     status = status == CLI_DONE ? deploy_read_config(call, config) : status;
     status = status == CLI_DONE ? deploy_find_image(call, what, config, &g) : status;
     if (status == CLI_DONE) {
-        path = api_path("/api/v1/images/%s/check", api_str(config, "image"));
+        /* What was gathered here says itself which program it is of. */
+        const char *program = g.files ? NULL : args_get(&call->args, "program");
+        path = program ? api_path("/api/v1/images/%s/check?program=%s", api_str(config, "image"),
+                                  program)
+                       : api_path("/api/v1/images/%s/check", api_str(config, "image"));
         status = api_call(call, "POST", path, NULL, &check);
     }
     if (status != CLI_DONE) {

@@ -295,7 +295,8 @@ static int read_machine(const struct cli_call *call, json_t *config)
     status =
         status == CLI_DONE
             ? read_word(call, "flavor",
-                        "plain, pc, q35, unikraft, solo5, osv, rumprun, nanos, linux, linux-pc",
+                        "plain, pc, q35, firecracker, unikraft, unikraft-fc, solo5, osv, rumprun, "
+                        "nanos, linux, linux-pc",
                         machine)
             : status;
     status = status == CLI_DONE ? read_count(call, "port", "port", 1, UINT16_MAX, machine) : status;
@@ -365,7 +366,6 @@ static int gather(const struct cli_call *call, const char *what, json_t *config,
 int deploy_find_image(const struct cli_call *call, const char *what, json_t *config,
                       struct gathered *g)
 {
-    const char *program = args_get(&call->args, "program");
     if (!*what) {
         return cli_usage(call,
                          "the program or image is empty: give a file, or an image's digest or tag");
@@ -375,8 +375,9 @@ int deploy_find_image(const struct cli_call *call, const char *what, json_t *con
     if (!named && !json_object_get(config, "machine") && gather_wanted(call, what)) {
         return gather(call, what, config, g);
     }
-    if (program && set_new(config, "program", json_string(program)) != CLI_DONE) {
-        return CLI_REFUSED;
+    int said = read_text(call, "program", "program", config);
+    if (said != CLI_DONE) {
+        return said;
     }
     if (push_is_digest(what)) {
         return set_new(config, "image", json_string(what));

@@ -91,9 +91,74 @@ static int function_path(const struct cli_call *call, const char *name, char **r
     return api_function_path(call, name, "", ret);
 }
 
+/* Whether "NAME" or "NAME:QUALIFIER" is of this function. */
+static bool is_of(const json_t *target, const char *name)
+{
+    const char *text = json_string_value(target);
+    size_t len = strlen(name);
+    return text && strncmp(text, name, len) == 0 && (!text[len] || text[len] == ':');
+}
+
+static bool has_of(const json_t *targets, const char *name)
+{
+    size_t i;
+    const json_t *target;
+    json_array_foreach(targets, i, target)
+    {
+        if (is_of(target, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool trigger_names(const json_t *trigger, const char *name)
+{
+    return has_of(json_object_get(trigger, "functions"), name) ||
+           is_of(json_object_get(trigger, "on_success"), name) ||
+           is_of(json_object_get(trigger, "on_failure"), name);
+}
+
+/* All triggers, without a word when they cannot be had: NULL. */
+static json_t *all_triggers(const struct cli_call *call)
+{
+    struct client_request req = {
+        .method = "GET", .path = "/api/v1/triggers?limit=1000", .timeout_ms = CLIENT_CONTROL_MS};
+    un_autoresponse struct client_response r = {0};
+    json_t *triggers = NULL;
+    if (client_send(call->client, &req, &r, NULL) == 0 && r.status == 200) {
+        (void)un_json_parse(r.body.data, r.body.len, &triggers, NULL);
+    }
+    return triggers;
+}
+
+/* A trigger that names a function which is gone still takes its events in. */
+static void warn_of_trigger(const json_t *trigger, const char *function)
+{
+    const char *name = api_str(trigger, "name");
+    if (has_of(json_object_get(trigger, "missing"), function)) {
+        cli_warn("trigger %s still %s %s: until that is deployed again, what goes there becomes a "
+                 "dead letter; see unictl trigger show %s",
+                 name,
+                 has_of(json_object_get(trigger, "functions"), function) ? "runs" : "sends to",
+                 function, name);
+    }
+}
+
 int verb_rm(struct cli_call *call)
 {
-    return api_remove_each(call, function_path);
+    int status = api_remove_each(call, function_path);
+    un_autojson json_t *triggers =
+        status == CLI_DONE || status == CLI_REFUSED ? all_triggers(call) : NULL;
+    size_t i;
+    const json_t *trigger;
+    json_array_foreach(json_object_get(triggers, "items"), i, trigger)
+    {
+        for (size_t k = 0; k < call->args.operand_count; k++) {
+            warn_of_trigger(trigger, call->args.operands[k]);
+        }
+    }
+    return status;
 }
 
 /* The body that names a version, out of an operand; an exit status. */
@@ -273,12 +338,15 @@ static int describe_strings(const json_t *f, struct un_buf *out)
 }
 
 /* How a machine is told about its network and reached, and how many there are. */
-static int describe_way(const json_t *machine, struct un_buf *out)
+static int describe_way(const json_t *f, const json_t *machine, struct un_buf *out)
 {
     char text[TABLE_CELL_SIZE], more[128];
-    const char *flavor = api_str(machine, "flavor"), *words = api_str(machine, "append");
-    snprintf(more, sizeof(more), "port %" PRIu64 ", flavor %s", api_uint(machine, "port"),
-             *flavor ? flavor : "as the image says");
+    const char *flavor = api_str(f, "flavor"), *words = api_str(machine, "append");
+    bool detected = !*api_str(machine, "flavor");
+    snprintf(more, sizeof(more), "port %" PRIu64 ", flavor %s%s", api_uint(machine, "port"), flavor,
+             detected && *flavor ? ", as the image says"
+             : detected          ? "as the image says"
+                                 : "");
     int rc = show_line(out, "Machine:", more);
     rc = rc || !*words ? rc : show_line(out, "Appended:", words);
     if (json_is_true(json_object_get(machine, "service"))) {
@@ -296,7 +364,7 @@ static int describe_machine(const json_t *f, struct un_buf *out)
 {
     const json_t *machine = json_object_get(f, "machine");
     const char *initrd = api_str(machine, "initrd"), *disk = api_str(machine, "disk");
-    int rc = json_is_object(machine) ? describe_way(machine, out) : 0;
+    int rc = json_is_object(machine) ? describe_way(f, machine, out) : 0;
     size_t index;
     const json_t *name;
     rc = rc || !*initrd ? rc : show_line(out, "Initrd:", initrd);
@@ -324,6 +392,36 @@ static int describe_aliases(const json_t *aliases, struct un_buf *out)
     return rc ? rc : show_line(out, "Aliases:", text.len ? (const char *)text.data : "");
 }
 
+static int describe_triggers(const json_t *names, struct un_buf *out)
+{
+    size_t i;
+    const json_t *name;
+    int rc = 0;
+    json_array_foreach(names, i, name)
+    {
+        const char *text = json_string_value(name);
+        rc = rc ? rc : show_line(out, i ? "" : "Triggers:", text ? text : "");
+    }
+    return rc;
+}
+
+/* The names of the triggers that run the function or send to it. */
+static int add_triggers(const struct cli_call *call, json_t *function)
+{
+    un_autojson json_t *triggers = all_triggers(call);
+    json_t *names = json_array();
+    size_t i;
+    json_t *trigger;
+    int rc = json_object_set_new(function, "triggers", names);
+    json_array_foreach(json_object_get(triggers, "items"), i, trigger)
+    {
+        if (rc == 0 && trigger_names(trigger, api_str(function, "name"))) {
+            rc = json_array_append(names, json_object_get(trigger, "name"));
+        }
+    }
+    return rc < 0 ? cli_fail(CLI_REFUSED, "out of memory") : CLI_DONE;
+}
+
 static int describe_text(const struct cli_call *call, const json_t *f, struct un_buf *out)
 {
     un_autofree char *url = client_function_url(call->client, api_str(f, "url"));
@@ -334,6 +432,7 @@ static int describe_text(const struct cli_call *call, const json_t *f, struct un
     int rc = describe_config(f, out);
     rc = rc ? rc : show_line(out, "URL:", url);
     rc = rc ? rc : describe_aliases(json_object_get(f, "aliases"), out);
+    rc = rc ? rc : describe_triggers(json_object_get(f, "triggers"), out);
     rc = rc ? rc : describe_strings(f, out);
     rc = rc ? rc : describe_machine(f, out);
     if (json_array_size(receipts) == 0) {
@@ -362,6 +461,10 @@ int verb_describe(struct cli_call *call)
     if (json_object_set(function, "aliases", json_object_get(aliases, "items")) < 0 ||
         json_object_set(function, "receipts", json_object_get(receipts, "items")) < 0) {
         return cli_fail(CLI_REFUSED, "the daemon's answer has no items: is that unid?");
+    }
+    status = add_triggers(call, function);
+    if (status != CLI_DONE) {
+        return status;
     }
     if (call->json) {
         return cli_print_json(function);

@@ -12,7 +12,7 @@ int cli_show_help(const struct cli_verb *verb)
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 
-/* The table of verbs for programs, such as a shell's completion. */
+/* The table of verbs for programs. */
 static int print_verbs_json(void)
 {
     un_autojson json_t *doc = json_pack("{s:[]}", "verbs");

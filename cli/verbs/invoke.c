@@ -9,8 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/api.h"
-#include "cli/table.h"
+#include "cli/show.h"
 #include "common/cleanup.h"
 
 enum { FIELDS_MAX = 100 /* as many as the daemon takes */ };
@@ -214,6 +213,7 @@ static int show_accepted(const struct cli_call *call, const struct client_respon
     if (!r->body.len || un_json_parse(r->body.data, r->body.len, &doc, NULL) < 0) {
         return cli_fail(CLI_REFUSED, "the daemon's answer is no JSON");
     }
+    show_missing(doc);
     if (call->json) {
         return cli_print_json(doc);
     }

@@ -233,6 +233,9 @@ int verb_trigger_add(struct cli_call *call)
     }
     int status = make_body(call, type, body);
     status = status == CLI_DONE ? api_call(call, "PUT", path, body, &trigger) : status;
+    if (status == CLI_DONE) {
+        show_missing(trigger);
+    }
     if (status != CLI_DONE || call->json) {
         return status != CLI_DONE ? status : cli_print_json(trigger);
     }
@@ -247,12 +250,14 @@ int verb_trigger_add(struct cli_call *call)
 
 /* --- ls --------------------------------------------------------------------------------------- */
 
-static const char *const trigger_heads[] = {"NAME",      "TYPE",      "FUNCTIONS",   "WANTS", "ON",
-                                            ">ATTEMPTS", ">ACCEPTED", ">DUPLICATES", NULL};
+static const char *const trigger_heads[] = {"NAME",    "TYPE",      "FUNCTIONS", "WANTS",
+                                            "ON",      ">ATTEMPTS", ">ACCEPTED", ">DUPLICATES",
+                                            "MISSING", NULL};
 
 /* What the table shows; next to the rest, as its text must live as long as the listing. */
 #define FUNCTIONS_TEXT "functions_text"
 #define WANTS_TEXT     "wants_text"
+#define MISSING_TEXT   "missing_text"
 
 static int describe_wants(const json_t *t, struct un_buf *out)
 {
@@ -281,13 +286,15 @@ static int describe_wants(const json_t *t, struct un_buf *out)
 
 static int add_texts(json_t *trigger)
 {
-    un_autobuf struct un_buf functions = {0}, wants = {0};
+    un_autobuf struct un_buf functions = {0}, wants = {0}, missing = {0};
     int rc = join(json_object_get(trigger, "functions"), &functions);
     rc = rc ? rc : describe_wants(trigger, &wants);
+    rc = rc ? rc : join(json_object_get(trigger, "missing"), &missing);
     if (rc == 0 &&
         (json_object_set_new(trigger, FUNCTIONS_TEXT, json_string((const char *)functions.data)) <
              0 ||
-         json_object_set_new(trigger, WANTS_TEXT, json_string((const char *)wants.data)) < 0)) {
+         json_object_set_new(trigger, WANTS_TEXT, json_string((const char *)wants.data)) < 0 ||
+         json_object_set_new(trigger, MISSING_TEXT, json_string((const char *)missing.data)) < 0)) {
         rc = -ENOMEM;
     }
     return rc;
@@ -305,6 +312,7 @@ static void fill_trigger(const json_t *t, struct show_row *row)
     row->cell[5] = show_number(json_object_get(t, "retry"), "max_attempts", row->text[5]);
     row->cell[6] = show_number(counts, "accepted", row->text[6]);
     row->cell[7] = show_number(counts, "duplicates", row->text[7]);
+    row->cell[8] = api_str(t, MISSING_TEXT);
 }
 
 int verb_trigger_ls(struct cli_call *call)

@@ -319,6 +319,9 @@ const struct cli_verb cli_verbs[] = {
      "Looks at this machine and has the daemon measure its drivers.\n"},
     {"version", "", 0, 0, false, no_options, verb_version, "Show unictl's and the daemon's version",
      NULL},
+    {"completion", "bash|zsh", 1, 1, false, no_options, verb_completion,
+     "Print a shell's completion of verbs and options",
+     "`make install` puts it in place; without: source <(unictl completion bash)\n"},
     {"help", "[VERB]", 0, 2, false, no_options, verb_help, "Show help", NULL},
     {NULL, NULL, 0, 0, false, NULL, NULL, NULL, NULL},
 };

@@ -64,6 +64,7 @@ int cli_show_help(const struct cli_verb *verb);
 
 int verb_bench(struct cli_call *call);
 int verb_check(struct cli_call *call);
+int verb_completion(struct cli_call *call);
 int verb_deadletter_ls(struct cli_call *call);
 int verb_deadletter_redrive(struct cli_call *call);
 int verb_deadletter_rm(struct cli_call *call);

@@ -229,7 +229,7 @@ int lv_choice_measure(struct lv_host *h, struct lv_choice *ret, struct un_error 
         snprintf(c.kvm.why_not, sizeof(c.kvm.why_not), "there is no /dev/kvm");
     } else if (access("/dev/kvm", R_OK | W_OK) < 0) {
         snprintf(c.kvm.why_not, sizeof(c.kvm.why_not),
-                 "/dev/kvm is not accessible: add the user to the group kvm");
+                 "/dev/kvm is not accessible: unictl doctor tells how to mend that");
     } else if (lv_measure(h, "kvm", kvm_limit_ms(&c.tcg), &c.kvm, &why) < 0) {
         snprintf(c.kvm.why_not, sizeof(c.kvm.why_not), "%.120s", why.text);
     }

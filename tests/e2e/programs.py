@@ -81,6 +81,10 @@ def jpeg():
     return host(["/usr/bin/cjpeg", "-quality", "80"], pixels())
 
 
+def webp():
+    return host(["/usr/bin/cwebp", "-quiet", "-o", "-", "--", "-"], pixels())
+
+
 @dataclasses.dataclass
 class Filter:
     """A program that reads standard input and writes standard output."""
@@ -297,6 +301,51 @@ FILTERS += [
         + ["-vf", "scale=160:-1:threads=1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
         pixels,
     ),
+]
+
+MARKDOWN = b"# Title\n\nSome *text*, `code` and a [link](http://x.y/z).\n\n" + b"".join(
+    b"* item %d **bold**\n" % i for i in range(300)
+)
+POSTSCRIPT = b"%!\n/Helvetica findfont 20 scalefont setfont 100 100 moveto (Page of text) show 9 99 moveto 300 300 lineto stroke showpage\n"
+DRAWING = b"%!\n9 99 moveto 300 300 lineto stroke 0.5 setgray 200 200 50 0 360 arc fill showpage\n"
+GRAPH = b"digraph { a -> b -> c -> a; a -> d [label = x]; subgraph cluster_1 { e -> f } c -> e }"
+
+FILTERS += [
+    Filter(  # code with tables between, by Haskell's compiler
+        "pandoc",
+        ["/usr/bin/pandoc", "-f", "markdown", "-t", "html"],
+        MARKDOWN,
+        along("/usr/share/pandoc/data"),
+    ),
+    Filter(
+        "gs",
+        ["/usr/bin/gs", "-q", "-sDEVICE=ppmraw", "-r30", "-sPAPERSIZE=a4", "-o", "-", "-"],
+        DRAWING,
+        along("/usr/share/ghostscript", "/usr/share/color/icc/ghostscript"),
+    ),
+    Filter(
+        "pdftotext",
+        ["/usr/bin/pdftotext", "-layout", "-", "-"],
+        lambda: host(["/usr/bin/gs", "-q", "-sDEVICE=pdfwrite", "-o", "-", "-"], POSTSCRIPT),
+    ),
+    Filter(
+        "dot",
+        ["/usr/bin/dot", "-Tplain"],
+        GRAPH,
+        along("/usr/lib/x86_64-linux-gnu/graphviz", "/etc/fonts", "/usr/share/fonts/truetype/dejavu"),
+    ),
+    Filter("dwebp", ["/usr/bin/dwebp", "-quiet", "-ppm", "-o", "-", "--", "-"], webp),
+    Filter(
+        "sox",
+        ["/usr/bin/sox", "-D", "-t", "raw", "-r", "8000", "-e", "signed", "-b", "16", "-c", "1", "-"]
+        + ["-t", "wav", "-", "rate", "16000"],
+        random_bytes,
+        along("/usr/lib/x86_64-linux-gnu/sox"),
+    ),
+    Filter("xmllint", ["/usr/bin/xmllint", "--format", "-"], XML),
+    Filter("pigz", ["/usr/bin/pigz", "-c", "-n", "-p", "3"], lambda: text(20000) + random_bytes()),
+    Filter("lz4", ["/usr/bin/lz4", "-c", "-9"], lambda: text(20000)),
+    Filter("git", ["/usr/bin/git", "hash-object", "--stdin"], lambda: text(20000)),
 ]
 
 SCRIPT_WITH = ("--with", "/usr/lib/python3.11")

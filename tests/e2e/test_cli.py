@@ -382,6 +382,32 @@ def test_version_shows_both_sides(unid):
     assert unid.unictl("--version").ok().text == text[0] + "\n"
 
 
+def test_both_know_the_same_flavors(unid, program):
+    here = unid.unictl("deploy", "f", program, "--flavor", "nonsense")
+    there = unid.unictl("deploy", "f", program, "--machine", "--json")  # as far as the image
+    body = {"image": "sha256:" + "0" * 64, "machine": {"flavor": "nonsense"}}
+    detail = unid.put("/api/v1/functions/f", body).problem(400)["detail"]
+    assert here.status == 2 and there.status == 1
+    assert here.err.splitlines()[0].split("is none of ")[1] == detail.split("is none of ")[1]
+
+
+def test_check_of_an_image_takes_a_program(unid, tmp_path):
+    """A root file system with two programs, which names neither."""
+    archive = tmp_path / "root.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add("/bin/busybox", "bin/busybox")
+        tar.add("/bin/busybox", "bin/other")
+    digest = unid.unictl("image", "push", archive).ok().text.split()[0]
+    told = unid.unictl("check", digest, "--program", "/bin/other").ok().text
+    assert "program: /bin/other\n" in told and "it can run" in told
+    assert unid.unictl("check", digest, "--program", "/bin/busybox", "--json").ok().json["runs"]
+    wrong = unid.unictl("check", digest, "--program", "/bin/none")
+    assert wrong.status == 1 and "/bin/none: the program is not in the root file system" in wrong.text
+    assert unid.unictl("check", digest, "--program", "none").status == 1
+    unid.post(f"/api/v1/images/{digest}/check?program=none").problem(400)
+    assert "program: \n" in unid.unictl("check", digest).ok().text
+
+
 def test_doctor_asks_the_daemon(unid):
     report = unid.unictl("doctor", "--json").ok().json
     checks = [f["check"] for f in report["findings"]]
@@ -389,6 +415,9 @@ def test_doctor_asks_the_daemon(unid):
     assert all(f["status"] in ("ok", "warn", "fail", "skip") for f in report["findings"])
     assert all(f["status"] in ("ok", "skip") or f["fix"] for f in report["findings"])
     assert any(d["name"] == "fake" and d["usable"] for d in report["drivers"])
+    said = {f["check"]: f["detail"] for f in report["findings"]}
+    assert said["state-dir"] == f"{unid.state} is in use"  # not where the next one's would be
+    assert said["runtime-dir"] == f"{unid.socket} is listened on"
     assert "DRIVER" in unid.unictl("doctor").ok().text
 
 

@@ -3,6 +3,8 @@ what must be on the wire. No daemon takes part."""
 
 import hashlib
 import json
+import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -466,7 +468,7 @@ def test_logs_json_is_one_object_a_line(stub):
 
 
 def test_rm_goes_on_after_a_refusal(stub):
-    stub.answers = [answer(204), problem(404), answer(204)]
+    stub.answers = [answer(204), problem(404), answer(204), problem(404)]  # the last: no triggers
     done = stub.run("rm", "a", "b", "c")
     assert (done.status, done.text) == (1, "a\nc\n")
 
@@ -619,6 +621,7 @@ VERBS = [
     "trigger rm",
     "doctor",
     "version",
+    "completion",
     "help",
 ]
 
@@ -636,6 +639,63 @@ def test_every_verb_has_help_and_a_place_in_the_manual(verb):
     assert text.startswith(f"Usage: unictl {verb}")
     assert harness.unictl("help", *verb.split()).ok().text == text
     assert f"Cm {verb}" in (harness.ROOT / "docs/man/unictl.1").read_text()
+
+
+def complete(tmp_path, *words):
+    """What bash offers for the last word."""
+    script = tmp_path / "unictl.bash"
+    script.write_bytes(harness.unictl("completion", "bash").ok().out)
+    ask = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _unictl; printf "%s\\n" "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-uc", ask, "bash", script, "unictl", *words], capture_output=True, check=True)
+    assert done.stderr == b""
+    return done.stdout.decode().split()
+
+
+def test_bash_completes_verbs_and_options(tmp_path):
+    assert set(complete(tmp_path, "")) >= {v.split()[0] for v in VERBS} | {"--host", "--json"}
+    assert complete(tmp_path, "desc") == ["describe"]
+    assert complete(tmp_path, "image", "") == [v.split()[1] for v in VERBS if v.startswith("image ")]
+    assert complete(tmp_path, "--host", "ls", "-H", "rm", "--json", "trigger", "ad") == ["add"]
+    assert complete(tmp_path, "deploy", "f", "prog", "--mem") == ["--memory"]
+    assert complete(tmp_path, "trigger", "add", "s3", "x", "--conf") == ["--confirm", "--confirm-host"]
+    assert complete(tmp_path, "rm", "--j") == ["--json"]
+    assert complete(tmp_path, "deploy", "f", "") == []  # files are bash's own
+    assert complete(tmp_path, "nonsense", "--x") == []
+
+
+def test_each_verb_s_options_are_completed(tmp_path):
+    for verb in VERBS:
+        text = harness.unictl("help", *verb.split()).ok().text
+        options = set(re.findall(r"^  (?:-.,|   ) (--[a-z-]+)", text, re.MULTILINE))
+        assert set(complete(tmp_path, *verb.split(), "-")) == options, verb
+
+
+def test_zsh_s_completion_is_a_script(tmp_path):
+    script = harness.unictl("completion", "zsh").ok().text
+    assert script.startswith("#compdef unictl\n") and "'--memory:memory of each VM, like 64M'" in script
+    assert harness.unictl("completion", "fish").status == 2
+    if not shutil.which("zsh"):
+        pytest.skip("zsh is not installed: the script was not read by it")
+    (tmp_path / "_unictl").write_text(script)
+    subprocess.run(["zsh", "-n", tmp_path / "_unictl"], check=True)
+
+
+@pytest.mark.parametrize(
+    "words, why",
+    [
+        (("deploy", "f", "/bin/sh", "--with", ""), "--with needs a value (PATH), not an empty one"),
+        (("deadletter", "rm", "--all", "--function="), "--function needs a value (NAME)"),
+        (("image", "push", "/bin/sh", "--tag", ""), "--tag needs a value (TAG)"),
+        (("trigger", "add", "s3", "t", "-f", "f", "--prefix", "x\udcff"), "--prefix: 'x?' is not UTF-8"),
+        (("deploy", "f", "image", "--program", "/\udcff"), "--program: is not UTF-8"),
+        (("deploy", "f", "/bin/sh", "--memory", "9" * 4000), "...' is too large a size"),
+        (("deploy", "f", "/bin/sh", "--timeout", "x" * 4000), "...' is no time: write it like 500ms"),
+        (("logs", "f", "-n", "many"), "'many' is no whole number from 1 to 1000"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_what_to_do(words, why):
+    done = harness.unictl("--host", "http://127.0.0.1:1", *words)
+    assert done.status == 2 and why in done.err and done.out == b"", done.err
 
 
 VOLUME = {

@@ -363,6 +363,28 @@ def test_a_function_that_was_removed_leaves_dead_letters(unid, triggers):
     assert letters[0]["function"] == "f"
 
 
+def test_functions_that_are_not_there_are_told(unid):
+    unid.deploy("f", "echo")
+    made = unid.unictl("trigger", "add", "s3", "a", "-f", "f:live", "--on-success", "http://127.0.0.1:9/",
+                       "--on-failure", "alarm").ok()
+    assert "warning: there is no function alarm" in made.err and "function f" not in made.err
+    assert unid.get("/api/v1/triggers/a").json["missing"] == ["alarm"]
+    unid.unictl("trigger", "add", "s3", "b", "-f", "f").ok()
+    sent = unid.unictl("invoke", "f", "--async", "--on-success", "f", "--on-failure", "alram:2").ok()
+    assert "no function alram:2" in sent.err and len(sent.text.split()) == 1
+    assert unid.unictl("describe", "f", "--json").ok().json["triggers"] == ["a", "b"]
+    assert unid.unictl("describe", "alarm").status == 1
+    unid.deploy("alarm", "echo")
+    assert "missing" not in unid.get("/api/v1/triggers/a").json
+    assert "Triggers:" in unid.unictl("describe", "alarm").ok().text
+    gone = unid.unictl("rm", "f", "alarm").ok()
+    assert gone.text == "f\nalarm\n"
+    assert [line.split(":")[2] for line in gone.err.splitlines()] == [
+        " trigger a still runs f", " trigger a still sends to alarm", " trigger b still runs f"]
+    rows = [line.split("  ") for line in unid.unictl("trigger", "ls").ok().text.splitlines()]
+    assert [row[-1].strip() for row in rows] == ["MISSING", "f:live, alarm", "f"]
+
+
 # --- SNS ------------------------------------------------------------------------------------------
 
 

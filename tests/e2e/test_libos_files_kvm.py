@@ -102,6 +102,97 @@ int main(void)
 }
 """
 
+# Locks that keep open files of one process apart, signals that are read, bytes that are spliced to standard output.
+LOCKS = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+static int first, second;
+static volatile int turn;
+
+static int record(int fd, int command, int type, int from, int len)
+{
+    struct flock l = {.l_type = type, .l_start = from, .l_len = len};
+    int r = fcntl(fd, command, &l);
+    printf("record %d: %d %d, %d from %ld, %ld\n", command, r, r < 0 ? errno : 0, l.l_type, (long)l.l_start,
+           (long)l.l_len);
+    return r;
+}
+
+static void *waiter(void *arg)
+{
+    int r = flock(second, LOCK_EX);
+    printf("has it: %d, given up before: %d\n", r, turn >= 1);
+    flock(second, LOCK_UN);
+    struct flock l = {.l_type = F_WRLCK, .l_start = 5, .l_len = 1};
+    r = fcntl(second, F_OFD_SETLKW, &l);
+    printf("has the record: %d, given up before: %d\n", r, turn >= 2);
+    return arg;
+}
+
+int main(void)
+{
+    char name[] = "/tmp/locksXXXXXX";
+    pthread_t t;
+    first = mkstemp(name);
+    second = open(name, O_RDWR);
+    printf("flock %d\n", flock(first, LOCK_EX));
+    printf("flock %d", flock(second, LOCK_SH | LOCK_NB));
+    printf(" %d\n", errno == EWOULDBLOCK);
+    record(first, F_OFD_SETLK, F_WRLCK, 0, 10);
+    record(first, F_OFD_SETLK, F_UNLCK, 8, 1);
+    record(second, F_OFD_SETLK, F_RDLCK, 7, 1);
+    record(second, F_OFD_SETLK, F_RDLCK, 8, 1);
+    record(second, F_OFD_GETLK, F_WRLCK, 1, 100);
+    pthread_create(&t, NULL, waiter, NULL);
+    usleep(20000);
+    turn = 1;
+    flock(first, LOCK_UN);
+    usleep(20000);
+    turn = 2;
+    close(first);
+    pthread_join(t, NULL);
+
+    sigset_t set;
+    struct signalfd_siginfo info;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_NONBLOCK);
+    struct pollfd p = {fd, POLLIN, 0};
+    printf("signals %d %zd\n", poll(&p, 1, 0), read(fd, &info, sizeof info));
+    raise(SIGUSR1);
+    kill(getpid(), SIGCHLD);
+    printf("signals %d", poll(&p, 1, -1));
+    for (int i = 0; i < 2; i++) {
+        printf(" %zd", read(fd, &info, sizeof info));
+        printf(" %u %d", info.ssi_signo, info.ssi_pid == getpid());
+    }
+    printf("\n");
+
+    int ends[2];
+    off_t from = 2;
+    pipe(ends);
+    write(second, "0123456789", 10);
+    printf("splice %zd\n", splice(second, &from, ends[1], NULL, 100, 0));
+    fflush(stdout);
+    do {
+        splice(ends[0], NULL, 1, NULL, 4000, 0);
+    } while (splice(0, NULL, ends[1], NULL, 1000, 0) > 0);
+    unlink(name);
+    return 0;
+}
+"""
+
 # A server as event loops are: nothing blocks but epoll_wait, edges only, a file sent by sendfile.
 LOOP = r"""
 #define _GNU_SOURCE
@@ -175,7 +266,7 @@ int main(void)
 def compiled(tmp_path_factory):
     where = tmp_path_factory.mktemp("programs")
     made = {}
-    for name, source in (("files", FILES), ("loop", LOOP)):
+    for name, source in (("files", FILES), ("locks", LOCKS), ("loop", LOOP)):
         (where / f"{name}.c").write_text(source)
         made[name] = where / name
         subprocess.run(
@@ -186,10 +277,11 @@ def compiled(tmp_path_factory):
     return made
 
 
-def test_a_program_sees_the_files_that_it_sees_on_the_host(real, compiled, name):  # noqa: F811
+@pytest.mark.parametrize("program", ["files", "locks"])
+def test_a_program_sees_the_files_that_it_sees_on_the_host(real, compiled, name, program):  # noqa: F811
     data = b"one line\n" * 5000
-    here = subprocess.run([compiled["files"]], input=data, capture_output=True, timeout=20, check=True)
-    deploy(real, name, compiled["files"])
+    here = subprocess.run([compiled[program]], input=data, capture_output=True, timeout=20, check=True)
+    deploy(real, name, compiled[program])
     for _ in range(2):
         answer = real.call(name, data).ok()
         assert answer.body.decode() == here.stdout.decode()

@@ -222,7 +222,7 @@ def test_the_command_line_makes_attaches_and_removes_volumes(daemon, tmp_path):
     assert told["used_by"] == ["cli-db"] and told["size"] == 1 << 30
     assert "cli-db" in run("volume", "describe", "cli").ok().text
     text = run("describe", "cli-db").ok().text
-    assert "port 8080, flavor as the image says\n" in text and "0 to 1, asleep after" in text
+    assert "port 8080, flavor plain, as the image says\n" in text and "0 to 1, asleep after" in text
     assert "Initrd:      sha256:" in text and "Volumes:     copy\n             cli\n" in text
     refused = run("volume", "rm", "cli")
     assert refused.status == 1 and "used by function cli-db" in refused.err

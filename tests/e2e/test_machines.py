@@ -192,6 +192,10 @@ def test_kernels_of_linux_64_bit_protocol_are_started(daemon, made, flavor):
     machine = {"flavor": flavor, "append": append, "port": 8080, "initrd": push(daemon, CPIO)}
     body = {"image": image["digest"], "memory_mib": 64, "timeout_ms": WAKE_S * 1000, "machine": machine}
     daemon.put("/api/v1/functions/fc", body, unix=True).ok(200, 201)
+    detected = "firecracker" if made is bytes else "plain"
+    assert daemon.get("/api/v1/functions/fc", unix=True).ok(200).json["flavor"] == (flavor or detected)
+    told = f"flavor {flavor}\n" if flavor else f"flavor {detected}, as the image says\n"
+    assert told in daemon.unictl("describe", "fc").ok().text
     if named:
         answer = get(daemon, "fc/").ok(200)
         assert answer.body.startswith(b"hello from 10.87.")

@@ -4,6 +4,7 @@ and each way it refuses."""
 import base64
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -12,6 +13,7 @@ import subprocess
 from urllib.parse import quote
 
 import pytest
+import yaml
 
 import harness
 from harness import disk_image, sdk_image, wait_for
@@ -61,6 +63,23 @@ def test_openapi_document_is_the_one_in_the_tree(shared):
     answer = shared.get("/api/v1/openapi.yaml").ok()
     assert answer.body == (harness.ROOT / "docs/openapi.yaml").read_bytes()
     assert "yaml" in answer.headers["Content-Type"]
+
+
+def test_openapi_document_is_whole():
+    """It is YAML, and each reference leads somewhere."""
+    document = yaml.safe_load((harness.ROOT / "docs/openapi.yaml").read_text())
+
+    def look(at):
+        if isinstance(at, list):
+            for item in at:
+                look(item)
+        elif isinstance(at, dict):
+            if isinstance(at.get("$ref"), str):
+                functools.reduce(lambda to, key: to[key], at["$ref"].split("/")[1:], document)
+            for item in at.values():
+                look(item)
+
+    look(document)
 
 
 def test_metrics_are_prometheus_text(shared, name):

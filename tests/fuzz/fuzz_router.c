@@ -10,11 +10,11 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct route table[] = {
-    {"*", "/fn/{name}", "gateway", AUTH_NONE, BODY_STREAM, NULL},
-    {"*", "/fn/{name}/{path...}", "gatewayPath", AUTH_NONE, BODY_STREAM, NULL},
-    {"GET", "/api/v1/images", "list", AUTH_TOKEN, BODY_NONE, NULL},
-    {"GET", "/api/v1/images/{ref}/content", "pull", AUTH_TOKEN, BODY_NONE, NULL},
-    {"PUT", "/api/v1/functions/{name}/aliases/{alias}", "alias", AUTH_TOKEN, BODY_JSON, NULL},
+    {"*", "/fn/{name}", "gateway", NULL, AUTH_NONE, BODY_STREAM, NULL},
+    {"*", "/fn/{name}/{path...}", "gatewayPath", NULL, AUTH_NONE, BODY_STREAM, NULL},
+    {"GET", "/api/v1/images", "list", "cursor, limit", AUTH_TOKEN, BODY_NONE, NULL},
+    {"GET", "/api/v1/images/{ref}/content", "pull", "", AUTH_TOKEN, BODY_NONE, NULL},
+    {"PUT", "/api/v1/functions/{name}/aliases/{alias}", "alias", "", AUTH_TOKEN, BODY_JSON, NULL},
 };
 
 static void check(const struct route_match *m, const char *target)
@@ -28,6 +28,11 @@ static void check(const struct route_match *m, const char *target)
                 abort();
             }
         }
+    }
+    size_t len = 0;
+    const char *unknown = route_unknown_param(m, &len);
+    if (unknown && (unknown < m->query || len > strlen(unknown))) {
+        abort();
     }
     if (m->rest && (m->rest < target || *m->rest != '/')) {
         abort();

@@ -5,6 +5,7 @@
 #define UNID_TESTS_API_BELOW_H
 
 #include "common/bytes.h"
+#include "common/loop.h"
 #include "scheduler/async/async.h"
 #include "scheduler/record/receipt.h"
 #include "scheduler/scheduler.h"
@@ -63,5 +64,20 @@ void below_close(void);
 void below_respond(unsigned status, const char *field, const char *data, bool last);
 void below_data(const char *data, size_t len, bool last);
 void below_end(const struct sched_outcome *outcome);
+
+/* For those who play: a callback that comes from the loop. */
+struct later {
+    struct un_post post;
+    void (*go)(struct later *l);
+    void (*cb)(void);
+    void *arg;
+    int rc;
+    struct un_error err;
+    unsigned number;
+};
+#define CB(l, type) ((type)(l)->cb)
+
+/* Has `go` run later, for which the rest is kept; freed behind it. */
+struct later *later(void (*go)(struct later *l), void (*cb)(void), void *arg, int rc);
 
 #endif

@@ -147,6 +147,28 @@ int waitq_wait(struct waitq *q, uint64_t deadline_ns)
     return r;
 }
 
+struct readiness *signals_ready(void)
+{
+    static struct readiness ready;
+    if (!ready.q.waiters.next) {
+        readiness_init(&ready);
+    }
+    return &ready;
+}
+
+uint64_t signals_waiting(void)
+{
+    return fake.pending;
+}
+
+int signal_take(uint64_t set, struct signal_info *ret)
+{
+    int signal = fake.pending & set ? __builtin_ctzll(fake.pending & set) + 1 : 0;
+    fake.pending &= ~(set & -(fake.pending & set));
+    *ret = (struct signal_info){.signo = signal, .code = -1, .pid = 1, .value = 0x700000005};
+    return signal;
+}
+
 int signal_raise(int signal)
 {
     fake.signal = signal;

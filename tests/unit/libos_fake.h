@@ -22,6 +22,7 @@ struct fake {
     void (*on_block)(void);
     unsigned blocked; /* so often */
     int signal;       /* the last raised */
+    uint64_t pending; /* what signalfd finds */
     /* the request */
     const char *head, *body;
     size_t body_at, body_ready; /* body_ready: bytes that need no asking */

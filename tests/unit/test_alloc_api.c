@@ -169,6 +169,8 @@ static const struct request requests[] = {
     {"PUT", "/api/v1/functions/hello/aliases/stable", "{\"version\":2}", 200},
     {"DELETE", "/api/v1/functions/hello/aliases/stable", NULL, 204},
     {"GET", "/api/v1/invocations", NULL, 200},
+    {"POST", "/api/v1/functions/hello/invocations?mode=async&on_success=nobody&on_failure=none",
+     "x", 202},
     {"GET", "/api/v1/instances", NULL, 200},
     {"GET", "/api/v1/stats", NULL, 200},
     {"GET", "/fn/hello/x?y=1", NULL, 200},

@@ -2,6 +2,7 @@
  * verbs. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -527,6 +528,23 @@ static void local_findings_say_how_to_mend(void **state)
     json_decref(findings);
 }
 
+static void what_mends_kvm_depends_on_who_may_use_it(void **state)
+{
+    char fix[200];
+    struct group *group = getgrnam("daemon");
+    struct stat st = {.st_mode = S_IFCHR | 0660, .st_gid = group ? group->gr_gid : 1};
+    (void)state;
+    assert_non_null(group);
+    doctor_kvm_fix(&st, fix, sizeof(fix));
+    assert_string_equal(fix, "sudo usermod -aG daemon $USER, then log in again");
+    st.st_mode = S_IFCHR | 0600;
+    doctor_kvm_fix(&st, fix, sizeof(fix));
+    assert_non_null(strstr(fix, "sudo chmod 0666 /dev/kvm"));
+    st = (struct stat){.st_mode = S_IFCHR | 0660};
+    doctor_kvm_fix(&st, fix, sizeof(fix));
+    assert_non_null(strstr(fix, "no group but root's"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -560,6 +578,7 @@ int main(void)
         cmocka_unit_test(path_segments_are_escaped),
         cmocka_unit_test(digest_is_that_of_the_bytes),
         cmocka_unit_test(local_findings_say_how_to_mend),
+        cmocka_unit_test(what_mends_kvm_depends_on_who_may_use_it),
     };
     return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
 }

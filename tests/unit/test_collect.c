@@ -139,11 +139,13 @@ static void a_script_brings_its_interpreter_and_its_line(void **state)
 static void env_in_a_script_is_looked_up_here(void **state)
 {
     struct ground *g = *state;
-    static const char good[] = "#!/usr/bin/env tool\n", bad[] = "#!/usr/bin/env -S tool x\n";
+    static const char good[] = "#!/usr/bin/env tool\n", bad[] = "#!/usr/bin/env tool x\n";
+    static const char var[] = "#!/usr/bin/env -S A=1 tool\n";
     un_autofree char *before = strdup(getenv("PATH"));
     write_program(g, "tool");
     write_file(g, "script", good, strlen(good), 0755);
     write_file(g, "bad", bad, strlen(bad), 0755);
+    write_file(g, "var", var, strlen(var), 0755);
     setenv("PATH", g->dir, 1);
     int rc = collect_program(g->c, at(g, "script"), &g->err);
     setenv("PATH", before, 1);
@@ -151,6 +153,31 @@ static void env_in_a_script_is_looked_up_here(void **state)
     assert_string_equal(collect_runs(g->c), at(g, "tool"));
     assert_string_equal(collect_arguments(g->c)[0], at(g, "script"));
     assert_int_equal(collect_program(g->c, at(g, "bad"), &g->err), -EINVAL);
+    assert_non_null(strstr(g->err.text, "write: env -S tool x"));
+    assert_int_equal(collect_program(g->c, at(g, "var"), &g->err), -EINVAL);
+    assert_non_null(strstr(g->err.text, "variables as --env"));
+}
+
+static void env_s_in_a_script_gives_arguments(void **state)
+{
+    struct ground *g = *state;
+    static const char text[] = "#!/usr/bin/env -S tool -x 'a b'\n",
+                      var[] = "#!/usr/bin/env --split-string=tool ${X}\n";
+    un_autofree char *before = strdup(getenv("PATH"));
+    write_program(g, "tool");
+    write_file(g, "script", text, strlen(text), 0755);
+    write_file(g, "var", var, strlen(var), 0755);
+    setenv("PATH", g->dir, 1);
+    int rc = collect_program(g->c, at(g, "script"), &g->err);
+    setenv("PATH", before, 1);
+    assert_int_equal(rc, 0);
+    assert_string_equal(collect_runs(g->c), at(g, "tool"));
+    assert_string_equal(collect_arguments(g->c)[0], "-x");
+    assert_string_equal(collect_arguments(g->c)[1], "a b");
+    assert_string_equal(collect_arguments(g->c)[2], at(g, "script"));
+    assert_null(collect_arguments(g->c)[3]);
+    assert_int_equal(collect_program(g->c, at(g, "var"), &g->err), -EINVAL);
+    assert_non_null(strstr(g->err.text, "write what ${X} stands for"));
 }
 
 static void an_interpreter_that_cannot_start_is_told(void **state)
@@ -411,6 +438,7 @@ int main(void)
         TEST(what_cannot_be_is_told),
         TEST(a_script_brings_its_interpreter_and_its_line),
         TEST(env_in_a_script_is_looked_up_here),
+        TEST(env_s_in_a_script_gives_arguments),
         TEST(an_interpreter_that_cannot_start_is_told),
         TEST(directories_come_with_all_below),
         TEST(who_ends_threads_gets_what_the_c_library_loads_then),

@@ -318,6 +318,15 @@ static int resolve(struct registry_ground *rg, const char *name, const char *qua
     return answer_wait(&rg->ig);
 }
 
+static void on_missing(void *arg, int rc, const bool *missing, const struct un_error *e)
+{
+    struct registry_ground *rg = arg;
+    for (size_t i = 0; rc == 0 && i < 8; i++) {
+        rg->names[i][0] = missing[i] ? '!' : '.';
+    }
+    answer_take(&rg->ig.a, rc, e);
+}
+
 static void on_functions(void *arg, int rc, struct function_version *const *list, size_t count,
                          const struct un_error *e)
 {
@@ -792,6 +801,22 @@ static void closing_waits_for_nobody_and_leaks_nothing(void **state)
     assert_int_equal(registry_open(rg->ig.g.loop, rg->ig.g.store, &rg->r, &err), 0);
 }
 
+static void names_that_resolve_to_nothing_are_found(void **state)
+{
+    static const char *const names[8] = {
+        "web",      "web:1",
+        "web:2",    "web:live",
+        "web:next", "wed",
+        "web:",     "a-name-that-is-longer-than-any-function's-could-be-as-it-has-65-of"};
+    struct registry_ground *rg = *state;
+    assert_int_equal(deploy(rg, "web", rg->sdk, ""), 0);
+    function_find_missing(rg->r, names, 8, on_missing, rg);
+    assert_int_equal(answer_wait(&rg->ig), 0);
+    for (size_t i = 0; i < 8; i++) {
+        assert_int_equal(rg->names[i][0], "..!.!!!!"[i]);
+    }
+}
+
 #ifdef UNID_FAULT_INJECTION
 static void a_failing_deploy_changes_nothing(void **state)
 {
@@ -850,6 +875,7 @@ int main(void)
         TEST(functions_with_kept_machines_are_listed),
         TEST(aliases_name_versions),
         TEST(what_is_not_there_is_told_apart),
+        TEST(names_that_resolve_to_nothing_are_found),
         TEST(a_removed_function_frees_its_image),
         TEST(listings_come_in_pages_by_name),
         TEST(the_cache_is_bounded_and_keeps_the_recent),

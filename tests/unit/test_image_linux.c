@@ -106,29 +106,72 @@ static void what_cannot_be_prepared_leaves_a_report_and_no_file(void **state)
     assert_null(image_failure_report(ig->is, "sha256:x"));
 }
 
+/* The head of a file in a tar archive (POSIX.1-1988, ustar). */
+static void tar_file_head(uint8_t head[512], const char *name, size_t size)
+{
+    unsigned sum = 0;
+    snprintf((char *)head, 100, "%s", name);
+    memcpy(head + 100, "0000755", 8);
+    memcpy(head + 108, "0000000", 8);
+    memcpy(head + 116, "0000000", 8);
+    snprintf((char *)head + 124, 12, "%011zo", size);
+    memcpy(head + 136, "00000000000", 12);
+    memcpy(head + 148, "        0ustar\00000", 17);
+    memcpy(head + 257, "ustar\00000", 8);
+    head[156] = '0';
+    memset(head + 157, 0, 100);
+    for (int i = 0; i < 512; i++) {
+        sum += head[i];
+    }
+    snprintf((char *)head + 148, 8, "%06o", sum);
+}
+
 static void an_archive_is_an_image_too(void **state)
 {
     struct image_ground *ig = *state;
-    uint8_t tar[1536] = "hello";
-    unsigned sum = 0;
-    memcpy(tar + 100, "0000644", 8);
-    memcpy(tar + 108, "0000000", 8);
-    memcpy(tar + 116, "0000000", 8);
-    memcpy(tar + 124, "00000000000", 12);
-    memcpy(tar + 136, "00000000000", 12);
-    memcpy(tar + 148, "        0ustar\00000", 17);
-    memcpy(tar + 257, "ustar\00000", 8);
-    tar[156] = '0';
-    memset(tar + 157, 0, 100);
-    for (int i = 0; i < 512; i++) {
-        sum += tar[i];
-    }
-    snprintf((char *)tar + 148, 8, "%06o", sum);
+    uint8_t tar[1536] = {0};
+    tar_file_head(tar, "hello", 0);
     assert_int_equal(push(ig, tar, sizeof tar), 0);
     assert_int_equal(ig->a.info.kind, IMAGE_LINUX_ROOTFS);
     assert_int_equal(map_image(ig, ig->a.info.digest), 0);
     assert_non_null(memmem(ig->a.mapping->data, ig->a.mapping->size, "hello", 5));
     image_unref(ig->a.mapping);
+}
+
+static void on_gone(void *arg, int rc, const char *report, const struct un_error *err)
+{
+    struct image_ground *ig = arg;
+    assert_null(report);
+    answer_take(&ig->a, rc, err);
+}
+
+static void on_judged(void *arg, int rc, const char *report, const struct un_error *err)
+{
+    struct image_ground *ig = arg;
+    assert_non_null(report);
+    assert_non_null(strstr(report, "\"program\":\"/")); /* the one that was asked for */
+    answer_take(&ig->a, rc, err);
+}
+
+static void another_program_of_an_archive_is_judged(void **state)
+{
+    struct image_ground *ig = *state;
+    struct elf_file f;
+    uint8_t tar[1536 + sizeof f.data] = {0};
+    size_t len = (sizeof f.data + 511) / 512 * 512;
+    elf_make(&f);
+    tar_file_head(tar, "prog", sizeof f.data);
+    memcpy(tar + 512, f.data, sizeof f.data);
+    assert_int_equal(push(ig, tar, 512 + len + 512), 0);
+    assert_int_equal(ig->a.info.kind, IMAGE_LINUX_ROOTFS);
+    image_judge(ig->is, ig->a.info.digest, "/prog", on_judged, ig);
+    assert_int_equal(answer_wait(ig), 0);
+    image_judge(ig->is, ig->a.info.digest, "/other", on_judged, ig);
+    assert_int_equal(answer_wait(ig), -EINVAL);
+    assert_non_null(strstr(ig->a.text, "/other: the program is not in the root file system"));
+    assert_int_equal(count_files(ig), 0);
+    image_judge(ig->is, "sha256:none", "/prog", on_gone, ig);
+    assert_int_equal(answer_wait(ig), -ENOENT);
 }
 
 static int set_up(void **state)
@@ -156,6 +199,7 @@ int main(void)
         TEST(a_damaged_prepared_image_is_made_anew),
         TEST(what_cannot_be_prepared_leaves_a_report_and_no_file),
         TEST(an_archive_is_an_image_too),
+        TEST(another_program_of_an_archive_is_judged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

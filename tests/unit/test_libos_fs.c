@@ -155,6 +155,18 @@ static void truncation_leaves_zeros_behind(void **state)
     assert_int_equal(sys_unlink("/tmp/t"), 0);
 }
 
+static void nothing_written_moves_nothing(void **state)
+{
+    (void)state;
+    spit("/tmp/append", "0123456789");
+    int fd = (int)sys_open("/tmp/append", O_WRONLY | O_APPEND, 0);
+    assert_int_equal(sys_write(fd, "", 0), 0);
+    assert_int_equal(sys_lseek(fd, 0, 1), 0);
+    assert_int_equal(sys_write(fd, "x", 1), 1);
+    assert_int_equal(sys_lseek(fd, 0, 1), 11);
+    assert_int_equal(sys_unlink("/tmp/append"), 0);
+}
+
 static void memory_comes_back_with_the_last_use(void **state)
 {
     (void)state;
@@ -477,6 +489,9 @@ static void attributes_are_remembered(void **state)
     assert_int_equal(sf.f_type, 0x01021994);
     assert_int_equal(sys_getxattr("/tmp/at", "user.x", NULL, 0), -ENODATA);
     assert_int_equal(sys_listxattr("/tmp/at", NULL, 0), 0);
+    assert_int_equal(sys_setxattr("/tmp/at", "user.x"), -EOPNOTSUPP);
+    assert_int_equal(sys_fremovexattr(fd, "user.x"), -EOPNOTSUPP);
+    assert_int_equal(sys_lsetxattr("/tmp/none", "user.x"), -ENOENT);
     assert_int_equal(sys_unlink("/tmp/at"), 0);
 }
 
@@ -731,6 +746,7 @@ int main(void)
         T(walks_end_as_linux_ends_them),
         T(written_pages_are_the_files_own),
         T(truncation_leaves_zeros_behind),
+        T(nothing_written_moves_nothing),
         T(memory_comes_back_with_the_last_use),
         T(what_was_looked_up_in_vain_is_told),
         T(full_memory_is_no_space),

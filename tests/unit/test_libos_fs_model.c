@@ -123,6 +123,43 @@ static void file_both(uint32_t op)
     }
 }
 
+/* Record locks of the process and of the open file description, and flock's; nothing waits. */
+static void lock_both(void)
+{
+    static const int commands[] = {F_SETLK, F_OFD_SETLK, F_GETLK, F_OFD_GETLK};
+    static const int operations[] = {LOCK_SH, LOCK_EX, LOCK_UN, 0};
+    uint32_t slot = pick(FDS), command = pick(6);
+    int fd = own_fds[slot];
+    long host_fd = host_fds[slot];
+    if (fd < 0) {
+        return;
+    }
+    if (command >= ARRAY_SIZE(commands)) {
+        int operation = operations[pick(ARRAY_SIZE(operations))] | LOCK_NB;
+        same("flock", "", sys_flock(fd, operation), host(syscall(__NR_flock, host_fd, operation)));
+        return;
+    }
+    /* What it means to ask for no lock at all has changed between kernels. */
+    struct flock own = {.l_type = (short)pick(command < 2 ? 3 : 2),
+                        .l_whence = (short)pick(4),
+                        .l_start = (long)pick(40) - 5,
+                        .l_len = (long)pick(30) - 5};
+    if (pick(50) == 0) {
+        own.l_start = INT64_MAX - 3;
+    }
+    own.l_pid = pick(50) == 0;
+    if (!inode_is(fd_get(fd)->inode, S_IFREG)) {
+        own.l_whence = 0; /* where a directory ends is its own matter */
+    }
+    struct flock theirs = own;
+    char what[80];
+    snprintf(what, sizeof(what), "fcntl %d of lock %d from %d: %ld, %ld, by %d", commands[command],
+             own.l_type, own.l_whence, own.l_start, own.l_len, own.l_pid);
+    same(what, "", sys_fcntl(fd, commands[command], (uintptr_t)&own),
+         host(syscall(__NR_fcntl, host_fd, commands[command], &theirs)));
+    same("is locked", "", own.l_type == F_UNLCK, theirs.l_type == F_UNLCK);
+}
+
 static void stat_both(const char *name, bool follow)
 {
     struct stat own = {0}, theirs = {0};
@@ -261,13 +298,15 @@ static void run(uint64_t with)
         own_fds[n] = host_fds[n] = -1;
     }
     for (int n = 0; n < STEPS; n++) {
-        uint32_t op = pick(28);
+        uint32_t op = pick(31);
         if (op < 5) {
             open_both();
         } else if (op < 13) {
             file_both(op < 7 ? 0 : op - 7);
-        } else {
+        } else if (op < 28) {
             name_both(op - 13);
+        } else {
+            lock_both();
         }
         check_sizes(n, op);
     }

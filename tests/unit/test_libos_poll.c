@@ -5,7 +5,9 @@
 #include <asm/ioctls.h>
 #include <asm/signal.h>
 #include <linux/eventpoll.h>
+#include <linux/signalfd.h>
 #include <linux/time.h>
+#include <linux/uio.h>
 
 #include <string.h>
 
@@ -376,6 +378,96 @@ static void epoll_refuses_what_makes_no_sense(void **state)
     assert_int_equal(sys_close(outer), 0);
 }
 
+static void splice_moves_and_tee_copies(void **state)
+{
+    (void)state;
+    char buf[16] = "";
+    int more[2], file = (int)sys_open("/data/sub/deep", O_RDONLY, 0);
+    int out = (int)sys_open("/tmp/spliced", O_RDWR | O_CREAT | O_TRUNC, 0644);
+    int64_t from = 1, to = 3;
+    assert_int_equal(sys_pipe2(more, O_NONBLOCK), 0);
+    assert_int_equal(sys_splice(file, &from, ends[1], NULL, 100, 0), 4);
+    assert_int_equal(from, 5);
+    assert_int_equal(sys_lseek(file, 0, 1), 0);
+    assert_int_equal(sys_splice(file, NULL, ends[1], NULL, 3, 0), 3);
+    assert_int_equal(sys_lseek(file, 0, 1), 3);
+    assert_int_equal(sys_tee(ends[0], more[1], 5, 0), 5);
+    assert_int_equal(sys_read(more[0], buf, sizeof(buf)), 5);
+    assert_memory_equal(buf, "eep\nd", 5);
+    assert_int_equal(sys_splice(ends[0], NULL, more[1], NULL, 2, 0), 2);
+    assert_int_equal(sys_splice(ends[0], NULL, out, &to, 100, 0), 5);
+    assert_int_equal(to, 8);
+    assert_int_equal(sys_pread64(out, buf, sizeof(buf), 0), 8);
+    assert_memory_equal(buf, "\0\0\0p\ndee", 8);
+    assert_int_equal(sys_read(more[0], buf, sizeof(buf)), 2);
+    char digits[] = "12345";
+    struct iovec iov[2] = {{digits, 2}, {digits + 2, 3}};
+    assert_int_equal(sys_vmsplice(ends[1], iov, 2, 0), 5);
+    assert_int_equal(sys_read(ends[0], buf, sizeof(buf)), 5);
+    assert_memory_equal(buf, "12345", 5);
+}
+
+static void splice_waits_and_refuses_as_pipes_do(void **state)
+{
+    (void)state;
+    static char full[RING_SIZE];
+    int64_t at = 0;
+    int file = (int)sys_open("/data/big", O_RDONLY, 0),
+        out = (int)sys_open("/dev/null", O_WRONLY, 0);
+    int append = (int)sys_open("/tmp/append", O_WRONLY | O_CREAT | O_APPEND, 0644);
+    assert_int_equal(sys_splice(ends[0], NULL, out, NULL, 1, 2), -EAGAIN); /* SPLICE_F_NONBLOCK */
+    fake.on_block = write_later;
+    assert_int_equal(sys_splice(ends[0], NULL, out, NULL, 100, 0), 5);
+    assert_int_equal(sys_write(ends[1], full, sizeof(full)), sizeof(full));
+    assert_int_equal(sys_splice(file, NULL, ends[1], NULL, 1, 2), -EAGAIN);
+    fake.on_block = read_later;
+    assert_int_equal(sys_splice(file, NULL, ends[1], NULL, 8, 0), 8);
+    assert_int_equal(sys_splice(file, NULL, out, NULL, 1, 0), -EINVAL);
+    assert_int_equal(sys_splice(ends[0], NULL, ends[1], NULL, 1, 0), -EINVAL);
+    assert_int_equal(sys_splice(ends[0], NULL, append, NULL, 1, 0), -EINVAL);
+    assert_int_equal(sys_splice(ends[0], &at, out, NULL, 1, 0), -ESPIPE);
+    assert_int_equal(sys_splice(ends[1], NULL, out, NULL, 1, 0), -EBADF);
+    assert_int_equal(sys_splice(ends[0], NULL, out, NULL, 1, 16), -EINVAL);
+    assert_int_equal(sys_tee(ends[0], out, 1, 0), -EINVAL);
+    assert_int_equal(sys_vmsplice(file, NULL, 0, 0), -EBADF);
+    assert_int_equal(sys_splice(ends[0], NULL, out, NULL, 100, 0), 8);
+    assert_int_equal(sys_close(ends[1]), 0);
+    assert_int_equal(sys_splice(ends[0], NULL, out, NULL, 100, 0), 0);
+}
+
+static void signal_later(void)
+{
+    fake.on_block = NULL;
+    fake.pending = 1 << (SIGUSR1 - 1) | 1 << (SIGTERM - 1);
+    readiness_changed(signals_ready());
+}
+
+static void signals_are_read(void **state)
+{
+    (void)state;
+    struct signalfd_siginfo info[3];
+    uint64_t mask = 1 << (SIGUSR1 - 1) | 1 << (SIGUSR2 - 1);
+    int fd = (int)sys_signalfd4(-1, &mask, 8, O_NONBLOCK);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    assert_int_equal(sys_read(fd, info, sizeof(info)), -EAGAIN);
+    assert_int_equal(sys_read(fd, info, 100), -EINVAL);
+    assert_int_equal(sys_fcntl(fd, F_SETFL, 0), 0);
+    fake.on_block = signal_later;
+    assert_int_equal(sys_poll(&p, 1, -1), 1);
+    assert_int_equal(sys_read(fd, info, sizeof(info)), sizeof(info[0]));
+    assert_int_equal(info[0].ssi_signo, SIGUSR1);
+    assert_int_equal(info[0].ssi_pid, 1);
+    assert_int_equal(info[0].ssi_int, 5);
+    assert_int_equal(info[0].ssi_ptr, 0x700000005);
+    mask = 1 << (SIGTERM - 1);
+    assert_int_equal(sys_signalfd4(fd, &mask, 8, 0), fd);
+    assert_int_equal(sys_read(fd, info, sizeof(info)), sizeof(info[0]));
+    assert_int_equal(info[0].ssi_signo, SIGTERM);
+    assert_int_equal(sys_signalfd4(ends[0], &mask, 8, 0), -EINVAL);
+    assert_int_equal(sys_signalfd4(-1, &mask, 4, 0), -EINVAL);
+    assert_int_equal(sys_write(fd, info, sizeof(info)), -EINVAL);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup(name, setup)
@@ -389,6 +481,9 @@ int main(void)
         T(select_works_on_bits),
         T(eventfds_count),
         T(timerfds_go_off),
+        T(signals_are_read),
+        T(splice_moves_and_tee_copies),
+        T(splice_waits_and_refuses_as_pipes_do),
         T(epoll_tells_levels),
         T(epoll_tells_edges_once),
         T(one_shot_is_one),

@@ -23,6 +23,7 @@
 #define MS     1000000ull
 #define SIG_A  10
 #define SIG_B  12
+#define SIG_C  17 /* SIGCHLD */
 #define TASKS  8
 #define STACKS (256 * 1024)
 
@@ -553,6 +554,12 @@ static void signals_that_are_ignored_leave_no_trace(void **state)
     struct __kernel_timespec t = {.tv_nsec = (long long)MS};
     assert_int_equal(sys_rt_sigtimedwait(&set, &info, &t, 8), -EAGAIN);
     assert_int_equal(sys_rt_sigaction(9, (const struct action *)ignore, NULL, 8), -EINVAL);
+    set = SIG_BIT(SIG_C); /* whose default it is to be ignored: blocked, it waits to be taken */
+    assert_int_equal(sys_rt_sigprocmask(0, &set, NULL, 8), 0);
+    uint32_t changes = signals_ready()->changes;
+    assert_int_equal(signal_raise(SIG_C), 0);
+    assert_int_equal(signals_ready()->changes, changes + 1);
+    assert_int_equal(sys_rt_sigtimedwait(&set, &info, &t, 8), SIG_C);
 }
 
 /* --- timers ---------------------------------------------------------------------------------------------- */

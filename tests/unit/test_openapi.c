@@ -1,8 +1,9 @@
 /* test_openapi.c - docs/openapi.yaml and the table of routes say the same.
  *
  * The description is written so that three indentations carry the operations ("  /path:", "   
- * method:", "      operationId: x"), which this test reads line by line; that keeps a YAML
- * library out of the build. */
+ * method:", "      operationId: x"), and so that a parameter's "in: query" comes behind its "name: x" or, under
+ * components, is found by its "$ref", which this test reads line by line; that keeps a YAML library out of the
+ * build. */
 #include <ctype.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,13 +19,68 @@
 
 struct operation {
     char path[128], method[16], id[64];
+    char query[256]; /* the names of its parameters, as a route has them */
 };
 
 static struct operation operations[128];
 static size_t operation_count;
 
+/* Parameters of the query that operations refer to. */
+static struct component {
+    char name[64], param[64];
+} components[32];
+static size_t component_count;
+
 static const char *const any_methods[] = {"GET",   "HEAD",   "POST",   "PUT",
                                           "PATCH", "DELETE", "OPTIONS"};
+
+static void add_name(char query[256], const char *name)
+{
+    size_t len = strlen(query);
+    assert_true(len + strlen(name) + 3 < 256);
+    snprintf(query + len, 256 - len, "%s%s", len ? ", " : "", name);
+}
+
+static const char *param_of(const char *component)
+{
+    for (size_t i = 0; i < component_count; i++) {
+        if (strcmp(components[i].name, component) == 0) {
+            return components[i].param;
+        }
+    }
+    return NULL;
+}
+
+/* "name: x", with or without the dash of a list. */
+static bool read_name(const char *line, char name[64])
+{
+    const char *text = line + strspn(line, " -");
+    return sscanf(text, "name: %63s", name) == 1;
+}
+
+/* First pass: what is under "components". */
+static void read_component(const char *line, char component[64], char name[64])
+{
+    if (strspn(line, " ") == 4) {
+        sscanf(line, " %63[A-Za-z]", component);
+    } else if (!read_name(line, name) && strcmp(line, "      in: query\n") == 0) {
+        assert_true(component_count < sizeof(components) / sizeof(components[0]));
+        strcpy(components[component_count].name, component);
+        strcpy(components[component_count++].param, name);
+    }
+}
+
+/* Second pass: adds the parameter that the line ends or refers to. */
+static void read_param(const char *line, char name[64], char query[256])
+{
+    char component[64];
+    const char *ref = strstr(line, "'#/components/parameters/");
+    if (ref && sscanf(ref + 25, "%63[A-Za-z]", component) == 1 && param_of(component)) {
+        add_name(query, param_of(component));
+    } else if (!read_name(line, name) && strcmp(line + strspn(line, " "), "in: query\n") == 0) {
+        add_name(query, name);
+    }
+}
 
 /* The text of "<indent><text>:<rest>" when the line has exactly that indentation. */
 static char *item(char *line, size_t indent)
@@ -36,11 +92,22 @@ static char *item(char *line, size_t indent)
     return line + indent;
 }
 
-static void read_line(char *line, char *path, char *method)
+/* What has been read of the description: parameters of a path are those of its operations too. */
+struct place {
+    char path[128], method[16], name[64], query[256];
+    struct operation *operation;
+};
+
+static void read_line(char *line, struct place *at)
 {
-    char *text;
+    char *text, *path = at->path, *method = at->method;
+    if (path[0]) {
+        read_param(line, at->name, at->operation ? at->operation->query : at->query);
+    }
     if ((text = item(line, 2))) {
         path[0] = '\0';
+        at->query[0] = '\0';
+        at->operation = NULL;
         if (text[0] == '/') {
             snprintf(path, 128, "%.*s", (int)strlen(text) - 1, text);
         }
@@ -56,19 +123,26 @@ static void read_line(char *line, char *path, char *method)
         snprintf(o->path, sizeof(o->path), "%s", path);
         snprintf(o->method, sizeof(o->method), "%s", method);
         snprintf(o->id, sizeof(o->id), "%.63s", text + 13);
+        snprintf(o->query, sizeof(o->query), "%s", at->query);
+        at->operation = o;
     }
 }
 
 static int read_description(void **state)
 {
-    char name[512], line[512], path[128] = "", method[16] = "";
+    char name[512], line[512], component[64] = "", param[64] = "";
+    struct place at = {.path = ""};
     const char *srcdir = getenv("srcdir");
     (void)state;
     snprintf(name, sizeof(name), "%s/docs/openapi.yaml", srcdir ? srcdir : "..");
     FILE *f = fopen(name, "re");
     assert_non_null(f);
     while (fgets(line, sizeof(line), f)) {
-        read_line(line, path, method);
+        read_component(line, component, param);
+    }
+    rewind(f);
+    while (fgets(line, sizeof(line), f)) {
+        read_line(line, &at);
     }
     fclose(f);
     return 0;
@@ -132,6 +206,30 @@ static void every_described_operation_is_a_route(void **state)
     }
 }
 
+static void parameters_are_those_of_the_table(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < api_route_count; i++) {
+        const struct route *r = &api_routes[i];
+        const struct operation *o = r->query ? described(r->method, r->pattern) : NULL;
+        if (o && strcmp(o->query, r->query) != 0) {
+            fail_msg("%s %s has the parameters \"%s\" there, \"%s\" in the table", r->method,
+                     r->pattern, o->query, r->query);
+        }
+    }
+    assert_string_equal(described("GET", "/api/v1/functions")->query, "cursor, limit");
+}
+
+/* What is not REST's may have a query of its own. */
+static void any_query_is_let_through_outside_of_rest_only(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < api_route_count; i++) {
+        bool rest = strncmp(api_routes[i].pattern, "/api/v1/", 8) == 0;
+        assert_int_equal(api_routes[i].query != NULL, rest);
+    }
+}
+
 static void operation_ids_are_unique(void **state)
 {
     (void)state;
@@ -162,6 +260,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_route_is_described),
         cmocka_unit_test(every_described_operation_is_a_route),
+        cmocka_unit_test(parameters_are_those_of_the_table),
+        cmocka_unit_test(any_query_is_let_through_outside_of_rest_only),
         cmocka_unit_test(operation_ids_are_unique),
         cmocka_unit_test(only_health_functions_and_probes_are_open),
     };

@@ -514,6 +514,36 @@ static void data_behind_a_function_stays(void **state)
     rewrite_done(&rw);
 }
 
+/* Haskell's compiler puts a table in front of each part of a function. */
+static void tables_between_the_parts_of_a_function_stay(void **state)
+{
+    static const struct {
+        uint8_t leads, table[2]; /* how the code leads on: jmp to the entry, or to the table too */
+        size_t known, refused;
+    } cases[] = {{0xeb, {0, 0}, 15, 0}, /* decodes: add %al, (%rax); add %ch, -4(%rax); syscall */
+                 {0xeb, {0, 0x06}, 15, 0}, /* does not */
+                 {0xeb, {0, 0}, 7, 0},     /* behind what is known of the function */
+                 {0xeb, {0, 0x06}, 7, 0},    {0x74, {0x90, 0x06}, 15, 0},
+                 {0x74, {0x06, 0x90}, 15, 1}}; /* behind a branch: it may be code */
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        static uint8_t file[FILE_MAX];
+        struct gen g = {.len = 0};
+        struct rewrite rw;
+        struct un_error err = UN_ERROR_INIT;
+        PUT(&g, 0xb8); /* mov $entry, %eax */
+        put(&g, &(uint32_t){CODE_ADDR + TEXT_AT + 14}, 4);
+        PUT(&g, cases[i].leads, cases[i].refused ? 1 : 7);
+        PUT(&g, cases[i].table[0], cases[i].table[1], 0, 0x68, 0xfc, 0x0f, 0x05, 0xc3);
+        g.end = cases[i].known;
+        size_t size = link_file(&g, true, file);
+        assert_int_equal(rewrite_elf(file, size, &rw, &err), 0);
+        assert_int_equal(rw.rewritten, 0);
+        assert_int_equal(rw.refused, cases[i].refused);
+        assert_memory_equal(file + TEXT_AT, g.text, g.len);
+        rewrite_done(&rw);
+    }
+}
+
 static void a_site_without_room_is_refused_with_its_address(void **state)
 {
     static uint8_t file[FILE_MAX];
@@ -673,6 +703,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test(bytes_inside_other_instructions_stay),
         cmocka_unit_test(data_behind_a_function_stays),
+        cmocka_unit_test(tables_between_the_parts_of_a_function_stay),
         cmocka_unit_test(a_site_without_room_is_refused_with_its_address),
         cmocka_unit_test(words_of_a_movable_file_are_addresses_only_with_a_relocation),
         cmocka_unit_test(sysenter_and_int80_are_told_and_stay),

@@ -11,13 +11,13 @@
 #include "api/router.h"
 
 static const struct route table[] = {
-    {"*", "/fn/{name}", "gateway", AUTH_NONE, BODY_STREAM, NULL},
-    {"*", "/fn/{name}/{path...}", "gatewayPath", AUTH_NONE, BODY_STREAM, NULL},
-    {"GET", "/things", "list", AUTH_TOKEN, BODY_NONE, NULL},
-    {"POST", "/things", "add", AUTH_TOKEN, BODY_JSON, NULL},
-    {"GET", "/things/{id}", "get", AUTH_TOKEN, BODY_NONE, NULL},
-    {"DELETE", "/things/{id}", "remove", AUTH_TOKEN, BODY_NONE, NULL},
-    {"PUT", "/things/{id}/parts/{part}", "part", AUTH_TOKEN, BODY_JSON, NULL},
+    {"*", "/fn/{name}", "gateway", NULL, AUTH_NONE, BODY_STREAM, NULL},
+    {"*", "/fn/{name}/{path...}", "gatewayPath", NULL, AUTH_NONE, BODY_STREAM, NULL},
+    {"GET", "/things", "list", "cursor, limit", AUTH_TOKEN, BODY_NONE, NULL},
+    {"POST", "/things", "add", "", AUTH_TOKEN, BODY_JSON, NULL},
+    {"GET", "/things/{id}", "get", "", AUTH_TOKEN, BODY_NONE, NULL},
+    {"DELETE", "/things/{id}", "remove", "", AUTH_TOKEN, BODY_NONE, NULL},
+    {"PUT", "/things/{id}/parts/{part}", "part", "", AUTH_TOKEN, BODY_JSON, NULL},
 };
 
 static struct route_match m;
@@ -148,6 +148,37 @@ static void query_values_are_decoded(void **state)
     assert_int_equal(route_query("a=1234567", "a", out, sizeof(out)), 1);
 }
 
+static void expect_unknown(const char *target, const char *name)
+{
+    size_t len = 0;
+    assert_int_equal(find("GET", target), ROUTE_OK);
+    const char *got = route_unknown_param(&m, &len);
+    if (!name) {
+        assert_null(got);
+        return;
+    }
+    assert_non_null(got);
+    assert_int_equal(len, strlen(name));
+    assert_memory_equal(got, name, len);
+}
+
+static void parameters_that_a_route_does_not_know_are_found(void **state)
+{
+    (void)state;
+    expect_unknown("/things", NULL);
+    expect_unknown("/things?", NULL);
+    expect_unknown("/things?limit=5&cursor=x", NULL);
+    expect_unknown("/things?&&limit", NULL);
+    expect_unknown("/things?limt=5", "limt");
+    expect_unknown("/things?limit=5&Limit=5", "Limit");
+    expect_unknown("/things?limits", "limits");
+    expect_unknown("/things?limi", "limi");
+    expect_unknown("/things?cursor,%20limit=1", "cursor,%20limit");
+    expect_unknown("/things?=5", "");
+    expect_unknown("/things/1?limit=5", "limit");
+    expect_unknown("/fn/hello?limt=5", NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +191,7 @@ int main(void)
         cmocka_unit_test(names_have_a_longest),
         cmocka_unit_test(gateway_keeps_the_rest_as_it_was_sent),
         cmocka_unit_test(query_values_are_decoded),
+        cmocka_unit_test(parameters_that_a_route_does_not_know_are_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -337,3 +337,46 @@ int64_t sys_flistxattr(int fd, char *list, size_t size)
     int r = inode_of_fd(fd, &i);
     return no_xattrs(r, i);
 }
+
+/* Nor can it get one. */
+static int64_t no_change(int r, struct inode *i, const char *name)
+{
+    int64_t why = no_xattr(r, i, name);
+    return why == -ENODATA ? -EOPNOTSUPP : why;
+}
+
+int64_t sys_setxattr(const char *path, const char *name)
+{
+    return sys_removexattr(path, name);
+}
+
+int64_t sys_lsetxattr(const char *path, const char *name)
+{
+    return sys_lremovexattr(path, name);
+}
+
+int64_t sys_fsetxattr(int fd, const char *name)
+{
+    return sys_fremovexattr(fd, name);
+}
+
+int64_t sys_removexattr(const char *path, const char *name)
+{
+    struct inode *i = NULL;
+    int r = inode_at(AT_FDCWD, path, 0, &i);
+    return no_change(r, i, name);
+}
+
+int64_t sys_lremovexattr(const char *path, const char *name)
+{
+    struct inode *i = NULL;
+    int r = inode_at(AT_FDCWD, path, WALK_NOFOLLOW, &i);
+    return no_change(r, i, name);
+}
+
+int64_t sys_fremovexattr(int fd, const char *name)
+{
+    struct inode *i = NULL;
+    int r = inode_of_fd(fd, &i);
+    return no_change(r, i, name);
+}

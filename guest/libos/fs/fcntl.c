@@ -1,7 +1,7 @@
-/* fcntl.c - what is done to descriptors: flags, duplicates, locks, ioctl. */
+/* fcntl.c - what is done to descriptors: flags, duplicates, ioctl. */
 #include <asm/ioctls.h>
 
-#include "fs/ring.h"
+#include "fs/pipe.h"
 #include "fs/vfs.h"
 #include "mm.h"
 #include "sys_file.h"
@@ -20,28 +20,9 @@ static int64_t duplicate(struct file *f, uint64_t least, bool cloexec)
     return fd;
 }
 
-/* Record locks: this is the only process, so that every lock is free to have. */
-static int64_t lock(int command, struct flock *l)
-{
-    bool get = command == F_GETLK || command == F_OFD_GETLK;
-    if (get ? !user_writable(l, sizeof(*l)) : !user_readable(l, sizeof(*l))) {
-        return -EFAULT;
-    }
-    if (l->l_type != F_RDLCK && l->l_type != F_WRLCK && (l->l_type != F_UNLCK || get)) {
-        return -EINVAL;
-    }
-    if (l->l_whence < 0 || l->l_whence > 2) {
-        return -EINVAL;
-    }
-    if (get) {
-        l->l_type = F_UNLCK;
-    }
-    return 0;
-}
-
 static int64_t pipe_size(const struct file *f, int command, uint64_t arg)
 {
-    if (strcmp(f->ops->name, "pipe") != 0) {
+    if (!file_is_pipe(f)) {
         return -EBADF;
     }
     return command == F_SETPIPE_SZ && arg > RING_SIZE ? -EPERM : (int64_t)RING_SIZE;
@@ -76,7 +57,8 @@ int64_t sys_fcntl(int fd, int command, uint64_t arg)
     case F_OFD_GETLK:
     case F_OFD_SETLK:
     case F_OFD_SETLKW:
-        return f->flags & O_PATH ? -EBADF : lock(command, (struct flock *)(uintptr_t)arg);
+        return f->flags & O_PATH ? -EBADF
+                                 : file_lock_record(f, command, (struct flock *)(uintptr_t)arg);
     case F_SETOWN:
     case F_GETOWN:
         return 0; /* no signal ever comes by FASYNC: nothing changes unasked */
@@ -86,16 +68,6 @@ int64_t sys_fcntl(int fd, int command, uint64_t arg)
     default:
         return -EINVAL;
     }
-}
-
-int64_t sys_flock(int fd, int operation)
-{
-    enum { SHARED = 1, EXCLUSIVE = 2, NONBLOCKING = 4, UNLOCK = 8 };
-    if (!fd_get(fd)) {
-        return -EBADF;
-    }
-    operation &= ~NONBLOCKING;
-    return operation == SHARED || operation == EXCLUSIVE || operation == UNLOCK ? 0 : -EINVAL;
 }
 
 int64_t sys_dup(int fd)

@@ -40,6 +40,7 @@ void file_unref(struct file *f)
         readiness_changed(f->ops->ready(f)); /* nobody is to wait on what goes away */
     }
     epoll_forget(f);
+    locks_release(f);
     if (f->ops->release) {
         f->ops->release(f);
     }
@@ -164,6 +165,9 @@ int fd_install_at(struct file *f, int fd, bool cloexec)
     }
     struct file *old = table[fd].file;
     table[fd] = (struct descriptor){f, cloexec};
+    if (old) {
+        locks_release_process(old);
+    }
     file_unref(old);
     return fd;
 }
@@ -178,6 +182,7 @@ int fd_close(int fd)
     if (fd < lowest) {
         lowest = fd;
     }
+    locks_release_process(f);
     file_unref(f);
     return 0;
 }

@@ -2,8 +2,7 @@
 #include <asm/ioctls.h>
 #include <asm/signal.h>
 
-#include "fs/ring.h"
-#include "fs/wait.h"
+#include "fs/pipe.h"
 #include "mm.h"
 #include "sys_file.h"
 
@@ -27,18 +26,14 @@ static bool can_write(const struct file *f)
     return (f->flags & O_ACCMODE) != O_RDONLY;
 }
 
-static int64_t pipe_read(struct file *f, void *to, size_t len, uint64_t *pos)
+int64_t pipe_peek(struct file *f, void *to, size_t len, bool wait)
 {
-    (void)pos;
     struct pipe *p = f->priv;
-    if (!len) {
-        return 0;
-    }
     while (!p->ring.len) {
         if (!p->writers) {
             return 0;
         }
-        if (file_nonblocking(f)) {
+        if (!wait) {
             return -EAGAIN;
         }
         int r = readiness_wait(&p->ready);
@@ -46,14 +41,31 @@ static int64_t pipe_read(struct file *f, void *to, size_t len, uint64_t *pos)
             return r;
         }
     }
-    size_t n = ring_read(&p->ring, to, len, false);
-    readiness_changed(&p->ready);
-    return (int64_t)n;
+    return (int64_t)ring_read(&p->ring, to, len, true);
 }
 
-static int64_t pipe_write(struct file *f, const void *from, size_t len, uint64_t *pos)
+void pipe_skip(struct file *f, size_t len)
+{
+    struct pipe *p = f->priv;
+    ring_skip(&p->ring, len);
+    readiness_changed(&p->ready);
+}
+
+static int64_t pipe_read(struct file *f, void *to, size_t len, uint64_t *pos)
 {
     (void)pos;
+    if (!len) {
+        return 0;
+    }
+    int64_t n = pipe_peek(f, to, len, !file_nonblocking(f));
+    if (n > 0) {
+        pipe_skip(f, (size_t)n);
+    }
+    return n;
+}
+
+static int64_t write_all(struct file *f, const void *from, size_t len, bool wait)
+{
     struct pipe *p = f->priv;
     size_t done = 0;
     while (done < len || !len) {
@@ -72,7 +84,7 @@ static int64_t pipe_write(struct file *f, const void *from, size_t len, uint64_t
             readiness_changed(&p->ready);
             continue;
         }
-        if (file_nonblocking(f)) {
+        if (!wait) {
             return done ? (int64_t)done : -EAGAIN;
         }
         if (whole && room) {
@@ -84,6 +96,33 @@ static int64_t pipe_write(struct file *f, const void *from, size_t len, uint64_t
         }
     }
     return (int64_t)done;
+}
+
+static int64_t pipe_write(struct file *f, const void *from, size_t len, uint64_t *pos)
+{
+    (void)pos;
+    return write_all(f, from, len, !file_nonblocking(f));
+}
+
+int64_t pipe_put(struct file *f, const void *from, size_t len)
+{
+    return write_all(f, from, len, true);
+}
+
+int64_t pipe_wait_room(struct file *f, bool wait)
+{
+    struct pipe *p = f->priv;
+    while (p->readers && !ring_room(&p->ring)) {
+        int r = wait ? readiness_wait(&p->ready) : -EAGAIN;
+        if (r < 0) {
+            return r;
+        }
+    }
+    if (!p->readers) {
+        signal_raise(SIGPIPE);
+        return -EPIPE;
+    }
+    return (int64_t)ring_room(&p->ring);
 }
 
 static uint32_t pipe_poll(struct file *f)
@@ -155,6 +194,16 @@ static const struct file_ops pipe_ops = {
     .stat = pipe_stat,
     .release = pipe_release,
 };
+
+bool file_is_pipe(const struct file *f)
+{
+    return f->ops == &pipe_ops;
+}
+
+bool pipe_same(const struct file *a, const struct file *b)
+{
+    return a->priv == b->priv;
+}
 
 static struct file *pipe_end(struct pipe *p, struct inode *inode, uint32_t flags)
 {

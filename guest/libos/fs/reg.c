@@ -292,7 +292,7 @@ static int64_t regular_read(struct file *f, void *to, size_t len, uint64_t *pos)
 
 static int64_t regular_write(struct file *f, const void *from, size_t len, uint64_t *pos)
 {
-    if (f->flags & O_APPEND) {
+    if (len && (f->flags & O_APPEND)) {
         *pos = f->inode->size;
     }
     int64_t n = reg_write(f->inode, from, len, *pos);

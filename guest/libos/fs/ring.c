@@ -35,13 +35,19 @@ size_t ring_read(struct ring *r, void *to, size_t len, bool peek)
         done += part;
     }
     if (!peek) {
-        r->head = (r->head + done) % RING_SIZE;
-        r->len -= done;
-        if (!r->len) {
-            r->head = 0; /* small traffic stays in the first page */
-        }
+        ring_skip(r, done);
     }
     return done;
+}
+
+void ring_skip(struct ring *r, size_t len)
+{
+    len = least(len, r->len);
+    r->head = (r->head + len) % RING_SIZE;
+    r->len -= len;
+    if (!r->len) {
+        r->head = 0; /* small traffic stays in the first page */
+    }
 }
 
 void ring_free(struct ring *r)

@@ -16,7 +16,8 @@ struct ring {
 /* The number of bytes that found room; less than asked when it is full or memory is used up. */
 size_t ring_write(struct ring *r, const void *from, size_t len);
 size_t ring_read(struct ring *r, void *to, size_t len, bool peek);
-void ring_free(struct ring *r); /* its pages */
+void ring_skip(struct ring *r, size_t len); /* as if they had been read */
+void ring_free(struct ring *r);             /* its pages */
 static inline size_t ring_room(const struct ring *r)
 {
     return RING_SIZE - r->len;

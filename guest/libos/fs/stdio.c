@@ -104,6 +104,7 @@ static void mount_all(void)
 
 void files_init(void)
 {
+    locks_init();
 #ifndef LIBOS_HOSTED
     const struct unid_rootfs_where *where =
         (const struct unid_rootfs_where *)(uintptr_t)UNID_ROOTFS_WHERE_ADDR;
@@ -116,6 +117,7 @@ void files_init(void)
 
 void files_init_again(void)
 {
+    locks_init();
     sys_close_range(0, ~0u, 0);
     if (rootfs_mount_again() < 0) {
         kpanic("no memory to mount the root file system again");

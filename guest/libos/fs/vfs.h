@@ -62,6 +62,7 @@ struct inode {
     uint64_t ino, dev, rdev, size;
     int64_t atime_ns, mtime_ns, ctime_ns;
     struct list linked; /* of the image with several names: rootfs.c */
+    struct file_lock *locks;
     union {
         struct {
             struct dentry *self; /* its name; NULL: the root, or removed */
@@ -208,6 +209,12 @@ void fd_set_cloexec(int fd, bool on);
 int fd_install_at(struct file *f, int fd, bool cloexec); /* closes what was there; takes it */
 int fd_count(void);                                      /* size of the table */
 int fd_install_flags(struct file *f, uint32_t flags);    /* by O_CLOEXEC; frees the file if full */
+
+/* lock.c: struct flock is the program's. -EAGAIN, -EBADF, -EINTR, -EINVAL, -EOVERFLOW, -ENOLCK. */
+void locks_init(void); /* nobody waits */
+int64_t file_lock_record(struct file *f, int command, struct flock *l);
+void locks_release(const struct file *f); /* those of the open file description, which goes */
+void locks_release_process(const struct file *f); /* those of the process: it closed a descriptor */
 
 /* Files of the kernel's making. */
 struct inode *dir_make(struct inode *dir, const char *name, uint32_t mode,

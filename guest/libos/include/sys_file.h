@@ -56,6 +56,12 @@ int64_t sys_sync_file_range(int fd, int64_t offset, int64_t len, uint32_t flags)
 int64_t sys_fadvise64(int fd, int64_t offset, int64_t len, int advice);
 int64_t sys_readahead(int fd, int64_t offset, size_t count);
 
+/* fs/splice.c */
+int64_t sys_splice(int in_fd, int64_t *in_offset, int out_fd, int64_t *out_offset, size_t len,
+                   uint32_t flags);
+int64_t sys_tee(int in_fd, int out_fd, size_t len, uint32_t flags);
+int64_t sys_vmsplice(int fd, const struct iovec *iov, size_t count, uint32_t flags);
+
 /* fs/stat.c */
 int64_t sys_stat(const char *path, struct stat *ret);
 int64_t sys_lstat(const char *path, struct stat *ret);
@@ -93,6 +99,12 @@ int64_t sys_lgetxattr(const char *path, const char *name, void *value, size_t si
 int64_t sys_listxattr(const char *path, char *list, size_t size); /* 0 */
 int64_t sys_llistxattr(const char *path, char *list, size_t size);
 int64_t sys_flistxattr(int fd, char *list, size_t size);
+int64_t sys_setxattr(const char *path, const char *name); /* this and the next: -EOPNOTSUPP */
+int64_t sys_lsetxattr(const char *path, const char *name);
+int64_t sys_fsetxattr(int fd, const char *name);
+int64_t sys_removexattr(const char *path, const char *name);
+int64_t sys_lremovexattr(const char *path, const char *name);
+int64_t sys_fremovexattr(int fd, const char *name);
 
 /* fs/dir.c */
 int64_t sys_getdents(int fd, void *buf, uint32_t size);
@@ -116,9 +128,11 @@ int64_t sys_umount2(void);
 int64_t sys_chroot(void);
 int64_t sys_pivot_root(void);
 
+/* fs/lock.c */
+int64_t sys_flock(int fd, int operation);
+
 /* fs/fcntl.c */
 int64_t sys_fcntl(int fd, int command, uint64_t arg);
-int64_t sys_flock(int fd, int operation);
 int64_t sys_dup(int fd);
 int64_t sys_dup2(int from, int to);
 int64_t sys_dup3(int from, int to, int flags);
@@ -128,6 +142,8 @@ int64_t sys_ioctl(int fd, uint32_t request, uint64_t arg);
 int64_t sys_pipe(int *ret_fds);
 int64_t sys_pipe2(int *ret_fds, int flags);
 int64_t sys_eventfd(uint32_t initial);
+int64_t sys_signalfd(int fd, const uint64_t *mask, size_t size);
+int64_t sys_signalfd4(int fd, const uint64_t *mask, size_t size, int flags);
 int64_t sys_eventfd2(uint32_t initial, int flags);
 int64_t sys_timerfd_create(int clock, int flags);
 int64_t sys_timerfd_settime(int fd, int flags, const struct __kernel_timespec *value,

@@ -90,6 +90,28 @@ _Noreturn void process_killed(int signal); /* status 128 + signal, with a log li
 _Noreturn void exec_again(void);           /* the program starts anew; see host_note_clock */
 int signal_raise(int signal);              /* to the process: SIGPIPE and its kin */
 
+/* siginfo_t. */
+struct signal_info {
+    int32_t signo, error, code, pad;
+    union {
+        struct {
+            int32_t pid;
+            uint32_t uid;
+            uint64_t value; /* rt_sigqueueinfo */
+        };
+        struct {
+            int32_t timer_id, overrun;
+            uint64_t timer_value;
+        };
+        uint8_t bytes[112];
+    };
+};
+_Static_assert(sizeof(struct signal_info) == 128, "siginfo is 128 bytes");
+/* Takes the first pending signal of `set` of this task or the process; its number, 0: none. */
+int signal_take(uint64_t set, struct signal_info *ret);
+uint64_t signals_waiting(void);        /* bits of the numbers - 1: what is pending for this task */
+struct readiness *signals_ready(void); /* changes when something becomes pending */
+
 /* Around the moment of the snapshot: the floating-point and vector registers of now are there again behind it, in
  * whatever machine that is. The host keeps those that SSE has, and the upper halves only where it was told of
  * them; a program that sees a CPU with AVX may hold something there over a system call. */

@@ -109,6 +109,7 @@ static bool restarts(uint64_t nr)
     case __NR_sendmsg:
     case __NR_sendmmsg:
     case __NR_flock:
+    case __NR_fcntl:
     case __NR_futex:
     case __NR_getrandom:
         return true;

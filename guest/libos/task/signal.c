@@ -6,6 +6,7 @@
 
 #include "task/task_internal.h"
 
+#include "file.h"
 #include "mm.h"
 #include "sys_core.h"
 #include "task/signal_internal.h"
@@ -15,6 +16,7 @@
 
 struct action actions[SIGNALS + 1];
 static struct pending process_pending;
+static struct readiness sent; /* something became pending */
 
 static bool ignored(int signal)
 {
@@ -59,8 +61,8 @@ int signal_send(struct task *t, int signal, const struct signal_info *info)
     if (signal == SIGKILL) {
         process_killed(signal);
     }
-    if (ignored(signal) && (!to || !((to->mask | to->awaited) & bit))) {
-        return 0;
+    if (ignored(signal) && to && !((to->mask | to->awaited) & bit)) {
+        return 0; /* what all have blocked is kept: sigwaitinfo and signalfd get it */
     }
     if (info && !(p->set & bit)) {
         struct signal_info *copy = p->info[signal - 1];
@@ -75,7 +77,21 @@ int signal_send(struct task *t, int signal, const struct signal_info *info)
     if (to && bit & (~to->mask | to->awaited)) {
         task_wake(to);
     }
+    readiness_changed(signals_ready());
     return 0;
+}
+
+struct readiness *signals_ready(void)
+{
+    if (!sent.q.waiters.next) {
+        readiness_init(&sent);
+    }
+    return &sent;
+}
+
+uint64_t signals_waiting(void)
+{
+    return current->pending.set | process_pending.set;
 }
 
 int signal_raise(int signal)
@@ -94,6 +110,7 @@ void signal_task_done(struct task *t)
 void signals_reset(void)
 {
     memset(actions, 0, sizeof(actions));
+    readiness_init(&sent); /* nobody waits any more */
     process_pending.set = current->pending.set = 0;
     current->mask = current->awaited = 0;
     current->mask_is_for_call = false;
@@ -194,7 +211,7 @@ int64_t sys_rt_sigpending(uint64_t *ret, size_t size)
     if (!user_writable(ret, 8)) {
         return -EFAULT;
     }
-    *ret = (current->pending.set | process_pending.set) & current->mask;
+    *ret = signals_waiting() & current->mask;
     return 0;
 }
 

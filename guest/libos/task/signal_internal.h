@@ -9,8 +9,6 @@ struct action { /* the kernel's struct sigaction of x86-64 */
 };
 extern struct action actions[SIGNALS + 1];
 
-/* Takes the first pending signal of `set` of this task or the process; its number, 0: none. */
-int signal_take(uint64_t set, struct signal_info *ret);
 void signal_set_mask(uint64_t mask);
 
 #endif

@@ -21,23 +21,6 @@
 
 enum task_state { TASK_RUNNING, TASK_RUNNABLE, TASK_BLOCKED, TASK_DEAD };
 
-struct signal_info {
-    int32_t signo, error, code, pad;
-    union {
-        struct {
-            int32_t pid;
-            uint32_t uid;
-            uint64_t value; /* rt_sigqueueinfo */
-        };
-        struct {
-            int32_t timer_id, overrun;
-            uint64_t timer_value;
-        };
-        uint8_t bytes[112];
-    };
-};
-_Static_assert(sizeof(struct signal_info) == 128, "siginfo is 128 bytes");
-
 /* Pending signals: one of each, the latest counts (real-time signals are not queued). */
 struct pending {
     uint64_t set;
