@@ -45,9 +45,12 @@
 #define LIMIT_ROOTFS_FILES      200000       /* names; each costs some 100 bytes in every machine */
 #define LIMIT_ROOTFS_NAMES      (64 << 20) /* their bytes and those of links, replaced ones included */
 #define LIMIT_ROOTFS_ENTRIES    400000     /* of an archive, in which a name may come again */
-#define LIMIT_ROOTFS_ELF_BYTES  (512 << 20) /* one program or library: held in memory, rewritten */
-#define LIMIT_PROGRAM_TLS_BYTES (16 << 20)  /* thread-local storage; each thread gets it */
-#define LIMIT_ROOTFS_JSON       (64 << 10)  /* .unid.json */
+#define LIMIT_ROOTFS_ELF_BYTES  (512 << 20)  /* one program or library: held in memory, rewritten */
+#define LIMIT_PROGRAM_TLS_BYTES (16 << 20)   /* thread-local storage; each thread gets it */
+#define LIMIT_ROOTFS_JSON       (64 << 10)   /* .unid.json */
+#define LIMIT_CONTAINER_BYTES   (8ull << 30) /* all layers of a container image, unpacked */
+#define LIMIT_CONTAINER_LAYERS  512          /* union file systems take some 128 */
+#define LIMIT_CONTAINER_JSON    (4 << 20)    /* its index, manifest, configuration; as registries */
 
 /* What a function gets whose configuration does not say */
 #define DEFAULT_FUNCTION_MEMORY_MIB  64

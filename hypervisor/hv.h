@@ -156,6 +156,7 @@ struct hv_run_spec {
     const char *const
         *argv; /* NULL-terminated, argv[0] the function's name; borrowed, as all below */
     const char *const *envp;   /* NULL-terminated */
+    const char *workdir;       /* where a Linux program starts; NULL: "/" */
     uint32_t interface;        /* UNID_INTERFACE_*, told to the guest */
     bool ask_first;            /* UNID_BOOT_ASK_FIRST, likewise */
     const char *invocation_id; /* at most 31 bytes */
@@ -167,7 +168,7 @@ struct hv_run_spec {
     size_t body_len;
     bool body_eof; /* no more bytes follow */
     /* Names the state of the guest at its first NEXT, so that it is made once and every run begins
-     * there: the same key is only given with the same image, argv, envp and mem_bytes, and a new one
+     * there: the same key is only given with the same image, argv, envp, workdir and mem_bytes, and a new one
      * with a new version of the contract. 1..HV_SNAPSHOT_KEY_MAX of [A-Za-z0-9._-], not beginning
      * with a dot. NULL: the run starts from the image. Drivers without snapshots ignore it. */
     const char *snapshot_key;

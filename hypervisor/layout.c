@@ -395,6 +395,12 @@ static int put_boot(const struct hv_layout_spec *spec, const struct plan *p,
     if (rc == 0) {
         rc = put_strings(spec->mem + UNID_STRINGS_ADDR, run->envp, &used, &boot.envc, err);
     }
+    if (rc == 0 && run->workdir) {
+        const char *const one[] = {run->workdir, NULL};
+        uint32_t count;
+        boot.workdir = (uint32_t)used;
+        rc = put_strings(spec->mem + UNID_STRINGS_ADDR, one, &used, &count, err);
+    }
     if (rc < 0) {
         return rc;
     }

@@ -105,9 +105,10 @@ void function_config_done(struct function_config *c)
     free_strings(c->egress);
     free_strings(c->publish);
     free(c->program);
+    free(c->workdir);
     machine_config_done(&c->machine);
     c->args = c->env = c->egress = c->publish = NULL;
-    c->program = NULL;
+    c->program = c->workdir = NULL;
 }
 
 static int no_memory(struct un_error *err)
@@ -310,24 +311,25 @@ static int parse_publish(const json_t *root, struct function_config *c, struct u
     return 0;
 }
 
-static int parse_program(const json_t *root, struct function_config *c, size_t *room,
-                         struct un_error *err)
+/* An absolute path in the root file system of a Linux program. */
+static int parse_path(const json_t *root, const char *key, char **ret, size_t *room,
+                      struct un_error *err)
 {
-    const char *program = NULL;
-    int rc = un_json_get_str(root, "program", &program, err);
-    if (rc < 0 || !program) {
+    const char *path = NULL;
+    int rc = un_json_get_str(root, key, &path, err);
+    if (rc < 0 || !path) {
         return rc;
     }
-    if (program[0] != '/' || strlen(program) >= PATH_MAX) {
+    if (path[0] != '/' || strlen(path) >= PATH_MAX) {
         return un_error_set(err, -EINVAL,
-                            "program: must be an absolute path in the image's root file system");
+                            "%s: must be an absolute path in the image's root file system", key);
     }
-    rc = take_room(strlen(program), room, err);
+    rc = take_room(strlen(path), room, err);
     if (rc < 0) {
         return rc;
     }
-    c->program = strdup(program);
-    return c->program ? 0 : no_memory(err);
+    *ret = strdup(path);
+    return *ret ? 0 : no_memory(err);
 }
 
 static int parse_u32(const json_t *root, const char *key, int64_t least, int64_t most,
@@ -443,7 +445,7 @@ int function_config_parse(const void *json, size_t len, struct function_config *
                                        "program",     "machine",
                                        "publish",     "reserved_concurrency",
                                        "list_calls",  "snapshot",
-                                       NULL};
+                                       "workdir",     NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
     size_t room = LIMIT_FUNCTION_STRINGS;
@@ -477,7 +479,10 @@ int function_config_parse(const void *json, size_t len, struct function_config *
         rc = parse_publish(root, &c, err);
     }
     if (rc == 0) {
-        rc = parse_program(root, &c, &room, err);
+        rc = parse_path(root, "program", &c.program, &room, err);
+    }
+    if (rc == 0) {
+        rc = parse_path(root, "workdir", &c.workdir, &room, err);
     }
     if (rc == 0) {
         rc = machine_config_parse(json_object_get(root, "machine"), &c.machine, err);
@@ -539,6 +544,7 @@ char *function_config_to_json(const struct function_config *c)
              0) ||
         (c->list_calls && json_object_set_new(root, "list_calls", json_true()) < 0) ||
         (c->program && json_object_set_new(root, "program", json_string(c->program)) < 0) ||
+        (c->workdir && json_object_set_new(root, "workdir", json_string(c->workdir)) < 0) ||
         (c->machine.set &&
          json_object_set_new(root, "machine", machine_config_to_json(&c->machine)) < 0) ||
         (c->publish && json_object_set_new(root, "publish", list_to_json(c->publish)) < 0) ||
@@ -573,9 +579,9 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
     if (c->interface == FUNCTION_DEFAULT) {
         c->interface = sdk ? FUNCTION_SDK : program ? FUNCTION_FILTER : FUNCTION_HTTP;
     }
-    if (c->program && !program) {
-        return un_error_set(err, -EINVAL, "program: an image of kind %s has no root file system",
-                            image_kind_name(kind));
+    if ((c->program || c->workdir) && !program) {
+        return un_error_set(err, -EINVAL, "%s: an image of kind %s has no root file system",
+                            c->program ? "program" : "workdir", image_kind_name(kind));
     }
     if (kind == IMAGE_INITRD) {
         return un_error_set(
@@ -688,6 +694,7 @@ int function_snapshot_key(const char *name, const struct function_config *c,
     prepare_id(preparer);
     rc = rc < 0 ? rc : un_buf_printf(&text, "%s, ", preparer);
     rc = rc < 0 ? rc : add_strings(&text, "program ", (char *const[]){c->program, NULL});
+    rc = rc < 0 ? rc : add_strings(&text, "workdir ", (char *const[]){c->workdir, NULL});
     rc = rc < 0 ? rc : add_strings(&text, "name ", (char *const[]){(char *)name, NULL});
     rc = rc < 0 ? rc : add_strings(&text, "args ", c->args);
     rc = rc < 0 ? rc : add_strings(&text, "env ", c->env);

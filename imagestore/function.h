@@ -58,6 +58,7 @@ struct function_config {
     enum function_isolation isolation;
     enum function_snapshot snapshot;
     char *program; /* absolute path in the root file system of a Linux program; NULL: its own */
+    char *workdir; /* absolute: where a Linux program starts; NULL: "/" */
     uint32_t memory_mib;
     bool
         memory_given; /* by who deploys; a default may be raised. In a configuration to be deployed only */
@@ -99,7 +100,7 @@ int function_settle_image(struct function_config *c, const struct image_mapping 
 char *function_config_to_json(const struct function_config *c);
 
 /* Names the state of a function's program at its first NEXT (hv.h, snapshot_key): SHA-256, as 64
- * lower-case hex digits, of all that it depends on: image, preparer, program, name, args, env, memory, the
+ * lower-case hex digits, of all that it depends on: image, preparer, program, name, args, env, workdir, memory, the
  * interface (settled, see function_settle_interface) and the version of the guest contract. -ENOMEM, -EIO. Any thread. */
 enum { FUNCTION_SNAPSHOT_KEY_SIZE = 65 };
 int function_snapshot_key(const char *name, const struct function_config *c,

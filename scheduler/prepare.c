@@ -60,6 +60,7 @@ struct hv_run_spec run_spec_of(const struct image_mapping *image,
         .mem_bytes = (uint64_t)config->memory_mib << 20,
         .argv = argv,
         .envp = envp,
+        .workdir = config->workdir,
         .interface = interface_number(config->interface),
         .ask_first = config->snapshot == FUNCTION_SNAPSHOT_START,
     };

@@ -49,7 +49,7 @@ static int collect(const char *program, char **with, const char *tar, struct un_
         rc = collect_with(c, *with, err);
     }
     rc = rc < 0 ? rc : collect_libraries(c, err);
-    rc = rc < 0 ? rc : collect_write(c, NULL, collect_runs(c), fd, found, err);
+    rc = rc < 0 ? rc : collect_write(c, &(struct collect_root){0}, collect_runs(c), fd, found, err);
     for (size_t i = 0; rc == 0 && collect_warning(c, i); i++) {
         fprintf(stderr, "prepare-tool: %s\n", collect_warning(c, i));
     }

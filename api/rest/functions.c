@@ -42,8 +42,7 @@ static json_t *function_json(const struct api *a, const struct function_version 
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
         "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:o, s:o, "
-        "s:o, "
-        "s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
         "name", v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
@@ -52,7 +51,7 @@ static json_t *function_json(const struct api *a, const struct function_version 
         (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
         "reserved_concurrency", (json_int_t)c->reserved_concurrency, "list_calls", c->list_calls,
         "args", list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress),
-        "program", un_json_string(c->program), "machine",
+        "program", un_json_string(c->program), "workdir", un_json_string(c->workdir), "machine",
         c->machine.set ? machine_config_to_json(&c->machine) : json_null(), "publish",
         list_json(c->publish), "ports", door_ports_json(a->door, v->name), "created_at",
         reply_time(v->created_us), "ready_at", v->ready_us ? reply_time(v->ready_us) : json_null(),

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "cli/container/container.h"
 #include "common/error.h"
 
 struct collect_entry {
@@ -51,10 +52,16 @@ const char *collect_runs(const struct collect *c);
  * script. NULL-terminated. */
 const char *const *collect_arguments(const struct collect *c);
 
-/* Writes the archive to `fd`: .unid.json with `program` (NULL: without), then what `rootfs` (a
- * directory, which becomes the root, or a tar archive; NULL: none) holds, then what was collected.
- * A tar's own .unid.json is read into `ret_program` (PATH_MAX bytes) when `program` is NULL. */
-int collect_write(struct collect *c, const char *rootfs, const char *program, int fd,
+/* What stands in the archive before what was collected: a container image's tree, or what is at `path`, a directory, which
+ * becomes the root, or a tar archive; both NULL: nothing. */
+struct collect_root {
+    const char *path;
+    struct container *image;
+};
+
+/* Writes the archive to `fd`: .unid.json with `program` (NULL: without), then what `root` holds, then what was
+ * collected. A tar's own .unid.json is read into `ret_program` (PATH_MAX bytes) when `program` is NULL. */
+int collect_write(struct collect *c, const struct collect_root *root, const char *program, int fd,
                   char *ret_program, struct un_error *err);
 
 #endif

@@ -13,6 +13,7 @@
 #include "cli/collect/libraries.h"
 #include "cli/push.h"
 #include "cli/table.h"
+#include "cli/temporary.h"
 #include "common/cleanup.h"
 #include "common/linux64.h"
 
@@ -28,6 +29,7 @@ void gathered_done(struct gathered *g)
     json_decref(g->arguments);
     json_decref(g->files);
     json_decref(g->warnings);
+    free(g->line);
     *g = (struct gathered){0};
 }
 
@@ -88,26 +90,6 @@ static int collect(const struct cli_call *call, const char *what, struct collect
     return rc < 0 ? rc : collect_libraries(c, err);
 }
 
-/* A file without a name, for the archive. Negative errno. */
-static int open_temporary(void)
-{
-    const char *dir = getenv("TMPDIR");
-    un_autofree char *name = NULL;
-    int fd = open(dir && *dir ? dir : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)) {
-        return fd < 0 ? -errno : fd;
-    }
-    if (asprintf(&name, "%s/unictl.XXXXXX", dir && *dir ? dir : "/tmp") < 0) {
-        name = NULL;
-        return -ENOMEM;
-    }
-    fd = mkostemp(name, O_CLOEXEC);
-    if (fd >= 0) {
-        unlink(name);
-    }
-    return fd < 0 ? -errno : fd;
-}
-
 static int describe(struct collect *c, struct gathered *g)
 {
     size_t count;
@@ -137,58 +119,57 @@ static int describe(struct collect *c, struct gathered *g)
                                                    : cli_fail(CLI_REFUSED, "out of memory");
 }
 
-/* The name of the program in the image: what was asked for, what was collected, or what the words say
- * of a root file system. */
-static const char *program_of(const struct cli_call *call, const char *what, struct collect *c)
+/* The program that the words ask for, in a root file system; NULL: none. */
+static const char *asked_program(const struct cli_call *call, const char *what)
 {
     const char *asked = args_get(&call->args, "program");
-    if (asked) {
-        return asked;
-    }
-    return args_has(&call->args, "rootfs") ? (what[0] == '/' ? what : NULL) : collect_runs(c);
+    return asked ? asked : strcmp(what, "-") == 0 ? NULL : what;
 }
 
-/* Keeps standard input, as it is read more than once. Gives a descriptor, and a path of the same file. */
-static int keep_input(char path[32])
+/* What runs: what is asked for, what was collected, or what the image says. NULL: what its archive says. */
+static int choose_program(const struct cli_call *call, const char *what, struct collect *c,
+                          struct container_start *start, const struct collect_root *root,
+                          const char **ret)
 {
-    char part[1 << 16];
-    un_autoclose int fd = open_temporary();
-    ssize_t n = 1;
-    while (fd >= 0 && (n = read(STDIN_FILENO, part, sizeof part)) > 0) {
-        for (ssize_t done = 0, w; done < n; done += w) {
-            w = write(fd, part + done, (size_t)(n - done));
-            if (w < 0) {
-                return -errno;
-            }
+    struct un_error err = UN_ERROR_INIT;
+    const char *asked = asked_program(call, what);
+    if (root->image) {
+        start->asked = asked;
+        *ret = start->program;
+        return container_settle(root->image, start, &err) == 0
+                   ? CLI_DONE
+                   : cli_fail(CLI_REFUSED, "%s", err.text);
+    }
+    if (!args_has(&call->args, "rootfs")) {
+        *ret = args_has(&call->args, "program") ? asked : collect_runs(c);
+    } else {
+        *ret = asked;
+        if (asked && asked[0] != '/' && !args_has(&call->args, "program")) {
+            return cli_usage(call,
+                             "with --rootfs, '%s' must be an absolute path in it, or - for the "
+                             "program that the archive names",
+                             what);
         }
     }
-    if (fd < 0 || n < 0) {
-        return fd < 0 ? fd : -errno;
+    if (args_has(&call->args, "program") && asked[0] != '/') {
+        return cli_usage(call, "--program: must be an absolute path");
     }
-    snprintf(path, 32, "/proc/self/fd/%d", fd);
-    int kept = fd;
-    fd = -1;
-    return kept;
+    return CLI_DONE;
 }
 
 static int push_archive(const struct cli_call *call, const char *what, struct collect *c,
+                        const struct collect_root *root, struct container_start *start,
                         struct gathered *g)
 {
     struct un_error err = UN_ERROR_INIT;
-    const char *program = program_of(call, what, c), *slash = strrchr(what, '/');
-    const char *rootfs = args_get(&call->args, "rootfs");
-    char kept[32];
-    bool is_input = rootfs && strcmp(rootfs, "-") == 0;
-    un_autoclose int input = is_input ? keep_input(kept) : -1;
-    if (is_input && input < 0) {
-        return cli_fail(CLI_REFUSED, "cannot keep standard input in a temporary file (TMPDIR): %s",
-                        strerror(-input));
+    const char *program = NULL, *slash = strrchr(what, '/');
+    int status = choose_program(call, what, c, start, root, &program);
+    g->line = start->line;
+    if (status != CLI_DONE) {
+        return status;
     }
-    un_autoclose int fd = open_temporary();
-    if (fd < 0) {
-        return cli_fail(CLI_REFUSED, "no temporary file (TMPDIR): %s", strerror(-fd));
-    }
-    if (collect_write(c, is_input ? kept : rootfs, program, fd, g->program, &err) < 0) {
+    un_autoclose int fd = temporary_open(&err);
+    if (fd < 0 || collect_write(c, root, program, fd, g->program, &err) < 0) {
         return cli_fail(CLI_REFUSED, "%s", err.text);
     }
     if (program) {
@@ -197,26 +178,39 @@ static int push_archive(const struct cli_call *call, const char *what, struct co
     return push_fd(call, fd, slash ? slash + 1 : what, &g->image);
 }
 
-int gather_push(const struct cli_call *call, const char *what, struct gathered *ret)
+/* What --rootfs names. Standard input is kept, as it is read more than once: gives its descriptor, or -1. */
+static int open_root(const struct cli_call *call, char kept[TEMPORARY_PATH_SIZE], int *ret_input,
+                     struct collect_root *ret)
+{
+    struct un_error err = UN_ERROR_INIT;
+    ret->path = args_get(&call->args, "rootfs");
+    if (ret->path && strcmp(ret->path, "-") == 0) {
+        *ret_input = temporary_copy(STDIN_FILENO, &err);
+        ret->path = *ret_input < 0 ? NULL : temporary_path(*ret_input, kept);
+    }
+    return err.code == 0 && (!ret->path || container_open(ret->path, &ret->image, &err) == 0)
+               ? CLI_DONE
+               : cli_fail(CLI_REFUSED, "%s", err.text);
+}
+
+int gather_push(const struct cli_call *call, const char *what, json_t *config, struct gathered *ret)
 {
     struct un_error err = UN_ERROR_INIT;
     struct collect *c = NULL;
-    if (args_has(&call->args, "rootfs") && what[0] != '/' && !args_has(&call->args, "program") &&
-        strcmp(what, "-") != 0) {
-        return cli_usage(call,
-                         "with --rootfs, '%s' must be an absolute path in it, or - for the "
-                         "program that the archive names",
-                         what);
-    }
-    if (args_get(&call->args, "program") && args_get(&call->args, "program")[0] != '/') {
-        return cli_usage(call, "--program: must be an absolute path");
-    }
-    int rc = collect_new(&c, &err);
-    rc = rc < 0 ? rc : collect(call, what, c, &err);
-    int status = rc < 0 ? cli_fail(CLI_REFUSED, "%s", err.text) : describe(c, ret);
+    struct collect_root root = {0};
+    char kept[TEMPORARY_PATH_SIZE];
+    un_autoclose int input = -1;
+    int status = open_root(call, kept, &input, &root);
     if (status == CLI_DONE) {
-        status = push_archive(call, what, c, ret);
+        int rc = collect_new(&c, &err);
+        rc = rc < 0 ? rc : collect(call, what, c, &err);
+        status = rc < 0 ? cli_fail(CLI_REFUSED, "%s", err.text) : describe(c, ret);
     }
+    if (status == CLI_DONE) {
+        struct container_start start = {.config = config, .warnings = ret->warnings};
+        status = push_archive(call, what, c, &root, &start, ret);
+    }
+    container_free(root.image);
     collect_free(c);
     return status;
 }
@@ -226,7 +220,7 @@ int gather_push(const struct cli_call *call, const char *what, struct gathered *
 void gather_show(const struct gathered *g)
 {
     static const char *const heads[] = {">SIZE", "FILE", "WHY", NULL};
-    un_autobuf struct un_buf out = {0};
+    un_autobuf struct un_buf out = {0}, told = {0};
     struct table *t = table_new(heads);
     char size[TABLE_CELL_SIZE], total[TABLE_CELL_SIZE];
     uint64_t more = 0, more_bytes = 0, bytes = 0;
@@ -244,7 +238,7 @@ void gather_show(const struct gathered *g)
                                api_str(one, "why")};
         table_row(t, cells);
     }
-    if (t && table_render(t, &out) == 0) {
+    if (t && json_array_size(g->files) > 0 && table_render(t, &out) == 0) {
         fputs((const char *)out.data, stderr);
     }
     table_free(t);
@@ -255,8 +249,11 @@ void gather_show(const struct gathered *g)
     if (json_array_size(g->files) > 0) {
         fprintf(stderr, "%zu files, %s\n", json_array_size(g->files), table_size(bytes, total));
     }
+    if (g->line && table_append_clean(&told, g->line, false) == 0) {
+        fprintf(stderr, "%s\n", (const char *)told.data);
+    }
     json_array_foreach(g->warnings, i, one)
     {
-        fprintf(stderr, "unictl: %s\n", json_string_value(one));
+        (void)cli_fail(CLI_DONE, "%s", json_string_value(one));
     }
 }

@@ -14,6 +14,7 @@ struct gathered {
     json_t *arguments;      /* that come before the user's own */
     json_t *files;          /* [{"path", "size", "why"}]: regular files that were collected */
     json_t *warnings;       /* texts */
+    char *line;             /* what a container image says of how it is started, for people; NULL */
 };
 void gathered_done(struct gathered *g);
 #define un_autogathered __attribute__((cleanup(gathered_done)))
@@ -22,8 +23,11 @@ void gathered_done(struct gathered *g);
  * an ELF program for Linux. Other files are pushed as they are. */
 bool gather_wanted(const struct cli_call *call, const char *what);
 
-/* Does it. An exit status, reported. Zero-initialise `ret`, release it in any case. */
-int gather_push(const struct cli_call *call, const char *what, struct gathered *ret);
+/* Does it. `config` is what the words say of the function; what they do not say is added to it when --rootfs is a
+ * container image, which then also says what runs when `what` is "-". An exit status, reported. Zero-initialise `ret`,
+ * release it in any case. */
+int gather_push(const struct cli_call *call, const char *what, json_t *config,
+                struct gathered *ret);
 
 /* Shows files and warnings to people, on standard error. */
 void gather_show(const struct gathered *g);

@@ -276,6 +276,55 @@ static int copy_tar(struct pack *p, const char *tar, struct un_error *err)
     return rc;
 }
 
+/* --- a container image ------------------------------------------------------------------------ */
+
+struct image_writer {
+    struct pack *p;
+    const struct container *image;
+    struct un_error *err;
+};
+
+static int write_layered(void *arg, const struct layers_entry *from)
+{
+    struct image_writer *w = arg;
+    struct archive_entry *e = archive_entry_clear(w->p->entry);
+    uint64_t left = from->hard ? 0 : from->size;
+    if (strcmp(from->path, CONFIG_NAME) == 0) {
+        return 0;
+    }
+    archive_entry_copy_pathname(e, from->path);
+    archive_entry_set_mode(e, from->mode);
+    archive_entry_set_uid(e, from->uid);
+    archive_entry_set_gid(e, from->gid);
+    archive_entry_set_mtime(e, from->mtime_s, 0);
+    archive_entry_set_size(e, (la_int64_t)left);
+    if (from->hard) {
+        archive_entry_copy_hardlink(e, from->hard);
+    } else if (from->text) {
+        archive_entry_copy_symlink(e, from->text);
+    }
+    int rc = write_header(w->p, from->path, w->err);
+    for (uint64_t at = from->at; rc == 0 && left > 0;) {
+        size_t want = left < PART_BYTES ? (size_t)left : PART_BYTES;
+        ssize_t n = pread(w->image->fd, w->p->part, want, (off_t)at);
+        if (n <= 0) {
+            return un_error_set(w->err, n < 0 ? -errno : -EIO, "the temporary file: %s",
+                                n < 0 ? strerror(errno) : "became shorter");
+        }
+        rc = write_data(w->p, from->path, w->p->part, (size_t)n, w->err);
+        at += (uint64_t)n;
+        left -= (uint64_t)n;
+    }
+    return rc;
+}
+
+static int write_image(struct pack *p, struct container *image, struct un_error *err)
+{
+    struct image_writer w = {.p = p, .image = image, .err = err};
+    int rc = layers_list(image->layers, write_layered, &w);
+    return rc == -ENOMEM ? un_error_set(err, rc, "out of memory") : rc;
+}
+
 /* --- all together ----------------------------------------------------------------------------- */
 
 static int write_config(struct pack *p, const char *program, struct un_error *err)
@@ -293,14 +342,16 @@ static int write_config(struct pack *p, const char *program, struct un_error *er
     return rc == 0 ? write_data(p, CONFIG_NAME, text, strlen(text), err) : rc;
 }
 
-static int write_all(struct pack *p, struct collect *c, const char *rootfs, bool is_dir,
-                     const char *program, struct un_error *err)
+static int write_all(struct pack *p, struct collect *c, const struct collect_root *root,
+                     bool is_dir, const char *program, struct un_error *err)
 {
     size_t count;
     const struct collect_entry *const *entries = collect_entries(c, &count);
     int rc = program ? write_config(p, program, err) : 0;
-    if (rc == 0 && rootfs) {
-        rc = is_dir ? write_directory(p, rootfs, "", 0, err) : copy_tar(p, rootfs, err);
+    if (rc == 0 && (root->image || root->path)) {
+        rc = root->image ? write_image(p, root->image, err)
+             : is_dir    ? write_directory(p, root->path, "", 0, err)
+                         : copy_tar(p, root->path, err);
     }
     for (size_t i = 0; rc == 0 && i < count; i++) {
         const struct collect_entry *e = entries[i];
@@ -314,16 +365,16 @@ static int write_all(struct pack *p, struct collect *c, const char *rootfs, bool
     return rc;
 }
 
-int collect_write(struct collect *c, const char *rootfs, const char *program, int fd,
+int collect_write(struct collect *c, const struct collect_root *root, const char *program, int fd,
                   char *ret_program, struct un_error *err)
 {
     struct stat st = {0};
-    if (rootfs && stat(rootfs, &st) < 0) {
-        return un_error_set(err, -errno, "%s: %s", rootfs, strerror(errno));
+    if (root->path && stat(root->path, &st) < 0) {
+        return un_error_set(err, -errno, "%s: %s", root->path, strerror(errno));
     }
     ret_program[0] = '\0';
-    if (rootfs && !program && !S_ISDIR(st.st_mode)) {
-        int rc = read_program(rootfs, ret_program, err);
+    if (root->path && !program && !S_ISDIR(st.st_mode)) {
+        int rc = read_program(root->path, ret_program, err);
         if (rc < 0) {
             return rc;
         }
@@ -337,7 +388,7 @@ int collect_write(struct collect *c, const char *rootfs, const char *program, in
         rc = archive_failed(p.out, "the archive", err);
     }
     if (rc == 0) {
-        rc = write_all(&p, c, rootfs, S_ISDIR(st.st_mode), program, err);
+        rc = write_all(&p, c, root, S_ISDIR(st.st_mode), program, err);
     }
     archive_write_free(p.out);
     archive_entry_free(p.entry);

@@ -287,10 +287,10 @@ int verb_check(struct cli_call *call)
     un_autogathered struct gathered g = {0};
     un_autofree char *path = NULL;
     struct run r = {.call = call};
-    int status = config ? deploy_read_config(call, config) : cli_fail_output(-ENOMEM);
-    if (status == CLI_DONE) {
-        status = deploy_find_image(call, call->args.operands[0], config, &g);
-    }
+    const char *what = NULL;
+    int status = config ? deploy_operand(call, 0, &what) : cli_fail_output(-ENOMEM);
+    status = status == CLI_DONE ? deploy_read_config(call, config) : status;
+    status = status == CLI_DONE ? deploy_find_image(call, what, config, &g) : status;
     if (status == CLI_DONE) {
         /* What was gathered here says itself which program it is of. */
         const char *program = g.files ? NULL : args_get(&call->args, "program");

@@ -232,6 +232,15 @@ static int read_text(const struct cli_call *call, const char *option, const char
     return text ? set_new(machine, key, value) : CLI_DONE;
 }
 
+static int read_workdir(const struct cli_call *call, json_t *config)
+{
+    const char *dir = args_get(&call->args, "workdir");
+    if (dir && dir[0] != '/') {
+        return cli_usage(call, "--workdir: '%s' is no absolute path", dir);
+    }
+    return read_text(call, "workdir", "workdir", config);
+}
+
 static int read_volumes(const struct cli_call *call, json_t *machine)
 {
     json_t *list;
@@ -319,8 +328,8 @@ static int read_machine(const struct cli_call *call, json_t *config)
 int deploy_read_config(const struct cli_call *call, json_t *config)
 {
     int (*const readers[])(const struct cli_call *, json_t *) = {
-        read_memory, read_timeout, read_concurrency, read_reserved, read_words,
-        read_env,    read_egress,  read_publish,     read_machine,  read_args};
+        read_memory,  read_timeout, read_concurrency, read_reserved, read_words, read_env,
+        read_workdir, read_egress,  read_publish,     read_machine,  read_args};
     if (args_has(&call->args, "list-calls") &&
         set_new(config, "list_calls", json_true()) != CLI_DONE) {
         return CLI_REFUSED;
@@ -337,8 +346,8 @@ int deploy_read_config(const struct cli_call *call, json_t *config)
 /* Puts a Linux program and what it needs into the configuration. */
 static int gather(const struct cli_call *call, const char *what, json_t *config, struct gathered *g)
 {
+    int status = gather_push(call, what, config, g);
     json_t *args = json_object_get(config, "args");
-    int status = gather_push(call, what, g);
     if (status == CLI_DONE && g->program[0]) {
         status = set_new(config, "program", json_string(g->program));
     }
@@ -437,6 +446,16 @@ static int show_deployed(const struct cli_call *call, const json_t *function)
     return rc < 0 ? cli_fail_output(rc) : cli_print(&out);
 }
 
+int deploy_operand(const struct cli_call *call, size_t at, const char **ret)
+{
+    bool given = at < call->args.operand_count;
+    *ret = given ? call->args.operands[at] : "-";
+    return given || args_has(&call->args, "rootfs")
+               ? CLI_DONE
+               : cli_usage(call, "%s needs %sPROGRAM|IMAGE, or --rootfs with a container image",
+                           call->verb->name, at ? "NAME " : "");
+}
+
 int verb_deploy(struct cli_call *call)
 {
     un_autofree char *path = NULL;
@@ -447,10 +466,11 @@ int verb_deploy(struct cli_call *call)
         return cli_fail(CLI_REFUSED, "out of memory");
     }
     /* Everything that can be wrong with the words is said before a byte is sent. */
+    const char *what = NULL;
     int status = api_function_path(call, call->args.operands[0], "", &path);
+    status = status == CLI_DONE ? deploy_operand(call, 1, &what) : status;
     status = status == CLI_DONE ? deploy_read_config(call, config) : status;
-    status =
-        status == CLI_DONE ? deploy_find_image(call, call->args.operands[1], config, &g) : status;
+    status = status == CLI_DONE ? deploy_find_image(call, what, config, &g) : status;
     status = status == CLI_DONE ? push_further(call, config) : status;
     status = status == CLI_DONE ? api_call(call, "PUT", path, config, &function) : status;
     if (status != CLI_DONE) {

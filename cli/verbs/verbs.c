@@ -20,7 +20,9 @@ static const struct args_option no_options[] = {{NULL, 0, NULL, NULL}};
 #define GATHER_OPTIONS                                                                             \
     {"with", 'w', "PATH", "take this file or directory along, at its path; may be repeated"},      \
         {"rootfs", 0, "DIR|TAR",                                                                   \
-         "the root file system; PROGRAM is a path in it; - for standard input"},                   \
+         "the root file system, or a container image; PROGRAM is a path in it; - for standard "    \
+         "input"},                                                                                 \
+        {"workdir", 0, "DIR", "the directory that the program starts in (default /)"},             \
     {                                                                                              \
         "program", 0, "PATH", "what runs, a path in the root file system"                          \
     }
@@ -209,14 +211,14 @@ static const struct args_option top_options[] = {
 };
 
 const struct cli_verb cli_verbs[] = {
-    {"deploy", "NAME PROGRAM|IMAGE [-- ARG...]", 2, 2, true, deploy_options, verb_deploy,
+    {"deploy", "NAME [PROGRAM|IMAGE] [-- ARG...]", 1, 2, true, deploy_options, verb_deploy,
      "Make a function of a program, or a new version of it",
      "PROGRAM is a local file: a Linux program or script, which is sent with its interpreter and\n"
      "libraries and what --with names, or an image that is pushed as it is. With --rootfs it is a "
      "path\n"
-     "in that root file system (- for the program that a tar archive itself names). IMAGE is a "
-     "digest\n"
-     "or a tag. Words behind -- are the program's arguments.\n"},
+     "in that root file system (- for the program that a tar archive itself names). If that is a\n"
+     "container image (of docker save, or an OCI layout), it says what runs, unless PROGRAM is\n"
+     "given. IMAGE is a digest or a tag. Words behind -- are the program's arguments.\n"},
     {"apply", "", 0, 0, false, apply_options, verb_apply,
      "Deploy the functions of a file, and make its volumes",
      "The file: {\"volumes\": {NAME: {\"size_mib\": N}}, \"functions\": {NAME: {...}}}. A function "
@@ -228,7 +230,7 @@ const struct cli_verb cli_verbs[] = {
      "before anything is changed; what is there already stays as it is.\n"},
     {"delete", "", 0, 0, false, delete_options, verb_delete, "Remove the functions of a file",
      "Volumes stay, unless --volumes is given.\n"},
-    {"check", "PROGRAM|IMAGE [-- ARG...]", 1, 1, true, check_options, verb_check,
+    {"check", "[PROGRAM|IMAGE] [-- ARG...]", 0, 1, true, check_options, verb_check,
      "Tell whether a program can run, without deploying it",
      "Shows the kind, the libraries, the system calls found and rewritten in each file, those "
      "known to\n"

@@ -44,8 +44,8 @@ struct build {
     struct snapshots *all;
     enum build_state state;
     char key[HV_SNAPSHOT_KEY_MAX + 1];
-    struct hv_run_spec spec; /* argv, envp and, when owned, the image are copies */
-    char **argv, **envp;
+    struct hv_run_spec spec; /* its strings and, when owned, the image are copies */
+    char **argv, **envp, *workdir;
     uint8_t *own_image;
     struct waiter *waiters;
     struct kvm_vm *vm;
@@ -98,6 +98,7 @@ static void build_free(struct build *b)
     un_loop_unpost(b->all->drv->loop, &b->begin_post);
     strings_free(b->argv);
     strings_free(b->envp);
+    free(b->workdir);
     free(b->own_image);
     free(b->state_copy);
     un_buf_done(&b->log);
@@ -438,16 +439,18 @@ static struct build *build_new(struct snapshots *all, const struct hv_run_spec *
     b->begin_post = (struct un_post){.fn = on_begin, .arg = b};
     b->argv = strings_copy(spec->argv);
     b->envp = strings_copy(spec->envp);
+    b->workdir = spec->workdir ? strdup(spec->workdir) : NULL;
     if (copy_image && (b->own_image = malloc(spec->image_len + 1))) {
         memcpy(b->own_image, spec->image, spec->image_len);
         b->spec.image = b->own_image;
     }
-    if (!b->argv || !b->envp || (copy_image && !b->own_image)) {
+    if (!b->argv || !b->envp || (spec->workdir && !b->workdir) || (copy_image && !b->own_image)) {
         build_free(b);
         return NULL;
     }
     b->spec.argv = (const char *const *)b->argv;
     b->spec.envp = (const char *const *)b->envp;
+    b->spec.workdir = b->workdir;
     un_list_push(&all->builds, &b->node);
     un_loop_post(all->drv->loop, &b->begin_post);
     return b;

@@ -539,6 +539,7 @@ def test_doctor_names_what_is_missing(tmp_path):
         (("deploy", "f", "x", "--timeout", "1h"), "not from 1ms to 15m"),
         (("deploy", "f", "x", "--concurrency", "0"), "0 is not from 1 to 10000"),
         (("deploy", "f", "x", "--env", "KV"), "'KV' is not K=V"),
+        (("deploy", "f", "x", "--workdir", "srv"), "'srv' is no absolute path"),
         (("deploy", "f", "x", "--interface", "gui"), "none of filter"),
         (("deploy", "f", "x", "--interface", "cg"), "none of filter"),
         (("deploy", "f", "x", "--driver", "qemu"), "none of auto, kvm, libvirt, fake"),

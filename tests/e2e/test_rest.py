@@ -436,14 +436,15 @@ def test_linux_program_that_cannot_be_prepared_is_422_with_the_report(shared, na
     shared.delete(f"/api/v1/images/{linux}").ok(204)
 
 
-def test_program_is_for_images_with_a_root_file_system(shared, name):
+@pytest.mark.parametrize("key", ["program", "workdir"])
+def test_paths_are_for_images_with_a_root_file_system(shared, name, key):
     problem = shared.put(f"/api/v1/functions/{name}",
-                         {"image": shared.push(sdk_image(b"hello")), "program": "/bin/x"}).problem(400)
-    assert "program: an image of kind sdk" in problem["detail"]
+                         {"image": shared.push(sdk_image(b"hello")), key: "/bin/x"}).problem(400)
+    assert f"{key}: an image of kind sdk" in problem["detail"]
     for bad in ("bin/x", "", 1):
-        assert "program: must be" in shared.put(
+        assert f"{key}: must be" in shared.put(
             f"/api/v1/functions/{name}",
-            {"image": shared.push(sdk_image(b"hello")), "program": bad}).problem(400)["detail"]
+            {"image": shared.push(sdk_image(b"hello")), key: bad}).problem(400)["detail"]
 
 
 def test_version_that_an_older_daemon_took_answers_503_with_advice(make_unid):

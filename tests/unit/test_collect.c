@@ -315,7 +315,8 @@ static void pack(struct ground *g, const char *rootfs, const char *program, stru
     int fd = memfd_create("pack", MFD_CLOEXEC);
     char part[4096];
     ssize_t n;
-    if (collect_write(g->c, rootfs, program, fd, ret_program, &g->err) < 0) {
+    if (collect_write(g->c, &(struct collect_root){.path = rootfs}, program, fd, ret_program,
+                      &g->err) < 0) {
         fail_msg("%s", g->err.text);
     }
     lseek(fd, 0, SEEK_SET);
@@ -367,7 +368,8 @@ static void an_archive_given_as_root_names_its_program(void **state)
     assert_null(memmem(two.data + 512, two.len - 512, ".unid.json", 10)); /* once */
     assert_non_null(memmem(two.data, two.len, at(g, "extra") + 1, strlen(at(g, "extra")) - 1));
     un_error_set(&g->err, 0, "%s", "");
-    assert_true(collect_write(g->c, at(g, "extra"), NULL, -1, program, &g->err) < 0);
+    const struct collect_root root = {.path = at(g, "extra")};
+    assert_true(collect_write(g->c, &root, NULL, -1, program, &g->err) < 0);
 }
 
 /* A tar archive with one file of `size` bytes, of which the first 4 are not in a hole. */
@@ -419,8 +421,8 @@ static void what_is_too_large_is_told_before_it_is_read(void **state)
         collect_free(g->c);
         assert_int_equal(collect_new(&g->c, &g->err), 0);
         g->err = (struct un_error)UN_ERROR_INIT;
-        assert_int_equal(
-            collect_write(g->c, at(g, i ? "sparse.tar" : "d"), NULL, fd, program, &g->err), -EFBIG);
+        const struct collect_root root = {.path = at(g, i ? "sparse.tar" : "d")};
+        assert_int_equal(collect_write(g->c, &root, NULL, fd, program, &g->err), -EFBIG);
         assert_non_null(strstr(g->err.text, "more than 2 GiB"));
         assert_true(lseek(fd, 0, SEEK_END) < 1 << 20);
         close(fd);

@@ -159,9 +159,10 @@ static void the_snapshots_key_depends_on_what_the_program_sees_at_its_start(void
         WITH("\"env\":{\"a\":\"b\"}"),  WITH("\"args\":[\"a=b\"]"),
         WITH("\"args\":[\"a,1:b\"]"),   WITH("\"interface\":\"cgi\""),
         WITH("\"interface\":\"http\""), WITH("\"snapshot\":\"start\""),
+        WITH("\"program\":\"/a\""),     WITH("\"workdir\":\"/a\""),
     };
     char first[FUNCTION_SNAPSHOT_KEY_SIZE], key[FUNCTION_SNAPSHOT_KEY_SIZE];
-    char seen[11][FUNCTION_SNAPSHOT_KEY_SIZE];
+    char seen[UN_ARRAY_SIZE(differing) + 1][FUNCTION_SNAPSHOT_KEY_SIZE];
     size_t count = 0;
     key_of("f", "{\"image\":\"sha256:" D64 "\"}", first);
     key_of("f",

@@ -208,6 +208,7 @@ static void boot_block_and_registers_are_as_the_contract_says(void **state)
     const char *const argv[] = {"name", "", "x y", NULL}, *const envp[] = {"A=1", NULL};
     f->run.argv = argv;
     f->run.envp = envp;
+    f->run.workdir = "/srv";
     assert_int_equal(build(f, &m), 0);
     const struct unid_boot *b = boot_of(f);
     assert_int_equal(b->magic, UNID_ABI_MAGIC);
@@ -220,8 +221,9 @@ static void boot_block_and_registers_are_as_the_contract_says(void **state)
     assert_int_equal(b->tsc_hz, 12345);
     assert_int_equal(b->argc, 3);
     assert_int_equal(b->envc, 1);
-    assert_int_equal(b->strings_len, 14);
-    assert_memory_equal(f->mem + UNID_STRINGS_ADDR, "name\0\0x y\0A=1", 14);
+    assert_int_equal(b->workdir, 14);
+    assert_int_equal(b->strings_len, 19);
+    assert_memory_equal(f->mem + UNID_STRINGS_ADDR, "name\0\0x y\0A=1\0/srv", 19);
     assert_int_equal(b->image_start, 0x200000);
     assert_int_equal(b->image_end, 0x203800);
     assert_int_equal(b->heap_start, 0x204000);
@@ -379,9 +381,13 @@ static void strings_fill_their_area_to_the_last_byte_and_no_further(void **state
     f->run.argv = argv;
     assert_int_equal(build(f, &m), 0);
     assert_int_equal(boot_of(f)->strings_len, UNID_STRINGS_SIZE);
+    assert_int_equal(boot_of(f)->workdir, 0);
     f->run.envp = one;
     assert_int_equal(build(f, &m), -E2BIG);
     f->run.envp = no_strings;
+    f->run.workdir = "/";
+    assert_int_equal(build(f, &m), -E2BIG);
+    f->run.workdir = NULL;
     text[UNID_STRINGS_SIZE - 1] = 'a';
     text[UNID_STRINGS_SIZE] = '\0';
     assert_int_equal(build(f, &m), -E2BIG);

@@ -64,7 +64,7 @@
 #define UNID_BOOT_ADDR UNID_U64(0x100000) /* struct unid_boot, one page */
 #define UNID_CALL_ADDR UNID_U64(0x101000) /* struct unid_call, one page */
 #define UNID_STRINGS_ADDR                                                                          \
-    UNID_U64(0x102000) /* arguments, then environment: NUL-terminated, packed */
+    UNID_U64(0x102000) /* arguments, environment, working directory: NUL-terminated, packed */
 #define UNID_STRINGS_SIZE  UNID_U64(0x00e000)
 #define UNID_LOG_ADDR      UNID_U64(0x110000)
 #define UNID_LOG_SIZE      UNID_U64(0x010000)
@@ -181,7 +181,8 @@ struct unid_boot {
     uint64_t tsc_hz;               /* rate of RDTSC, 0 when not known */
     uint64_t page_root;            /* paging images: physical address of the top page table (1.1) */
     uint32_t interface;            /* UNID_INTERFACE_* (1.1) */
-    uint32_t reserved32;
+    uint32_t workdir;              /* where a program starts: its path's place among the strings;
+                                      0: at the root (1.3) */
     uint64_t reserved[14];
 };
 
@@ -253,6 +254,7 @@ UNID_LAYOUT(unid_boot, doorbell_addr, 40);
 UNID_LAYOUT(unid_boot, heap_start, 72);
 UNID_LAYOUT(unid_boot, tsc_hz, 96);
 UNID_LAYOUT(unid_boot, page_root, 104);
+UNID_LAYOUT(unid_boot, workdir, 116);
 UNID_LAYOUT(unid_call, wait_ns, 40);
 UNID_LAYOUT(unid_call, net_result, 104);
 UNID_LAYOUT(unid_call, ack, 64);

@@ -233,6 +233,17 @@ int64_t sys_chdir(const char *path)
     return change_dir(r, i);
 }
 
+int files_enter(const char *path)
+{
+    struct walk w;
+    int r = walk_kernel(&w, path, 0);
+    if (r == 0) {
+        r = w.inode ? (int)change_dir(0, inode_ref(w.inode)) : -ENOENT;
+        walk_done(&w);
+    }
+    return r;
+}
+
 int64_t sys_fchdir(int fd)
 {
     struct file *f = fd_get(fd);

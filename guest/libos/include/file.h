@@ -79,6 +79,8 @@ int fd_close(int fd);
 void files_init(void);
 /* For a program that starts again: all that is open is closed, and files are as in the image. */
 void files_init_again(void);
+/* Makes a directory the one at which relative paths begin; a negative error number. */
+int files_enter(const char *path);
 
 /* $PORT of an `http` program, 0: none. The listener there gets the request (net/listen.c). */
 void net_set_port(uint16_t port);

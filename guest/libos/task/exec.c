@@ -124,6 +124,18 @@ static void take_request_strings(struct exec *e)
     }
 }
 
+/* Goes where the program is to start, if the host says where. */
+static void enter_workdir(void)
+{
+    const struct unid_boot *b = (const struct unid_boot *)UNID_BOOT_ADDR;
+    const char *dir = (const char *)UNID_STRINGS_ADDR + b->workdir;
+    int error = b->workdir ? files_enter(dir) : 0;
+    if (error < 0) {
+        klog("the working directory %s cannot be entered (error %d)", dir, -error);
+        give_up(127);
+    }
+}
+
 /* --- finding it --------------------------------------------------------------------------------- */
 
 static struct file *open_program(const char *path, const char *what)
@@ -322,6 +334,7 @@ void exec_start(const char *path)
     }
     started = path;
     take_strings(e);
+    enter_workdir();
     e->path = (char *)(path ? path : e->argv[0]);
     load(e);
     bool cgi = host_interface() == UNID_INTERFACE_CGI, ask = cgi || host_asks_first();
