@@ -19,6 +19,12 @@
  * some guests' packets do; nftables would count on from it.
  *
  * This happens before and behind all that others hook in, whose tables see the rewritten packets only.
+ *
+ * Others may remove the tables (`flush ruleset`), and making them again takes some milliseconds. So what they let in
+ * bears a mark, and a third table, the guard, drops what has none. It is owned by a socket of ours (nft(8), flag `owner`;
+ * Linux 5.12), so nobody else removes it, and it goes with that socket: hence it is one more and not the only one, as
+ * guests may outlive a unid that is killed. It knows bridges by how their names begin, so that it never changes. The mark
+ * is set behind all routing, and taken off by the guard.
  */
 #include "netplumb/rules.h"
 
@@ -29,11 +35,22 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/log.h"
 
 struct net_rules {
     struct nft_ctx *nft;
     char *listed; /* the tables as the kernel listed them when they were made; NULL: not known */
+    struct nft_ctx *guard; /* the owner of the third table, for nothing else; NULL: there is none */
 };
+
+static const unsigned passed_mark = 0x756e6964; /* any that is not 0 */
+
+static void drop_guard(struct net_rules *r)
+{
+    if (r->guard) {
+        nft_ctx_free(un_steal(&r->guard));
+    }
+}
 
 int net_rules_new(struct net_rules **ret, struct un_error *err)
 {
@@ -55,6 +72,7 @@ void net_rules_free(struct net_rules *r)
         if (r->nft) {
             nft_ctx_free(r->nft);
         }
+        drop_guard(r);
         free(r->listed);
         free(r);
     }
@@ -145,16 +163,17 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "  chain input {\n"
                      "    type filter hook input priority -10; policy accept;\n"
                      "    iifname @bridges jump guest\n"
+                     "    iifname @bridges meta mark set %u\n"
                      "  }\n"
                      "  chain guest {\n"
-                     "    udp dport %u accept\n"
-                     "    ip saddr . ip daddr . tcp dport @allowed accept\n"
+                     "    udp dport %u return\n"
+                     "    ip saddr . ip daddr . tcp dport @allowed return\n"
                      "    tcp flags & (syn | ack) == syn counter reject with tcp reset\n"
                      "    ip daddr != %s drop\n"
-                     "    ip saddr @named udp dport 53 accept\n"
+                     "    ip saddr @named udp dport 53 return\n"
                      "    udp dport 53 reject with icmp type port-unreachable\n"
-                     "    meta l4proto tcp accept\n"
-                     "    icmp type { echo-request, echo-reply, destination-unreachable } accept\n"
+                     "    meta l4proto tcp return\n"
+                     "    icmp type { echo-request, echo-reply, destination-unreachable } return\n"
                      "    drop\n"
                      "  }\n"
                      "  chain forward {\n"
@@ -163,7 +182,26 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "    oifname @bridges drop\n"
                      "  }\n"
                      "}\n",
-                     n->dhcp_port, gateway);
+                     passed_mark, n->dhcp_port, gateway);
+}
+
+int net_rules_guard_text(const struct net_names *n, struct un_buf *out)
+{
+    return un_buf_printf(out,
+                         "table inet unid-%s-guard {\n"
+                         "  flags owner\n"
+                         "  chain input {\n"
+                         "    type filter hook input priority -9; policy accept;\n"
+                         "    iifname \"%s*\" meta mark != %u drop\n"
+                         "    iifname \"%s*\" meta mark set 0\n"
+                         "  }\n"
+                         "  chain forward {\n"
+                         "    type filter hook forward priority -9; policy accept;\n"
+                         "    iifname \"%s*\" drop\n"
+                         "    oifname \"%s*\" drop\n"
+                         "  }\n"
+                         "}\n",
+                         n->tag, n->bridges, passed_mark, n->bridges, n->bridges, n->bridges);
 }
 
 static int port_text(const struct net_names *n, const char *verb, const char *guest,
@@ -233,6 +271,22 @@ static char *list_tables(struct net_rules *r, const struct net_names *n)
     return rc < 0 ? NULL : un_buf_steal_str(&listed);
 }
 
+/* Unless it stands. Kernels and libraries that know no owners do without. */
+static void make_guard(struct net_rules *r, const struct net_names *n)
+{
+    un_autobuf struct un_buf text = {0};
+    if (r->guard || net_rules_guard_text(n, &text) < 0 ||
+        !(r->guard = nft_ctx_new(NFT_CTX_DEFAULT))) {
+        return;
+    }
+    if (nft_ctx_buffer_error(r->guard) ||
+        nft_run_cmd_from_buffer(r->guard, (const char *)text.data) != 0) {
+        un_log(UN_LOG_DEBUG, "guests have no guard while others change the firewall", "error",
+               nft_ctx_get_error_buffer(r->guard));
+        drop_guard(r);
+    }
+}
+
 int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err)
 {
@@ -243,6 +297,9 @@ int net_rules_install(struct net_rules *r, const struct net_names *n, const stru
                 : run(r, (const char *)text.data, "make our tables", err);
     free(r->listed);
     r->listed = rc < 0 ? NULL : list_tables(r, n);
+    if (rc == 0) {
+        make_guard(r, n);
+    }
     return rc;
 }
 
@@ -258,6 +315,7 @@ int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_e
 {
     un_autobuf struct un_buf text = {0};
     int rc = append_removal(&text, n);
+    drop_guard(r);
     return rc < 0 ? un_error_set(err, rc, "out of memory")
                   : run(r, (const char *)text.data, "remove our tables", err);
 }
