@@ -2,7 +2,7 @@
  *
  * Stateless on purpose: a guest opens no TCP connection but those that its policy names (the SYN of any
  * other gets a reset), so what it sends besides is an answer; and the host's connection tracking is not
- * switched on for our sake. The set of guests serves ARP and IPv4 alike: tap, MAC, IP.
+ * switched on for our sake. Which MAC a tap has and which address are sets, of which each guest is an element.
  *
  * Where a guest connects to what it is allowed, address and port are rewritten to those of unid's
  * listener as the packet comes in, and back as the answers go out. Each map has the guest's address in its
@@ -98,14 +98,17 @@ static int bridge_text(const struct net_names *n, struct un_buf *out)
 {
     return un_buf_printf(out,
                          "table bridge unid-%s {\n"
-                         "  set guests { type ifname . ether_addr . ipv4_addr; }\n"
+                         "  set cards { type ifname . ether_addr; }\n"
+                         "  set guests { type ifname . ipv4_addr; }\n"
                          "  chain from_guest {\n"
                          "    type filter hook prerouting priority -300; policy accept;\n"
                          "    iifname \"ut%s*\" jump guest\n"
                          "  }\n"
                          "  chain guest {\n"
-                         "    ether type arp iifname . ether saddr . arp saddr ip @guests accept\n"
-                         "    ether type ip iifname . ether saddr . ip saddr @guests accept\n"
+                         "    iifname . ether saddr != @cards drop\n"
+                         "    ether type arp iifname . arp saddr ether != @cards drop\n"
+                         "    ether type arp iifname . arp saddr ip @guests accept\n"
+                         "    ether type ip iifname . ip saddr @guests accept\n"
                          "    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept\n"
                          "    drop\n"
                          "  }\n"
@@ -346,8 +349,11 @@ static int change_guest(struct net_rules *r, const char *verb, const struct net_
                         const struct net_link *link, const char *more, struct un_error *err)
 {
     un_autobuf struct un_buf text = {0};
-    int rc = un_buf_printf(&text, "%s element bridge unid-%s guests { \"%s\" . %s . %s }\n%s", verb,
-                           n->tag, link->tap, link->mac, link->ip, more ? more : "");
+    int rc = un_buf_printf(&text,
+                           "%s element bridge unid-%s cards { \"%s\" . %s }\n"
+                           "%s element bridge unid-%s guests { \"%s\" . %s }\n%s",
+                           verb, n->tag, link->tap, link->mac, verb, n->tag, link->tap, link->ip,
+                           more ? more : "");
     return rc < 0 ? un_error_set(err, rc, "out of memory")
                   : run(r, (const char *)text.data, link->tap, err);
 }

@@ -2,7 +2,7 @@
  *
  * Two tables of our own, made and removed as a whole: in the family bridge what leaves a tap, in
  * the family inet what reaches the host or would be forwarded. A guest is an element of a set, so
- * attaching one is one element, whatever the number of guests. So is a bridge, by its name: another's link
+ * attaching one is the same, whatever the number of guests. So is a bridge, by its name: another's link
  * whose name is like it is none of ours. A third, the guard, holds while somebody else has removed these.
  */
 #ifndef UNID_NETPLUMB_RULES_H

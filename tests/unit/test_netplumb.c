@@ -144,6 +144,60 @@ static void test_guest_cannot_spoof(void **state)
     world_close(&w);
 }
 
+/* Asks for an address, as whoever has that MAC. */
+static struct frame discover(const struct net_link *link)
+{
+    const uint8_t udp[] = {0, 68, 0, 67, 0, 8, 0, 0};
+    struct net_link lie = *link;
+    snprintf(lie.ip, sizeof(lie.ip), "0.0.0.0");
+    return ipv4("ff:ff:ff:ff:ff:ff", &lie, "255.255.255.255", IPPROTO_UDP, udp, sizeof(udp));
+}
+
+static void send_to(const struct net_link *link)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    inet_pton(AF_INET, link->ip, &to.sin_addr);
+    assert_int_equal(sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)), 1);
+    close(fd);
+}
+
+static void test_what_is_sent_to_a_guest_no_other_gets(void **state)
+{
+    if (!have_namespace) {
+        skip();
+    }
+    struct world w;
+    world_open(&w);
+    struct net_link *a = attach(&w), *b = attach(&w);
+    int fa = tap_open(a->tap), fb = tap_open(b->tap);
+    /* It has said nothing yet. */
+    send_to(b);
+    assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    send_frame(fa, discover(b));
+    send_to(b);
+    assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    /* Nor while the firewall is gone. */
+    command("nft list tables | sed -n 's/^table \\(.* unid-[0-9a-f]*\\)$/\\1/p' |"
+            " while read t; do nft delete table $t; done");
+    send_frame(fa, arp_request(b->mac, b->ip, b->gateway));
+    send_to(b);
+    assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    wait_until_mended(&w, 1);
+    command("ip link del $(ip -o link | sed -n 's/.*: \\(ub-[0-9a-f]*\\):.*/\\1/p')");
+    wait_until_mended(&w, 2);
+    send_to(b);
+    assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    close(fa);
+    close(fb);
+    net_detach(a);
+    net_detach(b);
+    world_close(&w);
+}
+
 static void test_host_is_as_before(void **state)
 {
     if (!have_namespace) {
@@ -693,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_opening_refuses_a_bad_range),
         cmocka_unit_test(test_guest_reaches_its_gateway_only),
         cmocka_unit_test(test_guest_cannot_spoof),
+        cmocka_unit_test(test_what_is_sent_to_a_guest_no_other_gets),
         cmocka_unit_test(test_host_is_as_before),
         cmocka_unit_test(test_idle_links_go_away),
         cmocka_unit_test(test_guests_stay_known_when_others_come_and_go),
