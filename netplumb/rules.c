@@ -14,6 +14,10 @@
  *
  * DNS is one view for all: only who may connect to something by its name (named) gets any answer of it.
  *
+ * dnsmasq is one for all, and believes what a question says of who asks: a DHCPDECLINE of somebody's keeps it from
+ * giving that one an address. So DHCP's field chaddr (RFC 2131, bit 288 of UDP) is held against the tap as the frame's
+ * MAC is, and a tap asks so many questions in a second, beyond which others' would be lost.
+ *
  * DHCP's port is rewritten as well: dnsmasq serves all bridges by one socket, which is at all of the host's
  * addresses, and would meet others' DHCP servers at 67. A checksum of 0 says that there is none (RFC 768), as
  * some guests' packets do; nftables would count on from it.
@@ -96,24 +100,36 @@ static int run(struct net_rules *r, const char *text, const char *what, struct u
 
 static int bridge_text(const struct net_names *n, struct un_buf *out)
 {
-    return un_buf_printf(out,
-                         "table bridge unid-%s {\n"
-                         "  set cards { type ifname . ether_addr; }\n"
-                         "  set guests { type ifname . ipv4_addr; }\n"
-                         "  chain from_guest {\n"
-                         "    type filter hook prerouting priority -300; policy accept;\n"
-                         "    iifname \"ut%s*\" jump guest\n"
-                         "  }\n"
-                         "  chain guest {\n"
-                         "    iifname . ether saddr != @cards drop\n"
-                         "    ether type arp iifname . arp saddr ether != @cards drop\n"
-                         "    ether type arp iifname . arp saddr ip @guests accept\n"
-                         "    ether type ip iifname . ip saddr @guests accept\n"
-                         "    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept\n"
-                         "    drop\n"
-                         "  }\n"
-                         "}\n",
-                         n->tag, n->tag);
+    return un_buf_printf(
+        out,
+        "table bridge unid-%s {\n"
+        "  set cards { type ifname . ether_addr; }\n"
+        "  set clients { typeof iifname . @th,288,48; }\n"
+        "  set guests { type ifname . ipv4_addr; }\n"
+        "  set asking { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
+        "  set resolving { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
+        "  chain from_guest {\n"
+        "    type filter hook prerouting priority -300; policy accept;\n"
+        "    iifname \"ut%s*\" jump guest\n"
+        "  }\n"
+        "  chain guest {\n"
+        "    iifname . ether saddr != @cards drop\n"
+        "    ether type arp iifname . arp saddr ether @cards iifname . arp saddr ip @guests "
+        "accept\n"
+        "    ether type ip udp dport { 67, %u } jump dhcp\n"
+        "    ether type ip udp dport 53 update @resolving"
+        " { iifname limit rate over 2000/second burst 1000 packets } drop\n"
+        "    ether type ip iifname . ip saddr @guests accept\n"
+        "    drop\n"
+        "  }\n"
+        "  chain dhcp {\n"
+        "    update @asking { iifname limit rate over 20/second burst 50 packets } drop\n"
+        "    ip saddr 0.0.0.0 udp sport 68 iifname . @th,288,48 @clients accept\n"
+        "    iifname . ip saddr @guests iifname . @th,288,48 @clients accept\n"
+        "    drop\n"
+        "  }\n"
+        "}\n",
+        n->tag, n->tag, n->dhcp_port);
 }
 
 static int rewriting_text(const struct net_names *n, const struct net_range *range,
@@ -345,15 +361,29 @@ int net_rules_remove_bridge(struct net_rules *r, const struct net_names *n, cons
     return change_bridge(r, "delete", n, bridge, err);
 }
 
+/* Without its colons. */
+static void mac_number(const char *mac, char ret[NET_MAC_SIZE])
+{
+    for (; *mac; mac++) {
+        if (*mac != ':') {
+            *ret++ = *mac;
+        }
+    }
+    *ret = '\0';
+}
+
 static int change_guest(struct net_rules *r, const char *verb, const struct net_names *n,
                         const struct net_link *link, const char *more, struct un_error *err)
 {
     un_autobuf struct un_buf text = {0};
+    char number[NET_MAC_SIZE]; /* the MAC, as raw bytes of a packet are written */
+    mac_number(link->mac, number);
     int rc = un_buf_printf(&text,
+                           "%s element bridge unid-%s clients { \"%s\" . 0x%s }\n"
                            "%s element bridge unid-%s cards { \"%s\" . %s }\n"
                            "%s element bridge unid-%s guests { \"%s\" . %s }\n%s",
-                           verb, n->tag, link->tap, link->mac, verb, n->tag, link->tap, link->ip,
-                           more ? more : "");
+                           verb, n->tag, link->tap, number, verb, n->tag, link->tap, link->mac,
+                           verb, n->tag, link->tap, link->ip, more ? more : "");
     return rc < 0 ? un_error_set(err, rc, "out of memory")
                   : run(r, (const char *)text.data, link->tap, err);
 }
