@@ -16,7 +16,10 @@
  *
  * dnsmasq is one for all, and believes what a question says of who asks: a DHCPDECLINE of somebody's keeps it from
  * giving that one an address. So DHCP's field chaddr (RFC 2131, bit 288 of UDP) is held against the tap as the frame's
- * MAC is, and a tap asks so many questions in a second, beyond which others' would be lost.
+ * MAC is.
+ *
+ * What makes work for what all guests share, dnsmasq and unid's loop, is bounded for each tap: questions and openings of
+ * connections in a second. More than a guest needs, and so few that the others' are not lost.
  *
  * DHCP's port is rewritten as well: dnsmasq serves all bridges by one socket, which is at all of the host's
  * addresses, and would meet others' DHCP servers at 67. A checksum of 0 says that there is none (RFC 768), as
@@ -107,6 +110,7 @@ static int bridge_text(const struct net_names *n, struct un_buf *out)
         "  set clients { typeof iifname . @th,288,48; }\n"
         "  set guests { type ifname . ipv4_addr; }\n"
         "  set asking { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
+        "  set opening { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
         "  set resolving { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
         "  chain from_guest {\n"
         "    type filter hook prerouting priority -300; policy accept;\n"
@@ -117,6 +121,8 @@ static int bridge_text(const struct net_names *n, struct un_buf *out)
         "    ether type arp iifname . arp saddr ether @cards iifname . arp saddr ip @guests "
         "accept\n"
         "    ether type ip udp dport { 67, %u } jump dhcp\n"
+        "    ether type ip tcp flags & (syn | ack) == syn update @opening"
+        " { iifname limit rate over 2000/second burst 1000 packets } drop\n"
         "    ether type ip udp dport 53 update @resolving"
         " { iifname limit rate over 2000/second burst 1000 packets } drop\n"
         "    ether type ip iifname . ip saddr @guests accept\n"

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -144,13 +145,67 @@ static void test_guest_cannot_spoof(void **state)
     world_close(&w);
 }
 
-/* Asks for an address, as whoever has that MAC. */
-static struct frame discover(const struct net_link *link)
+/* Asks for an address, as whoever has that MAC, for whoever has the other (RFC 2131, chaddr). */
+static struct frame discover(const struct net_link *link, const struct net_link *client)
 {
-    const uint8_t udp[] = {0, 68, 0, 67, 0, 8, 0, 0};
+    uint8_t udp[8 + 236] = {0, 68, 0, 67, 0, sizeof(udp)};
     struct net_link lie = *link;
     snprintf(lie.ip, sizeof(lie.ip), "0.0.0.0");
+    assert_int_equal(sscanf(client->mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &udp[36], &udp[37],
+                            &udp[38], &udp[39], &udp[40], &udp[41]),
+                     6);
     return ipv4("ff:ff:ff:ff:ff:ff", &lie, "255.255.255.255", IPPROTO_UDP, udp, sizeof(udp));
+}
+
+/* A socket that gets what comes out of the first bridge, as it was. */
+static int listen_to_bridge(void)
+{
+    un_autofree char *index =
+        output_of("ip -o link show type bridge | sed -n 's/^\\([0-9]*\\): ub-.*/\\1/p'");
+    struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP)};
+    int fd = socket(AF_PACKET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_IP));
+    at.sll_ifindex = atoi(index);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+    return fd;
+}
+
+/* How many questions for an address have come. */
+static int count_discovers(int fd)
+{
+    uint8_t packet[512];
+    ssize_t n;
+    int count = 0;
+    while ((n = recv(fd, packet, sizeof(packet), 0)) > 0) {
+        count += n > 23 && packet[9] == IPPROTO_UDP && packet[21] == 68; /* to a port of unid's */
+    }
+    return count;
+}
+
+static void test_a_guest_asks_for_its_own_address_and_not_too_often(void **state)
+{
+    enum { SENT = 300, TURN = 20 }; /* as many as the socket has room for */
+    if (!have_namespace) {
+        skip();
+    }
+    struct world w;
+    world_open(&w);
+    struct net_link *a = attach(&w), *b = attach(&w);
+    int fd = tap_open(a->tap), bridge = listen_to_bridge(), passed = 0;
+    send_frame(fd, discover(b, b));
+    send_frame(fd, discover(b, a));
+    send_frame(fd, discover(a, b));
+    assert_int_equal(count_discovers(bridge), 0);
+    for (int i = 0; i < SENT; i++) {
+        send_frame(fd, discover(a, a));
+        passed += i % TURN ? 0 : count_discovers(bridge);
+    }
+    passed += count_discovers(bridge);
+    assert_in_range(passed, 1, SENT - 1);
+    close(bridge);
+    close(fd);
+    net_detach(a);
+    net_detach(b);
+    world_close(&w);
 }
 
 static void send_to(const struct net_link *link)
@@ -175,7 +230,7 @@ static void test_what_is_sent_to_a_guest_no_other_gets(void **state)
     send_to(b);
     assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
     assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_UDP, NULL));
-    send_frame(fa, discover(b));
+    send_frame(fa, discover(b, b));
     send_to(b);
     assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
     assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_UDP, NULL));
@@ -747,6 +802,7 @@ int main(void)
         cmocka_unit_test(test_opening_refuses_a_bad_range),
         cmocka_unit_test(test_guest_reaches_its_gateway_only),
         cmocka_unit_test(test_guest_cannot_spoof),
+        cmocka_unit_test(test_a_guest_asks_for_its_own_address_and_not_too_often),
         cmocka_unit_test(test_what_is_sent_to_a_guest_no_other_gets),
         cmocka_unit_test(test_host_is_as_before),
         cmocka_unit_test(test_idle_links_go_away),

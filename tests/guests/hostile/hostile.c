@@ -4,7 +4,8 @@
  *
  *     POST /send        the body is frames, each behind its length (2 bytes): they are sent once
  *     POST /flood?N     the same, N times each 10 ms, until there is another flood. Of a frame of UDP or TCP over IPv4 the
- *                       source port is another each time, and of TCP the window, so that the sum stays
+ *                       source port is another each time, and of TCP the window, so that the sum stays. What
+ *                       others answer to a SYN meanwhile is acknowledged, and never heard of again
  *     POST /shout?N     the body goes to the console, N times each 10 ms
  *     POST /say?N       the answer is the body and N letters behind it, and nothing else; then it closes
  *     POST /repeat?N    the answer is the body N times; then it closes
@@ -22,6 +23,8 @@ int __real_http_parse(const char *text, size_t len, struct response *ret);
 int __wrap_http_parse(const char *text, size_t len, struct response *ret);
 void __real_tcp_tick(void);
 void __wrap_tcp_tick(void);
+void __real_tcp_input(uint32_t from, const uint8_t mac[6], const uint8_t *segment, size_t len);
+void __wrap_tcp_input(uint32_t from, const uint8_t mac[6], const uint8_t *segment, size_t len);
 
 static void add16(uint8_t *p, int by)
 {
@@ -111,6 +114,37 @@ int __wrap_http_parse(const char *text, size_t len, struct response *ret)
         *ret = mine;
     }
     return used;
+}
+
+static void acknowledge(uint32_t from, const uint8_t mac[6], const uint8_t *segment)
+{
+    static uint8_t frame[FRAME_MAX];
+    uint8_t *tcp = frame + ETH_HEAD + IP_HEAD, pseudo[12] = {0};
+    memset(tcp, 0, TCP_HEAD);
+    memcpy(tcp, segment + 2, 2);
+    memcpy(tcp + 2, segment, 2);
+    memcpy(tcp + 4, segment + 8, 4);
+    put32(tcp + 8, get32(segment + 4) + 1);
+    tcp[12] = TCP_HEAD << 2;
+    tcp[13] = 16;
+    put16(tcp + 14, REQUEST_MAX);
+    put32(pseudo, config.ip);
+    put32(pseudo + 4, from);
+    pseudo[9] = 6;
+    put16(pseudo + 10, TCP_HEAD);
+    put16(tcp + 16, checksum(tcp, TCP_HEAD, (uint16_t)~checksum(pseudo, sizeof(pseudo), 0)));
+    ip_send(frame, TCP_HEAD, mac, from, 6);
+}
+
+/* What is not for its server is that of a flood. */
+void __wrap_tcp_input(uint32_t from, const uint8_t mac[6], const uint8_t *segment, size_t len)
+{
+    bool flooding = times && len >= TCP_HEAD && get16(segment + 2) != config.port;
+    if (!flooding) {
+        __real_tcp_input(from, mac, segment, len);
+    } else if ((segment[13] & 0x3f) == 0x12) {
+        acknowledge(from, mac, segment);
+    }
 }
 
 void __wrap_tcp_tick(void)
