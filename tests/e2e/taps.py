@@ -85,8 +85,9 @@ def guests_network(daemon):
     """The network namespace in which the daemon's taps are, as a path."""
     tasks = pathlib.Path(f"/proc/{daemon.process.pid}/task")
     for task in tasks.iterdir():
-        if (task / "comm").read_text() == "unid-netns\n":
-            return f"{task}/ns/net"
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if (task / "comm").read_text() == "unid-netns\n":
+                return f"{task}/ns/net"
     return f"/proc/{daemon.process.pid}/ns/net"
 
 
