@@ -18,8 +18,9 @@
  * giving that one an address. So DHCP's field chaddr (RFC 2131, bit 288 of UDP) is held against the tap as the frame's
  * MAC is.
  *
- * What makes work for what all guests share, dnsmasq and unid's loop, is bounded for each tap: questions and openings of
- * connections in a second. More than a guest needs, and so few that the others' are not lost.
+ * What makes work for what all guests share, dnsmasq, unid's loop, and the connection tracking that the host may have, is
+ * bounded for each tap: questions and openings of connections in a second. More than a guest needs, and so few that the
+ * others' are not lost.
  *
  * DHCP's port is rewritten as well: dnsmasq serves all bridges by one socket, which is at all of the host's
  * addresses, and would meet others' DHCP servers at 67. A checksum of 0 says that there is none (RFC 768), as
@@ -111,6 +112,7 @@ static int bridge_text(const struct net_names *n, struct un_buf *out)
         "  set guests { type ifname . ipv4_addr; }\n"
         "  set asking { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
         "  set opening { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
+        "  set pinging { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
         "  set resolving { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
         "  chain from_guest {\n"
         "    type filter hook prerouting priority -300; policy accept;\n"
@@ -122,9 +124,11 @@ static int bridge_text(const struct net_names *n, struct un_buf *out)
         "accept\n"
         "    ether type ip udp dport { 67, %u } jump dhcp\n"
         "    ether type ip tcp flags & (syn | ack) == syn update @opening"
-        " { iifname limit rate over 2000/second burst 1000 packets } drop\n"
+        " { iifname limit rate over 1000/second burst 1000 packets } drop\n"
+        "    ether type ip ip protocol icmp update @pinging"
+        " { iifname limit rate over 100/second burst 100 packets } drop\n"
         "    ether type ip udp dport 53 update @resolving"
-        " { iifname limit rate over 2000/second burst 1000 packets } drop\n"
+        " { iifname limit rate over 500/second burst 1000 packets } drop\n"
         "    ether type ip iifname . ip saddr @guests accept\n"
         "    drop\n"
         "  }\n"
