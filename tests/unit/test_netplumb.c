@@ -436,11 +436,17 @@ static void test_a_guest_that_has_opened_nothing_may_be_allowed_something_else(v
     assert_string_equal(rules, same);
     assert_int_equal(net_change(a, &wrong, on_attach, &w, &w.err), -EINVAL);
     /* The rules are gone: it fails, and the link goes on as the caller's. */
+    world_settle(&w, a);
+    change(&w, &some, 0);
     command("nft flush ruleset");
     change(&w, &none, -ENOENT);
     net_detach(a);
     wait_until_mended(&w, 1);
     /* So does it for the next guest, and the link stays idle, with what it had. */
+    assert_ptr_equal(attach(&w), a);
+    world_settle(&w, a);
+    change(&w, &some, 0);
+    net_detach(a);
     command("nft flush ruleset");
     w.waiting++;
     assert_int_equal(net_attach(w.np, &none, on_attach, &w, &w.err), 0);

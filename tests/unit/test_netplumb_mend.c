@@ -105,6 +105,7 @@ static void test_while_there_is_no_firewall_guests_reach_nothing(void **state)
     world_open(&w);
     struct guest g = guest_new(&w);
     int service = serve_udp();
+    world_settle(&w, g.link);
     command("nft flush ruleset"); /* nothing is mended before the loop runs */
     send_udp(&g, g.link->gateway);
     send_udp(&g, "10.99.0.1");
