@@ -5,7 +5,8 @@
  *   - the Host names an address, localhost, or a configured name. A web page that has its own name
  * point to 127.0.0.1 (DNS rebinding) sends that name.
  *   - an Origin field, which browsers send with what pages do, must be that Host's.
- *   - the token, when one is configured.
+ *   - the token, when one is configured. Where none is, pages of that Host are refused as well: unid has none,
+ *     so they are functions', whose authors are not to be trusted with REST.
  * Functions under /fn are public to whoever reaches the listener; what they let in is theirs to
  * decide. */
 #include <arpa/inet.h>
@@ -15,12 +16,13 @@
 
 #include "api/call.h"
 
-/* The host of "host:port" or "[v6]:port", without the brackets. False when it does not fit. */
+/* The host of "host:port" or "[v6]:port", without the brackets. False when it is neither, or does not fit. */
 static bool split_host(const char *authority, char *out, size_t size)
 {
     bool v6 = authority[0] == '[';
     size_t len = strcspn(authority + v6, v6 ? "]" : ":");
-    if (len >= size) {
+    const char *rest = authority + v6 + len;
+    if (len >= size || (v6 && *rest++ != ']') || (*rest && *rest != ':')) {
         return false;
     }
     memcpy(out, authority + v6, len);
@@ -52,6 +54,13 @@ static bool origin_is_ours(const char *origin, const char *host)
     return host && strncasecmp(origin, "http://", 7) == 0 && strcasecmp(origin + 7, host) == 0;
 }
 
+/* Whether a browser says that a page has sent it. (Fetch Metadata: "none" is what people do themselves.) */
+static bool is_of_page(const struct http_request *req)
+{
+    const char *site = http_request_field(req, "sec-fetch-site");
+    return http_request_field(req, "origin") || (site && strcasecmp(site, "none") != 0);
+}
+
 /* Takes as long for a wrong token as for the right one. */
 static bool token_is(const char *given, const char *right)
 {
@@ -80,6 +89,13 @@ bool api_authorize(struct api *a, struct http_exchange *ex, const struct route *
     if (req->minor >= 1 && !host_is_ours(a, req->host)) {
         http_respond_problem(ex, 421,
                              "the Host is neither an address nor localhost nor one of api.hosts");
+        return false;
+    }
+    if (!a->token && is_of_page(req)) {
+        http_respond_problem(
+            ex, 403,
+            "the request comes from a web page, as functions may have; for pages of one's "
+            "own configure a token");
         return false;
     }
     if (!a->token) {

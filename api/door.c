@@ -2,6 +2,7 @@
 #include "api/door_impl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,7 +192,8 @@ static int serve(struct gate *g, struct un_error *err)
         return 0;
     }
     stop_serving(g);
-    int fd = dup(g->fd); /* the listener's own: the port stays open without it */
+    /* The listener's own: the port stays open without it. */
+    int fd = fcntl(g->fd, F_DUPFD_CLOEXEC, 0);
     if (fd < 0) {
         return un_error_errno(err, -errno, "serve %s", g->address);
     }

@@ -108,7 +108,9 @@ static size_t request_fields(const struct http_request *req, struct hv_field *ou
         const char *name = req->fields[i].name;
         if (!is_hop_by_hop(name) && strcasecmp(name, "expect") != 0 &&
             !connection_names(req, name)) {
-            out[n++] = (struct hv_field){.name = name, .value = req->fields[i].value};
+            /* RFC 9112, section 3.2.2: what a target of absolute form says counts. */
+            bool host = strcasecmp(name, "host") == 0;
+            out[n++] = (struct hv_field){name, host ? req->host : req->fields[i].value};
         }
     }
     return n;

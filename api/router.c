@@ -44,26 +44,36 @@ static int decode(const char *in, size_t len, bool plus, char *out, size_t size)
     return (int)n;
 }
 
-/* The whole path is looked at before anything is matched. */
+/* "." or ".." */
+static bool is_dot_segment(size_t length, size_t dots)
+{
+    return length == dots && (dots == 1 || dots == 2);
+}
+
+/* The whole path is looked at before anything is matched, as a program sees it that decodes it: where an encoded
+ * slash ends a segment too. */
 static bool path_is_clean(const char *path, size_t len)
 {
-    char segment[4];
-    for (size_t at = 0; at < len;) {
-        size_t end = ++at;
-        while (end < len && path[end] != '/') {
-            if (path[end] == '%' &&
-                (len - end < 3 || hex_digit(path[end + 1]) < 0 || hex_digit(path[end + 2]) < 0)) {
+    size_t length = 0, dots = 0; /* of the segment */
+    for (size_t at = 1; at < len; at++) {
+        int c = (unsigned char)path[at];
+        if (c == '%') {
+            if (len - at < 3 || hex_digit(path[at + 1]) < 0 || hex_digit(path[at + 2]) < 0) {
                 return false;
             }
-            end++;
+            c = hex_digit(path[at + 1]) * 16 + hex_digit(path[at + 2]);
+            at += 2;
         }
-        int n = decode(path + at, end - at, false, segment, sizeof(segment));
-        if (n > 0 && (!strcmp(segment, ".") || !strcmp(segment, ".."))) {
+        if (c != '/') {
+            length++;
+            dots += c == '.';
+        } else if (is_dot_segment(length, dots)) {
             return false;
+        } else {
+            length = dots = 0;
         }
-        at = end;
     }
-    return true;
+    return !is_dot_segment(length, dots);
 }
 
 /* Matches one segment: 1 it does; 0 it does not. */

@@ -43,9 +43,11 @@
 /* Root file systems of Linux programs */
 #define LIMIT_ROOTFS_BYTES      (2ull << 30) /* unpacked; a machine's memory bounds them as well */
 #define LIMIT_ROOTFS_FILES      200000       /* names; each costs some 100 bytes in every machine */
-#define LIMIT_ROOTFS_ELF_BYTES  (512 << 20)  /* one program or library: held in memory, rewritten */
-#define LIMIT_PROGRAM_TLS_BYTES (16 << 20)   /* thread-local storage; each thread gets it */
-#define LIMIT_ROOTFS_JSON       (64 << 10)   /* .unid.json */
+#define LIMIT_ROOTFS_NAMES      (64 << 20) /* their bytes and those of links, replaced ones included */
+#define LIMIT_ROOTFS_ENTRIES    400000     /* of an archive, in which a name may come again */
+#define LIMIT_ROOTFS_ELF_BYTES  (512 << 20) /* one program or library: held in memory, rewritten */
+#define LIMIT_PROGRAM_TLS_BYTES (16 << 20)  /* thread-local storage; each thread gets it */
+#define LIMIT_ROOTFS_JSON       (64 << 10)  /* .unid.json */
 
 /* What a function gets whose configuration does not say */
 #define DEFAULT_FUNCTION_MEMORY_MIB  64

@@ -77,6 +77,23 @@ static int make_dirs(const char *path, struct un_error *err)
     return access(path, W_OK | X_OK) < 0 ? un_error_errno(err, -errno, "directory %s", path) : 0;
 }
 
+/* Refuses a directory, or a link to one, of another user, who could put into it what would be taken for unid's:
+ * the default runtime_dir can be below /tmp, with a name that anybody can guess. Root goes where it is told. */
+static int check_owner(const char *path, struct un_error *err)
+{
+    uid_t own = geteuid();
+    struct stat link, dir;
+    if (lstat(path, &link) < 0 || stat(path, &dir) < 0) {
+        return un_error_errno(err, -errno, "directory %s", path);
+    }
+    if (own != 0 &&
+        ((link.st_uid != own && link.st_uid != 0) || (dir.st_uid != own && dir.st_uid != 0))) {
+        return un_error_set(err, -EPERM,
+                            "runtime_dir %s belongs to another user; name one of your own", path);
+    }
+    return 0;
+}
+
 /* --- opening, from below ---------------------------------------------------------------------- */
 
 static int open_stores(struct daemon *d, struct un_error *err)
@@ -348,9 +365,11 @@ static int watch_signals(struct daemon *d, struct un_error *err)
 
 static int open_parts(struct daemon *d, struct un_error *err)
 {
-    int rc = machines_prepare(d->config, &d->machines_start, err);
-    rc = rc < 0 ? rc : make_dirs(d->config->state_dir, err);
+    /* First, for within a user namespace it is not known whose a directory is. */
+    int rc = make_dirs(d->config->state_dir, err);
     rc = rc < 0 ? rc : make_dirs(d->config->runtime_dir, err);
+    rc = rc < 0 ? rc : check_owner(d->config->runtime_dir, err);
+    rc = rc < 0 ? rc : machines_prepare(d->config, &d->machines_start, err);
     rc = rc < 0 ? rc : un_loop_new(&d->loop, err);
     rc = rc < 0 ? rc : un_workers_new(d->loop, "unid-worker", WORKER_THREADS, &d->workers, err);
     if (rc < 0) {

@@ -40,7 +40,7 @@ struct trigger_config {
 
     char *bucket, *prefix, *suffix; /* S3: of the key; NULL: any */
     bool confirm;                   /* S3: confirm subscriptions of SNS ... */
-    char *confirm_host;      /* ... whose URL is of this host or below it; NULL: amazonaws.com */
+    char *confirm_host;      /* ... whose URL is of this host or below it; NULL: those of SNS */
     char *endpoint, *region; /* S3: "http[s]://host[:port]" */
     bool fetch;
     char *put;                     /* S3: "bucket/prefix" */

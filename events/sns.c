@@ -14,6 +14,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/endpoint.h"
 #include "common/limits.h"
 #include "common/log.h"
 #include "events/events_impl.h"
@@ -125,13 +126,31 @@ static void note(struct subscription *s,
 
 /* --- confirming ------------------------------------------------------------------------------- */
 
+/* sns.REGION.amazonaws.com, or the same in China. Not all of amazonaws.com: below it are hosts of AWS' customers,
+ * and in a cloud's private network services that nobody else reaches. */
+static bool is_sns(const char *host)
+{
+    if (strncasecmp(host, "sns.", 4) != 0) {
+        return false;
+    }
+    const char *domain = strchr(host + 4, '.');
+    return domain && domain > host + 4 &&
+           (strcasecmp(domain, ".amazonaws.com") == 0 ||
+            strcasecmp(domain, ".amazonaws.com.cn") == 0);
+}
+
+static bool is_of(const char *host, const char *allowed)
+{
+    size_t len = strlen(host), want = strlen(allowed);
+    return len >= want && strcasecmp(host + len - want, allowed) == 0 &&
+           (len == want || host[len - want - 1] == '.');
+}
+
 /* `allowed` is a host, which stands for those below it too; with "http://" in front plain HTTP is
- * allowed as well. NULL: amazonaws.com. */
+ * allowed as well. NULL: those of SNS itself. */
 static bool host_allowed(const char *url, const char *allowed)
 {
-    allowed = allowed ? allowed : "amazonaws.com";
-    bool plain = strncmp(allowed, "http://", 7) == 0;
-    allowed += plain ? 7 : strncmp(allowed, "https://", 8) == 0 ? 8 : 0;
+    bool plain = allowed && strncmp(allowed, "http://", 7) == 0;
     CURLU *parts = curl_url();
     char *host = NULL, *scheme = NULL, *user = NULL;
     bool ok = parts && curl_url_set(parts, CURLUPART_URL, url, 0) == CURLUE_OK &&
@@ -139,11 +158,7 @@ static bool host_allowed(const char *url, const char *allowed)
               curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
               curl_url_get(parts, CURLUPART_USER, &user, 0) != CURLUE_OK;
     ok = ok && (strcmp(scheme, "https") == 0 || (plain && strcmp(scheme, "http") == 0));
-    if (ok) {
-        size_t len = strlen(host), want = strlen(allowed);
-        ok = len >= want && strcasecmp(host + len - want, allowed) == 0 &&
-             (len == want || host[len - want - 1] == '.');
-    }
+    ok = ok && (allowed ? is_of(host, allowed + un_url_scheme(allowed)) : is_sns(host));
     curl_free(host);
     curl_free(scheme);
     curl_free(user);

@@ -509,7 +509,7 @@ void hv_channel_report(const struct hv_channel *ch, struct unid_report *ret)
         return;
     }
     memcpy(ret, window(ch, UNID_REPORT_ADDR), sizeof(*ret));
-    ret->reserved = 0;
+    ret->flags &= UNID_REPORT_RANDOM;
     if (ret->unsupported_count > UNID_REPORT_CALLS) {
         ret->unsupported_count = UNID_REPORT_CALLS;
     }

@@ -157,6 +157,7 @@ struct hv_run_spec {
         *argv; /* NULL-terminated, argv[0] the function's name; borrowed, as all below */
     const char *const *envp;   /* NULL-terminated */
     uint32_t interface;        /* UNID_INTERFACE_*, told to the guest */
+    bool ask_first;            /* UNID_BOOT_ASK_FIRST, likewise */
     const char *invocation_id; /* at most 31 bytes */
     uint64_t deadline_us;      /* how long the invocation may take from now; told to the guest */
     const char *request_head;  /* as abi.h says */

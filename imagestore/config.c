@@ -29,6 +29,9 @@ static const char *const driver_names[] = {
 
 static const char *const isolation_names[] = {[FUNCTION_VM] = "vm", [FUNCTION_RESET] = "reset"};
 
+static const char *const snapshot_names[] = {
+    [FUNCTION_SNAPSHOT_READY] = "ready", [FUNCTION_SNAPSHOT_START] = "start"};
+
 const char *function_driver_name(enum function_driver d)
 {
     return (size_t)d < UN_ARRAY_SIZE(driver_names) ? driver_names[d] : "unknown";
@@ -37,6 +40,11 @@ const char *function_driver_name(enum function_driver d)
 const char *function_isolation_name(enum function_isolation i)
 {
     return (size_t)i < UN_ARRAY_SIZE(isolation_names) ? isolation_names[i] : "unknown";
+}
+
+const char *function_snapshot_name(enum function_snapshot s)
+{
+    return (size_t)s < UN_ARRAY_SIZE(snapshot_names) ? snapshot_names[s] : "unknown";
 }
 
 const char *function_interface_name(enum function_interface i)
@@ -403,7 +411,7 @@ static int parse_choice(const json_t *root, const char *key, const char *const *
 
 static int parse_choices(const json_t *root, struct function_config *c, struct un_error *err)
 {
-    unsigned driver = FUNCTION_AUTO, isolation = FUNCTION_VM;
+    unsigned driver = FUNCTION_AUTO, isolation = FUNCTION_VM, snapshot = FUNCTION_SNAPSHOT_READY;
     if (parse_choice(root, "driver", driver_names, UN_ARRAY_SIZE(driver_names), &driver) < 0) {
         return un_error_set(err, -EINVAL, "driver: must be auto, kvm, libvirt or fake");
     }
@@ -411,11 +419,16 @@ static int parse_choices(const json_t *root, struct function_config *c, struct u
                      &isolation) < 0) {
         return un_error_set(err, -EINVAL, "isolation: must be vm or reset");
     }
+    if (parse_choice(root, "snapshot", snapshot_names, UN_ARRAY_SIZE(snapshot_names), &snapshot) <
+        0) {
+        return un_error_set(err, -EINVAL, "snapshot: must be ready or start");
+    }
     if (un_json_get_bool(root, "list_calls", &c->list_calls, err) < 0) {
         return -EINVAL;
     }
     c->driver = (enum function_driver)driver;
     c->isolation = (enum function_isolation)isolation;
+    c->snapshot = (enum function_snapshot)snapshot;
     return 0;
 }
 
@@ -429,7 +442,8 @@ int function_config_parse(const void *json, size_t len, struct function_config *
                                        "env",         "egress",
                                        "program",     "machine",
                                        "publish",     "reserved_concurrency",
-                                       "list_calls",  NULL};
+                                       "list_calls",  "snapshot",
+                                       NULL};
     un_autojson json_t *root = NULL;
     struct function_config c;
     size_t room = LIMIT_FUNCTION_STRINGS;
@@ -512,6 +526,9 @@ char *function_config_to_json(const struct function_config *c)
         json_object_set_new(root, "driver", json_string(function_driver_name(c->driver))) < 0 ||
         json_object_set_new(root, "isolation", json_string(function_isolation_name(c->isolation))) <
             0 ||
+        (c->snapshot == FUNCTION_SNAPSHOT_START &&
+         json_object_set_new(root, "snapshot", json_string(function_snapshot_name(c->snapshot))) <
+             0) ||
         json_object_set_new(root, "memory_mib", json_integer(c->memory_mib)) < 0 ||
         json_object_set_new(root, "timeout_ms", json_integer(c->timeout_ms)) < 0 ||
         json_object_set_new(root, "concurrency", json_integer(c->concurrency)) < 0 ||
@@ -580,6 +597,12 @@ int function_settle_interface(struct function_config *c, enum image_kind kind, s
             "is an ELF file with a PVH note or a multiboot header or of Linux' "
             "64-bit boot protocol, a Linux bzImage or a disk",
             image_kind_name(kind));
+    }
+    if (c->snapshot == FUNCTION_SNAPSHOT_START && !program) {
+        return un_error_set(err, -EINVAL,
+                            sdk ? "snapshot: start is for Linux programs; one with the guest SDK "
+                                  "says itself when, by unid_next()"
+                                : "snapshot: is for programs; machine images have none");
     }
     c->machine.set = !sdk && !program;
     int rc = c->machine.set ? check_no_program(c, err) : 0;
@@ -659,6 +682,9 @@ int function_snapshot_key(const char *name, const struct function_config *c,
     int rc = un_buf_printf(&text, "unid snapshot, abi %d.%d, image %s, memory %u, interface %s, ",
                            UNID_ABI_MAJOR, UNID_ABI_MINOR, c->image, c->memory_mib,
                            function_interface_name(c->interface));
+    if (rc == 0 && c->snapshot != FUNCTION_SNAPSHOT_READY) {
+        rc = un_buf_printf(&text, "snapshot %s, ", function_snapshot_name(c->snapshot));
+    }
     prepare_id(preparer);
     rc = rc < 0 ? rc : un_buf_printf(&text, "%s, ", preparer);
     rc = rc < 0 ? rc : add_strings(&text, "program ", (char *const[]){c->program, NULL});

@@ -46,11 +46,17 @@ const char *function_driver_name(enum function_driver d);
 enum function_isolation { FUNCTION_VM, FUNCTION_RESET };
 const char *function_isolation_name(enum function_isolation i);
 
+/* When a Linux program is snapshotted: when it first asks for a request, or before its own first
+ * instruction, so that each request starts the program itself. */
+enum function_snapshot { FUNCTION_SNAPSHOT_READY, FUNCTION_SNAPSHOT_START };
+const char *function_snapshot_name(enum function_snapshot s);
+
 struct function_config {
     char image[IMAGE_DIGEST_SIZE];
     enum function_interface interface;
     enum function_driver driver;
     enum function_isolation isolation;
+    enum function_snapshot snapshot;
     char *program; /* absolute path in the root file system of a Linux program; NULL: its own */
     uint32_t memory_mib;
     bool

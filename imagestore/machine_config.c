@@ -52,6 +52,16 @@ static int parse_numbers(const json_t *object, struct machine_config *m, struct 
     return 0;
 }
 
+static bool has_control(const char *text)
+{
+    for (; *text; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int parse_words(const json_t *object, struct machine_config *m, struct un_error *err)
 {
     const char *flavor = NULL, *append = NULL;
@@ -66,6 +76,10 @@ static int parse_words(const json_t *object, struct machine_config *m, struct un
     }
     if (append && strlen(append) > LIMIT_CMDLINE_BYTES) {
         return un_error_set(err, -EINVAL, "append: longer than %d bytes", LIMIT_CMDLINE_BYTES);
+    }
+    if (append &&
+        has_control(append)) { /* no kernel's command line has any, nor can libvirt give one */
+        return un_error_set(err, -EINVAL, "append: must be one line, without control characters");
     }
     snprintf(m->flavor, sizeof(m->flavor), "%s", flavor ? flavor : "");
     if (append && *append && !(m->append = strdup(append))) {

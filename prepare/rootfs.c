@@ -132,6 +132,21 @@ static bool reserve(struct rootfs *fs)
     return 2 * (fs->node_count + 1) <= fs->slot_count || grow_slots(fs);
 }
 
+/* Keeps a name or a link's text; where, in `*ret`. */
+static int add_text(struct rootfs *fs, const char *text, size_t len, uint32_t *ret,
+                    struct un_error *err)
+{
+    if (fs->names.len + len > LIMIT_ROOTFS_NAMES) {
+        return un_error_set(err, -EFBIG,
+                            "the root file system has more than %d MiB of names and links; leave "
+                            "out what the program does not need",
+                            LIMIT_ROOTFS_NAMES >> 20);
+    }
+    *ret = (uint32_t)fs->names.len;
+    return un_buf_append(&fs->names, text, len) < 0 ? un_error_set(err, -ENOMEM, "out of memory")
+                                                    : 0;
+}
+
 /* A new name in `parent`, of inode `inode`, or of a new one when that is the number of inodes. */
 static int add_node(struct rootfs *fs, uint32_t parent, const char *name, size_t len,
                     uint32_t inode, uint32_t *ret, struct un_error *err)
@@ -145,9 +160,10 @@ static int add_node(struct rootfs *fs, uint32_t parent, const char *name, size_t
     if (!reserve(fs)) {
         return un_error_set(err, -ENOMEM, "out of memory");
     }
-    uint32_t at = (uint32_t)fs->node_count, name_at = (uint32_t)fs->names.len;
-    if (un_buf_append(&fs->names, name, len) < 0) {
-        return un_error_set(err, -ENOMEM, "out of memory");
+    uint32_t at = (uint32_t)fs->node_count, name_at;
+    int rc = add_text(fs, name, len, &name_at, err);
+    if (rc < 0) {
+        return rc;
     }
     fs->nodes[at] =
         (struct node){.parent = parent, .name = name_at, .name_len = (uint16_t)len, .inode = inode};
@@ -362,16 +378,13 @@ int rootfs_add_directory(struct rootfs *fs, const char *path, const struct rootf
 int rootfs_add_link(struct rootfs *fs, const char *path, const char *text,
                     const struct rootfs_meta *meta, struct un_error *err)
 {
-    uint32_t at;
+    uint32_t at, data;
     size_t len = strlen(text);
     if (len == 0 || len >= PATH_MAX) {
         return un_error_set(err, -EINVAL, "%.200s: a link with a target of %zu bytes", path, len);
     }
-    uint64_t data = fs->names.len;
-    if (un_buf_append(&fs->names, text, len) < 0) {
-        return un_error_set(err, -ENOMEM, "out of memory");
-    }
-    int rc = place(fs, path, NULL, &at, err);
+    int rc = add_text(fs, text, len, &data, err);
+    rc = rc < 0 ? rc : place(fs, path, NULL, &at, err);
     if (rc == 0) {
         struct unid_rootfs_inode *inode = inode_of(fs, at);
         *inode = (struct unid_rootfs_inode){.links = 1, .size = len, .data = data};

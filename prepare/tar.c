@@ -161,7 +161,8 @@ static int add_entry(struct archive *a, struct archive_entry *entry, const char 
 static int read_entries(struct archive *a, struct rootfs *fs, struct tar_result *ret,
                         struct un_error *err)
 {
-    for (bool first = true;; first = false) {
+    for (size_t count = 0; count < LIMIT_ROOTFS_ENTRIES; count++) {
+        bool first = count == 0;
         struct archive_entry *entry;
         int got = archive_read_next_header(a, &entry);
         if (got == ARCHIVE_EOF) {
@@ -181,6 +182,7 @@ static int read_entries(struct archive *a, struct rootfs *fs, struct tar_result 
             return rc;
         }
     }
+    return un_error_set(err, -EFBIG, "tar archive: more than %d entries", LIMIT_ROOTFS_ENTRIES);
 }
 
 int tar_read(const void *data, size_t len, struct rootfs *fs, struct tar_result *ret,

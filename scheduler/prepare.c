@@ -61,6 +61,7 @@ struct hv_run_spec run_spec_of(const struct image_mapping *image,
         .argv = argv,
         .envp = envp,
         .interface = interface_number(config->interface),
+        .ask_first = config->snapshot == FUNCTION_SNAPSHOT_START,
     };
 }
 
@@ -111,7 +112,7 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const voi
         rc = 0;
     }
     if (rc == 0) {
-        prepare_end(p, 0, NULL, NULL, NULL);
+        prepare_end(p, 0, NULL, NULL, report);
         return;
     }
     un_error_copy(&why, err);

@@ -15,7 +15,7 @@
 #include "common/socket.h"
 
 enum {
-    READ_AHEAD_BYTES = 64 * 1024,   /* unread bytes before we stop reading; at least a whole head */
+    READ_AHEAD_BYTES = 64 * 1024,   /* unread bytes before we stop reading, or a whole head */
     DRAIN_BYTES = 256 * 1024,       /* of an unwanted body, read to keep the connection */
     LINGER_BYTES = 4 * 1024 * 1024, /* dropped after our last answer, at most */
     LINGER_US = 2000000,
@@ -514,7 +514,8 @@ static bool finish(struct http_conn *c, bool *ret_close)
  * and over as long as it is reached.) */
 static void update_reading(struct http_conn *c)
 {
-    bool want = input_len(c) < READ_AHEAD_BYTES && !c->eof;
+    size_t head = c->server->limits.head_bytes;
+    bool want = input_len(c) < (head > READ_AHEAD_BYTES ? head : READ_AHEAD_BYTES) && !c->eof;
     bool reads = bufferevent_get_enabled(c->bev) & EV_READ;
     if (want && !reads) {
         bufferevent_enable(c->bev, EV_READ);

@@ -327,6 +327,12 @@ static int check_target(struct http_request *r, char *target, const char **why)
     return target[0] == '/' ? 0 : -400;
 }
 
+/* NULL is allowed. */
+static bool is_authority(const char *host)
+{
+    return !host || !host[strcspn(host, " \t,/?#@\\")];
+}
+
 static int check_host(struct http_request *r, const char **why)
 {
     const char *host = NULL;
@@ -343,12 +349,10 @@ static int check_host(struct http_request *r, const char **why)
         *why = "no Host field";
         return -400;
     }
-    if (host && host[strcspn(host, " \t,/?#@\\")]) {
+    r->host = r->host ? r->host : host;
+    if (!is_authority(host) || !is_authority(r->host)) {
         *why = "the Host field is malformed";
         return -400;
-    }
-    if (!r->host) {
-        r->host = host;
     }
     return 0;
 }
@@ -407,14 +411,12 @@ static int check_coding(struct http_request *r, const char **why)
 
 static int check_connection(struct http_request *r, const char **why)
 {
+    bool closes = false;
     r->keep_alive = r->minor >= 1;
     for (size_t i = 0; i < r->field_count; i++) {
         const char *name = r->fields[i].name, *value = r->fields[i].value;
         if (strcasecmp(name, "connection") == 0) {
-            if (http_list_has(value, "close")) {
-                r->keep_alive = false;
-                return 0;
-            }
+            closes = closes || http_list_has(value, "close");
             if (r->minor == 0 && http_list_has(value, "keep-alive")) {
                 r->keep_alive = true;
             }
@@ -427,6 +429,7 @@ static int check_connection(struct http_request *r, const char **why)
             r->expect_continue = true;
         }
     }
+    r->keep_alive = r->keep_alive && !closes;
     return 0;
 }
 

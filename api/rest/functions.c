@@ -41,13 +41,15 @@ static json_t *function_json(const struct api *a, const struct function_version 
     const struct function_config *c = &v->config;
     snprintf(url, sizeof(url), "%s/fn/%s", a->base_url, v->name);
     return json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o, "
+        "{s:s, s:I, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:o, s:o, "
+        "s:o, "
         "s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
         "name", v->name, "version", (json_int_t)v->version, "url", url, "image", c->image, "kind",
         image_kind_name(v->kind), "image_size", (json_int_t)v->image_size, "interface",
         function_interface_name(c->interface), "driver", function_driver_name(c->driver),
-        "isolation", function_isolation_name(c->isolation), "memory_mib", (json_int_t)c->memory_mib,
-        "timeout_ms", (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
+        "isolation", function_isolation_name(c->isolation), "snapshot",
+        function_snapshot_name(c->snapshot), "memory_mib", (json_int_t)c->memory_mib, "timeout_ms",
+        (json_int_t)c->timeout_ms, "concurrency", (json_int_t)c->concurrency,
         "reserved_concurrency", (json_int_t)c->reserved_concurrency, "list_calls", c->list_calls,
         "args", list_json(c->args), "env", env_json(c->env), "egress", list_json(c->egress),
         "program", un_json_string(c->program), "machine",
@@ -82,7 +84,8 @@ static bool name_ok(struct api_call *call)
 struct deploy {
     struct api_call *call;
     struct function_config config;
-    json_t *publish; /* a copy of the list, whose ports are reserved; NULL: none */
+    json_t *publish;    /* a copy of the list, whose ports are reserved; NULL: none */
+    bool shares_random; /* the program drew random bytes before its snapshot */
 };
 
 static void deploy_free(struct deploy *d)
@@ -109,6 +112,7 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
 {
     struct deploy *d = arg;
     struct api_call *call = d->call;
+    bool shares_random = d->shares_random;
     settle_ports(d);
     deploy_free(d);
     if (reply_if_failed(call, rc, err)) {
@@ -120,7 +124,11 @@ static void on_deployed(void *arg, int rc, struct function_version *v, bool crea
         snprintf(location, sizeof(location), "/api/v1/functions/%s", v->name);
         http_respond_field(call->ex, "Location", location);
     }
-    reply_json(call, created ? 201 : 200, function_json(call->api, v));
+    json_t *function = function_json(call->api, v);
+    if (shares_random) {
+        (void)json_object_set_new(function, "shares_random", json_true());
+    }
+    reply_json(call, created ? 201 : 200, function);
 }
 
 /* Ports first: a version whose ports cannot be opened is not made. */
@@ -162,6 +170,7 @@ static void on_prepared(void *arg, int rc, const struct un_error *err, const cha
                                         &own_err) < 0) {
         reply_error(call, own_err.code, &own_err);
     } else if (rc == 0) {
+        d->shares_random = counted && counted->flags & UNID_REPORT_RANDOM;
         open_ports(d);
         return;
     } else if (log_tail) {

@@ -148,7 +148,8 @@ static void follow_listed(void *arg, int rc, const struct log_line *list, size_t
         send_text(f, (const char *)f->early.data + start, f->early.len - start);
     }
     un_buf_done(&f->early);
-    if (f->call->api->draining) {
+    bool head_only = strcmp(http_exchange_request(f->call->ex)->method, "HEAD") == 0;
+    if (head_only || f->call->api->draining) {
         http_respond_end(un_steal(&f->call->ex));
         follow_free(f);
     }

@@ -105,7 +105,8 @@ static int read_words(const struct cli_call *call, json_t *config)
     int status = read_word(call, "interface", "filter, cgi, http, sdk, tcp", config);
     status =
         status == CLI_DONE ? read_word(call, "driver", "auto, kvm, libvirt, fake", config) : status;
-    return status == CLI_DONE ? read_word(call, "isolation", "vm, reset", config) : status;
+    status = status == CLI_DONE ? read_word(call, "isolation", "vm, reset", config) : status;
+    return status == CLI_DONE ? read_word(call, "snapshot", "ready, start", config) : status;
 }
 
 static int read_env(const struct cli_call *call, json_t *config)
@@ -412,6 +413,18 @@ static int show_readiness(const json_t *function, struct un_buf *out)
                          name, name);
 }
 
+/* What all requests share that was meant to differ, and what to do. */
+static void note_random(const struct cli_call *call, const json_t *function)
+{
+    if (json_is_true(json_object_get(function, "shares_random")) && !call->quiet) {
+        fputs(
+            "note: the program drew random bytes before it was ready, and what it made of them (a "
+            "generator's state, a key) is the same in all requests; where that matters, deploy "
+            "with --snapshot start\n",
+            stderr);
+    }
+}
+
 static int show_deployed(const struct cli_call *call, const json_t *function)
 {
     un_autobuf struct un_buf out = {0};
@@ -445,5 +458,6 @@ int verb_deploy(struct cli_call *call)
     if (call->json && g.files) {
         (void)json_object_set(function, "collected", g.files);
     }
+    note_random(call, function);
     return call->json ? cli_print_json(function) : show_deployed(call, function);
 }

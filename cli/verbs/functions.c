@@ -218,6 +218,7 @@ static int describe_config(const json_t *f, struct un_buf *out)
     rc = rc ? rc : show_line(out, "Interface:", api_str(f, "interface"));
     rc = rc ? rc : show_line(out, "Driver:", api_str(f, "driver"));
     rc = rc ? rc : show_line(out, "Isolation:", api_str(f, "isolation"));
+    rc = rc ? rc : show_line(out, "Snapshot:", api_str(f, "snapshot"));
     snprintf(more, sizeof(more), "%" PRIu64 "MiB", api_uint(f, "memory_mib"));
     rc = rc ? rc : show_line(out, "Memory:", more);
     rc = rc ? rc : show_line(out, "Timeout:", table_ms(api_uint(f, "timeout_ms"), text));

@@ -53,7 +53,7 @@ struct build {
     struct un_timer timer;
     struct un_post begin_post;
     struct un_buf log;
-    struct unid_report report; /* of a build that failed */
+    struct unid_report report; /* of its VM */
     struct un_job job;
     struct snapshot_file file; /* of the job */
     struct kvm_placement placement;
@@ -116,7 +116,7 @@ static void build_finish(struct build *b)
     while (w) {
         struct waiter *next = w->next;
         w->cb(w->arg, b->err.code, b->err.code ? &b->err : NULL, b->log.data, b->log.len,
-              b->err.code ? &b->report : NULL);
+              &b->report);
         free(w);
         w = next;
     }
@@ -429,6 +429,7 @@ static struct build *build_new(struct snapshots *all, const struct hv_run_spec *
                                    .image_len = spec->image_len,
                                    .mem_bytes = spec->mem_bytes,
                                    .interface = spec->interface,
+                                   .ask_first = spec->ask_first,
                                    .deadline_us = spec->deadline_us
                                                       ? spec->deadline_us
                                                       : LIMIT_SNAPSHOT_BUILD_MS * UINT64_C(1000)};

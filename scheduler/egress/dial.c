@@ -226,9 +226,10 @@ static void on_addresses(void *arg, int rc, const union dial_address *list, size
 
     dial->lookup = NULL;
     if (rc == -EACCES) {
-        un_error_set(&dial->why, rc,
-                     "the name stands for an address of this host, or a link-local one; if that is "
-                     "meant, allow the address itself, or localhost");
+        un_error_set(
+            &dial->why, rc,
+            "the name stands for an address of this host, or for one of its cloud; if that is "
+            "meant, allow the address itself, or localhost");
     } else if (rc == -EHOSTUNREACH) {
         un_error_set(&dial->why, rc,
                      "connect to %.255s, port %u: there is no such name, or no name server answers",

@@ -92,13 +92,22 @@ static bool embedded_v4(const struct in6_addr *a, struct in_addr *ret)
     return from != NULL;
 }
 
-/* RFC 6890: this host, loopback, link-local (where clouds serve their metadata), multicast and
- * reserved. */
+/* RFC 6890: this host, loopback, link-local (where clouds serve their metadata), IETF protocol assignments (where
+ * Oracle's does), multicast and reserved; and 100.100.100.200, where Alibaba's does. */
 static bool special_v4(struct in_addr a)
 {
     uint32_t ip = ntohl(a.s_addr);
 
-    return ip >> 24 == 0 || ip >> 24 == 127 || ip >> 16 == 0xa9fe || ip >> 28 >= 0xe;
+    return ip >> 24 == 0 || ip >> 24 == 127 || ip >> 16 == 0xa9fe || ip >> 8 == 0xc00000 ||
+           ip == 0x646464c8 || ip >> 28 >= 0xe;
+}
+
+/* fd00:ec2::/32: Amazon's metadata, name server and clock. */
+static bool is_amazons(const struct in6_addr *a)
+{
+    static const uint8_t prefix[4] = {0xfd, 0x00, 0x0e, 0xc2};
+
+    return memcmp(a->s6_addr, prefix, sizeof(prefix)) == 0;
 }
 
 static bool special(const union dial_address *a, struct in_addr *v4, bool *is_v4)
@@ -114,7 +123,7 @@ static bool special(const union dial_address *a, struct in_addr *v4, bool *is_v4
     return *is_v4 ? special_v4(*v4)
                   : IN6_IS_ADDR_UNSPECIFIED(v6) || IN6_IS_ADDR_LOOPBACK(v6) ||
                         IN6_IS_ADDR_LINKLOCAL(v6) || IN6_IS_ADDR_MULTICAST(v6) ||
-                        IN6_IS_ADDR_V4COMPAT(v6);
+                        IN6_IS_ADDR_V4COMPAT(v6) || is_amazons(v6);
 }
 
 bool dial_address_is_own(const union dial_address *a)

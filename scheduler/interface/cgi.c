@@ -411,7 +411,7 @@ static int take_header(struct cgi_reader *c, const char *data, size_t len, size_
             return un_error_set(err, -ENOMEM, "out of memory");
         }
         taken += n;
-        if (eol) {
+        if (c->raw.data[c->raw.len - 1] == '\n') { /* as it was copied: a guest may go on writing */
             size_t line = c->raw.len - c->line_at;
 
             whole = line == 1 || (line == 2 && c->raw.data[c->line_at] == '\r');

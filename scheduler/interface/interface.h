@@ -67,7 +67,8 @@ int interface_reader_new(enum function_interface interface, bool head_only,
                          struct interface_reader **ret, struct un_error *err);
 void interface_reader_free(struct interface_reader *r); /* NULL is allowed */
 
-/* The next bytes of the program. -EBADMSG they are not what the interface asks for, with the reason in
+/* The next bytes of the program, which may change while they are read: they can lie in memory that a guest has as
+ * well. -EBADMSG they are not what the interface asks for, with the reason in
  * words for the function's author; -ENOMEM. After an error, and after `complete`, nothing may be fed. */
 int interface_feed(struct interface_reader *r, const void *data, size_t len,
                    struct interface_piece *ret, struct un_error *err);

@@ -1,7 +1,7 @@
 """What the whole-daemon tests share: starting unid and unictl, talking to them, and images made of
 nothing.
 
-Only the standard library. A Daemon is one state directory; it can be started, ended and killed any
+Every answer is held against docs/openapi.yaml (contract.py). A Daemon is one state directory; it can be started, ended and killed any
 number of times. Nothing here knows what a route answers.
 """
 
@@ -18,6 +18,8 @@ import struct
 import subprocess
 import threading
 import time
+
+import contract
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("UNID_BUILD", ROOT / "build")).resolve()
@@ -337,7 +339,10 @@ class Daemon:
                 connection._HTTPConnection__state = "Request-sent"
             response = connection.getresponse()
             SEEN.add((method, path.split("?")[0], response.status))
-            return Answer(response.status, response.headers, response.read())
+            answer = Answer(response.status, response.headers, response.read())
+            media = answer.headers.get("Content-Type", "")
+            contract.of(ROOT / "docs/openapi.yaml").check(method, path, answer.status, media, answer.body)
+            return answer
         finally:
             connection.close()
 

@@ -2,10 +2,15 @@
 was not."""
 
 import hashlib
+import os
+import subprocess
 import threading
 import time
 
+import pytest
+
 import harness
+import taps
 from harness import sdk_image, wait_for
 
 
@@ -168,11 +173,30 @@ def test_stale_socket_and_ready_file_do_not_hinder_the_start(unid):
 
 
 def test_second_daemon_on_the_same_state_is_refused(unid, make_unid):
-    import subprocess
-
     command = unid.command()
     command[command.index(str(unid.socket))] = str(unid.directory / "other.sock")
     command[command.index(str(unid.ready_file))] = str(unid.directory / "other.json")
     done = subprocess.run(command, capture_output=True, timeout=30, check=False)
     assert done.returncode == 1
     unid.call("none").problem(404)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_directory_of_another_user_is_not_taken(linked):
+    """The default runtime_dir of who has no session is below /tmp, where anybody may have been before."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make directories of other users")
+    with taps.own_directory() as directory:
+        mine, place = directory / "mine", directory / "run"
+        mine.mkdir()
+        os.chown(mine, taps.NOBODY, taps.NOBODY)
+        if linked:
+            place.symlink_to(mine)
+        else:
+            place.mkdir()
+            place.chmod(0o777)
+        os.chown(place, 12345, 12345, follow_symlinks=False)
+        drop = ["setpriv", f"--reuid={taps.NOBODY}", f"--regid={taps.NOBODY}", "--clear-groups"]
+        command = harness.Daemon(directory, prefix=drop).command()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1 and "belongs to another user" in done.stderr, done.stderr

@@ -406,7 +406,9 @@ def test_other_hosts_are_not_asked(unid, triggers, sink):
     made = triggers.add("a", function="f", confirm=True)
     for url in (sink.url, f"https://127.0.0.1:{sink.server_port}/",
                 f"https://sns.amazonaws.com@127.0.0.1:{sink.server_port}/",
-                "https://xamazonaws.com/", "https://amazonaws.com.example/", "file:///etc/passwd", "x"):
+                "https://xamazonaws.com/", "https://amazonaws.com.example/", "file:///etc/passwd", "x",
+                "https://sns.eu.amazonaws.com.example/", "https://mine.s3.amazonaws.com/",
+                "https://sns.mine.s3.amazonaws.com/", "http://sns.eu.amazonaws.com/"):
         unid.post("/events/s3/a", subscription(url), headers=bearer(made)).ok()
         topic = wait_for(lambda: topic_of(unid)["subscribe_url"] == url and topic_of(unid)["error"]
                          and topic_of(unid), url)

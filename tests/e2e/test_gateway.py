@@ -100,6 +100,15 @@ def test_fields_of_the_connection_stay_outside(shared, name):
         assert field not in head
 
 
+def test_host_is_that_of_an_absolute_target(shared, name):
+    shared.deploy(name, "request")
+    with shared.raw() as sock:
+        target = b"http://real.test/fn/" + name.encode() + b"/x"
+        sock.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n")
+        body = read_answer(sock).ok().body.lower()
+    assert b"host: real.test" in body and b"other.test" not in body
+
+
 def test_functions_fields_and_status_are_passed_on(shared, name):
     shared.deploy(
         name,

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+import harness
 from test_interfaces_kvm import busybox, deploy, pytestmark, real  # noqa: F401
 
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
@@ -36,9 +37,58 @@ def test_registers_flags_and_red_zone_survive_a_call(real, name, built):
     assert real.call(name, b"").ok().body == b""
 
 
-@pytest.mark.parametrize("words", [("/bin/date", "+%s%N"), ("/usr/bin/head", "-c16", "/dev/urandom")])
+PYTHON = ("/usr/bin/python3", "--with", "/usr/lib/python3.11")
+RANDOM_SERVER = """
+import http.server, os, random
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"%r" % random.random())
+http.server.HTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def test_what_was_random_at_the_start_is_shared_and_told_of(real, name):
+    done = real.unictl("deploy", name, *PYTHON, "-i", "http", "--", "-c", RANDOM_SERVER).ok()
+    assert "note: the program drew random bytes" in done.err and "--snapshot start" in done.err
+    assert len({bytes(real.get(f"/fn/{name}").ok().body) for _ in range(3)}) == 1
+    done = real.unictl("deploy", name, *PYTHON, "-i", "http", "--snapshot", "start", "--", "-c", RANDOM_SERVER).ok()
+    assert "note:" not in done.err
+    assert len({bytes(real.get(f"/fn/{name}").ok().body) for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize("how", ["-static", "-pie"])
+def test_a_program_can_start_anew_for_each_request(real, name, built, how):
+    program = built("libos_random.c", how)
+    for when, count in (("ready", 1), ("start", 3)):
+        done = real.unictl("deploy", name, program, "--snapshot", when).ok()
+        assert "note:" not in done.err
+        assert len({bytes(real.call(name, b"\n").ok().body) for _ in range(3)}) == count
+
+
+def test_a_server_that_forks_at_its_start_is_not_taken_for_serving(real, name):
+    """As with the snapshot at its accept(): there is no other process, and the request is for later."""
+    script = "import os\ntry: os.fork()\nexcept OSError as e: print(e.errno, flush=True)\n" + RANDOM_SERVER
+    real.unictl("deploy", name, *PYTHON, "-i", "http", "--snapshot", "start", "--", "-c", script).ok()
+    assert float(real.get(f"/fn/{name}").ok().body) < 1
+    items = real.get(f"/api/v1/functions/{name}/logs").ok().json["items"]
+    assert items[0]["text"] == "38"
+
+
+def test_start_is_for_linux_programs(real, name):
+    refused = real.unictl("deploy", name, str(harness.EXAMPLES / "hello"), "--snapshot", "start")
+    assert refused.status != 0 and "unid_next()" in refused.err
+
+
+GENERATOR = (*PYTHON, "--", "-c", "import random; print(random.random())")
+
+
+@pytest.mark.parametrize(
+    "words", [("/bin/date", "--", "+%s%N"), ("/usr/bin/head", "--", "-c16", "/dev/urandom"), GENERATOR], ids=lambda w: w[0]
+)
 def test_output_without_input_is_of_the_moment(real, name, words):
-    deploy(real, name, *words)
+    real.unictl("deploy", name, *words).ok()
     answers = {bytes(real.call(name, b"").ok().body) for _ in range(3)}
     assert len(answers) == 3
 

@@ -3,6 +3,8 @@ what restarts and conflicts do."""
 
 import http.client
 import json
+import os
+import re
 import socket
 
 import pytest
@@ -44,6 +46,18 @@ def test_whole_path_is_the_function_s(daemon):
     assert daemon.get("/fn/page/a").ok().body.decode("latin1").count("SCRIPT_NAME=/fn/page") == 1
     answer, _ = ask(port, "/a/../b")
     assert answer.status == 400
+
+
+def test_programs_that_unid_starts_do_not_inherit_ports(daemon):
+    port = port_of(daemon.deploy("page", "echo", publish=["0"]))
+    process = f"/proc/{daemon.process.pid}"
+    lines = [line.split() for line in open(f"{process}/net/tcp").readlines()[1:]]
+    inodes = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{port:04X}")}
+    found = [fd for fd in os.listdir(f"{process}/fd") if os.readlink(f"{process}/fd/{fd}") in inodes]
+    assert found
+    for fd in found:
+        flags = re.search(r"^flags:\s+(\d+)", open(f"{process}/fdinfo/{fd}").read(), re.M)[1]
+        assert int(flags, 8) & os.O_CLOEXEC, fd
 
 
 def test_port_needs_no_host_and_no_token(daemon):

@@ -330,6 +330,7 @@ def test_driver_and_isolation_are_kept_with_the_version(shared, name):
     assert (plain["driver"], plain["isolation"]) == ("auto", "vm")
     said = shared.deploy(name, "hello", driver="auto", isolation="vm")
     assert said["version"] == 1
+    assert plain["snapshot"] == "ready"
     reset = shared.deploy(name, "hello", driver="fake", isolation="reset")
     assert (reset["driver"], reset["isolation"], reset["version"]) == ("fake", "reset", 2)
     assert shared.get(f"/api/v1/functions/{name}").ok().json == reset
@@ -451,6 +452,7 @@ def test_version_that_an_older_daemon_took_answers_503_with_advice(make_unid):
         ({"interface": "x"}, "interface"),
         ({"driver": "qemu"}, "driver"),
         ({"isolation": True}, "isolation"),
+        ({"snapshot": "never"}, "snapshot: must be ready or start"),
         ({"interface": 1}, "interface"),
         ({"args": "x"}, "args"),
         ({"args": [1]}, "args"),

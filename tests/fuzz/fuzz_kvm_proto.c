@@ -36,6 +36,9 @@ static void report(const uint8_t *data, size_t size)
         return;
     }
     must(r.touched * sizeof(uint64_t) <= tail_len);
+    if (!tail) {
+        return;
+    }
     static uint64_t once[VMM_TOUCHES_MAX], both[VMM_TOUCHES_MAX];
     const uint8_t *touched = tail + (tail_len - r.touched * sizeof(uint64_t));
     size_t n = vmm_touches_merge(NULL, 0, touched, r.touched, once);

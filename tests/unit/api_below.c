@@ -343,6 +343,11 @@ const char *function_driver_name(enum function_driver d)
     return d == FUNCTION_AUTO ? "auto" : "kvm";
 }
 
+const char *function_snapshot_name(enum function_snapshot s)
+{
+    return s == FUNCTION_SNAPSHOT_START ? "start" : "ready";
+}
+
 const char *function_isolation_name(enum function_isolation i)
 {
     return i == FUNCTION_VM ? "vm" : "reset";

@@ -10,6 +10,7 @@
 struct fake fake;
 struct task *current;
 unsigned request_waiters;
+bool request_here;
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
@@ -118,8 +119,9 @@ int task_block(uint64_t deadline_ns)
 {
     fake.blocked++;
     net_poll_ready();
-    if (!woken && request_waiters && !host_has_request()) {
+    if (!woken && request_waiters && !request_here) {
         host_next();
+        request_here = true;
         request_arrived();
     } else if (!woken && fake.on_block) {
         fake.on_block();
@@ -285,15 +287,16 @@ bool fake_until_done(void (*f)(void *arg), void *arg)
 
 void host_random(void *to, size_t len)
 {
-    static uint8_t next;
-    for (size_t n = 0; n < len; n++) {
-        ((uint8_t *)to)[n] = next += 37;
-    }
+    fake.random_noted++;
+    host_random_at_start(to, len);
 }
 
 void host_random_at_start(void *to, size_t len)
 {
-    host_random(to, len);
+    static uint8_t next;
+    for (size_t n = 0; n < len; n++) {
+        ((uint8_t *)to)[n] = next += 37;
+    }
 }
 
 void host_wait(uint64_t ns)
@@ -480,6 +483,7 @@ void fake_reset(void)
         }
     }
     memset(&fake, 0, sizeof(fake));
+    request_here = false;
     fake.frames_left = 4096;
     fake.now_ns = 1000000000;
     fake.head = "";

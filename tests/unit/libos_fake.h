@@ -27,6 +27,7 @@ struct fake {
     size_t body_at, body_ready; /* body_ready: bytes that need no asking */
     int64_t content_length;
     bool has_request;
+    unsigned random_noted; /* calls of host_random */
     unsigned next_calls;
     char response[65536];
     size_t response_len;

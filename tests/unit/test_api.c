@@ -713,6 +713,16 @@ static void logs_are_listed_and_followed_without_gap_or_repeat(void **state)
     assert_int_equal(below.followers, 0);
 }
 
+static void following_by_head_ends_with_the_head(void **state)
+{
+    (void)state;
+    ask("HEAD", "/api/v1/functions/hello/logs?follow=1", NULL);
+    expect("application/x-ndjson");
+    assert_int_equal(below.followers, 0);
+    ask("GET", "/healthz", NULL);
+    expect_status(200);
+}
+
 static void follower_that_leaves_is_forgotten(void **state)
 {
     (void)state;
@@ -752,7 +762,7 @@ static void system_tells_of_itself(void **state)
     expect_status(503);
     expect("no driver");
     ask("GET", "/api/v1/version", NULL);
-    expect("{\"version\":\"1.2.3\",\"api\":\"v1\",\"abi\":\"1.2\",\"driver\":\"fake\"}");
+    expect("{\"version\":\"1.2.3\",\"api\":\"v1\",\"abi\":\"1.3\",\"driver\":\"fake\"}");
     ask("GET", "/metrics", NULL);
     expect("unid_calls_total{outcome=\"ok\"} 7\n");
     ask("GET", "/api/v1/openapi.yaml", NULL);
@@ -791,7 +801,13 @@ static void foreign_pages_and_rebound_names_are_refused(void **state)
                  {403, "Host: localhost\r\nOrigin: http://evil.example"},
                  {403, "Host: localhost\r\nOrigin: null"},
                  {403, "Host: evil.example\r\nOrigin: https://evil.example"},
-                 {200, "Host: localhost:7070\r\nOrigin: http://localhost:7070"}};
+                 {421, "Host: [::1]evil.example"},
+                 {421, "Host: [::1"},
+                 /* A function's page has this origin too. */
+                 {403, "Host: localhost:7070\r\nOrigin: http://localhost:7070"},
+                 {403, "Host: localhost:7070\r\nSec-Fetch-Site: same-origin"},
+                 {403, "Host: localhost:7070\r\nSec-Fetch-Site: cross-site"},
+                 {200, "Host: localhost:7070\r\nSec-Fetch-Site: none"}};
     char text[256];
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -818,6 +834,10 @@ static void token_is_needed_over_tcp_only(void **state)
     forget();
     say("GET /api/v1/version HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer "
         "secret-secret-16\r\n\r\n");
+    expect_status(200);
+    forget();
+    say("GET /api/v1/version HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n"
+        "Sec-Fetch-Site: same-origin\r\nAuthorization: Bearer secret-secret-16\r\n\r\n");
     expect_status(200);
     ask("GET", "/healthz", NULL);
     expect_status(200);
@@ -888,6 +908,7 @@ int main(void)
         TEST(rollback_moves_to_the_version_before),
         TEST(json_bodies_are_bounded),
         TEST(logs_are_listed_and_followed_without_gap_or_repeat),
+        TEST(following_by_head_ends_with_the_head),
         TEST(follower_that_leaves_is_forgotten),
         TEST(instances_are_listed_and_killed),
         TEST(system_tells_of_itself),

@@ -333,8 +333,13 @@ static void own_addresses_are_known(void **state)
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
         "::127.0.0.1",
+        "fd00:ec2::254",
+        "192.0.0.192",
+        "100.100.100.200",
+        "::ffff:100.100.100.200",
     };
-    static const char *const others[] = {"192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"};
+    static const char *const others[] = {"192.0.2.1",   "192.0.1.1",   "100.100.100.201",
+                                         "fd00:ec3::1", "2001:db8::1", "::ffff:192.0.2.1"};
     union dial_address a;
 
     for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {

@@ -30,6 +30,7 @@ static void what_is_not_said_has_its_default(void **state)
     assert_int_equal(c.interface, FUNCTION_DEFAULT);
     assert_int_equal(c.driver, FUNCTION_AUTO);
     assert_int_equal(c.isolation, FUNCTION_VM);
+    assert_int_equal(c.snapshot, FUNCTION_SNAPSHOT_READY);
     assert_int_equal(c.memory_mib, 64);
     assert_int_equal(c.timeout_ms, 30000);
     assert_int_equal(c.concurrency, 100);
@@ -42,7 +43,7 @@ static void a_whole_configuration_is_read_and_written_back(void **state)
 {
     static const char text[] =
         "{\"image\":\"sha256:" D64 "\",\"interface\":\"cgi\",\"driver\":\"kvm\","
-        "\"isolation\":\"reset\",\"memory_mib\":128,\"timeout_ms\":5,"
+        "\"isolation\":\"reset\",\"snapshot\":\"start\",\"memory_mib\":128,\"timeout_ms\":5,"
         "\"concurrency\":7,\"args\":[\"-v\",\"\",\"\xc3\xa4\"],\"env\":{\"A\":\"1\",\"AB\":\"x=y\","
         "\"B\":\"\"}}";
     struct function_config c;
@@ -50,6 +51,7 @@ static void a_whole_configuration_is_read_and_written_back(void **state)
     assert_int_equal(c.interface, FUNCTION_CGI);
     assert_int_equal(c.driver, FUNCTION_KVM);
     assert_int_equal(c.isolation, FUNCTION_RESET);
+    assert_int_equal(c.snapshot, FUNCTION_SNAPSHOT_START);
     assert_int_equal(c.memory_mib, 128);
     assert_string_equal(c.args[0], "-v");
     assert_string_equal(c.args[1], "");
@@ -95,6 +97,7 @@ static void what_is_wrong_is_named(void **state)
     assert_refused(WITH("\"driver\":1"), "driver: must be");
     assert_refused(WITH("\"isolation\":\"\""), "isolation: must be");
     assert_refused(WITH("\"list_calls\":1"), "list_calls");
+    assert_refused(WITH("\"snapshot\":\"never\""), "snapshot: must be ready or start");
     assert_refused(WITH("\"memory_mib\":1"), "memory_mib");
     assert_refused(WITH("\"memory_mib\":65537"), "65536");
     assert_refused(WITH("\"timeout_ms\":0"), "timeout_ms");
@@ -108,6 +111,8 @@ static void what_is_wrong_is_named(void **state)
     assert_refused(WITH("\"env\":{\"\":\"x\"}"), "env");
     assert_refused(WITH("\"env\":{\"A=B\":\"x\"}"), "A=B");
     assert_refused(WITH("\"env\":{\"A\":1}"), "env.A");
+    assert_refused(WITH("\"machine\":{\"append\":\"a\\nb\"}"), "append: must be one line");
+    assert_refused(WITH("\"machine\":{\"append\":\"a\\u007fb\"}"), "append: must be one line");
 }
 
 static void egress_rules_are_kept_in_one_form(void **state)
@@ -153,10 +158,10 @@ static void the_snapshots_key_depends_on_what_the_program_sees_at_its_start(void
         WITH("\"args\":[\"ab\"]"),      WITH("\"args\":[\"\",\"ab\"]"),
         WITH("\"env\":{\"a\":\"b\"}"),  WITH("\"args\":[\"a=b\"]"),
         WITH("\"args\":[\"a,1:b\"]"),   WITH("\"interface\":\"cgi\""),
-        WITH("\"interface\":\"http\""),
+        WITH("\"interface\":\"http\""), WITH("\"snapshot\":\"start\""),
     };
     char first[FUNCTION_SNAPSHOT_KEY_SIZE], key[FUNCTION_SNAPSHOT_KEY_SIZE];
-    char seen[10][FUNCTION_SNAPSHOT_KEY_SIZE];
+    char seen[11][FUNCTION_SNAPSHOT_KEY_SIZE];
     size_t count = 0;
     key_of("f", "{\"image\":\"sha256:" D64 "\"}", first);
     key_of("f",

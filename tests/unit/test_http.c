@@ -104,6 +104,38 @@ static void expect_100_gets_continue_only_when_the_body_is_wanted(void **state)
     assert_true(fx->closed);
 }
 
+static void expect_counts_also_behind_connection_close(void **state)
+{
+    (void)state;
+    say("POST /collect HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
+        "Content-Length: 3\r\n\r\n");
+    assert_string_equal(got(), "HTTP/1.1 100 Continue\r\n\r\n");
+    forget();
+    say("abc");
+    expect_status(200);
+    assert_true(fx->closed);
+}
+
+static void close_counts_whatever_other_connection_fields_say(void **state)
+{
+    (void)state;
+    say("GET /old HTTP/1.0\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n");
+    expect_status(200);
+    assert_true(fx->closed);
+}
+
+static void head_may_be_as_large_as_configured(void **state)
+{
+    static char value[200 * 1024];
+    (void)state;
+    fx->server->limits.head_bytes = 256 * 1024;
+    memset(value, 'x', sizeof(value) - 1);
+    say("GET / HTTP/1.1\r\nHost: x\r\nX-Test: ");
+    say(value);
+    say("\r\n\r\n");
+    expect_status(200);
+}
+
 static void unknown_expectation_is_417(void **state)
 {
     (void)state;
@@ -739,6 +771,9 @@ int main(void)
         TEST(pipelined_request_waits_for_the_one_before),
         TEST(many_pipelined_requests_are_all_answered),
         TEST(expect_100_gets_continue_only_when_the_body_is_wanted),
+        TEST(expect_counts_also_behind_connection_close),
+        TEST(close_counts_whatever_other_connection_fields_say),
+        TEST(head_may_be_as_large_as_configured),
         TEST(unknown_expectation_is_417),
         TEST(http10_is_closed_unless_it_asks),
         TEST(http10_body_of_unknown_length_ends_with_the_connection),

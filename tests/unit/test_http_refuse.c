@@ -55,6 +55,7 @@ static const struct {
     {400, "GET a HTTP/1.1\r\nHost: x\r\n\r\n"},
     {400, "GET * HTTP/1.1\r\nHost: x\r\n\r\n"},
     {400, "GET http://u@h/ HTTP/1.1\r\nHost: x\r\n\r\n"},
+    {400, "GET http://a,b/ HTTP/1.1\r\nHost: x\r\n\r\n"},
     {400, "GET /\r\n\r\n"},
     {400, "G(T / HTTP/1.1\r\nHost: x\r\n\r\n"},
     {501, "BREW / HTTP/1.1\r\nHost: x\r\n\r\n"},

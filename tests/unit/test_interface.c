@@ -1,11 +1,14 @@
 /* test_interface.c - requests as programs of each interface see them, and how their answers are read. */
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
 
 #include <cmocka.h>
 
@@ -322,6 +325,80 @@ static void broken_cgi_header_is_refused_with_a_reason(void **state)
     refuse(FUNCTION_CGI, "Content-Type: a/b\nContent-Length: 1\n\nxy", "more output");
 }
 
+/* Memory of a guest that goes on while it is read: it shows `first` to whoever looks first, and `then` from the
+ * second look on. A look is an instruction, by the processor's own trap. */
+static struct {
+    char *at;
+    size_t size;
+    const char *first, *then;
+    size_t len;
+    unsigned looks;
+} moving;
+
+enum { TRAP_FLAG = 0x100 };
+
+static void moving_looked_at(int number, siginfo_t *info, void *context)
+{
+    ucontext_t *c = context;
+
+    if (number == SIGSEGV &&
+        ((char *)info->si_addr < moving.at || (char *)info->si_addr >= moving.at + moving.size)) {
+        abort();
+    }
+    if (number == SIGSEGV) {
+        mprotect(moving.at, moving.size, PROT_READ | PROT_WRITE);
+        memcpy(moving.at + moving.size - moving.len, moving.looks++ ? moving.then : moving.first,
+               moving.len);
+        c->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+    } else {
+        mprotect(moving.at, moving.size, PROT_NONE);
+        c->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
+    }
+}
+
+/* What comes of an answer that is `first` when it is looked at first, and `then` ever after. */
+static int read_moving(enum function_interface interface, const char *first, const char *then)
+{
+    struct sigaction act = {.sa_sigaction = moving_looked_at, .sa_flags = SA_SIGINFO}, segv, trap;
+    struct interface_reader *r = NULL;
+    struct interface_piece piece = {0};
+    struct un_error err = UN_ERROR_INIT;
+    int rc;
+
+    moving.size = 4096;
+    moving.first = first;
+    moving.then = then;
+    moving.len = strlen(first);
+    moving.looks = 0;
+    moving.at = mmap(NULL, moving.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(moving.at != MAP_FAILED);
+    assert_int_equal(strlen(then), moving.len);
+    assert_int_equal(interface_reader_new(interface, false, &r, &err), 0);
+    sigaction(SIGSEGV, &act, &segv);
+    sigaction(SIGTRAP, &act, &trap);
+    rc = interface_feed(r, moving.at + moving.size - moving.len, moving.len, &piece, &err);
+    sigaction(SIGSEGV, &segv, NULL);
+    sigaction(SIGTRAP, &trap, NULL);
+    assert_true(moving.looks > 1);
+    rc = rc < 0 ? rc : interface_finish(r, &piece, &err);
+    interface_reader_free(r);
+    munmap(moving.at, moving.size);
+    return rc;
+}
+
+static void answer_that_changes_while_it_is_read_breaks_nothing_but_itself(void **state)
+{
+    assert_int_equal(read_moving(FUNCTION_CGI, "\n", "x"), -EBADMSG);
+    assert_int_equal(read_moving(FUNCTION_CGI, "Status: 200\n\n", "Status: 200\nx"), -EBADMSG);
+    assert_int_equal(read_moving(FUNCTION_CGI, "Status: 200\r\n\r\n", "Status: 200\r\n\rx"),
+                     -EBADMSG);
+    assert_int_equal(read_moving(FUNCTION_CGI, "Status: 2000000\n\n", "Status: 200\n\nabcd"),
+                     -EBADMSG);
+    assert_int_equal(
+        read_moving(FUNCTION_HTTP, "HTTP/1.1 200 OK\r\nA: b\r\n\r\n", "HTTP/1.1 2000000000000000"),
+        -EBADMSG);
+}
+
 static void cgi_header_has_bounds(void **state)
 {
     static char big[LIMIT_RESPONSE_HEAD_BYTES + 64];
@@ -468,6 +545,7 @@ int main(void)
         TEST(cgi_header_is_taken_apart),
         TEST(cgi_location_redirects),
         TEST(broken_cgi_header_is_refused_with_a_reason),
+        TEST(answer_that_changes_while_it_is_read_breaks_nothing_but_itself),
         TEST(cgi_header_has_bounds),
         TEST(http_answers_are_read_however_they_are_framed),
         TEST(http_answer_is_whole_without_the_programs_end),

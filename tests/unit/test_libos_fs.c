@@ -552,6 +552,14 @@ static void devices_do_what_they_are_for(void **state)
     assert_memory_not_equal(buf, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
     assert_int_equal(sys_getrandom(buf, 16, 0), 16);
     assert_int_equal(sys_getrandom(buf, 16, 8), -EINVAL);
+    uint8_t seed[65];
+    unsigned noted = fake.random_noted;
+    assert_int_equal(sys_getrandom(seed, 64, 1), 64); /* a hash's seed */
+    assert_int_equal(sys_getrandom(seed, 64, 4), 64);
+    assert_int_equal(fake.random_noted, noted);
+    assert_int_equal(sys_getrandom(seed, 65, 1), 65); /* a generator's */
+    assert_int_equal(sys_getrandom(seed, 1, 0), 1);
+    assert_int_equal(fake.random_noted, noted + 2);
     assert_int_equal(sys_getrandom(NULL, 16, 0), -EFAULT);
     assert_int_equal(mode_of("/dev/null"), S_IFCHR | 0666);
     struct stat st;

@@ -236,6 +236,7 @@ static int set_up(void **state)
     memset(&world, 0, sizeof(world));
     world.now = NS_PER_S;
     request_waiters = 0;
+    request_here = false;
     tasks.next = NULL;
     task_count = 0;
     timers_init();
@@ -378,7 +379,7 @@ static void a_server_forks_once_and_for_its_request_only(void **state)
     (void)state;
     world.interface = UNID_INTERFACE_HTTP;
     assert_int_equal(fork_again(), -ENOSYS); /* nothing is accepted yet */
-    world.has_request = true;
+    request_here = true;
     world.interface = UNID_INTERFACE_FILTER;
     assert_int_equal(fork_again(), -ENOSYS);
     world.interface = UNID_INTERFACE_HTTP;

@@ -2,6 +2,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -289,6 +290,27 @@ static void too_many_files_are_refused(void **state)
     assert_refused(&p, -EFBIG, "more than 200000 files");
 }
 
+/* What comes again takes the place of what was there: the number of files is no bound of these. */
+static void endless_repetitions_are_refused(void **state)
+{
+    static char target[PATH_MAX - 1];
+    struct prepared p;
+    struct tar t;
+    memset(target, 'x', sizeof target - 1);
+    tar_open(&t, "gzip");
+    for (size_t i = 0; i < LIMIT_ROOTFS_NAMES / (sizeof target - 1) + 1; i++) {
+        tar_add(&t, "link", S_IFLNK | 0777, target, NULL, 0);
+    }
+    prepare_tar(&t, &p);
+    assert_refused(&p, -EFBIG, "MiB of names");
+    tar_open(&t, "gzip");
+    for (int i = 0; i < LIMIT_ROOTFS_ENTRIES + 1; i++) {
+        tar_add(&t, "d", S_IFDIR | 0755, NULL, NULL, 0);
+    }
+    prepare_tar(&t, &p);
+    assert_refused(&p, -EFBIG, "more than 400000 entries");
+}
+
 /* A file of `size` bytes with "data" in its middle, as GNU and pax archives hold it. */
 static void tar_sparse(struct tar *t, const char *path, int64_t size, int64_t at)
 {
@@ -538,6 +560,7 @@ int main(void)
         cmocka_unit_test(paths_stay_inside),
         cmocka_unit_test(devices_are_left_out_of_dev_and_refused_elsewhere),
         cmocka_unit_test(too_many_files_are_refused),
+        cmocka_unit_test(endless_repetitions_are_refused),
         cmocka_unit_test(sparse_files_keep_their_holes_and_their_limits),
         cmocka_unit_test(damaged_archives_are_refused),
         cmocka_unit_test(the_configuration_names_the_program),

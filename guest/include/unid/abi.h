@@ -1,4 +1,4 @@
-/* abi.h - the contract between a ring-3 guest and its host, version 1.2.
+/* abi.h - the contract between a ring-3 guest and its host, version 1.3.
  *
  * The machine. One x86-64 CPU in 64-bit mode at privilege level 3, for ever: no kernel mode, no
  * interrupts, no devices, no system calls. One address space, virtual = physical, paging on.
@@ -52,7 +52,7 @@
 
 #define UNID_ABI_MAGIC UNID_U64(0x313069626144494e) /* "NIDabi01" in memory order */
 #define UNID_ABI_MAJOR 1
-#define UNID_ABI_MINOR 2
+#define UNID_ABI_MINOR 3
 
 /* The ELF note that marks an SDK image: owner "unid", this type, descriptor {u16 major, u16 minor,
  * u32 flags}. */
@@ -103,10 +103,11 @@
 #define UNID_RESPONSE_HEAD_MAX UNID_U64(0x4000)
 
 /* boot.flags */
-#define UNID_BOOT_REQUEST_READY 1 /* the first NEXT is answered already: do not ring for it */
-#define UNID_BOOT_FSGSBASE      4 /* WRFSBASE and its kin may be used (1.1) */
-#define UNID_BOOT_FILL          8 /* memory can be had in pieces (1.1) */
-#define UNID_FILL_OFFSET        8 /* from boot.doorbell_addr */
+#define UNID_BOOT_REQUEST_READY 1  /* the first NEXT is answered already: do not ring for it */
+#define UNID_BOOT_FSGSBASE      4  /* WRFSBASE and its kin may be used (1.1) */
+#define UNID_BOOT_FILL          8  /* memory can be had in pieces (1.1) */
+#define UNID_BOOT_ASK_FIRST     16 /* a library OS rings for NEXT before its program's start (1.3) */
+#define UNID_FILL_OFFSET        8  /* from boot.doorbell_addr */
 
 /* boot.interface (1.1): how the program wants its request and gives its response. */
 #define UNID_INTERFACE_SDK    0 /* heads as this file defines them */
@@ -218,10 +219,11 @@ struct unid_call {
 #define UNID_REPORT_ADDR    (UNID_CALL_ADDR + 0x400)
 #define UNID_REPORT_CALLS   32
 #define UNID_REPORT_NUMBERS 512 /* of Linux system calls that are counted one by one */
+#define UNID_REPORT_RANDOM  1   /* flags: random bytes were drawn before the first NEXT */
 struct unid_report {
     uint64_t calls;             /* system calls made */
     uint32_t unsupported_count; /* entries in use below */
-    uint32_t reserved;
+    uint32_t flags;             /* UNID_REPORT_* (1.3) */
     struct {
         uint32_t number; /* of the x86-64 Linux system call */
         uint32_t times;

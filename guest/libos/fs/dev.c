@@ -102,7 +102,7 @@ void dev_mount(void)
 
 int64_t sys_getrandom(void *buf, size_t len, uint32_t flags)
 {
-    enum { NONBLOCK = 1, RANDOM = 2, INSECURE = 4 };
+    enum { NONBLOCK = 1, RANDOM = 2, INSECURE = 4, HASH_SEED_MAX = 64 };
     if ((flags & ~(uint32_t)(NONBLOCK | RANDOM | INSECURE)) ||
         (flags & (RANDOM | INSECURE)) == (RANDOM | INSECURE)) {
         return -EINVAL;
@@ -111,8 +111,9 @@ int64_t sys_getrandom(void *buf, size_t len, uint32_t flags)
     if (!user_writable(buf, len)) {
         return -EFAULT;
     }
-    /* Who takes what there is wants to scatter hashes or heap checks, not a secret. */
-    if (flags & (NONBLOCK | INSECURE)) {
+    /* Who takes a few of what there is wants to scatter hashes or heap checks, not a secret; a generator
+     * begins with more (Python's with 2,496). */
+    if (flags & (NONBLOCK | INSECURE) && len <= HASH_SEED_MAX) {
         host_random_at_start(buf, len);
     } else {
         host_random(buf, len);

@@ -23,6 +23,11 @@ static struct {
 
 static uint32_t body_used, body_len; /* bytes of the window's body that were read; that there are */
 
+static struct unid_report *report(void)
+{
+    return (struct unid_report *)UNID_REPORT_ADDR;
+}
+
 void host_fill(uint64_t piece)
 {
     const struct unid_boot *b = boot_page();
@@ -52,6 +57,11 @@ void host_init(void)
 uint32_t host_interface(void)
 {
     return boot_page()->interface;
+}
+
+bool host_asks_first(void)
+{
+    return boot_page()->flags & UNID_BOOT_ASK_FIRST;
 }
 
 /* What a NEXT or READ brought. */
@@ -139,7 +149,10 @@ void host_response_write(const void *data, size_t len)
 
 void host_note_random(void)
 {
-    early.random |= !has_request;
+    if (!has_request) {
+        early.random = true;
+        report()->flags |= UNID_REPORT_RANDOM;
+    }
 }
 
 void host_note_clock(void)
@@ -241,11 +254,6 @@ void host_wait(uint64_t ns)
     }
     call_page()->wait_ns = ns;
     host_call(UNID_OP_WAIT);
-}
-
-static struct unid_report *report(void)
-{
-    return (struct unid_report *)UNID_REPORT_ADDR;
 }
 
 void host_report_call(uint64_t number)

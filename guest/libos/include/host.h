@@ -9,6 +9,7 @@
 
 void host_init(void);
 uint32_t host_interface(void); /* UNID_INTERFACE_* */
+bool host_asks_first(void);    /* the request is had before the program's own start */
 
 /* The request. host_next asks for it, once (a second call does nothing): the moment of the snapshot.
  * Everything that must differ from clone to clone is renewed here, before it returns: wall clock,

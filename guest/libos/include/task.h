@@ -42,9 +42,11 @@ void task_yield(void); /* lets others run that can; returns */
 /* When no task can run the scheduler waits in the host: for the nearest deadline or connections. But
  * where somebody waits for the request, that is asked for first: these are counted here by who
  * waits (standard input of `filter` blocks in host_body_read itself; `http`: accept, poll). When the
- * count is not zero and nothing can run, task/sched.c calls host_next() and then `request_arrived`
+ * count is not zero and nothing can run, task/sched.c calls host_next(), which returns at once where the
+ * request was had before the program's start, sets `request_here`, and calls `request_arrived`
  * (net/listen.c), which wakes the waiters. */
 extern unsigned request_waiters;
+extern bool request_here;
 void request_arrived(void);
 /* Called when connections may have become ready (after a host call): wakes their waiters (net/). */
 void net_poll_ready(void);

@@ -41,13 +41,13 @@ static const struct socket *chosen(void)
 
 bool listener_wants_request(const struct socket *s)
 {
-    return s->kind == &listener_kind && !request_taken && !host_has_request() &&
+    return s->kind == &listener_kind && !request_taken && !request_here &&
            host_interface() == UNID_INTERFACE_HTTP && chosen() == s;
 }
 
 static bool has_request(const struct socket *s)
 {
-    return !request_taken && host_interface() == UNID_INTERFACE_HTTP && host_has_request() &&
+    return !request_taken && host_interface() == UNID_INTERFACE_HTTP && request_here &&
            chosen() == s;
 }
 

@@ -8,9 +8,10 @@
  *     arguments: pointers, NULL
  *     argc                                  <- rsp
  *
- * A cgi program gets the request in its environment. A static one starts when the request is there. A
- * dynamic one starts before: its loader does its work for the snapshot, and goes on to what AT_ENTRY
- * says, which is program_hook; there the request is had and the environment filled in.
+ * A cgi program gets the request in its environment, and any other may be told to have it (to be snapshotted)
+ * before its own start. A static one starts when the request is there. A dynamic one starts before: its
+ * loader does its work for the snapshot, and goes on to what AT_ENTRY says, which is program_hook; there the
+ * request is had, the bytes of AT_RANDOM are drawn anew, and a cgi program's environment is filled in.
  */
 #include <asm/unistd.h>
 #include <linux/auxvec.h>
@@ -37,6 +38,7 @@ struct exec {
     uint64_t sp; /* where the stack is built downwards */
     uint64_t random, platform, filename;
     size_t env_room;
+    bool hooked; /* goes through program_hook */
     char *path;
 };
 
@@ -45,6 +47,7 @@ static struct {
     uint64_t entry;
     uint64_t *env, env_room;
     uint64_t *stack; /* at argc */
+    void *random;    /* AT_RANDOM's */
 } hook;
 
 static struct {
@@ -240,7 +243,6 @@ static uint32_t cpuid_edx(uint32_t leaf)
 static uint64_t *put_auxv(const struct exec *e, uint64_t *to)
 {
     const struct unid_boot *b = (const struct unid_boot *)UNID_BOOT_ADDR;
-    bool hooked = e->env_room > 0;
     const uint64_t pairs[][2] = {
         {AT_HWCAP, cpuid_edx(1)},
         {AT_PAGESZ, PAGE_SIZE},
@@ -250,7 +252,7 @@ static uint64_t *put_auxv(const struct exec *e, uint64_t *to)
         {AT_PHNUM, e->image.phnum},
         {AT_BASE, e->image.has_interpreter ? e->loader.bias : 0},
         {AT_FLAGS, 0},
-        {AT_ENTRY, hooked ? (uint64_t)program_hook : e->image.entry},
+        {AT_ENTRY, e->hooked ? (uint64_t)program_hook : e->image.entry},
         {AT_UID, 0},
         {AT_EUID, 0},
         {AT_GID, 0},
@@ -267,11 +269,13 @@ static uint64_t *put_auxv(const struct exec *e, uint64_t *to)
     return to + sizeof(pairs) / sizeof(uint64_t);
 }
 
-#define AUXV_WORDS 48 /* at least as many as put_auxv writes */
+#define AUXV_WORDS   48 /* at least as many as put_auxv writes */
+#define RANDOM_BYTES 16 /* of AT_RANDOM */
 
 static void build_stack(struct exec *e)
 {
-    uint64_t size = stack_limit(), random[2];
+    uint64_t size = stack_limit();
+    uint8_t random[RANDOM_BYTES];
     if (mm_map_stack(STACK_TOP - size, STACK_TOP) < 0) {
         klog("%lu KiB are too little for the program and its stack of %lu KiB",
              (size_t)(frames_total() * 4), size / 1024);
@@ -290,6 +294,7 @@ static void build_stack(struct exec *e)
     host_random_at_start(random, sizeof(random));
     e->sp &= ~15ull;
     e->random = push_bytes(e, random, sizeof(random));
+    hook.random = (void *)e->random;
 
     size_t words = 1 + e->argc + 1 + e->envc + e->env_room + 1 + AUXV_WORDS;
     uint64_t *w = (uint64_t *)((e->sp - words * 8) & ~15ull);
@@ -319,14 +324,16 @@ void exec_start(const char *path)
     take_strings(e);
     e->path = (char *)(path ? path : e->argv[0]);
     load(e);
-    if (host_interface() == UNID_INTERFACE_CGI) {
-        if (e->image.has_interpreter) {
-            e->env_room = ENV_ROOM;
-            e->env[e->envc++] = "LD_BIND_NOW=1";
-        } else {
-            host_next();
-            take_request_strings(e);
-        }
+    bool cgi = host_interface() == UNID_INTERFACE_CGI, ask = cgi || host_asks_first();
+    e->hooked = ask && e->image.has_interpreter;
+    if (ask && !e->hooked) {
+        host_next();
+    }
+    if (cgi && e->hooked) {
+        e->env_room = ENV_ROOM;
+        e->env[e->envc++] = "LD_BIND_NOW=1";
+    } else if (cgi) {
+        take_request_strings(e);
     }
     build_stack(e);
     program.start_ns = clock_monotonic_ns();
@@ -360,13 +367,12 @@ void exec_again(void)
     exec_start(started);
 }
 
-/* The loader is done. What it handed to the libraries is the environment's place on the first stack;
- * what starts from the stack itself (the program's own _start) finds arguments, environment and
- * auxiliary vector behind each other in a copy below. */
-void program_hooked(struct regs *r)
+/* What the loader handed to the libraries is the environment's place on the first stack; what starts from
+ * the stack itself (the program's own _start) finds arguments, environment and auxiliary vector behind each
+ * other in a copy below. */
+static void fill_environment(struct regs *r)
 {
     size_t len, count = 0;
-    host_next();
     const char *head = host_request_head(&len);
     char *strings =
         (char *)mm_mmap(0, len + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, NULL, 0);
@@ -388,5 +394,15 @@ void program_hooked(struct regs *r)
     memcpy(w, hook.stack, front * 8);
     memcpy(w + front, auxv, AUXV_WORDS * 8);
     r->rsp = (uint64_t)w;
+}
+
+/* The loader is done. */
+void program_hooked(struct regs *r)
+{
+    host_next();
+    host_random_at_start(hook.random, RANDOM_BYTES);
+    if (host_interface() == UNID_INTERFACE_CGI) {
+        fill_environment(r);
+    }
     r->rip = hook.entry;
 }

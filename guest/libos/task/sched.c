@@ -11,6 +11,7 @@
 struct task *current;
 struct list runnable;
 unsigned request_waiters;
+bool request_here;
 uint64_t kernel_stack;
 static struct task *dead; /* whose stack was in use when it ended */
 static uint64_t slice_end_ns;
@@ -120,8 +121,9 @@ static void idle(void)
     if (!list_empty(&runnable) || current->state == TASK_RUNNING) {
         return;
     }
-    if (request_waiters > 0 && !host_has_request()) {
+    if (request_waiters > 0 && !request_here) {
         host_next();
+        request_here = true;
         request_arrived();
         return;
     }

@@ -130,8 +130,8 @@ static bool fork_is_for_the_request(const struct thread *th)
     static bool forked;
     const uint64_t known =
         CSIGNAL | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
-    if (forked || host_interface() != UNID_INTERFACE_HTTP || !host_has_request() ||
-        task_count != 1 || th->stack || th->flags & ~known) {
+    if (forked || host_interface() != UNID_INTERFACE_HTTP || !request_here || task_count != 1 ||
+        th->stack || th->flags & ~known) {
         return false;
     }
     forked = true;
