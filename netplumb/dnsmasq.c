@@ -212,6 +212,14 @@ static void rest(struct net_dnsmasq *d, const char *why)
     (void)un_timer_arm_in(&d->restart, pause * 1000);
 }
 
+/* A guest that declines its address (RFC 2131, section 3.1) makes dnsmasq keep it from that guest's MAC, which is the
+ * next's as well, for ten minutes; or until it reads the files again. */
+static bool has_declined(const char *text, size_t len)
+{
+    static const char words[] = "disabling DHCP static address";
+    return memmem(text, len, words, sizeof(words) - 1) != NULL;
+}
+
 /* Keeps the last line. */
 static void on_said(evutil_socket_t fd, short what, void *arg)
 {
@@ -223,6 +231,9 @@ static void on_said(evutil_socket_t fd, short what, void *arg)
             event_del(d->said);
         }
         return;
+    }
+    if (has_declined(text, (size_t)n)) {
+        net_dnsmasq_changed(d);
     }
     while (n > 0 && text[n - 1] == '\n') {
         n--;

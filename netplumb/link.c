@@ -336,21 +336,52 @@ int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *n
     return 0;
 }
 
-/* Makes the port isolated: it sees the bridge itself, no other isolated port (IFLA_BRPORT_ISOLATED,
- * linux/if_link.h). libnl 3.7 has no call for it. */
-static int port_isolate(struct nl_sock *nl, const char *tap, struct un_error *err)
+/* A port's flags (IFLA_BRPORT_*, linux/if_link.h), for which libnl 3.7 has no calls: it sees the bridge itself and no
+ * other isolated port; what it sends teaches the bridge nothing, and of what is for a MAC that the bridge does not know it
+ * gets nothing. */
+static int port_restrict(struct nl_sock *nl, const char *tap, int index, struct un_error *err)
 {
     struct nl_msg *msg = nlmsg_alloc_simple(RTM_SETLINK, 0);
-    struct ifinfomsg info = {.ifi_family = AF_BRIDGE, .ifi_index = (int)if_nametoindex(tap)};
+    struct ifinfomsg info = {.ifi_family = AF_BRIDGE, .ifi_index = index};
     int rc = msg ? nlmsg_append(msg, &info, sizeof(info), NLMSG_ALIGNTO) : -NLE_NOMEM;
     struct nlattr *port = rc == 0 ? nla_nest_start(msg, IFLA_PROTINFO | NLA_F_NESTED) : NULL;
-    if (!port || nla_put_u8(msg, IFLA_BRPORT_ISOLATED, 1) < 0) {
+    if (!port || nla_put_u8(msg, IFLA_BRPORT_ISOLATED, 1) < 0 ||
+        nla_put_u8(msg, IFLA_BRPORT_LEARNING, 0) < 0 ||
+        nla_put_u8(msg, IFLA_BRPORT_UNICAST_FLOOD, 0) < 0) {
         nlmsg_free(msg);
         return un_error_set(err, -ENOMEM, "out of memory");
     }
     nla_nest_end(msg, port);
     rc = nl_send_sync(nl, msg); /* frees it */
     return rc < 0 ? net_nl_error(err, rc, "isolate", tap) : 0;
+}
+
+/* As `bridge fdb replace MAC dev TAP master static`: the bridge sends there what is for the guest. It goes with the
+ * port. */
+static int port_name_guest(struct nl_sock *nl, const struct net_link *link, int index,
+                           struct un_error *err)
+{
+    struct rtnl_neigh *entry = rtnl_neigh_alloc();
+    struct nl_addr *mac = NULL;
+    int rc = entry ? nl_addr_parse(link->mac, AF_LLC, &mac) : -NLE_NOMEM;
+    if (rc == 0) {
+        rtnl_neigh_set_family(entry, AF_BRIDGE);
+        rtnl_neigh_set_ifindex(entry, index);
+        rtnl_neigh_set_lladdr(entry, mac);
+        rtnl_neigh_set_flags(entry, NTF_MASTER);
+        rtnl_neigh_set_state(entry, NUD_NOARP);
+        rc = rtnl_neigh_add(nl, entry, NLM_F_CREATE | NLM_F_REPLACE);
+    }
+    nl_addr_put(mac);
+    rtnl_neigh_put(entry);
+    return rc < 0 ? net_nl_error(err, rc, "tell the bridge of", link->tap) : 0;
+}
+
+static int port_make(struct nl_sock *nl, const struct net_link *link, struct un_error *err)
+{
+    int index = (int)if_nametoindex(link->tap);
+    int rc = port_restrict(nl, link->tap, index, err);
+    return rc < 0 ? rc : port_name_guest(nl, link, index, err);
 }
 
 /* Gives the tap's descriptor; the tap goes with it unless it was made persistent. */
@@ -370,31 +401,31 @@ static int tun_open(const char *tap, uid_t owner, int *ret_fd, struct un_error *
     return 0;
 }
 
-int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap, uid_t owner,
-                 int bridge, struct un_error *err)
+int net_tap_make(struct nl_sock *nl, const struct net_names *n, const struct net_link *link,
+                 uid_t owner, int bridge, struct un_error *err)
 {
     un_autoclose int fd = -1;
-    int rc = tun_open(tap, owner, &fd, err);
+    int rc = tun_open(link->tap, owner, &fd, err);
     if (rc == 0) {
-        rc = link_start(nl, tap, n->mark, bridge, err);
+        rc = link_start(nl, link->tap, n->mark, bridge, err);
     }
     if (rc == 0) {
-        rc = port_isolate(nl, tap, err);
+        rc = port_make(nl, link, err);
     }
     if (rc == 0 && ioctl(fd, TUNSETPERSIST, 1UL) < 0) {
-        rc = un_error_errno(err, -errno, "keep the tap %s", tap);
+        rc = un_error_errno(err, -errno, "keep the tap %s", link->tap);
     }
     return rc;
 }
 
-int net_tap_join(struct nl_sock *nl, const struct net_names *n, const char *tap, int bridge,
-                 struct un_error *err)
+int net_tap_join(struct nl_sock *nl, const struct net_names *n, const struct net_link *link,
+                 int bridge, struct un_error *err)
 {
-    int rc =
-        link_up(nl, tap, false, err); /* its guest runs: nothing passes before it is isolated */
-    rc = rc < 0 ? rc : link_claim(nl, tap, n->mark, bridge, err);
-    rc = rc < 0 ? rc : port_isolate(nl, tap, err);
-    return rc < 0 ? rc : link_up(nl, tap, true, err);
+    /* Its guest runs: nothing passes before it is isolated. */
+    int rc = link_up(nl, link->tap, false, err);
+    rc = rc < 0 ? rc : link_claim(nl, link->tap, n->mark, bridge, err);
+    rc = rc < 0 ? rc : port_make(nl, link, err);
+    return rc < 0 ? rc : link_up(nl, link->tap, true, err);
 }
 
 static struct rtnl_neigh *neighbour_of(int bridge, const struct net_link *link)

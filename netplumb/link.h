@@ -46,14 +46,15 @@ int net_range_check(struct nl_sock *nl, const struct net_names *n, const struct 
 int net_bridge_make(struct nl_sock *nl, const struct net_names *n, const char *name,
                     const struct net_range *range, int *ret_index, struct un_error *err);
 
-/* Makes a persistent tap of `owner` as an isolated port of the bridge, up. On failure there is none. -EBUSY,
- * -EINVAL: a foreign link has the name, and stays. */
-int net_tap_make(struct nl_sock *nl, const struct net_names *n, const char *tap, uid_t owner,
-                 int bridge, struct un_error *err);
+/* Makes a guest's tap, persistent, of `owner`, as an isolated port of the bridge, up: what is for the guest's MAC goes
+ * there, and nothing else but what is for all, whatever guests send. On failure there is none. -EBUSY, -EINVAL: a foreign
+ * link has the name, and stays. */
+int net_tap_make(struct nl_sock *nl, const struct net_names *n, const struct net_link *link,
+                 uid_t owner, int bridge, struct un_error *err);
 
-/* Makes a tap that is there, and may be in use, an isolated port of the bridge, up. -ENODEV: it is gone. */
-int net_tap_join(struct nl_sock *nl, const struct net_names *n, const char *tap, int bridge,
-                 struct un_error *err);
+/* Makes a tap that is there, and may be in use, such a port. -ENODEV: it is gone. */
+int net_tap_join(struct nl_sock *nl, const struct net_names *n, const struct net_link *link,
+                 int bridge, struct un_error *err);
 
 /* Tells the kernel behind which bridge a guest is, and its MAC, for good: a question by ARP that nobody
  * answers while the guest boots is repeated after a second only. Both go with the bridge. -EEXIST: the

@@ -12,7 +12,8 @@
 #include "common/log.h"
 #include "netplumb/namespace.h"
 
-enum { BACKLOG = 128, ACCEPTS_A_TURN = 32, REST_US = 100000 };
+/* There is room for what one machine may open in a second (rules.c), and so for others' meanwhile. */
+enum { BACKLOG = 1024, ACCEPTS_A_TURN = 32, REST_US = 100000 };
 
 struct net_listener {
     struct net_listener_user user;

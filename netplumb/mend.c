@@ -30,7 +30,7 @@ static int join_all(const struct net_mend *m, const struct net_segment *segment,
         if (made->segment != segment || rc < 0) {
             continue;
         }
-        rc = net_tap_join(m->nl, m->names, made->link->tap, segment->bridge, err);
+        rc = net_tap_join(m->nl, m->names, made->link, segment->bridge, err);
         net_guest_remove(m->nl, segment->bridge, made->link, NULL);
         rc = rc < 0 ? rc : net_guest_add(m->nl, segment->bridge, made->link, err);
         rc = rc == -ENODEV ? 0 : rc; /* the tap is gone as well, and its guest with it */

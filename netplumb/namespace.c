@@ -134,12 +134,11 @@ static int try_links(struct un_error *err)
     rc = rc < 0 ? rc : net_segments_init(&segments, &names, &range, 1, err);
     rc = rc < 0 ? rc : net_rules_install(rules, &names, &range, err);
     rc = rc < 0 ? rc : net_segments_join(&segments, nl, rules, &segment, err);
-    rc = rc < 0 ? rc : net_tap_make(nl, &names, guest.tap, geteuid(), segment->bridge, err);
     if (rc == 0) {
         net_range_describe(&range, 0, &guest);
-        rc = net_guest_add(nl, segment->bridge, &guest, err);
+        rc = net_tap_make(nl, &names, &guest, geteuid(), segment->bridge, err);
     }
-    return rc;
+    return rc < 0 ? rc : net_guest_add(nl, segment->bridge, &guest, err);
 }
 
 static void try_all(struct verdict *v)

@@ -23,7 +23,8 @@
  *    (isolated ports, and nothing forwarded between bridges); no network behind the host (forward chain).
  *    A connection to anything else gets a reset;
  *  - IPv6 and every other protocol but ARP and IPv4 stop at the tap.
- * Where another program removes tables or bridges of ours they are made again as soon as the kernel has told.
+ * Where another program removes tables or bridges of ours they are made again as soon as the kernel has told, and
+ * nothing of guests is let in meanwhile.
  *
  * A connection that is allowed ends in a socket of unid's, which is handed up with the endpoint that the
  * guest meant; nothing is routed or translated, and connections of one guest are never seen by another.

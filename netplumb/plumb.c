@@ -364,7 +364,7 @@ static int make_guest(struct request *req, int bridge, struct un_error *err)
     if (rc < 0) {
         return rc;
     }
-    rc = net_tap_make(np->nl, &np->names, link->tap, np->tap_owner, bridge, err);
+    rc = net_tap_make(np->nl, &np->names, link, np->tap_owner, bridge, err);
     if (rc == 0) {
         rc = net_guest_add(np->nl, bridge, link, err);
         if (rc < 0) {

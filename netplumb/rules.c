@@ -2,7 +2,7 @@
  *
  * Stateless on purpose: a guest opens no TCP connection but those that its policy names (the SYN of any
  * other gets a reset), so what it sends besides is an answer; and the host's connection tracking is not
- * switched on for our sake. The set of guests serves ARP and IPv4 alike: tap, MAC, IP.
+ * switched on for our sake. Which MAC a tap has and which address are sets, of which each guest is an element.
  *
  * Where a guest connects to what it is allowed, address and port are rewritten to those of unid's
  * listener as the packet comes in, and back as the answers go out. Each map has the guest's address in its
@@ -14,11 +14,25 @@
  *
  * DNS is one view for all: only who may connect to something by its name (named) gets any answer of it.
  *
+ * dnsmasq is one for all, and believes what a question says of who asks: a DHCPDECLINE of somebody's keeps it from
+ * giving that one an address. So DHCP's field chaddr (RFC 2131, bit 288 of UDP) is held against the tap as the frame's
+ * MAC is.
+ *
+ * What makes work for what all guests share, dnsmasq, unid's loop, and the connection tracking that the host may have, is
+ * bounded for each tap: questions and openings of connections in a second. More than a guest needs, and so few that the
+ * others' are not lost.
+ *
  * DHCP's port is rewritten as well: dnsmasq serves all bridges by one socket, which is at all of the host's
  * addresses, and would meet others' DHCP servers at 67. A checksum of 0 says that there is none (RFC 768), as
  * some guests' packets do; nftables would count on from it.
  *
  * This happens before and behind all that others hook in, whose tables see the rewritten packets only.
+ *
+ * Others may remove the tables (`flush ruleset`), and making them again takes some milliseconds. So what they let in
+ * bears a mark, and a third table, the guard, drops what has none. It is owned by a socket of ours (nft(8), flag `owner`;
+ * Linux 5.12), so nobody else removes it, and it goes with that socket: hence it is one more and not the only one, as
+ * guests may outlive a unid that is killed. It knows bridges by how their names begin, so that it never changes. The mark
+ * is set behind all routing, and taken off by the guard.
  */
 #include "netplumb/rules.h"
 
@@ -29,11 +43,22 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/log.h"
 
 struct net_rules {
     struct nft_ctx *nft;
     char *listed; /* the tables as the kernel listed them when they were made; NULL: not known */
+    struct nft_ctx *guard; /* the owner of the third table, for nothing else; NULL: there is none */
 };
+
+static const unsigned passed_mark = 0x756e6964; /* any that is not 0 */
+
+static void drop_guard(struct net_rules *r)
+{
+    if (r->guard) {
+        nft_ctx_free(un_steal(&r->guard));
+    }
+}
 
 int net_rules_new(struct net_rules **ret, struct un_error *err)
 {
@@ -55,6 +80,7 @@ void net_rules_free(struct net_rules *r)
         if (r->nft) {
             nft_ctx_free(r->nft);
         }
+        drop_guard(r);
         free(r->listed);
         free(r);
     }
@@ -78,21 +104,42 @@ static int run(struct net_rules *r, const char *text, const char *what, struct u
 
 static int bridge_text(const struct net_names *n, struct un_buf *out)
 {
-    return un_buf_printf(out,
-                         "table bridge unid-%s {\n"
-                         "  set guests { type ifname . ether_addr . ipv4_addr; }\n"
-                         "  chain from_guest {\n"
-                         "    type filter hook prerouting priority -300; policy accept;\n"
-                         "    iifname \"ut%s*\" jump guest\n"
-                         "  }\n"
-                         "  chain guest {\n"
-                         "    ether type arp iifname . ether saddr . arp saddr ip @guests accept\n"
-                         "    ether type ip iifname . ether saddr . ip saddr @guests accept\n"
-                         "    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept\n"
-                         "    drop\n"
-                         "  }\n"
-                         "}\n",
-                         n->tag, n->tag);
+    return un_buf_printf(
+        out,
+        "table bridge unid-%s {\n"
+        "  set cards { type ifname . ether_addr; }\n"
+        "  set clients { typeof iifname . @th,288,48; }\n"
+        "  set guests { type ifname . ipv4_addr; }\n"
+        "  set asking { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
+        "  set opening { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
+        "  set pinging { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
+        "  set resolving { type ifname; size 65535; flags dynamic; timeout 10s; }\n"
+        "  chain from_guest {\n"
+        "    type filter hook prerouting priority -300; policy accept;\n"
+        "    iifname \"ut%s*\" jump guest\n"
+        "  }\n"
+        "  chain guest {\n"
+        "    iifname . ether saddr != @cards drop\n"
+        "    ether type arp iifname . arp saddr ether @cards iifname . arp saddr ip @guests "
+        "accept\n"
+        "    ether type ip udp dport { 67, %u } jump dhcp\n"
+        "    ether type ip tcp flags & (syn | ack) == syn update @opening"
+        " { iifname limit rate over 1000/second burst 1000 packets } drop\n"
+        "    ether type ip ip protocol icmp update @pinging"
+        " { iifname limit rate over 100/second burst 100 packets } drop\n"
+        "    ether type ip udp dport 53 update @resolving"
+        " { iifname limit rate over 500/second burst 1000 packets } drop\n"
+        "    ether type ip iifname . ip saddr @guests accept\n"
+        "    drop\n"
+        "  }\n"
+        "  chain dhcp {\n"
+        "    update @asking { iifname limit rate over 20/second burst 50 packets } drop\n"
+        "    ip saddr 0.0.0.0 udp sport 68 iifname . @th,288,48 @clients accept\n"
+        "    iifname . ip saddr @guests iifname . @th,288,48 @clients accept\n"
+        "    drop\n"
+        "  }\n"
+        "}\n",
+        n->tag, n->tag, n->dhcp_port);
 }
 
 static int rewriting_text(const struct net_names *n, const struct net_range *range,
@@ -145,16 +192,17 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "  chain input {\n"
                      "    type filter hook input priority -10; policy accept;\n"
                      "    iifname @bridges jump guest\n"
+                     "    iifname @bridges meta mark set %u\n"
                      "  }\n"
                      "  chain guest {\n"
-                     "    udp dport %u accept\n"
-                     "    ip saddr . ip daddr . tcp dport @allowed accept\n"
+                     "    udp dport %u return\n"
+                     "    ip saddr . ip daddr . tcp dport @allowed return\n"
                      "    tcp flags & (syn | ack) == syn counter reject with tcp reset\n"
                      "    ip daddr != %s drop\n"
-                     "    ip saddr @named udp dport 53 accept\n"
+                     "    ip saddr @named udp dport 53 return\n"
                      "    udp dport 53 reject with icmp type port-unreachable\n"
-                     "    meta l4proto tcp accept\n"
-                     "    icmp type { echo-request, echo-reply, destination-unreachable } accept\n"
+                     "    meta l4proto tcp return\n"
+                     "    icmp type { echo-request, echo-reply, destination-unreachable } return\n"
                      "    drop\n"
                      "  }\n"
                      "  chain forward {\n"
@@ -163,7 +211,26 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
                      "    oifname @bridges drop\n"
                      "  }\n"
                      "}\n",
-                     n->dhcp_port, gateway);
+                     passed_mark, n->dhcp_port, gateway);
+}
+
+int net_rules_guard_text(const struct net_names *n, struct un_buf *out)
+{
+    return un_buf_printf(out,
+                         "table inet unid-%s-guard {\n"
+                         "  flags owner\n"
+                         "  chain input {\n"
+                         "    type filter hook input priority -9; policy accept;\n"
+                         "    iifname \"%s*\" meta mark != %u drop\n"
+                         "    iifname \"%s*\" meta mark set 0\n"
+                         "  }\n"
+                         "  chain forward {\n"
+                         "    type filter hook forward priority -9; policy accept;\n"
+                         "    iifname \"%s*\" drop\n"
+                         "    oifname \"%s*\" drop\n"
+                         "  }\n"
+                         "}\n",
+                         n->tag, n->bridges, passed_mark, n->bridges, n->bridges, n->bridges);
 }
 
 static int port_text(const struct net_names *n, const char *verb, const char *guest,
@@ -233,6 +300,22 @@ static char *list_tables(struct net_rules *r, const struct net_names *n)
     return rc < 0 ? NULL : un_buf_steal_str(&listed);
 }
 
+/* Unless it stands. Kernels and libraries that know no owners do without. */
+static void make_guard(struct net_rules *r, const struct net_names *n)
+{
+    un_autobuf struct un_buf text = {0};
+    if (r->guard || net_rules_guard_text(n, &text) < 0 ||
+        !(r->guard = nft_ctx_new(NFT_CTX_DEFAULT))) {
+        return;
+    }
+    if (nft_ctx_buffer_error(r->guard) ||
+        nft_run_cmd_from_buffer(r->guard, (const char *)text.data) != 0) {
+        un_log(UN_LOG_DEBUG, "guests have no guard while others change the firewall", "error",
+               nft_ctx_get_error_buffer(r->guard));
+        drop_guard(r);
+    }
+}
+
 int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err)
 {
@@ -243,6 +326,9 @@ int net_rules_install(struct net_rules *r, const struct net_names *n, const stru
                 : run(r, (const char *)text.data, "make our tables", err);
     free(r->listed);
     r->listed = rc < 0 ? NULL : list_tables(r, n);
+    if (rc == 0) {
+        make_guard(r, n);
+    }
     return rc;
 }
 
@@ -258,6 +344,7 @@ int net_rules_remove(struct net_rules *r, const struct net_names *n, struct un_e
 {
     un_autobuf struct un_buf text = {0};
     int rc = append_removal(&text, n);
+    drop_guard(r);
     return rc < 0 ? un_error_set(err, rc, "out of memory")
                   : run(r, (const char *)text.data, "remove our tables", err);
 }
@@ -284,12 +371,29 @@ int net_rules_remove_bridge(struct net_rules *r, const struct net_names *n, cons
     return change_bridge(r, "delete", n, bridge, err);
 }
 
+/* Without its colons. */
+static void mac_number(const char *mac, char ret[NET_MAC_SIZE])
+{
+    for (; *mac; mac++) {
+        if (*mac != ':') {
+            *ret++ = *mac;
+        }
+    }
+    *ret = '\0';
+}
+
 static int change_guest(struct net_rules *r, const char *verb, const struct net_names *n,
                         const struct net_link *link, const char *more, struct un_error *err)
 {
     un_autobuf struct un_buf text = {0};
-    int rc = un_buf_printf(&text, "%s element bridge unid-%s guests { \"%s\" . %s . %s }\n%s", verb,
-                           n->tag, link->tap, link->mac, link->ip, more ? more : "");
+    char number[NET_MAC_SIZE]; /* the MAC, as raw bytes of a packet are written */
+    mac_number(link->mac, number);
+    int rc = un_buf_printf(&text,
+                           "%s element bridge unid-%s clients { \"%s\" . 0x%s }\n"
+                           "%s element bridge unid-%s cards { \"%s\" . %s }\n"
+                           "%s element bridge unid-%s guests { \"%s\" . %s }\n%s",
+                           verb, n->tag, link->tap, number, verb, n->tag, link->tap, link->mac,
+                           verb, n->tag, link->tap, link->ip, more ? more : "");
     return rc < 0 ? un_error_set(err, rc, "out of memory")
                   : run(r, (const char *)text.data, link->tap, err);
 }

@@ -2,8 +2,8 @@
  *
  * Two tables of our own, made and removed as a whole: in the family bridge what leaves a tap, in
  * the family inet what reaches the host or would be forwarded. A guest is an element of a set, so
- * attaching one is one element, whatever the number of guests. So is a bridge, by its name: another's link
- * whose name is like it is none of ours.
+ * attaching one is the same, whatever the number of guests. So is a bridge, by its name: another's link
+ * whose name is like it is none of ours. A third, the guard, holds while somebody else has removed these.
  */
 #ifndef UNID_NETPLUMB_RULES_H
 #define UNID_NETPLUMB_RULES_H
@@ -19,10 +19,12 @@
 struct net_rules; /* a libnftables context */
 
 int net_rules_new(struct net_rules **ret, struct un_error *err);
-void net_rules_free(struct net_rules *r); /* NULL allowed; the tables stay */
+void net_rules_free(struct net_rules *r); /* NULL allowed; the tables stay, but the guard */
 
 /* The tables' text; pure. -ENOMEM. */
 int net_rules_text(const struct net_names *n, const struct net_range *range, struct un_buf *out);
+/* That of the guard, which nobody else can remove; pure. -ENOMEM. */
+int net_rules_guard_text(const struct net_names *n, struct un_buf *out);
 
 /* What lets a guest (its address) reach what its policy names, and DNS if there are names among that, or takes
  * that back; pure. NULL: nothing.
@@ -30,7 +32,8 @@ int net_rules_text(const struct net_names *n, const struct net_range *range, str
 int net_rules_policy_text(const struct net_names *n, bool add, const char *guest,
                           const struct net_policy *policy, struct un_buf *out);
 
-/* In one transaction: replaces the tables by fresh ones. -EPERM, -ENOTSUP (no nftables here). */
+/* In one transaction: replaces the tables by fresh ones; then, unless it stands, the guard, where the kernel has such
+ * tables. -EPERM, -ENOTSUP (no nftables here). */
 int net_rules_install(struct net_rules *r, const struct net_names *n, const struct net_range *range,
                       struct un_error *err);
 /* Whether the tables are as net_rules_install made them, but for what is in their sets. */

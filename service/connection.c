@@ -546,7 +546,7 @@ void connection_wants(struct hv_vm *vm, char *ret, size_t size)
     }
     if (mc) {
         machine_wants(mc, ret, size);
-    } else if (sv->failures > 0) {
+    } else if (sv->failures + sv->hindrances > 0) {
         snprintf(ret, size, "its last machine failed: %s", sv->why);
     } else if (sv->blocked) {
         snprintf(ret, size, "another machine has its volumes");

@@ -145,6 +145,14 @@ static void fail(struct machine *mc, enum hv_exit_kind kind, const char *why)
     }
 }
 
+/* It cannot be made, and its image has no part in that. */
+static void hinder(struct machine *mc, const char *why)
+{
+    struct service *sv = mc->sv;
+    machine_end(mc, HV_EXIT_LOST, why);
+    service_hindered(sv, why);
+}
+
 /* --- readiness ---------------------------------------------------------------------------------- */
 
 /* `proven`: its guest itself has said so, or taken a connection. */
@@ -372,6 +380,7 @@ void service_on_open(void *arg, const struct un_endpoint *to, int fd)
 
 static void paused(struct machine *mc)
 {
+    mc->sv->hindrances = 0;
     set_state(mc, MACHINE_PAUSED);
     service_changed(mc->sv);
 }
@@ -612,14 +621,15 @@ static void on_attach(void *arg, int rc, struct net_link *link, const struct un_
         machine_free(mc);
         return;
     }
-    if (rc == 0 && make(mc, NULL, &mine) == 0) {
+    if (rc < 0) {
+        hinder(mc, err->text);
         return;
     }
-    if (link) {
+    if (make(mc, NULL, &mine) < 0) {
         net_detach(link);
         mc->link = NULL;
+        fail(mc, HV_EXIT_LOST, mine.text);
     }
-    fail(mc, HV_EXIT_LOST, rc < 0 ? err->text : mine.text);
 }
 
 /* The shell's link lets through what this machine may. */
@@ -683,9 +693,14 @@ int machine_begin(struct service *sv)
         return 0;
     }
     mc->linking = true;
-    if (net_attach(sv->drv->net, &wish, on_attach, mc, &err) < 0) {
+    int rc = net_attach(sv->drv->net, &wish, on_attach, mc, &err);
+    if (rc < 0) {
         mc->linking = false;
-        fail(mc, HV_EXIT_LOST, err.text);
+        if (rc == -EINVAL) { /* its egress, which is the version's */
+            fail(mc, HV_EXIT_LOST, err.text);
+        } else {
+            hinder(mc, err.text);
+        }
     }
     return 0;
 }

@@ -325,7 +325,7 @@ static void carry_out(struct service *sv, const struct service_decision *d)
             break;
         }
         if (machine_begin(sv) < 0) {
-            service_failed(sv, "out of memory");
+            service_hindered(sv, "out of memory");
             break;
         }
     }
@@ -381,7 +381,7 @@ static bool over(const struct service *sv, uint64_t now, uint64_t *again_us)
     if (kept(sv) || service_remembered(&sv->limits, &counts, now)) {
         return false; /* the decision says until when */
     }
-    *again_us = sv->failures > 0 && !sv->superseded ? sv->retry_us + FORGET_US : 0;
+    *again_us = sv->failures + sv->hindrances > 0 && !sv->superseded ? sv->retry_us + FORGET_US : 0;
     return *again_us <= now;
 }
 
@@ -467,15 +467,32 @@ static void judge(struct service *sv)
     }
 }
 
+/* Another machine is tried after a while. */
+static void back_off(struct service *sv, const char *why)
+{
+    sv->drv->failed++;
+    sv->retry_us =
+        un_loop_now_us(sv->drv->loop) + service_backoff_us(sv->failures + sv->hindrances);
+    snprintf(sv->why, sizeof(sv->why), "%.159s", why);
+    un_log(UN_LOG_WARN, "machine failed", "service", sv->name, "reason", sv->why);
+}
+
 void service_failed(struct service *sv, const char *why)
 {
     sv->failures++;
-    sv->drv->failed++;
-    sv->retry_us = un_loop_now_us(sv->drv->loop) + service_backoff_us(sv->failures);
-    snprintf(sv->why, sizeof(sv->why), "%.159s", why);
-    un_log(UN_LOG_WARN, "machine failed", "service", sv->name, "reason", sv->why);
+    back_off(sv, why);
     if (sv->failures >= FAILURES_MOST) {
         judge(sv);
+    }
+    service_changed(sv);
+}
+
+void service_hindered(struct service *sv, const char *why)
+{
+    sv->hindrances++;
+    back_off(sv, why);
+    if (sv->hindrances >= FAILURES_MOST) {
+        service_lose_waiting(sv);
     }
     service_changed(sv);
 }

@@ -69,9 +69,10 @@ struct service {
     struct un_list waiting; /* struct hv_vm, oldest first */
     unsigned waiting_count, connections;
     uint64_t used_us, retry_us;
-    unsigned failures; /* in a row */
-    unsigned misses;   /* in a row: machines that were not made as their port was taken */
-    char why[160];     /* the last */
+    unsigned failures;   /* in a row */
+    unsigned hindrances; /* in a row: machines that the host had no network for */
+    unsigned misses;     /* in a row: machines that were not made as their port was taken */
+    char why[160];       /* the last */
     struct un_timer timer;
     struct un_post post; /* a decision is due */
 };
@@ -82,6 +83,8 @@ int service_get(struct hv_driver *drv, const struct hv_machine_config *config, s
 void service_changed(struct service *sv);
 /* A machine failed. Tells those who wait when there have been too many in a row. */
 void service_failed(struct service *sv, const char *why);
+/* The same, but nothing that its version is to blame for. */
+void service_hindered(struct service *sv, const char *why);
 /* A machine has been ready beyond doubt. */
 void service_proved(struct service *sv);
 /* A machine, or a shell, is gone, and not in machine_count any more. */
@@ -150,7 +153,7 @@ struct machine {
  * spec->host_port is found unless there is one. Negative errno: no port. machine.c */
 int machine_reach(struct hv_machine_spec *spec, const struct net_link *link, uint16_t port,
                   struct un_error *err);
-/* Begins a machine, of a shell if there is one for it. Its failures come by service_failed. -ENOMEM.
+/* Begins a machine, of a shell if there is one for it. Its failures come by service_failed and service_hindered. -ENOMEM.
  * machine.c */
 int machine_begin(struct service *sv);
 void machine_start(struct machine *mc);

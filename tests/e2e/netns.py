@@ -49,17 +49,17 @@ def tapped(directory, flags=(), **more):
     return harness.Daemon(directory, **{"driver": "fake", **more}, flags=flags, prefix=own_namespace())
 
 
-def connect(pid, address, timeout=60):
-    """A TCP connection to an address as seen by process `pid`: a socket belongs to the namespace in which
-    it was made, so a thread that joins it does."""
+def inside(path, make):
+    """What `make` gives in the network namespace at `path`: a socket belongs to the one in which it was made, so a
+    thread that joins it makes it."""
     result = []
 
     def run():
-        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY)
         try:
             if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
-            result.append(socket.create_connection(address, timeout))
+            result.append(make())
         except OSError as e:
             result.append(e)
         finally:
@@ -71,3 +71,8 @@ def connect(pid, address, timeout=60):
     if isinstance(result[0], OSError):
         raise result[0]
     return result[0]
+
+
+def connect(pid, address, timeout=60):
+    """A TCP connection to an address as seen by process `pid`."""
+    return inside(f"/proc/{pid}/ns/net", lambda: socket.create_connection(address, timeout))

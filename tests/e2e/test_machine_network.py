@@ -271,6 +271,30 @@ def test_a_range_that_the_host_uses_is_refused(daemon, tmp_path):
         other.stop(WAKE_S)
 
 
+def test_a_range_that_the_host_uses_is_no_fault_of_a_version(tmp_path):
+    netns.need_taps()
+    keeper = netns.sleep_in(own_namespace())
+    flags = ["--set", "machines.network=tap"]
+    route = ["ip", "route", "replace", "unreachable", "10.87.3.0/24"]
+    try:
+        with harness.Daemon(tmp_path, driver="fake", flags=flags, prefix=inside(keeper.pid)) as daemon:
+            deploy(daemon, "web")
+            get(daemon, "web/").ok(200)  # a version to go back to
+            assert daemon.stop(WAKE_S) == 0
+            run(*inside(keeper.pid, *route))
+            daemon.start()
+            assert deploy(daemon, "web", idle_timeout_ms=10000)["version"] == 2
+            assert "machines.range 10.87.0.0/16 is in use" in get(daemon, "web/").problem(502)["detail"]
+            told = daemon.get("/api/v1/functions/web", unix=True).ok(200).json
+            assert (told["version"], told["failure"]) == (2, None)
+            route[2] = "del"
+            run(*inside(keeper.pid, *route))
+            get(daemon, "web/").ok(200)
+            assert daemon.get("/api/v1/functions/web", unix=True).ok(200).json["version"] == 2
+    finally:
+        finish(keeper)
+
+
 def test_connections_of_machines_are_counted(daemon, host):
     def counted(what):
         series = 'unid_egress_%s_total{function="counted"} ' % what

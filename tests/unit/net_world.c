@@ -131,6 +131,17 @@ void wait_until_mended(struct world *w, uint64_t times)
     assert_true(stats.mended >= times);
 }
 
+void world_settle(struct world *w, struct net_link *link)
+{
+    static const struct net_wish wishes[] = {{.key = "settled"}, {.key = "settling"}};
+    for (int i = 0; i < 6; i++) {
+        w->waiting++;
+        assert_int_equal(net_change(link, &wishes[i % 2], on_attach, w, &w->err), 0);
+        wait_for(w);
+        assert_int_equal(w->rc, 0);
+    }
+}
+
 void world_close(struct world *w)
 {
     net_close(w->np);

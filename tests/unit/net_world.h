@@ -31,7 +31,10 @@ void world_close(struct world *w);
 void world_run(struct world *w, uint64_t us); /* or until something stops the loop */
 void world_wait_until_none_is_idle(struct world *w);
 void wait_until_mended(struct world *w, uint64_t times); /* what others have removed, so often */
-void wait_for(struct world *w);                          /* until nothing is waited for */
+/* What netplumb still looks at, as something had changed, has been looked at: its worker does one thing after another.
+ * What the link's guest may connect to is nothing then. */
+void world_settle(struct world *w, struct net_link *link);
+void wait_for(struct world *w); /* until nothing is waited for */
 
 /* Callbacks of netplumb's; `arg` is the world. */
 void on_attach(void *arg, int rc, struct net_link *link, const struct un_error *err);

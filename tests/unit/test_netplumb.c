@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -139,6 +140,114 @@ static void test_guest_cannot_spoof(void **state)
     send_frame(fa, echo_request(gw, &lie, a->gateway));
     assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_ICMP, NULL));
     close(fa);
+    net_detach(a);
+    net_detach(b);
+    world_close(&w);
+}
+
+/* Asks for an address, as whoever has that MAC, for whoever has the other (RFC 2131, chaddr). */
+static struct frame discover(const struct net_link *link, const struct net_link *client)
+{
+    uint8_t udp[8 + 236] = {0, 68, 0, 67, 0, sizeof(udp)};
+    struct net_link lie = *link;
+    snprintf(lie.ip, sizeof(lie.ip), "0.0.0.0");
+    assert_int_equal(sscanf(client->mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &udp[36], &udp[37],
+                            &udp[38], &udp[39], &udp[40], &udp[41]),
+                     6);
+    return ipv4("ff:ff:ff:ff:ff:ff", &lie, "255.255.255.255", IPPROTO_UDP, udp, sizeof(udp));
+}
+
+/* A socket that gets what comes out of the first bridge, as it was. */
+static int listen_to_bridge(void)
+{
+    un_autofree char *index =
+        output_of("ip -o link show type bridge | sed -n 's/^\\([0-9]*\\): ub-.*/\\1/p'");
+    struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP)};
+    int fd = socket(AF_PACKET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_IP));
+    at.sll_ifindex = atoi(index);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+    return fd;
+}
+
+/* How many questions for an address have come. */
+static int count_discovers(int fd)
+{
+    uint8_t packet[512];
+    ssize_t n;
+    int count = 0;
+    while ((n = recv(fd, packet, sizeof(packet), 0)) > 0) {
+        count += n > 23 && packet[9] == IPPROTO_UDP && packet[21] == 68; /* to a port of unid's */
+    }
+    return count;
+}
+
+static void test_a_guest_asks_for_its_own_address_and_not_too_often(void **state)
+{
+    enum { SENT = 300, TURN = 20 }; /* as many as the socket has room for */
+    if (!have_namespace) {
+        skip();
+    }
+    struct world w;
+    world_open(&w);
+    struct net_link *a = attach(&w), *b = attach(&w);
+    int fd = tap_open(a->tap), bridge = listen_to_bridge(), passed = 0;
+    send_frame(fd, discover(b, b));
+    send_frame(fd, discover(b, a));
+    send_frame(fd, discover(a, b));
+    assert_int_equal(count_discovers(bridge), 0);
+    for (int i = 0; i < SENT; i++) {
+        send_frame(fd, discover(a, a));
+        passed += i % TURN ? 0 : count_discovers(bridge);
+    }
+    passed += count_discovers(bridge);
+    assert_in_range(passed, 1, SENT - 1);
+    close(bridge);
+    close(fd);
+    net_detach(a);
+    net_detach(b);
+    world_close(&w);
+}
+
+static void send_to(const struct net_link *link)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    inet_pton(AF_INET, link->ip, &to.sin_addr);
+    assert_int_equal(sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)), 1);
+    close(fd);
+}
+
+static void test_what_is_sent_to_a_guest_no_other_gets(void **state)
+{
+    if (!have_namespace) {
+        skip();
+    }
+    struct world w;
+    world_open(&w);
+    struct net_link *a = attach(&w), *b = attach(&w);
+    int fa = tap_open(a->tap), fb = tap_open(b->tap);
+    /* It has said nothing yet. */
+    send_to(b);
+    assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    send_frame(fa, discover(b, b));
+    send_to(b);
+    assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    /* Nor while the firewall is gone. */
+    command("nft list tables | sed -n 's/^table \\(.* unid-[0-9a-f]*\\)$/\\1/p' |"
+            " while read t; do nft delete table $t; done");
+    send_frame(fa, arp_request(b->mac, b->ip, b->gateway));
+    send_to(b);
+    assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    wait_until_mended(&w, 1);
+    command("ip link del $(ip -o link | sed -n 's/.*: \\(ub-[0-9a-f]*\\):.*/\\1/p')");
+    wait_until_mended(&w, 2);
+    send_to(b);
+    assert_true(comes(fb, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    assert_false(comes_at_once(fa, ETH_P_IP, 23, IPPROTO_UDP, NULL));
+    close(fa);
+    close(fb);
     net_detach(a);
     net_detach(b);
     world_close(&w);
@@ -327,11 +436,17 @@ static void test_a_guest_that_has_opened_nothing_may_be_allowed_something_else(v
     assert_string_equal(rules, same);
     assert_int_equal(net_change(a, &wrong, on_attach, &w, &w.err), -EINVAL);
     /* The rules are gone: it fails, and the link goes on as the caller's. */
+    world_settle(&w, a);
+    change(&w, &some, 0);
     command("nft flush ruleset");
     change(&w, &none, -ENOENT);
     net_detach(a);
     wait_until_mended(&w, 1);
     /* So does it for the next guest, and the link stays idle, with what it had. */
+    assert_ptr_equal(attach(&w), a);
+    world_settle(&w, a);
+    change(&w, &some, 0);
+    net_detach(a);
     command("nft flush ruleset");
     w.waiting++;
     assert_int_equal(net_attach(w.np, &none, on_attach, &w, &w.err), 0);
@@ -693,6 +808,8 @@ int main(void)
         cmocka_unit_test(test_opening_refuses_a_bad_range),
         cmocka_unit_test(test_guest_reaches_its_gateway_only),
         cmocka_unit_test(test_guest_cannot_spoof),
+        cmocka_unit_test(test_a_guest_asks_for_its_own_address_and_not_too_often),
+        cmocka_unit_test(test_what_is_sent_to_a_guest_no_other_gets),
         cmocka_unit_test(test_host_is_as_before),
         cmocka_unit_test(test_idle_links_go_away),
         cmocka_unit_test(test_guests_stay_known_when_others_come_and_go),

@@ -14,7 +14,10 @@
 
 #include "net_world.h"
 
-#define OUR_TABLES "nft list tables | sed -n 's/^table \\(.* unid-.*\\)/\\1/p' | "
+/* But for the guard, which nobody else can remove. */
+#define OUR_TABLES "nft list tables | sed -n 's/^table \\(.* unid-[0-9a-f]*\\)$/\\1/p' | "
+
+enum { HOST_PORT = 7777 };
 
 /* A guest that has its tap open and knows its gateway. */
 struct guest {
@@ -71,6 +74,47 @@ static void test_a_removed_firewall_is_made_again(void **state)
     struct guest other = guest_new(&w);
     assert_guarded(&other);
     guest_end(&other);
+    guest_end(&g);
+    world_close(&w);
+}
+
+/* A service of the host, at all its addresses. */
+static int serve_udp(void)
+{
+    const struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(HOST_PORT)};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&at, sizeof(at)), 0);
+    return fd;
+}
+
+static void send_udp(const struct guest *g, const char *to)
+{
+    const uint8_t udp[8] = {7, 7, HOST_PORT >> 8, HOST_PORT & 255, 0, sizeof(udp)}; /* RFC 768 */
+    send_frame(g->fd, ipv4(g->gw, g->link, to, IPPROTO_UDP, udp, sizeof(udp)));
+}
+
+static void test_while_there_is_no_firewall_guests_reach_nothing(void **state)
+{
+    /* A table that others cannot remove; it goes with the command. */
+    if (!have_namespace || system("nft add table inet probe '{ flags owner; }'") != 0) {
+        skip();
+    }
+    struct world w;
+    char byte;
+    world_open(&w);
+    struct guest g = guest_new(&w);
+    int service = serve_udp();
+    world_settle(&w, g.link);
+    command("nft flush ruleset"); /* nothing is mended before the loop runs */
+    send_udp(&g, g.link->gateway);
+    send_udp(&g, "10.99.0.1");
+    send_frame(g.fd, tcp(g.gw, g.link, "10.99.0.1", 0x02));
+    assert_false(comes_at_once(g.fd, ETH_P_IP, 23, IPPROTO_TCP, NULL));
+    wait_until_mended(&w, 1);
+    assert_guarded(&g);
+    assert_int_equal(recv(service, &byte, 1, 0), -1);
+    close(service);
     guest_end(&g);
     world_close(&w);
 }
@@ -147,6 +191,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_removed_firewall_is_made_again),
+        cmocka_unit_test(test_while_there_is_no_firewall_guests_reach_nothing),
         cmocka_unit_test(test_a_removed_bridge_is_made_again),
         cmocka_unit_test(test_a_link_whose_tap_was_removed_serves_nobody_else),
         cmocka_unit_test(test_what_netplumb_removes_itself_is_not_mended),
