@@ -17,8 +17,10 @@
 struct outgoing {
     struct outgoing_spec spec;
     struct un_list peers;
-    uint64_t told_us; /* when a refusal was last logged */
+    uint64_t told_us; /* since when refusals are counted that were logged */
+    unsigned told;
 };
+enum { TOLD_US = 60 * 1000000, TOLD_MAX = 60 };
 
 /* A machine that has connections. */
 struct peer {
@@ -136,19 +138,28 @@ void outgoing_free(struct outgoing *o)
     free(o);
 }
 
-/* The connection is not made, for `rc`: it is counted, and logged at most once a second. */
+/* A guest that tries again and again does not fill the log; one refusal does not hide another function's. */
+static bool may_tell(struct outgoing *o)
+{
+    uint64_t now = un_loop_now_us(o->spec.loop);
+    if (o->told_us == 0 || now - o->told_us >= TOLD_US) {
+        o->told_us = now;
+        o->told = 0;
+    }
+    return o->told++ < TOLD_MAX;
+}
+
+/* The connection is not made, for `rc`: it is counted, and logged, but at most TOLD_MAX in TOLD_US. */
 static void refuse(struct conn *c, int rc, const char *why)
 {
     struct outgoing *o = c->peer->o;
     bool refused = rc == -EACCES || rc == -ELOOP || rc == -EDQUOT;
     const struct hv_egress one = {.refused = refused, .failed = !refused};
     char to[UN_ENDPOINT_TEXT_SIZE];
-    uint64_t now = un_loop_now_us(o->spec.loop);
     tally(c, &one);
-    if (o->told_us && now - o->told_us < 1000000) {
+    if (!may_tell(o)) {
         return;
     }
-    o->told_us = now;
     un_log(UN_LOG_WARN, "connection of a machine not made", "function", c->function, "to",
            un_endpoint_text(&c->to, to), "reason", why);
 }

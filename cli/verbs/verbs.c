@@ -257,7 +257,7 @@ const struct cli_verb cli_verbs[] = {
      "Remove an alias; its version stays", NULL},
     {"ps", "", 0, 0, false, no_options, verb_ps, "List virtual machines", NULL},
     {"top", "", 0, 0, false, top_options, verb_top,
-     "Show the functions that do something now, the busiest first, again and again",
+     "Show which functions do something now, the busiest first",
      "Rates, and the mean time of requests from their admission to the answer's end, are of the\n"
      "last interval. On a terminal it goes on until it is interrupted. With --json: one JSON\n"
      "object a line.\n"},

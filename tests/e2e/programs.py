@@ -62,7 +62,7 @@ def pixels(width=320, height=200):
 def host(command, data=b"", env=None):
     """Standard output of the program on the host, in the time zone that a VM has; the file that it may have made there
     is removed."""
-    env = {"TZ": "UTC0", **(env or {})}
+    env = {"TZ": "UTC", **(env or {})}
     done = subprocess.run(command, input=data, capture_output=True, timeout=200, env=env, check=False)
     pathlib.Path(DATABASE).unlink(missing_ok=True)
     assert done.returncode == 0, (command, done.returncode, done.stderr[-500:])
