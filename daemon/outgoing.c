@@ -17,10 +17,9 @@
 struct outgoing {
     struct outgoing_spec spec;
     struct un_list peers;
-    uint64_t told_us; /* since when refusals are counted that were logged */
-    unsigned told;
+    uint64_t told_us; /* until when the refusals that were logged count, at TOLD_US each */
 };
-enum { TOLD_US = 60 * 1000000, TOLD_MAX = 60 };
+enum { TOLD_US = 1000000, TOLD_MAX = 20 };
 
 /* A machine that has connections. */
 struct peer {
@@ -138,18 +137,19 @@ void outgoing_free(struct outgoing *o)
     free(o);
 }
 
-/* A guest that tries again and again does not fill the log; one refusal does not hide another function's. */
+/* One line each TOLD_US, and TOLD_MAX at once behind a pause: a guest that tries again and again does not fill the
+ * log, and one refusal does not hide another function's. */
 static bool may_tell(struct outgoing *o)
 {
-    uint64_t now = un_loop_now_us(o->spec.loop);
-    if (o->told_us == 0 || now - o->told_us >= TOLD_US) {
-        o->told_us = now;
-        o->told = 0;
+    uint64_t now = un_loop_now_us(o->spec.loop), from = o->told_us > now ? o->told_us : now;
+    if (from + TOLD_US > now + TOLD_MAX * TOLD_US) {
+        return false;
     }
-    return o->told++ < TOLD_MAX;
+    o->told_us = from + TOLD_US;
+    return true;
 }
 
-/* The connection is not made, for `rc`: it is counted, and logged, but at most TOLD_MAX in TOLD_US. */
+/* The connection is not made, for `rc`: it is counted, and logged as far as may_tell. */
 static void refuse(struct conn *c, int rc, const char *why)
 {
     struct outgoing *o = c->peer->o;
