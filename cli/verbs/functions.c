@@ -280,6 +280,8 @@ static int describe_config(const json_t *f, struct un_buf *out)
     snprintf(more, sizeof(more), "%s, %s", api_str(f, "kind"),
              table_size(api_uint(f, "image_size"), text));
     rc = rc ? rc : show_line(out, "Kind:", more);
+    rc = rc || !*api_str(f, "program") ? rc : show_line(out, "Program:", api_str(f, "program"));
+    rc = rc || !*api_str(f, "workdir") ? rc : show_line(out, "Workdir:", api_str(f, "workdir"));
     rc = rc ? rc : show_line(out, "Interface:", api_str(f, "interface"));
     rc = rc ? rc : show_line(out, "Driver:", api_str(f, "driver"));
     rc = rc ? rc : show_line(out, "Isolation:", api_str(f, "isolation"));

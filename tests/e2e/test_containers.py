@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import re
 import tarfile
 
 import pytest
@@ -89,6 +90,8 @@ def test_words_replace_what_the_image_says(shared, base):
         shared, "words", image, "--interface", "filter", "--env", "B=mine", "--workdir", "/etc", "--", "b", "c"
     )
     assert function["args"] == ["cat", "b", "c"] and function["workdir"] == "/etc"
+    told = shared.unictl("describe", "words").ok().text
+    assert re.search(r"^Program: +/bin/\w+$", told, re.M) and re.search(r"^Workdir: +/etc$", told, re.M), told
     assert function["interface"] == "filter"
     assert function["env"] == {"A": "image", "B": "mine", "PATH": "/bin"}
     # As docker's --entrypoint, another program does not get the image's Cmd.
