@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/file.h"
 
 int temporary_open(struct un_error *err)
 {
@@ -45,12 +46,10 @@ int temporary_copy(int from, struct un_error *err)
         if (n < 0 && errno != EINTR) {
             return un_error_errno(err, -errno, "cannot read standard input");
         }
-        for (ssize_t done = 0, w; done < n; done += w) {
-            w = write(fd, part + done, (size_t)(n - done));
-            if (w < 0) {
-                return un_error_errno(err, -errno,
-                                      "cannot keep standard input in a temporary file (TMPDIR)");
-            }
+        int rc = n > 0 ? un_write_all(fd, part, (size_t)n) : 0;
+        if (rc < 0) {
+            return un_error_errno(err, rc,
+                                  "cannot keep standard input in a temporary file (TMPDIR)");
         }
     }
     return un_steal_fd(&fd);

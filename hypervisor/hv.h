@@ -231,8 +231,8 @@ struct hv_driver_ops {
      * time that the guest may take to its first NEXT (0: LIMIT_SNAPSHOT_BUILD_MS); the image is kept
      * until the end, the rest is copied. `cb` comes once: rc 0; -EINVAL, -ENOMEM, -E2BIG as from
      * vm_run; -EPROTO when the guest ended before it asked for a request, -ETIMEDOUT when it did not
-     * ask in time, each with what it wrote to its log and what its library OS counted (borrowed; NULL:
-     * not known); else what went wrong with the driver. */
+     * ask in time, each with what it wrote to its log; else what went wrong with the driver. With it comes
+     * what the library OS counted, zeros when no guest ran for it (borrowed; NULL: not known). */
     void (*prepare)(struct hv_driver *drv, const struct hv_run_spec *spec, hv_prepare_cb *cb,
                     void *arg);
 

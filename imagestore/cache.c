@@ -31,6 +31,7 @@
 #include "common/bytes.h"
 #include "common/cleanup.h"
 #include "common/fault.h"
+#include "common/file.h"
 #include "common/log.h"
 #include "imagestore/internal.h"
 
@@ -464,23 +465,11 @@ static int unpack_begin(struct entry *e, struct un_error *err)
     return e->md && e->buf ? 0 : un_error_set(err, -ENOMEM, "out of memory");
 }
 
-static int write_all(int fd, const uint8_t *data, size_t len, struct un_error *err)
+static int write_chunk(int fd, const uint8_t *data, size_t len, struct un_error *err)
 {
-    int fault = un_fault("image.cache_write");
-    if (fault) {
-        return un_error_errno(err, fault, "write image cache");
-    }
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno != EINTR) {
-            return un_error_errno(err, -errno, "write image cache");
-        }
-        if (n > 0) {
-            data += n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
+    int rc = un_fault("image.cache_write");
+    rc = rc ? rc : un_write_all(fd, data, len);
+    return rc < 0 ? un_error_errno(err, rc, "write image cache") : 0;
 }
 
 static int unpack_end(struct entry *e, struct un_error *err)
@@ -519,7 +508,7 @@ static int unpack_run(struct store_job *job, sqlite3 *db, struct un_error *err)
         int64_t key = image_chunk_key(e->blob, e->offset / IMAGE_CHUNK_BYTES);
         rc = image_read_chunk(db, key, e->buf, n, err);
         if (rc == 0) {
-            rc = write_all(e->fd, e->buf, n, err);
+            rc = write_chunk(e->fd, e->buf, n, err);
         }
         if (rc == 0 && EVP_DigestUpdate(e->md, e->buf, n) != 1) {
             rc = un_error_set(err, -EIO, "SHA-256 failed");

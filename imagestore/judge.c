@@ -15,6 +15,7 @@
 
 #include "common/cleanup.h"
 #include "common/fault.h"
+#include "common/file.h"
 #include "common/json.h"
 #include "imagestore/internal.h"
 #include "prepare/program.h"
@@ -116,9 +117,9 @@ static int read_run(struct store_job *job, sqlite3 *db, struct un_error *err)
         size_t n = left < IMAGE_CHUNK_BYTES ? (size_t)left : IMAGE_CHUNK_BYTES;
         int64_t key = image_chunk_key(j->blob, j->offset / IMAGE_CHUNK_BYTES);
         rc = image_read_chunk(db, key, j->buf, n, err);
-        ssize_t written = rc == 0 ? pwrite(j->fd, j->buf, n, (off_t)j->offset) : 0;
-        if (rc == 0 && written != (ssize_t)n) {
-            rc = un_error_errno(err, written < 0 ? -errno : -ENOSPC, "write image");
+        int written = rc == 0 ? un_write_all(j->fd, j->buf, n) : 0;
+        if (written < 0) {
+            rc = un_error_errno(err, written, "write image");
         }
         j->offset += n;
     }

@@ -15,6 +15,7 @@
 
 #include "common/cleanup.h"
 #include "common/fault.h"
+#include "common/file.h"
 #include "common/json.h"
 #include "imagestore/internal.h"
 #include "prepare/program.h"
@@ -106,19 +107,8 @@ bool image_prepared_open(struct imagestore *is, const char *name, bool verified,
 
 static int write_at(int fd, const void *data, size_t len, uint64_t at, struct un_error *err)
 {
-    const uint8_t *p = data;
-    while (len > 0) {
-        ssize_t n = pwrite(fd, p, len, (off_t)at);
-        if (n < 0 && errno != EINTR) {
-            return un_error_errno(err, -errno, "write prepared image");
-        }
-        if (n > 0) {
-            p += n;
-            at += (uint64_t)n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
+    int rc = un_pwrite_all(fd, data, len, at);
+    return rc < 0 ? un_error_errno(err, rc, "write prepared image") : 0;
 }
 
 /* Writes report and trailer behind the image, which is in the file. */

@@ -10,6 +10,7 @@
 
 #include "common/cleanup.h"
 #include "common/fault.h"
+#include "common/file.h"
 #include "imagestore/volume_internal.h"
 
 #define PART_END ".part"
@@ -27,22 +28,6 @@ static bool is_zero(const uint8_t *data, size_t len)
     return data[0] == 0 && memcmp(data, data + 1, len - 1) == 0;
 }
 
-static int write_block(int fd, const uint8_t *data, size_t len, uint64_t at)
-{
-    while (len > 0) {
-        ssize_t n = pwrite(fd, data, len, (off_t)at);
-        if (n < 0 && errno != EINTR) {
-            return -errno;
-        }
-        if (n > 0) {
-            data += n;
-            len -= (size_t)n;
-            at += (uint64_t)n;
-        }
-    }
-    return 0;
-}
-
 /* Zeros are left out: what was not written takes no room. */
 static int fill(int fd, const struct volume_content *content)
 {
@@ -52,7 +37,7 @@ static int fill(int fd, const struct volume_content *content)
     }
     for (size_t at = 0; at < content->len; at += BLOCK_BYTES) {
         size_t n = content->len - at < BLOCK_BYTES ? content->len - at : BLOCK_BYTES;
-        int rc = is_zero(content->data + at, n) ? 0 : write_block(fd, content->data + at, n, at);
+        int rc = is_zero(content->data + at, n) ? 0 : un_pwrite_all(fd, content->data + at, n, at);
         if (rc < 0) {
             return rc;
         }

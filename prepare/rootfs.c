@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/file.h"
 #include "common/limits.h"
 #include "prepare/rootfs_internal.h"
 
@@ -36,20 +37,8 @@ static uint64_t page_up(uint64_t v)
 
 int rootfs_put(struct rootfs *fs, uint64_t at, const void *data, size_t len, struct un_error *err)
 {
-    const uint8_t *p = data;
-    at += fs->offset;
-    while (len > 0) {
-        ssize_t n = pwrite(fs->fd, p, len, (off_t)at);
-        if (n < 0 && errno != EINTR) {
-            return un_error_errno(err, -errno, "write prepared image");
-        }
-        if (n > 0) {
-            p += n;
-            at += (uint64_t)n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
+    int rc = un_pwrite_all(fs->fd, data, len, fs->offset + at);
+    return rc < 0 ? un_error_errno(err, rc, "write prepared image") : 0;
 }
 
 /* Takes `size` more bytes of the file; counted against the limit. */

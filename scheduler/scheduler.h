@@ -246,9 +246,9 @@ void sched_call_cancel(struct sched_call *c);
 /* 0: the function may be called (also when its driver has no use for preparing, is not there, or
  * could not do it now). With `log_tail`, the program itself is at fault, before it asked for a request:
  * -EPROTO it ended, -ETIMEDOUT it took too long, -EINVAL, -ENOMEM, -E2BIG as from vm_run; it is the
- * end of what the program logged (valid UTF-8, may be empty), and `report` what its library OS counted
- * (NULL: not known). Else the image cannot be read: errors of
- * image_open. Borrowed. */
+ * end of what the program logged (valid UTF-8, may be empty). Else the image cannot be read: errors of
+ * image_open. `report` is what the program's library OS counted up to its snapshot, zeros when that was there
+ * already (NULL: not known). Borrowed. */
 typedef void sched_prepare_cb(void *arg, int rc, const struct un_error *err, const char *log_tail,
                               const struct unid_report *report);
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli/collect/collect_internal.h"
+#include "cli/container/source.h"
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/limits.h"
@@ -173,12 +174,8 @@ static int write_directory(struct pack *p, const char *root, const char *below, 
 
 static struct archive *open_tar(const char *path)
 {
-    struct archive *a = archive_read_new();
+    struct archive *a = source_reader_new();
     if (a) {
-        archive_read_support_filter_gzip(a);
-        archive_read_support_filter_bzip2(a);
-        archive_read_support_filter_xz(a);
-        archive_read_support_filter_zstd(a);
         archive_read_support_format_tar(a);
         if (archive_read_open_filename(a, path, PART_BYTES) == ARCHIVE_OK) {
             return a;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/file.h"
 #include "common/limits.h"
 
 #define WHITEOUT      ".wh."
@@ -324,23 +325,6 @@ static int archive_failed(struct archive *a, const char *what, struct un_error *
                         why ? why : "damaged");
 }
 
-static int keep_part(struct layers *l, uint64_t at, const void *data, size_t len,
-                     struct un_error *err)
-{
-    for (const char *p = data; len > 0;) {
-        ssize_t n = pwrite(l->fd, p, len, (off_t)at);
-        if (n < 0 && errno != EINTR) {
-            return un_error_errno(err, -errno, "the temporary file (TMPDIR)");
-        }
-        if (n > 0) {
-            p += n;
-            at += (uint64_t)n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
 /* Keeps a file's contents. */
 static int keep_contents(struct layers *l, struct archive *a, const char *path, uint64_t size,
                          struct un_error *err)
@@ -365,9 +349,9 @@ static int keep_contents(struct layers *l, struct archive *a, const char *path, 
         if (at < 0 || (uint64_t)at > size || len > size - (uint64_t)at) {
             return un_error_set(err, -EINVAL, "%.200s: longer than the layer says", path);
         }
-        int rc = keep_part(l, l->end + (uint64_t)at, part, len, err);
+        int rc = un_pwrite_all(l->fd, part, len, l->end + (uint64_t)at);
         if (rc < 0) {
-            return rc;
+            return un_error_errno(err, rc, "the temporary file (TMPDIR)");
         }
     }
     l->end += size;

@@ -11,10 +11,11 @@
 
 #include "cli/temporary.h"
 #include "common/cleanup.h"
+#include "common/file.h"
 
 enum { PART_BYTES = 1 << 16, LINKS_FOLLOWED = 8 };
 
-struct archive *source_archive_new(bool raw)
+struct archive *source_reader_new(void)
 {
     struct archive *a = archive_read_new();
     if (a) {
@@ -22,12 +23,18 @@ struct archive *source_archive_new(bool raw)
         archive_read_support_filter_bzip2(a);
         archive_read_support_filter_xz(a);
         archive_read_support_filter_zstd(a);
-        if (raw) {
-            archive_read_support_format_raw(a);
-        } else {
-            archive_read_support_format_tar(a);
-            archive_read_support_format_empty(a);
-        }
+    }
+    return a;
+}
+
+struct archive *source_archive_new(bool raw)
+{
+    struct archive *a = source_reader_new();
+    if (a && raw) {
+        archive_read_support_format_raw(a);
+    } else if (a) {
+        archive_read_support_format_tar(a);
+        archive_read_support_format_empty(a);
     }
     return a;
 }
@@ -88,12 +95,10 @@ static int expand(const char *path, struct un_error *err)
     struct archive_entry *e;
     la_ssize_t n = a && archive_read_next_header(a, &e) == ARCHIVE_OK ? 1 : -1;
     while (n > 0 && (n = archive_read_data(a, part, sizeof part)) > 0) {
-        for (ssize_t done = 0, w; done < n; done += w) {
-            w = write(fd, part + done, (size_t)(n - done));
-            if (w < 0) {
-                archive_read_free(a);
-                return un_error_errno(err, -errno, "the temporary file (TMPDIR)");
-            }
+        int rc = un_write_all(fd, part, (size_t)n);
+        if (rc < 0) {
+            archive_read_free(a);
+            return un_error_errno(err, rc, "the temporary file (TMPDIR)");
         }
     }
     archive_read_free(a);

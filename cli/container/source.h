@@ -36,8 +36,10 @@ int source_file_open(const struct source *s, const char *name, struct source_fil
 ssize_t source_file_read(struct source_file *f, void *to, size_t size, struct un_error *err);
 void source_file_close(struct source_file *f);
 
-/* An archive for reading, with the compressions that are known here (free with archive_read_free); `raw`: whatever
- * was compressed is given as one entry. NULL: out of memory. */
+/* What reads an archive, with the compressions that are known here and no format yet (free with archive_read_free).
+ * NULL: out of memory. */
+struct archive *source_reader_new(void);
+/* The same for tar archives, also without an entry; or, `raw`, for whatever was compressed, as one entry. */
 struct archive *source_archive_new(bool raw);
 
 #endif

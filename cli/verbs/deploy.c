@@ -427,11 +427,11 @@ static int show_readiness(const json_t *function, struct un_buf *out)
 static void note_random(const struct cli_call *call, const json_t *function)
 {
     if (json_is_true(json_object_get(function, "shares_random")) && !call->quiet) {
-        fputs(
+        (void)cli_fail(
+            CLI_DONE,
             "note: the program drew random bytes before it was ready, and what it made of them (a "
             "generator's state, a key) is the same in all requests; where that matters, deploy "
-            "with --snapshot start\n",
-            stderr);
+            "with --snapshot start");
     }
 }
 

@@ -16,6 +16,7 @@
 
 #include "common/cleanup.h"
 #include "common/fault.h"
+#include "common/file.h"
 
 #define MAGIC UINT64_C(0x31307061736d7675) /* "uvmsap01" */
 #define PAGE  UINT64_C(4096)
@@ -83,22 +84,6 @@ static bool in_channel(uint64_t at)
 
 /* --- write ------------------------------------------------------------------------------------ */
 
-static int write_all(int fd, const void *data, size_t len, uint64_t at)
-{
-    const uint8_t *p = data;
-    while (len > 0) {
-        ssize_t n = pwrite(fd, p, len, (off_t)at);
-        if (n < 0 && errno != EINTR) {
-            return -errno;
-        }
-        n = n < 0 ? 0 : n;
-        p += n;
-        len -= (size_t)n;
-        at += (uint64_t)n;
-    }
-    return 0;
-}
-
 /* Pages that are to stand in the file one after the other, with a few zeros between them, written in one call. The
  * page cache then has them in large folios, where its file system can, and of such a folio a fault of a clone maps
  * what is around it at once, and its end unmaps it at once: page by page, both take several times as long. `buf` has
@@ -116,7 +101,7 @@ enum {
 
 static int chunk_flush(struct chunk *c)
 {
-    int rc = c->len > 0 ? write_all(c->fd, c->buf, c->len, c->at) : 0;
+    int rc = c->len > 0 ? un_pwrite_all(c->fd, c->buf, c->len, c->at) : 0;
     c->len = 0;
     return rc;
 }
@@ -227,9 +212,9 @@ static int write_content(int fd, const char *key, const struct snapshot_source *
         rc = -errno;
     }
     rc = rc < 0 ? rc : write_memory(fd, s, &h.content_sum);
-    rc = rc < 0 ? rc : write_all(fd, s->state, sizeof(struct vmm_state), SNAPSHOT_STATE_AT);
+    rc = rc < 0 ? rc : un_pwrite_all(fd, s->state, sizeof(struct vmm_state), SNAPSHOT_STATE_AT);
     h.header_sum = sum_header(&h);
-    return rc < 0 ? rc : write_all(fd, &h, sizeof(h), 0);
+    return rc < 0 ? rc : un_pwrite_all(fd, &h, sizeof(h), 0);
 }
 
 static int make_directories(const char *dir)

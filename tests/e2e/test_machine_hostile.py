@@ -2,7 +2,6 @@
 a network namespace of the daemon's own, and over QEMU's user network."""
 
 import contextlib
-import os
 import re
 import socket
 import struct
@@ -17,6 +16,7 @@ import taps
 from frames import ACK, IPV6, VLAN, arp, dhcp_discover, dhcp_message, dns_question, ethernet, icmp, ipv4, mac_of
 from frames import sent, tcp, udp
 from harness import BUILD
+from test_machine_network import daemon  # noqa: F401
 from test_machines import WAKE_S, get, push
 
 pytestmark = pytest.mark.libvirt
@@ -41,14 +41,6 @@ print(s.getsockname()[1], flush=True)
 while True:
     threading.Thread(target=one, args=s.accept()[:1], daemon=True).start()
 """
-
-
-@pytest.fixture(scope="module", params=taps.KINDS)
-def daemon(request, tmp_path_factory):
-    if not os.path.exists("/usr/sbin/dnsmasq"):
-        pytest.skip("dnsmasq is not installed")
-    with taps.started(request.param, tmp_path_factory.mktemp("unid")) as daemon:
-        yield daemon
 
 
 @pytest.fixture(scope="module")

@@ -136,20 +136,26 @@ static void a_script_brings_its_interpreter_and_its_line(void **state)
     assert_non_null(entry(g, at(g, "script")));
 }
 
+/* With the programs of the ground only. */
+static int collect_in_path(struct ground *g, const char *name)
+{
+    un_autofree char *before = strdup(getenv("PATH"));
+    setenv("PATH", g->dir, 1);
+    int rc = collect_program(g->c, at(g, name), &g->err);
+    setenv("PATH", before, 1);
+    return rc;
+}
+
 static void env_in_a_script_is_looked_up_here(void **state)
 {
     struct ground *g = *state;
     static const char good[] = "#!/usr/bin/env tool\n", bad[] = "#!/usr/bin/env tool x\n";
     static const char var[] = "#!/usr/bin/env -S A=1 tool\n";
-    un_autofree char *before = strdup(getenv("PATH"));
     write_program(g, "tool");
     write_file(g, "script", good, strlen(good), 0755);
     write_file(g, "bad", bad, strlen(bad), 0755);
     write_file(g, "var", var, strlen(var), 0755);
-    setenv("PATH", g->dir, 1);
-    int rc = collect_program(g->c, at(g, "script"), &g->err);
-    setenv("PATH", before, 1);
-    assert_int_equal(rc, 0);
+    assert_int_equal(collect_in_path(g, "script"), 0);
     assert_string_equal(collect_runs(g->c), at(g, "tool"));
     assert_string_equal(collect_arguments(g->c)[0], at(g, "script"));
     assert_int_equal(collect_program(g->c, at(g, "bad"), &g->err), -EINVAL);
@@ -163,14 +169,10 @@ static void env_s_in_a_script_gives_arguments(void **state)
     struct ground *g = *state;
     static const char text[] = "#!/usr/bin/env -S tool -x 'a b'\n",
                       var[] = "#!/usr/bin/env --split-string=tool ${X}\n";
-    un_autofree char *before = strdup(getenv("PATH"));
     write_program(g, "tool");
     write_file(g, "script", text, strlen(text), 0755);
     write_file(g, "var", var, strlen(var), 0755);
-    setenv("PATH", g->dir, 1);
-    int rc = collect_program(g->c, at(g, "script"), &g->err);
-    setenv("PATH", before, 1);
-    assert_int_equal(rc, 0);
+    assert_int_equal(collect_in_path(g, "script"), 0);
     assert_string_equal(collect_runs(g->c), at(g, "tool"));
     assert_string_equal(collect_arguments(g->c)[0], "-x");
     assert_string_equal(collect_arguments(g->c)[1], "a b");

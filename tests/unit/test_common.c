@@ -18,6 +18,7 @@
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/fault.h"
+#include "common/file.h"
 #include "common/id.h"
 #include "common/json.h"
 #include "common/list.h"
@@ -422,6 +423,29 @@ static void fault_points_follow_their_plan(void **state)
 #endif
 }
 
+static void all_is_written(void **state)
+{
+    char got[8] = "";
+    (void)state;
+    FILE *f = tmpfile();
+    int fd = fileno(f);
+    assert_int_equal(un_write_all(fd, "abcd", 4), 0);
+    assert_int_equal(un_write_all(fd, "ef", 2), 0);
+    assert_int_equal(un_pwrite_all(fd, "CD", 2, 2), 0);
+    assert_int_equal(un_pwrite_all(fd, "", 0, 100), 0);
+    assert_int_equal(pread(fd, got, sizeof(got), 0), 6);
+    assert_string_equal(got, "abCDef");
+    fclose(f);
+    int full[2];
+    assert_int_equal(pipe2(full, O_CLOEXEC | O_NONBLOCK), 0);
+    static const char much[1 << 20];
+    assert_int_equal(un_write_all(full[1], much, sizeof(much)), -EAGAIN); /* a part of it was */
+    assert_int_equal(un_pwrite_all(full[1], much, 1, 0), -ESPIPE);
+    close(full[0]);
+    close(full[1]);
+    assert_int_equal(un_write_all(-1, "x", 1), -EBADF);
+}
+
 static void lists_unlink_safely(void **state)
 {
     struct node {
@@ -467,6 +491,7 @@ int main(void)
         cmocka_unit_test(foreign_strings_are_escaped_in_both_formats),
         cmocka_unit_test(a_noisy_site_is_limited),
         cmocka_unit_test(fault_points_follow_their_plan),
+        cmocka_unit_test(all_is_written),
         cmocka_unit_test(lists_unlink_safely),
     };
     return cmocka_run_group_tests_name("common", tests, NULL, NULL);

@@ -161,14 +161,12 @@ int64_t sys_epoll_create1(int flags)
         return -EINVAL;
     }
     struct epoll *e = kalloc(sizeof(*e));
-    struct file *f = e ? file_new(&epoll_ops, NULL, O_RDWR, e) : NULL;
-    if (!f) {
-        kfree(e);
+    if (!e) {
         return -ENOMEM;
     }
     list_init(&e->items);
     readiness_init(&e->ready);
-    return fd_install_flags(f, (uint32_t)flags);
+    return fd_install_anonymous(&epoll_ops, e, (uint32_t)flags);
 }
 
 int64_t sys_epoll_create(int size)

@@ -66,18 +66,13 @@ static struct readiness *eventfd_readiness(struct file *f)
     return &((struct eventfd *)f->priv)->ready;
 }
 
-static void eventfd_release(struct file *f)
-{
-    kfree(f->priv);
-}
-
 static const struct file_ops eventfd_ops = {
     .name = "anon_inode:[eventfd]",
     .read = eventfd_read,
     .write = eventfd_write,
     .poll = eventfd_poll,
     .ready = eventfd_readiness,
-    .release = eventfd_release,
+    .release = file_free_priv,
 };
 
 int64_t sys_eventfd2(uint32_t initial, int flags)
@@ -86,16 +81,13 @@ int64_t sys_eventfd2(uint32_t initial, int flags)
         return -EINVAL;
     }
     struct eventfd *e = kalloc(sizeof(*e));
-    struct file *f =
-        e ? file_new(&eventfd_ops, NULL, O_RDWR | ((uint32_t)flags & O_NONBLOCK), e) : NULL;
-    if (!f) {
-        kfree(e);
+    if (!e) {
         return -ENOMEM;
     }
     readiness_init(&e->ready);
     e->count = initial;
     e->semaphore = flags & EFD_SEMAPHORE;
-    return fd_install_flags(f, (uint32_t)flags);
+    return fd_install_anonymous(&eventfd_ops, e, (uint32_t)flags);
 }
 
 int64_t sys_eventfd(uint32_t initial)

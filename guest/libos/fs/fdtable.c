@@ -154,6 +154,21 @@ int fd_install_flags(struct file *f, uint32_t flags)
     return fd;
 }
 
+int fd_install_anonymous(const struct file_ops *ops, void *priv, uint32_t flags)
+{
+    struct file *f = file_new(ops, NULL, O_RDWR | (flags & O_NONBLOCK), priv);
+    if (!f) {
+        kfree(priv);
+        return -ENOMEM;
+    }
+    return fd_install_flags(f, flags);
+}
+
+void file_free_priv(struct file *f)
+{
+    kfree(f->priv);
+}
+
 int fd_install_at(struct file *f, int fd, bool cloexec)
 {
     if (fd < 0 || fd >= FD_MAX) {

@@ -64,17 +64,12 @@ static struct readiness *signalfd_readiness(struct file *f)
     return signals_ready();
 }
 
-static void signalfd_release(struct file *f)
-{
-    kfree(f->priv);
-}
-
 static const struct file_ops signalfd_ops = {
     .name = "anon_inode:[signalfd]",
     .read = signalfd_read,
     .poll = signalfd_poll,
     .ready = signalfd_readiness,
-    .release = signalfd_release,
+    .release = file_free_priv,
 };
 
 static int64_t change(int fd, uint64_t mask)
@@ -100,14 +95,11 @@ int64_t sys_signalfd4(int fd, const uint64_t *mask, size_t size, int flags)
         return change(fd, *mask & ~UNREADABLE);
     }
     struct signalfd *s = kalloc(sizeof(*s));
-    struct file *f =
-        s ? file_new(&signalfd_ops, NULL, O_RDWR | ((uint32_t)flags & O_NONBLOCK), s) : NULL;
-    if (!f) {
-        kfree(s);
+    if (!s) {
         return -ENOMEM;
     }
     s->mask = *mask & ~UNREADABLE;
-    return fd_install_flags(f, (uint32_t)flags);
+    return fd_install_anonymous(&signalfd_ops, s, (uint32_t)flags);
 }
 
 int64_t sys_signalfd(int fd, const uint64_t *mask, size_t size)

@@ -62,18 +62,13 @@ static uint64_t timerfd_deadline(struct file *f)
     return ((struct timerfd *)f->priv)->at_ns;
 }
 
-static void timerfd_release(struct file *f)
-{
-    kfree(f->priv);
-}
-
 static const struct file_ops timerfd_ops = {
     .name = "anon_inode:[timerfd]",
     .read = timerfd_read,
     .poll = timerfd_poll,
     .ready = timerfd_readiness,
     .deadline = timerfd_deadline,
-    .release = timerfd_release,
+    .release = file_free_priv,
 };
 
 int64_t sys_timerfd_create(int clock, int flags)
@@ -83,16 +78,13 @@ int64_t sys_timerfd_create(int clock, int flags)
         return -EINVAL;
     }
     struct timerfd *t = kalloc(sizeof(*t));
-    struct file *f =
-        t ? file_new(&timerfd_ops, NULL, O_RDWR | ((uint32_t)flags & O_NONBLOCK), t) : NULL;
-    if (!f) {
-        kfree(t);
+    if (!t) {
         return -ENOMEM;
     }
     readiness_init(&t->ready);
     t->at_ns = NO_DEADLINE;
     t->clock = clock;
-    return fd_install_flags(f, (uint32_t)flags);
+    return fd_install_anonymous(&timerfd_ops, t, (uint32_t)flags);
 }
 
 static int timer_of_fd(int fd, struct timerfd **ret)

@@ -209,6 +209,10 @@ void fd_set_cloexec(int fd, bool on);
 int fd_install_at(struct file *f, int fd, bool cloexec); /* closes what was there; takes it */
 int fd_count(void);                                      /* size of the table */
 int fd_install_flags(struct file *f, uint32_t flags);    /* by O_CLOEXEC; frees the file if full */
+/* A descriptor of a new file that has no name, by O_CLOEXEC and O_NONBLOCK. `priv` is kalloc'ed and taken: it is freed when
+ * there is no memory for the file, and by the file's release. */
+int fd_install_anonymous(const struct file_ops *ops, void *priv, uint32_t flags);
+void file_free_priv(struct file *f); /* a release of files that have nothing else */
 
 /* lock.c: struct flock is the program's. -EAGAIN, -EBADF, -EINTR, -EINVAL, -EOVERFLOW, -ENOLCK. */
 void locks_init(void); /* nobody waits */
