@@ -42,7 +42,7 @@ static void write_records(int fd, const uint8_t *data, size_t size)
 {
     for (; size >= 4; data += 4, size -= 4) {
         uint64_t page = data[0] | (uint64_t)data[1] << 8;
-        must(write_all(fd, data + 3, 1, page * PAGE + data[2] * UINT64_C(16)) == 0);
+        must(un_pwrite_all(fd, data + 3, 1, page * PAGE + data[2] * UINT64_C(16)) == 0);
     }
 }
 
@@ -88,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(&h, data + 1, head);
     write_records(fd, data + 1 + head, size - 1 - head);
     make_right(fd, flags, &h);
-    must(write_all(fd, &h, flags & RIGHT_HEAD ? sizeof(h) : head, 0) == 0);
+    must(un_pwrite_all(fd, &h, flags & RIGHT_HEAD ? sizeof(h) : head, 0) == 0);
     close(fd);
     if (snapshot_file_read(dir, key, &cpu, &f, &err) < 0) {
         return 0;
